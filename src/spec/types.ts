@@ -1,0 +1,117 @@
+/** The specs a plan is made from, and the parameter table derived from the model. All are readonly JSON-safe data. */
+
+/** A model as the planner sees it, translated from a Hugging Face config.json by one catalog entry. */
+export interface ModelSpec {
+  readonly kind: 'model';
+  /** Catalog entry and worker family, e.g. `llama`. */
+  readonly family: string;
+  readonly numLayers: number;
+  readonly hiddenSize: number;
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly mlpWidth: number;
+  readonly vocabSize: number;
+  readonly tieWordEmbeddings: boolean;
+  /** The Hugging Face config as given; the worker builds the model from it. */
+  readonly hfConfig: Readonly<Record<string, unknown>>;
+}
+
+/** Achieved rates of one rank; see catalog for sources. FLOP/s, bytes/s, seconds. */
+export interface Rates {
+  readonly matmulFlops: number;
+  readonly attentionForwardFlops: number;
+  readonly attentionBackwardFlops: number;
+  /** Bytes read plus written by element-wise work. */
+  readonly memoryBytes: number;
+  readonly h2dBytes: number;
+  readonly d2hBytes: number;
+  /** Sum of both directions when the link is shared; 0 when it is full duplex. */
+  readonly duplexBytes: number;
+  /** Bytes a rank sends per second in an all-to-all, gather or reduce. */
+  readonly commBytes: number;
+  readonly commLatencySeconds: number;
+  /** Fixed cost of one op on each stream. */
+  readonly launchSeconds: number;
+  /** Optimizer seconds per owned parameter. */
+  readonly optimizerSecondsPerParameter: number;
+  /** Fixed seconds of one DeepSpeed step outside the ops: hooks, bookkeeping, host work. */
+  readonly stepOverheadSeconds: number;
+}
+
+/** How a number of a plan was come by. */
+export type Provenance = 'exact' | 'derived' | 'measured' | 'assumed';
+
+export interface ClusterSpec {
+  readonly kind: 'cluster';
+  readonly name: string;
+  readonly device: 'cpu' | 'cuda';
+  readonly numRanks: number;
+  readonly ranksPerNode: number;
+  /** Usable device memory per rank. */
+  readonly hbmBytes: number;
+  /** Usable pinned host memory per rank. */
+  readonly hostBytes: number;
+  /** Memory that is gone before the first tensor: context, communicators. Named, with provenance. */
+  readonly overheads: readonly { readonly name: string; readonly bytes: number; readonly provenance: Provenance; readonly source: string }[];
+  readonly rates: Rates;
+  readonly ratesProvenance: Provenance;
+  readonly ratesSource: string;
+  /** Peak dense FLOP/s of the device in the model dtype, for MFU. */
+  readonly peakFlops: number;
+}
+
+export type PolicyName = 'ulysses' | 'fpdt' | 'auto';
+
+/** What to run. Everything here is resolved: defaults filled, `auto` values still to be chosen by the solver are absent. */
+export interface RunSpec {
+  readonly kind: 'run';
+  readonly seqLen: number;
+  /** seqLen rounded up so that every chunk divides over the ranks; the rest is padded and masked. */
+  readonly paddedSeqLen: number;
+  readonly sequenceParallelSize: number;
+  readonly dataParallelSize: number;
+  readonly policy: PolicyName;
+  /** Absent: the solver chooses. */
+  readonly numChunks?: number;
+  readonly segmentLayers: number;
+  readonly numLossTiles?: number;
+  readonly prefetchDepth: number;
+  readonly dtype: 'float32' | 'bfloat16';
+  readonly zeroStage: 0 | 1 | 2 | 3;
+  readonly gradientAccumulationSteps: number;
+  /** Static loss scale of the engine, 1 when none. */
+  readonly lossScale: number;
+  readonly numSteps: number;
+  readonly seed: number;
+}
+
+/** A ds_config as DeepSpeed gets it: strict, `auto` values resolved. */
+export type DeepSpeedConfig = Readonly<Record<string, unknown>>;
+
+/** One weight of a group, with its place in the group's flat fp32 gradient region. Offsets and sizes in elements. */
+export interface ParameterView {
+  /** Hugging Face name relative to the group's module, e.g. `self_attn.q_proj.weight`. */
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly offset: number;
+  readonly numel: number;
+  readonly trainable: boolean;
+}
+
+/**
+ * Weights by group. `layer` is one decoder layer (module `model.layers.<i>`), weights that `pre` uses first, then those
+ * that `post` uses; `numPreElements` is where the second part starts. `head` is the final norm and lm_head (full names),
+ * `embed` the embedding.
+ */
+export interface ParameterTable {
+  readonly layer: readonly ParameterView[];
+  readonly numPreElements: number;
+  readonly head: readonly ParameterView[];
+  readonly embed: readonly ParameterView[];
+  readonly numLayerElements: number;
+  readonly numHeadElements: number;
+  readonly numEmbedElements: number;
+  /** Parameters of the whole model, a tied weight counted once. */
+  readonly numModelParameters: number;
+}
