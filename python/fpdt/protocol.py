@@ -1,0 +1,287 @@
+"""Control protocol between the controller and its ranks.
+
+Twin of src/bridge/protocol.ts and src/bridge/telemetryBatch.ts: the same names, the same strictness. Both sides read
+test/fixtures/wire, and a test compares these models with schemas/*.json. Imports nothing heavy: a rank says hello
+before it imports torch.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+PROTOCOL_VERSION: Literal[1] = 1
+SUPPORTED_PROTOCOLS = (1, 1)
+SAFE_INTEGER = 2**53 - 1
+
+Count = Annotated[int, Field(ge=0, le=SAFE_INTEGER)]
+Pid = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
+Seconds = Annotated[float, Field(ge=0)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Phase = Literal["starting", "waiting", "loading", "stepping", "closing"]
+Stream = Literal["compute", "h2d", "d2h", "comm"]
+
+
+class ProtocolError(Exception):
+    """A frame that is not a message of this protocol version."""
+
+
+class Wire(BaseModel):
+    """Strict and frozen; camelCase on the wire, snake_case in Python."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class FrameDescriptor(Wire):
+    name: str
+    dtype: Literal["json", "uint8", "int32", "float64"]
+    bytes: Count
+
+
+class RunOptions(Wire):
+    data: str
+    dump_grads: str | None
+    copy_mode: Literal["eager", "lazy", "random"] | None
+    poison: bool
+    seed: Count | None
+    attention: str | None
+
+
+class KindTime(Wire):
+    count: Count
+    seconds: Seconds
+
+
+class CopiedBytes(Wire):
+    h2d: Count = Field(alias="h2d")
+    d2h: Count = Field(alias="d2h")
+
+
+class Hello(Wire):
+    protocol: tuple[Count, Count]
+    version: str
+    pid: Pid
+    python: str
+    capabilities: list[str]
+
+
+class Plan(Wire):
+    digest: Digest
+    options: RunOptions
+    frames: list[FrameDescriptor]
+
+
+class PlanAccepted(Wire):
+    digest: Digest
+
+
+class Ready(Wire):
+    digest: Digest
+    device: str
+    versions: dict[str, str]
+    seconds: Seconds
+
+
+class RunSteps(Wire):
+    digest: Digest
+    from_: Count = Field(alias="from")
+    to: Count
+
+
+class StepDone(Wire):
+    step: Count
+    loss: float | None
+    seconds: Seconds
+    num_tokens: Count
+    hbm_bytes: Count
+    host_bytes: Count
+    copied_bytes: CopiedBytes
+    by_kind: dict[str, KindTime]
+    non_finite: list[str]
+
+
+class Shutdown(Wire):
+    reason: str
+
+
+class Bye(Wire):
+    num_steps: Count
+
+
+class Ping(Wire):
+    stacks: bool
+
+
+class Pong(Wire):
+    phase: Phase
+    step: Count | None
+    since_us: Count
+
+
+class Abort(Wire):
+    reason: str
+
+
+class Error(Wire):
+    kind: str
+    message: str
+    traceback: str | None
+    hint: str | None
+    phase: Phase
+    step: Count | None
+
+
+BODIES: dict[str, type[Wire]] = {
+    "hello": Hello,
+    "plan": Plan,
+    "planAccepted": PlanAccepted,
+    "ready": Ready,
+    "runSteps": RunSteps,
+    "stepDone": StepDone,
+    "shutdown": Shutdown,
+    "bye": Bye,
+    "ping": Ping,
+    "pong": Pong,
+    "abort": Abort,
+    "error": Error,
+}
+TYPES: dict[type[Wire], str] = {body: name for name, body in BODIES.items()}
+
+
+BodyT_co = TypeVar("BodyT_co", bound=Wire, covariant=True)
+
+
+class Envelope(BaseModel, Generic[BodyT_co]):
+    """One message. `corr` is the id of the message it answers; `ts_us` counts from the Unix epoch."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    v: Literal[1]
+    id: Name
+    run: Name
+    rank: Count
+    incarnation: Count
+    type: str
+    corr: str | None
+    seq: Count
+    ts_us: Count
+    body: BodyT_co
+
+
+Message = Envelope[Wire]
+
+
+class _Outer(BaseModel):
+    """Fields every message has; enough to tell an unknown type from a malformed message."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    v: int
+    type: str
+
+
+_ENVELOPES: dict[str, type[Envelope[Any]]] = {
+    name: Envelope[body]  # type: ignore[valid-type]
+    for name, body in BODIES.items()
+}
+
+
+def parse(frame: bytes) -> Message | None:
+    """The message in frame 0, or None when its type is unknown (a newer peer's).
+
+    Raises ProtocolError for anything that is not a message of this version: wrong version, missing or unknown field.
+    """
+    try:
+        outer = _Outer.model_validate_json(frame)
+        if outer.v != PROTOCOL_VERSION:
+            raise ProtocolError(f"protocol version {outer.v}, expected {PROTOCOL_VERSION}")
+        if outer.type not in _ENVELOPES:
+            return None
+        return _ENVELOPES[outer.type].model_validate_json(frame, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ProtocolError(str(error)) from error
+
+
+def make(body: Wire, *, run: str, rank: int, incarnation: int, seq: int, corr: str | None = None) -> bytes:
+    """Frame 0 of a message with this body."""
+    name = TYPES[type(body)]
+    message = _ENVELOPES[name](
+        v=PROTOCOL_VERSION,
+        id=uuid.uuid4().hex,
+        run=run,
+        rank=rank,
+        incarnation=incarnation,
+        type=name,
+        corr=corr,
+        seq=seq,
+        ts_us=time.time_ns() // 1000,
+        body=body,
+    )
+    return message.model_dump_json(by_alias=True).encode()
+
+
+class OpRecord(Wire):
+    """One executed op; microseconds since the start of its step on this rank."""
+
+    kind: Literal["op"] = "op"
+    step: Count
+    section: str
+    layer: Count
+    op: Count
+    op_kind: str
+    stream: Stream
+    start_us: Count
+    duration_us: Count
+    bytes: Count
+
+
+class MemoryRecord(Wire):
+    kind: Literal["memory"] = "memory"
+    step: Count
+    pool: Literal["hbm", "host"]
+    ts_us: Count
+    bytes: Count
+
+
+class PhaseRecord(Wire):
+    kind: Literal["phase"] = "phase"
+    phase: Phase
+    step: Count | None
+    ts_us: Count
+
+
+Record = Annotated[OpRecord | MemoryRecord | PhaseRecord, Field(discriminator="kind")]
+
+
+class TelemetryBatch(Wire):
+    """`seq` numbers batches made, `dropped` counts records lost so far because the socket was full."""
+
+    v: Literal[1]
+    run: str
+    rank: Count
+    incarnation: Count
+    seq: Count
+    dropped: Count
+    records: list[Record]
+
+
+def parse_batch(frame: bytes) -> TelemetryBatch:
+    """Raises ProtocolError for anything that is not a telemetry batch of this version."""
+    try:
+        return TelemetryBatch.model_validate_json(frame, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ProtocolError(str(error)) from error

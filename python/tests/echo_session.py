@@ -1,0 +1,84 @@
+"""A session without torch: says what it was given, and fails the way a test asks for in `options["data"]`.
+
+`data` is one of ok, nan, import, digest, create@RANK, and raise, exit, hang or child @RANK:STEP; child leaves a
+grandchild running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from fpdt import protocol
+
+
+class EchoSession:
+    def __init__(self, header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(header)
+        for column in columns.values():
+            digest.update(column)
+        self.digest = digest.hexdigest()
+        self.device = json.loads(header)["cluster"]["device"]
+        self.versions = {"python": sys.version.split()[0]}
+        self._rank = int(os.environ["RANK"])
+        self._fault, _, where = str(options["data"]).partition("@")
+        self._where = where
+        if self._fault == "import":
+            importlib.import_module("torch_that_is_not_installed")
+        if self._fault == "digest":
+            self.digest = "0" * 64
+        if self._fault == "create" and where == str(self._rank):
+            raise RuntimeError("no room for the arena")
+
+    def run_step(self, step: int) -> dict[str, Any]:
+        if self._where == f"{self._rank}:{step}":
+            self._fail(step)
+        non_finite = ["loss"] if self._fault == "nan" else []
+        record = protocol.OpRecord(
+            step=step,
+            section="layerForward",
+            layer=0,
+            op=0,
+            op_kind="attn",
+            stream="compute",
+            start_us=0,
+            duration_us=10,
+            bytes=0,
+        )
+        return {
+            "loss": None if non_finite else 10.0 - step,
+            "seconds": 0.5,
+            "num_tokens": 128,
+            "hbm_bytes": 1000 + self._rank,
+            "host_bytes": 0,
+            "copied_bytes": protocol.CopiedBytes(h2d=4, d2h=8),
+            "by_kind": {"attn": protocol.KindTime(count=2, seconds=0.25)},
+            "non_finite": non_finite,
+            "records": [record] * 300,
+        }
+
+    def close(self) -> None:
+        print(f"echo session of rank {self._rank} closed", flush=True)
+
+    def _fail(self, step: int) -> None:
+        if self._fault == "raise":
+            raise ValueError(f"no such token in step {step}")
+        if self._fault == "exit":
+            os._exit(17)
+        if self._fault == "hang":
+            print("hanging", flush=True)
+            threading.Event().wait()
+        if self._fault == "child":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            print(f"grandchild {child.pid}", flush=True)
+
+
+def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> EchoSession:
+    return EchoSession(header, columns, options)

@@ -1,0 +1,198 @@
+/**
+ * The control protocol between the controller and its ranks: one strict envelope per message, one body per type.
+ *
+ * Twin of python/fpdt/protocol.py; both read test/fixtures/wire. The JSON Schema in schemas/ is generated from here.
+ */
+
+import { randomUUID } from 'node:crypto';
+import * as z from 'zod';
+
+/** Bumped only when an older worker could misread a message. */
+export const PROTOCOL_VERSION = 1;
+export const SUPPORTED_PROTOCOLS = [1, 1] as const;
+
+export const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'closing'] as const;
+export const phaseSchema = z.enum(PHASES);
+export type Phase = z.infer<typeof phaseSchema>;
+
+const count = z.int().nonnegative();
+const seconds = z.number().nonnegative();
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const runId = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
+
+/** One frame after the envelope: the plan header first, then its columns in order. */
+export const frameSchema = z.strictObject({
+  name: z.string(),
+  dtype: z.enum(['json', 'uint8', 'int32', 'float64']),
+  bytes: count,
+});
+export type FrameDescriptor = z.infer<typeof frameSchema>;
+
+/** How a rank runs its plan. Absent choices are null, so that a missing key is an error. */
+export const runOptionsSchema = z.strictObject({
+  /** What to read tokens from, as the worker's `--data`. */
+  data: z.string(),
+  /** Folder for the gradients of every parameter after each step. */
+  dumpGrads: z.string().nullable(),
+  /** When the CPU device runs asynchronous copies and exchanges. */
+  copyMode: z.enum(['eager', 'lazy', 'random']).nullable(),
+  /** Fill arenas and freed buffers with NaN. */
+  poison: z.boolean(),
+  seed: count.nullable(),
+  /** Attention implementation of the worker. */
+  attention: z.string().nullable(),
+});
+export type RunOptions = z.infer<typeof runOptionsSchema>;
+
+export const kindTimeSchema = z.strictObject({ count, seconds });
+export const copiedBytesSchema = z.strictObject({ h2d: count, d2h: count });
+
+/** What a rank says about one finished step. `nonFinite` names the numbers that were NaN or infinite and are null. */
+export const stepDoneSchema = z.strictObject({
+  step: count,
+  /** Mean token loss of the whole batch, equal on all ranks. */
+  loss: z.number().nullable(),
+  seconds,
+  /** Valid target tokens of the whole optimizer step, all ranks together. */
+  numTokens: count,
+  hbmBytes: count,
+  hostBytes: count,
+  copiedBytes: copiedBytesSchema,
+  byKind: z.record(z.string(), kindTimeSchema),
+  nonFinite: z.array(z.string()),
+});
+export type StepDone = z.infer<typeof stepDoneSchema>;
+
+export const BODIES = {
+  hello: z.strictObject({
+    /** Oldest and newest protocol the rank speaks. */
+    protocol: z.tuple([count, count]),
+    /** Version of the fpdt Python package. */
+    version: z.string(),
+    pid: z.int().positive(),
+    python: z.string(),
+    capabilities: z.array(z.string()),
+  }),
+  plan: z.strictObject({ digest, options: runOptionsSchema, frames: z.array(frameSchema) }),
+  planAccepted: z.strictObject({ digest }),
+  ready: z.strictObject({ digest, device: z.string(), versions: z.record(z.string(), z.string()), seconds }),
+  /** Run steps [from, to) of the plan with this digest. */
+  runSteps: z.strictObject({ digest, from: count, to: count }),
+  stepDone: stepDoneSchema,
+  shutdown: z.strictObject({ reason: z.string() }),
+  bye: z.strictObject({ numSteps: count }),
+  /** `stacks`: also print the Python stacks of all threads to the rank's log. */
+  ping: z.strictObject({ stacks: z.boolean() }),
+  pong: z.strictObject({ phase: phaseSchema, step: count.nullable(), sinceUs: count }),
+  /** Stop at once, whatever the main thread does. */
+  abort: z.strictObject({ reason: z.string() }),
+  error: z.strictObject({
+    kind: z.string(),
+    message: z.string(),
+    traceback: z.string().nullable(),
+    hint: z.string().nullable(),
+    phase: phaseSchema,
+    step: count.nullable(),
+  }),
+} as const;
+
+export type MessageType = keyof typeof BODIES;
+export const MESSAGE_TYPES = Object.keys(BODIES) as readonly MessageType[];
+export type Body<T extends MessageType> = z.infer<(typeof BODIES)[T]>;
+
+export interface Envelope<T extends MessageType> {
+  readonly v: typeof PROTOCOL_VERSION;
+  readonly id: string;
+  readonly run: string;
+  readonly rank: number;
+  readonly incarnation: number;
+  readonly type: T;
+  /** Id of the message this one answers. */
+  readonly corr: string | null;
+  /** Per sender, from 0: a receiver drops what it has seen before. */
+  readonly seq: number;
+  /** Microseconds since the Unix epoch. */
+  readonly ts_us: number;
+  readonly body: Body<T>;
+}
+export type Message = { [T in MessageType]: Envelope<T> }[MessageType];
+
+const envelope = <T extends MessageType>(type: T) =>
+  z.strictObject({
+    v: z.literal(PROTOCOL_VERSION),
+    id: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
+    run: runId,
+    rank: count,
+    incarnation: count,
+    type: z.literal(type),
+    corr: z.string().nullable(),
+    seq: count,
+    ts_us: count,
+    body: BODIES[type],
+  });
+
+export const messageSchema = z
+  .discriminatedUnion('type', [
+    envelope('hello'),
+    envelope('plan'),
+    envelope('planAccepted'),
+    envelope('ready'),
+    envelope('runSteps'),
+    envelope('stepDone'),
+    envelope('shutdown'),
+    envelope('bye'),
+    envelope('ping'),
+    envelope('pong'),
+    envelope('abort'),
+    envelope('error'),
+  ])
+  .meta({ title: 'Message', discriminator: { propertyName: 'type' } });
+
+/** Fields every message has; enough to tell an unknown type from a malformed message. */
+const anyEnvelope = z.object({ v: z.number(), type: z.string() });
+
+export type Parsed =
+  | { readonly kind: 'message'; readonly message: Message }
+  | { readonly kind: 'unknownType'; readonly type: string }
+  | { readonly kind: 'invalid'; readonly reason: string };
+
+/** Reads frame 0. Unknown types are for the caller to ignore; unknown fields and versions are invalid. */
+export function parseMessage(frame: Uint8Array): Parsed {
+  const json = parseJson(frame);
+  if ('reason' in json) return { kind: 'invalid', reason: json.reason };
+  const outer = anyEnvelope.safeParse(json.value);
+  if (!outer.success) return { kind: 'invalid', reason: z.prettifyError(outer.error) };
+  if (outer.data.v !== PROTOCOL_VERSION) {
+    return { kind: 'invalid', reason: `protocol version ${outer.data.v}, expected ${PROTOCOL_VERSION}` };
+  }
+  if (!Object.hasOwn(BODIES, outer.data.type)) return { kind: 'unknownType', type: outer.data.type };
+  const full = messageSchema.safeParse(json.value);
+  if (!full.success) return { kind: 'invalid', reason: z.prettifyError(full.error) };
+  return { kind: 'message', message: full.data as Message };
+}
+
+export interface Sender {
+  readonly run: string;
+  readonly rank: number;
+  readonly incarnation: number;
+}
+
+/** Builds and checks a message to or from one rank. Throws on a body that the schema refuses: a bug of the caller. */
+export function makeMessage<T extends MessageType>(
+  sender: Sender,
+  type: T,
+  body: Body<T>,
+  seq: number,
+  corr: string | null = null,
+): Envelope<T> {
+  const message = { v: PROTOCOL_VERSION, id: randomUUID(), ...sender, type, corr, seq, ts_us: Date.now() * 1000, body };
+  return messageSchema.parse(message) as unknown as Envelope<T>;
+}
+
+export function parseJson(frame: Uint8Array): { readonly value: unknown } | { readonly reason: string } {
+  try {
+    return { value: JSON.parse(Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength).toString('utf8')) };
+  } catch (error) {
+    return { reason: `not JSON: ${(error as Error).message}` };
+  }
+}
