@@ -61,6 +61,7 @@ function recompute(part: PartWriter, context: PolicyContext, slot: number): void
 function queryOuter(part: PartWriter, context: PolicyContext, slot: number): void {
   const { numChunks } = context.strategy;
   recompute(part, context, slot);
+  part.endLoop();
   part.add('zero', 0, { writes: [ref('dk', 0, numChunks), ref('dv', 0, numChunks)] });
   prepare(numChunks - 1);
   for (let chunk = numChunks - 1; chunk >= 0; chunk--) {
@@ -86,10 +87,12 @@ function queryOuter(part: PartWriter, context: PolicyContext, slot: number): voi
 function keyValueOuter(part: PartWriter, context: PolicyContext, slot: number): void {
   const { numChunks } = context.strategy;
   recompute(part, context, slot);
+  part.endLoop();
   for (let chunk = 0; chunk < numChunks; chunk++) {
     postBackward(part, context, slot, chunk);
     part.add('toHeads', chunk, { reads: [ref('doLocal', chunk)], writes: [ref('do', chunk)] });
   }
+  part.endLoop();
   for (let kv = 0; kv < numChunks; kv++) {
     part.add('zero', kv, { writes: [ref('dk', kv), ref('dv', kv)] });
     for (let chunk = kv; chunk < numChunks; chunk++) {

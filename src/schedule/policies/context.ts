@@ -60,6 +60,7 @@ export class PartWriter {
   private readonly ops: LogicalOp[] = [];
   private readonly layerSlot: number;
   private readonly sizes: Sizes;
+  private firstTurn = 0;
 
   constructor(layerSlot: number, sizes: Sizes) {
     this.layerSlot = layerSlot;
@@ -69,6 +70,11 @@ export class PartWriter {
   /** Appends an op on chunk `chunk` in outer-loop turn `turn`; `kv` is a range of chunks. */
   add(kind: OpKind, chunk: number, views: Views, more: { kv?: Range; turn?: number; tokens?: Range } = {}): void {
     this.addForSlot(this.layerSlot, kind, chunk, views, more);
+  }
+
+  /** Ends a loop over chunks: what later ops use is not held over from before, whatever their turn. */
+  endLoop(): void {
+    this.firstTurn += this.sizes.numChunks;
   }
 
   addForSlot(
@@ -88,7 +94,7 @@ export class PartWriter {
       reads,
       writes,
       accumulates,
-      turn,
+      turn: this.firstTurn + turn,
     });
   }
 
