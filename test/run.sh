@@ -1,6 +1,36 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test.
+# Installs what is missing, then runs every check and test, one after the other; the first failure ends it, loudly.
+#   FPDT_PYTHON=/path/to/python   use that environment instead of .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ -d node_modules ] || npm ci
-npx --no -- vitest run test/schedule
+
+node scripts/setup.mjs --for test
+export FPDT_PYTHON="${FPDT_PYTHON:-$PWD/.venv/bin/python}"
+export PATH="$PWD/node_modules/.bin:$PATH"
+# Two ranks share the cores: one thread each keeps times steady and results equal from run to run.
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+current='set-up'
+trap 'status=$?; [ $status -eq 0 ] || echo "FAILED: $current (exit $status)" >&2' EXIT
+
+# step <name> <command...>: says what runs and how long it took.
+step() {
+  current="$1"
+  shift
+  local started=$SECONDS
+  echo "== $current"
+  "$@"
+  echo "   ok in $((SECONDS - started)) s"
+}
+in_python() { (cd python && "$FPDT_PYTHON" -m "$@"); }
+
+step 'types' tsc --noEmit
+step 'biome' biome check .
+step 'oxlint, type-aware' oxlint --type-aware
+step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
+step 'ruff' in_python ruff check .
+step 'ruff format' in_python ruff format --check .
+step 'mypy' in_python mypy
+step 'vitest' vitest run
+step 'pytest' in_python pytest
+current='all'
+echo "all tests passed in $SECONDS s"

@@ -111,6 +111,7 @@ class StepDone(Wire):
     host_bytes: Count
     copied_bytes: CopiedBytes
     by_kind: dict[str, KindTime]
+    idle_seconds: Seconds
     non_finite: list[str]
 
 

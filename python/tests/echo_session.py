@@ -60,6 +60,7 @@ class EchoSession:
             "host_bytes": 0,
             "copied_bytes": protocol.CopiedBytes(h2d=4, d2h=8),
             "by_kind": {"attn": protocol.KindTime(count=2, seconds=0.25)},
+            "idle_seconds": 0.25,
             "non_finite": non_finite,
             "records": [record] * 300,
         }

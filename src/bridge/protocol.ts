@@ -59,6 +59,8 @@ export const stepDoneSchema = z.strictObject({
   hostBytes: count,
   copiedBytes: copiedBytesSchema,
   byKind: z.record(z.string(), kindTimeSchema),
+  /** Time of the step in no timed op, measured as the gaps between them. */
+  idleSeconds: seconds,
   nonFinite: z.array(z.string()),
 });
 export type StepDone = z.infer<typeof stepDoneSchema>;

@@ -7,7 +7,7 @@ import type { Finding, VerifyInput } from './verify.js';
 interface Span {
   readonly start: number;
   readonly end: number;
-  readonly owner: string;
+  readonly buffer: number;
 }
 
 export class MemoryState {
@@ -22,6 +22,15 @@ export class MemoryState {
     return section.ops.flatMap((op) => this.runOp(op, segment));
   }
 
+  /** Only what a section leaves behind: its writes to buffers that outlive it. For segments whose reads were checked on another. */
+  skipSection(section: Section, segment: number): void {
+    for (const op of section.ops) {
+      for (const access of [...op.writes, ...op.accumulates]) {
+        if (this.input.buffers[access.buffer]?.scope === 'step') this.write(op, access, segment);
+      }
+    }
+  }
+
   private runOp(op: Op, segment: number): readonly Finding[] {
     const missing = [...op.reads, ...op.accumulates].flatMap((access) => this.read(op, access, segment));
     for (const access of [...op.writes, ...op.accumulates]) this.write(op, access, segment);
@@ -30,34 +39,38 @@ export class MemoryState {
 
   private read(op: Op, access: Access, segment: number): readonly string[] {
     const { pool, start, end } = this.bytes(op, access, segment);
-    const owner = this.ownerOf(access);
+    const spans = this.spans[pool];
     let from = start;
-    for (const span of this.spans[pool]) {
-      if (span.end <= from || span.start >= end) continue;
-      if (span.start > from) break;
-      if (span.owner !== owner) return [`reads ${this.view(access)}, whose bytes were overwritten through ${span.owner}`];
+    for (let i = firstEndingAfter(spans, start); i < spans.length; i++) {
+      const span = spans[i] as Span;
+      if (span.start > from || span.start >= end) break;
+      if (span.buffer !== access.buffer) return [`reads ${this.view(access)}, whose bytes were overwritten through ${this.input.buffers[span.buffer]?.name}`];
       from = span.end;
     }
     return from >= end ? [] : [`reads ${this.view(access)}, which nothing has written`];
   }
 
+  /** Replaces the spans that the written bytes touch, keeping what sticks out on either side. */
   private write(op: Op, access: Access, segment: number): void {
     const { pool, start, end } = this.bytes(op, access, segment);
-    const before: Span[] = [];
-    const after: Span[] = [];
-    for (const span of this.spans[pool]) {
-      if (span.start < start) before.push(span.end > start ? { ...span, end: start } : span);
-      if (span.end > end) after.push(span.start < end ? { ...span, start: end } : span);
+    const spans = this.spans[pool];
+    const { buffer } = access;
+    const first = firstEndingAfter(spans, start - 1);
+    let next = first;
+    let joined: Span = { start, end, buffer };
+    const pieces: Span[] = [];
+    for (; next < spans.length && (spans[next] as Span).start <= end; next++) {
+      const span = spans[next] as Span;
+      if (span.buffer === buffer) joined = { start: Math.min(joined.start, span.start), end: Math.max(joined.end, span.end), buffer };
+      else pieces.push(...outside(span, start, end));
     }
-    this.spans[pool] = joinNeighbours([...before, { start, end, owner: this.ownerOf(access) }, ...after]);
+    const before = pieces.filter((piece) => piece.start < start);
+    const after = pieces.filter((piece) => piece.start >= start);
+    spans.splice(first, next - first, ...before, joined, ...after);
   }
 
   private bytes(op: Op, access: Access, segment: number) {
     return byteRange(op, access, this.input.buffers, segment, this.input.segmentLayers);
-  }
-
-  private ownerOf(access: Access): string {
-    return this.input.buffers[access.buffer]?.name ?? '';
   }
 
   private view(access: Access): string {
@@ -65,12 +78,22 @@ export class MemoryState {
   }
 }
 
-function joinNeighbours(spans: readonly Span[]): Span[] {
-  const joined: Span[] = [];
-  for (const span of spans) {
-    const last = joined.at(-1);
-    if (last !== undefined && last.end === span.start && last.owner === span.owner) joined[joined.length - 1] = { ...last, end: span.end };
-    else joined.push(span);
+/** Index of the first span that ends after `byte`; spans are sorted and do not overlap. */
+function firstEndingAfter(spans: readonly Span[], byte: number): number {
+  let low = 0;
+  let high = spans.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((spans[middle] as Span).end > byte) high = middle;
+    else low = middle + 1;
   }
-  return joined;
+  return low;
+}
+
+/** The parts of a span that lie before `start` and from `end` on. */
+function outside(span: Span, start: number, end: number): readonly Span[] {
+  return [
+    ...(span.start < start ? [{ ...span, end: Math.min(span.end, start) }] : []),
+    ...(span.end > end ? [{ ...span, start: Math.max(span.start, end) }] : []),
+  ];
 }

@@ -1,6 +1,6 @@
 /** Races: two ops of one part that touch the same bytes, one of them changing them, without an order between them. */
 import { byteRange } from './legality.js';
-import { type Op, STREAMS, type Section, type SectionPart } from './op.js';
+import { type Access, type Op, STREAMS, type Section, type SectionPart } from './op.js';
 import { accessToText } from './text.js';
 import type { Finding, VerifyInput } from './verify.js';
 
@@ -9,7 +9,7 @@ interface Touch {
   readonly end: number;
   readonly op: Op;
   readonly changes: boolean;
-  readonly view: string;
+  readonly access: Access;
 }
 
 export function checkRaces(section: Section, input: VerifyInput): readonly Finding[] {
@@ -43,11 +43,12 @@ function checkPart(section: Section, part: SectionPart, input: VerifyInput): rea
   const ordered = happensBefore(ops);
   const live: Record<'hbm' | 'host', Touch[]> = { hbm: [], host: [] };
   const findings: Finding[] = [];
+  const view = ({ access }: Touch): string => accessToText(access, input.buffers);
   for (const op of ops) {
     for (const { pool, touch } of touchesOf(op, input)) {
       const rival = live[pool].find((other) => other.op !== op && (other.changes || touch.changes) && other.start < touch.end && touch.start < other.end && !ordered(other.op, op));
       if (rival !== undefined) {
-        findings.push({ op: op.id, problem: `races with op ${rival.op.id} ${rival.op.kind} on ${rival.op.stream}: ${touch.view} shares bytes with its ${rival.view}, and no wait orders them` });
+        findings.push({ op: op.id, problem: `races with op ${rival.op.id} ${rival.op.kind} on ${rival.op.stream}: ${view(touch)} shares bytes with its ${view(rival)}, and no wait orders them` });
       }
       const kept = live[pool].filter((other) => !supersedes(touch, other, ordered));
       live[pool] = [...kept, touch];
@@ -60,7 +61,7 @@ function touchesOf(op: Op, { buffers, segmentLayers }: VerifyInput): readonly { 
   return (['reads', 'writes', 'accumulates'] as const).flatMap((group) =>
     op[group].map((access) => {
       const { pool, start, end } = byteRange(op, access, buffers, 0, segmentLayers);
-      return { pool, touch: { start, end, op, changes: group !== 'reads', view: accessToText(access, buffers) } };
+      return { pool, touch: { start, end, op, changes: group !== 'reads', access } };
     }),
   );
 }

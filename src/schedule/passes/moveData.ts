@@ -101,10 +101,12 @@ function findResidencies(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>)
 /** A section tensor that nothing reads again in the part need not go back to the host. */
 function dropDeadWrites(stays: readonly Residency[], tensor: Tensor): void {
   if (tensor.scope === 'step') return;
-  stays.forEach((stay, i) => {
-    const next = stays.slice(i + 1).find((later) => sourceKey(later.source) === sourceKey(stay.source));
-    if (next === undefined || !next.fetched) stay.dirty = false;
-  });
+  const readLater = new Map<string, boolean>();
+  for (const stay of stays.toReversed()) {
+    const key = sourceKey(stay.source);
+    if (readLater.get(key) !== true) stay.dirty = false;
+    readLater.set(key, stay.fetched);
+  }
 }
 
 /** Gives each residency the slot that fell free first; returns the number of slots. */

@@ -1,0 +1,68 @@
+"""Attention written out in plain torch: every backend is tested against it. Memory is rows * kvRows * heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fpdt.attention.base import AttentionConfig, check_config, check_rows
+
+
+class ReferenceAttention:
+    """Computes in fp64 for fp64 inputs and in fp32 for all others."""
+
+    name = "reference"
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool
+    ) -> tuple[Tensor, Tensor]:
+        scores = _scores(q, k, config, causal)
+        lse = torch.logsumexp(scores, dim=-1)
+        values = _expand(v, q.shape[1]).to(scores.dtype)
+        o = torch.einsum("hqk,khd->qhd", torch.exp(scores - lse[..., None]), values)
+        return o.to(q.dtype), lse.transpose(0, 1)
+
+    def backward(
+        self,
+        do: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        o: Tensor,
+        lse: Tensor,
+        config: AttentionConfig,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scores = _scores(q, k, config, causal)
+        dtype, heads, kv_heads = scores.dtype, q.shape[1], k.shape[1]
+        probabilities = torch.exp(scores - lse.to(dtype).transpose(0, 1)[..., None])
+        do, o = do.to(dtype), o.to(dtype)
+        delta = (do * o).sum(dim=-1).transpose(0, 1)[..., None]
+        dv = torch.einsum("hqk,qhd->khd", probabilities, do)
+        dp = torch.einsum("qhd,khd->hqk", do, _expand(v, heads).to(dtype))
+        ds = probabilities * (dp - delta) * config.scale
+        dq = torch.einsum("hqk,khd->qhd", ds, _expand(k, heads).to(dtype))
+        dk = torch.einsum("hqk,qhd->khd", ds, q.to(dtype))
+        return dq.to(q.dtype), _fold(dk, kv_heads).to(k.dtype), _fold(dv, kv_heads).to(v.dtype)
+
+
+def _scores(q: Tensor, k: Tensor, config: AttentionConfig, causal: bool) -> Tensor:
+    """[heads, rows, kvRows], masked by -inf."""
+    check_config(config, ReferenceAttention.name)
+    check_rows(q, k, causal)
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    scores = torch.einsum("qhd,khd->hqk", q.to(dtype), _expand(k, q.shape[1]).to(dtype)) * config.scale
+    if not causal:
+        return scores
+    future = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill(future, float("-inf"))
+
+
+def _expand(x: Tensor, heads: int) -> Tensor:
+    """[rows, kvHeads, d] -> [rows, heads, d], each key/value head repeated for its group of query heads."""
+    return x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+def _fold(x: Tensor, kv_heads: int) -> Tensor:
+    """The adjoint of _expand: sums each group of heads."""
+    return x.unflatten(1, (kv_heads, -1)).sum(dim=2)

@@ -1,0 +1,96 @@
+"""What op handlers need from the Hugging Face modules: bindings made once per engine, before the first step.
+
+A handler sees only views and one of these bindings. Everything in them is fixed for the run, except
+`EngineBinding.loss_factor`, which the engine sets before each micro-step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from fpdt.attention import AttentionBackend, AttentionConfig
+from fpdt.parameters import WeightSlice
+
+
+class UnsupportedModelError(ValueError):
+    """A model, or an option of it, that would train wrongly if it were run; names the option and what works."""
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary embedding: angle = position * inverse_frequency, cos and sin times `scaling`.
+
+    `inverse_frequency` is fp32 [headDim / 2] and was never rounded to the model dtype.
+    """
+
+    inverse_frequency: Tensor
+    scaling: float
+
+
+class Family(Protocol):
+    """A model family. Shapes as in the plan: x [rows, hidden], q [rows, H, d], k and v [rows, Hkv, d], positions [rows].
+
+    post(attention(pre(x))) is the decoder layer's own forward.
+    """
+
+    def pre(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v after norm, projection and rotary embedding."""
+
+    def pre_q(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> Tensor:
+        """Only q of `pre`."""
+
+    def pre_kv(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Only k and v of `pre`."""
+
+    def post(self, layer: LayerBinding, x: Tensor, o: Tensor) -> Tensor:
+        """The layer's output from its input and its attention result o [rows, H, d]."""
+
+
+@dataclass(frozen=True)
+class LayerBinding:
+    """One decoder layer.
+
+    `pre_weights` and `post_weights` are its trainable weights with their offsets in the wgrad view that preBwd and
+    postBwd get: both start at 0. `weights` are all of them, with offsets in the layer's whole region (emitGrads).
+    """
+
+    module: nn.Module
+    family: Family
+    attention: AttentionConfig
+    rotary: Rotary
+    pre_weights: tuple[WeightSlice, ...]
+    post_weights: tuple[WeightSlice, ...]
+    weights: tuple[WeightSlice, ...]
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """Heads each rank of the sequence group owns after the all-to-all, one list per rank (plan.headMap)."""
+
+    query: tuple[tuple[int, ...], ...]
+    key_value: tuple[tuple[int, ...], ...]
+
+
+@dataclass
+class EngineBinding:
+    """What embed, loss, embedBwd, emitGrads, attention and the exchanges need.
+
+    Slices hold trainable weights only, with offsets in the region of their group: wgradHead (final norm, then lm_head;
+    a tied embedding is the lm_head) and wgradEmbed.
+    """
+
+    embed: nn.Embedding
+    norm: nn.Module
+    lm_head: nn.Linear
+    head_weights: tuple[WeightSlice, ...]
+    embed_weights: tuple[WeightSlice, ...]
+    attention: AttentionBackend
+    head_map: HeadMap
+    emit: Callable[[int, Tensor], None]
+    """Called by emitGrads with (layer slot, flat fp32 region). The engine knows which group its section is about."""
+    loss_factor: float = 1.0
+    """Gradients of a token's loss are formed times this: world / n * lossScale. Set before each micro-step."""

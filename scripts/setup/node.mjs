@@ -1,0 +1,59 @@
+/** The JavaScript half of setup: packages, compiled library, native addon. */
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { ROOT, SetupError, hashOf, isStamped, lastLines, runLogged, say, stamp, timed } from './shared.mjs';
+
+const OLDEST_NODE = [20, 19];
+
+export function checkNode(version = process.versions.node) {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1])) return;
+  throw new SetupError(`Node ${version} is too old, expected ${OLDEST_NODE.join('.')} or newer`, 'Install Node 20.19 or newer.');
+}
+
+export function installPackages() {
+  if (packagesMatchLock()) return;
+  timed('installing the pinned npm packages (npm ci)', () =>
+    runLogged('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'], { log: 'npm.log', what: 'npm ci' }),
+  );
+}
+
+/** True when node_modules holds every required package of package-lock.json in its pinned version. */
+export function packagesMatchLock(root = ROOT) {
+  const installedPath = join(root, 'node_modules', '.package-lock.json');
+  if (!existsSync(installedPath)) return false;
+  const installed = JSON.parse(readFileSync(installedPath, 'utf8')).packages;
+  const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
+  return Object.entries(wanted).every(
+    ([path, entry]) => path === '' || entry.optional === true || installed[path]?.version === entry.version,
+  );
+}
+
+export function buildLibrary() {
+  const hash = hashOf(['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json']);
+  if (isStamped('dist', hash)) return;
+  timed('compiling TypeScript to dist/', () => {
+    rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
+    const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+    runLogged(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { log: 'build.log', what: 'the TypeScript build' });
+    stamp('dist', hash);
+  });
+}
+
+/** Builds the native addon. Without a compiler its TypeScript twin does the work, so that is said and not an error. */
+export function buildNative() {
+  const script = join(ROOT, 'native', 'build.mjs');
+  const hash = hashOf(['native'], process.versions.modules, process.arch);
+  if (!existsSync(script) || isStamped('native/build', hash)) return;
+  say('building the native addon ...');
+  const result = spawnSync(process.execPath, [script], { cwd: ROOT, encoding: 'utf8' });
+  if (result.status === 0 && existsSync(join(ROOT, 'native', 'build'))) {
+    stamp('native/build', hash);
+    say('  done');
+    return;
+  }
+  say('  not built; its TypeScript twin is used instead, results are the same. The reason:');
+  say(lastLines(`${result.stdout ?? ''}${result.stderr ?? ''}${result.error?.message ?? ''}`, 4).trimStart());
+}

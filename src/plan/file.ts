@@ -1,0 +1,91 @@
+/** Plans on disk: one JSON file with the header and base64 columns, written whole or not at all. */
+import { open, readFile, rename, rm } from 'node:fs/promises';
+import { FpdtError } from '../spec/errors.js';
+import { canonicalJson } from './canonical.js';
+import { damaged, decodePlan, wrongVersion } from './decode.js';
+import { encodePlan } from './encode.js';
+import { type ExecutionPlan, PLAN_VERSION } from './executionPlan.js';
+
+const FILE_KIND = 'executionPlanFile';
+
+export async function writePlanFile(plan: ExecutionPlan, path: string): Promise<void> {
+  const { header, columns, digest } = encodePlan(plan);
+  const file = {
+    kind: FILE_KIND,
+    version: PLAN_VERSION,
+    digest,
+    header: JSON.parse(header.toString('utf8')) as unknown,
+    columns: Object.fromEntries(columns.map(({ name, data }) => [name, data.toString('base64')])),
+  };
+  await writeAtomically(path, `${canonicalJson(file)}\n`);
+}
+
+/** Throws an FpdtError for a file that is missing, cut short, of another version or not what its digest says. */
+export async function readPlanFile(path: string): Promise<ExecutionPlan> {
+  const file = parseFile(await readText(path), path);
+  if (file['kind'] !== FILE_KIND) {
+    throw new FpdtError(`${path} is not a plan file: its kind is ${JSON.stringify(file['kind'])}, expected "${FILE_KIND}"`, {
+      code: 'plan-file-kind',
+      hint: 'give the file that `fpdt plan --output` wrote',
+    });
+  }
+  if (file['version'] !== PLAN_VERSION) throw wrongVersion(file['version']);
+  const { digest, header, columns } = file;
+  if (typeof digest !== 'string' || typeof header !== 'object' || typeof columns !== 'object' || columns === null) {
+    throw damaged(`${path} lacks a digest, header or columns`);
+  }
+  return decodePlan({
+    header: Buffer.from(canonicalJson(header), 'utf8'),
+    columns: Object.entries(columns).map(([name, text]) => ({ name, data: Buffer.from(String(text), 'base64') })),
+    digest,
+  });
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code !== 'ENOENT') throw new FpdtError(`cannot read the plan file ${path}: ${message}`, { code: 'plan-file-unreadable', cause });
+    throw new FpdtError(`there is no plan file ${path}`, { code: 'plan-file-missing', hint: 'make one with `fpdt plan --output`', cause });
+  }
+}
+
+function parseFile(text: string, path: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+  } catch (cause) {
+    throw new FpdtError(`${path} is not JSON, or was cut short: ${(cause as Error).message}`, {
+      code: 'plan-file-not-json',
+      hint: 'write the plan again with `fpdt plan --output`',
+      cause,
+    });
+  }
+  throw new FpdtError(`${path} does not hold a JSON object`, { code: 'plan-file-not-json' });
+}
+
+/** Writes beside the target, syncs and renames: a reader sees the old file or the new one, never a part. */
+async function writeAtomically(path: string, text: string): Promise<void> {
+  const temporary = `${path}.${process.pid}.partial`;
+  try {
+    const handle = await open(temporary, 'w');
+    try {
+      await handle.writeFile(text);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const full = code === 'ENOSPC' || code === 'EDQUOT';
+    throw new FpdtError(full ? `no space left to write the plan file ${path} (${text.length} bytes)` : `cannot write the plan file ${path}: ${message}`, {
+      code: full ? 'plan-file-disk-full' : 'plan-file-unwritable',
+      hint: full ? 'free some space, or choose another place with --output' : undefined,
+      details: { path, cause: code ?? 'unknown' },
+      cause,
+    });
+  }
+}

@@ -1,0 +1,100 @@
+/** Gives every buffer an address in its arena, so that buffers that are never alive together may share bytes. */
+import { placeByConflicts } from '../native.js';
+import type { Buffer, Pool } from '../schedule/buffer.js';
+import { ALIGNMENT_BYTES } from '../schedule/passes/place.js';
+import type { Arenas } from './executionPlan.js';
+import { type ConflictMatrix, type Schedule, findConflicts } from './lifetimes.js';
+import { alignUp } from './place.js';
+
+export interface Layout {
+  readonly buffers: readonly Buffer[];
+  /** Bytes of each arena: the end of its last buffer. */
+  readonly arenas: Arenas;
+}
+
+export interface LayoutOptions {
+  /** A random legal layout instead of the compact one: a result that depends on addresses is a bug. */
+  readonly seed?: number;
+}
+
+/** Orders tried beyond the two fixed ones; the most compact result counts. */
+const NUM_SHUFFLED_ORDERS = 30;
+
+export function layoutBuffers(buffers: readonly Buffer[], schedule: Schedule, { seed }: LayoutOptions = {}): Layout {
+  const conflicts = findConflicts(buffers, schedule);
+  const offsets = new Float64Array(buffers.length);
+  const place = (pool: Pool): number => {
+    const members = buffers.flatMap((buffer, i) => (buffer.pool === pool ? [i] : []));
+    const sizes = Float64Array.from(members, (i) => totalBytes(buffers[i] as Buffer));
+    const cells = restrict(conflicts, members);
+    const placed = seed === undefined ? placeCompactly(sizes, cells) : placeRandomly(sizes, cells, mulberry32(seed));
+    members.forEach((member, i) => {
+      offsets[member] = placed[i] ?? 0;
+    });
+    return extent(placed, sizes);
+  };
+  const arenas = { hbm: place('hbm'), host: place('host') };
+  return { buffers: buffers.map((buffer, i) => ({ ...buffer, offset: offsets[i] ?? 0 })), arenas };
+}
+
+export function totalBytes({ instances, instanceBytes }: Pick<Buffer, 'instances' | 'instanceBytes'>): number {
+  return instances * instanceBytes;
+}
+
+function restrict({ size, cells }: ConflictMatrix, members: readonly number[]): Uint8Array {
+  return Uint8Array.from(members.flatMap((a) => members.map((b) => cells[a * size + b] ?? 0)));
+}
+
+function extent(offsets: Float64Array, sizes: Float64Array): number {
+  return offsets.reduce((end, offset, i) => Math.max(end, alignUp(offset + (sizes[i] ?? 0), ALIGNMENT_BYTES)), 0);
+}
+
+/** Largest first, then most contended first, then largest first with some disorder; the first of the smallest results. */
+function placeCompactly(sizes: Float64Array, conflicts: Uint8Array): Float64Array {
+  const contended = sizes.map((size, i) => sizes.reduce((sum, other, j) => sum + (conflicts[i * sizes.length + j] === 1 ? other : 0), size));
+  const random = mulberry32(0);
+  const shuffled = Array.from({ length: NUM_SHUFFLED_ORDERS }, () => descending(sizes.map((size) => size * (0.5 + random()))));
+  const results = [descending(sizes), descending(contended), ...shuffled].map((order) =>
+    placeByConflicts({ sizes, conflicts, order, alignment: ALIGNMENT_BYTES }),
+  );
+  return results.reduce((best, result) => (extent(result, sizes) < extent(best, sizes) ? result : best));
+}
+
+/** Indices by descending key; equal keys by ascending index. */
+function descending(keys: Float64Array): Int32Array {
+  return Int32Array.from(keys.keys()).sort((a, b) => (keys[b] ?? 0) - (keys[a] ?? 0) || a - b);
+}
+
+/** Any order, any gap, some empty space: still legal. */
+function placeRandomly(sizes: Float64Array, conflicts: Uint8Array, random: () => number): Float64Array {
+  const offsets = new Float64Array(sizes.length);
+  const placed: number[] = [];
+  for (const item of descending(sizes.map(() => random()))) {
+    const rivals = placed.filter((other) => conflicts[item * sizes.length + other] === 1);
+    const starts = freeStarts(item, rivals, sizes, offsets);
+    offsets[item] = starts[Math.floor(random() * starts.length)] ?? 0;
+    placed.push(item);
+  }
+  return offsets;
+
+  function freeStarts(item: number, rivals: readonly number[], itemSizes: Float64Array, placedAt: Float64Array): readonly number[] {
+    const size = itemSizes[item] ?? 0;
+    const slack = Math.floor(random() * 8) * ALIGNMENT_BYTES;
+    const ends = rivals.map((other) => alignUp((placedAt[other] ?? 0) + (itemSizes[other] ?? 0), ALIGNMENT_BYTES));
+    const candidates = [0, ...ends].flatMap((end) => [end, end + slack]);
+    const free = (start: number): boolean =>
+      rivals.every((other) => start + size <= (placedAt[other] ?? 0) || (placedAt[other] ?? 0) + (itemSizes[other] ?? 0) <= start);
+    return candidates.filter(free);
+  }
+}
+
+/** Small seeded generator of numbers in [0, 1): tommyettinger/mulberry32. */
+export function mulberry32(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
