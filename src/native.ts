@@ -1,4 +1,5 @@
 /** The planner's native core where it was built (`node native/build.mjs`), its TypeScript twin where not; equal results. */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { type PlaceInput, placeByConflicts as placeByConflictsTwin } from './plan/place.js';
@@ -10,29 +11,29 @@ export interface NativeAddon {
 
 export const NATIVE_ADDON_PATH = fileURLToPath(new URL('../native/build/fpdt.node', import.meta.url));
 
-/** The addon, or why there is none. */
-export type LoadedAddon = { readonly addon: NativeAddon } | { readonly reason: string };
+/** The addon; or, where it does not load, the error if the file is there. */
+export type LoadedAddon = { readonly addon: NativeAddon } | { readonly addon?: never; readonly error?: Error };
 
 export function loadNativeAddon(path = NATIVE_ADDON_PATH): LoadedAddon {
+  if (!existsSync(path)) return {};
   try {
     return { addon: createRequire(import.meta.url)(path) as NativeAddon };
   } catch (error) {
-    return { reason: (error as Error).message.split('\n')[0] ?? 'unknown' };
+    return { error: error as Error };
   }
 }
 
 let loaded: LoadedAddon | undefined;
 
 export function placeByConflicts(input: PlaceInput): Float64Array {
-  loaded ??= loadAndTell();
-  if ('addon' in loaded) return loaded.addon.placeByConflicts(input.sizes, input.conflicts, input.order, input.alignment);
-  return placeByConflictsTwin(input);
+  loaded ??= tellWhenMissing(loadNativeAddon());
+  if (loaded.addon === undefined) return placeByConflictsTwin(input);
+  return loaded.addon.placeByConflicts(input.sizes, input.conflicts, input.order, input.alignment);
 }
 
-function loadAndTell(): LoadedAddon {
-  const result = loadNativeAddon();
-  if ('reason' in result) {
-    process.stderr.write(`fpdt: the native planner core is not built (node native/build.mjs builds it); using the slower TypeScript twin, with equal results\n`);
-  }
+function tellWhenMissing(result: LoadedAddon): LoadedAddon {
+  if (result.addon !== undefined) return result;
+  const why = result.error === undefined ? 'is not built' : `does not load (${result.error.message.split('\n')[0]})`;
+  process.stderr.write(`fpdt: the native planner core ${why}; using its TypeScript twin, slower and with equal results. Build it with: node native/build.mjs\n`);
   return result;
 }

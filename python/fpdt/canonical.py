@@ -18,7 +18,7 @@ _SAFE_INTEGER = 2**53
 
 
 def canonical_bytes(value: Any) -> bytes:
-    """UTF-8 of the canonical JSON of parsed JSON. Raises ValueError for NaN and infinities, TypeError for other types."""
+    """UTF-8 of the canonical JSON of parsed JSON. Raises ValueError for NaN and infinities, TypeError for no JSON."""
     return canonical_text(value).encode()
 
 

@@ -78,7 +78,9 @@ def run_rank(channel: Channel, session_factory: str | SessionFactory) -> int:
         traceback.print_exception(error)
         channel.send(failure(error, channel.status))
         # The controller answers an error by stopping this process; leaving before would race with its exit event.
-        channel.receive(ERROR_SEEN_SECONDS)
+        deadline = time.monotonic() + ERROR_SEEN_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            channel.receive(left)  # Steps sent ahead are not run any more.
         return 1
     return 0
 

@@ -7,29 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fpdt.plan_data import ParameterView
+
 
 class ParameterError(ValueError):
     """The plan's parameter table does not describe this model."""
-
-
-class ParameterRow(Protocol):
-    """A row of the plan's parameter table (plan.ParameterView). Offset and numel in elements."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> Sequence[int]: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def numel(self) -> int: ...
-    @property
-    def trainable(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -47,15 +33,16 @@ class WeightSlice:
         return region[self.offset : self.offset + self.numel].view(self.shape)
 
 
-def bind_weights(module: nn.Module, rows: Iterable[ParameterRow], first: int = 0) -> tuple[WeightSlice, ...]:
+def bind_weights(module: nn.Module, rows: Iterable[ParameterView], first: int = 0) -> tuple[WeightSlice, ...]:
     """The trainable rows as slices of a region that starts at element `first` of the group's.
 
-    Raises ParameterError when a name, a shape or `trainable` differs from the module's.
+    A weight that the user froze has no slice; its elements stay unused. Raises ParameterError when the module lacks a
+    name, has another shape, or trains what the plan says is frozen.
     """
     slices = []
     for row in rows:
         parameter = _parameter(module, row)
-        if row.trainable:
+        if parameter.requires_grad:
             slices.append(WeightSlice(row.name, parameter, tuple(row.shape), row.offset - first, row.numel))
     return tuple(slices)
 
@@ -77,7 +64,7 @@ def _cast(grad: Tensor, dtype: torch.dtype, factor: float) -> Tensor:
     return grad.to(dtype, copy=True)
 
 
-def _parameter(module: nn.Module, row: ParameterRow) -> nn.Parameter:
+def _parameter(module: nn.Module, row: ParameterView) -> nn.Parameter:
     try:
         parameter = module.get_parameter(row.name)
     except AttributeError as error:
@@ -87,8 +74,8 @@ def _parameter(module: nn.Module, row: ParameterRow) -> nn.Parameter:
     shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
     if shape != tuple(row.shape):
         raise ParameterError(f"weight '{row.name}' has shape {shape}, the plan says {tuple(row.shape)}")
-    if parameter.requires_grad != row.trainable:
+    if parameter.requires_grad and not row.trainable:
         raise ParameterError(
-            f"weight '{row.name}' has requires_grad={parameter.requires_grad}, the plan says trainable={row.trainable}"
+            f"weight '{row.name}' requires gradients, the plan says it is frozen; freeze it or plan anew"
         )
     return parameter

@@ -1,212 +1,71 @@
-"""An execution plan as the worker sees it: frozen data, decoded from a JSON header and raw little-endian columns."""
+"""Reads an execution plan: from its wire frames (a JSON header and raw columns) or from a plan.json."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-PLAN_VERSION = 1
-FIXED, SEGMENT, LAYER = 0, 1, 2
-BIND_NAMES = ("fixed", "segment", "layer")
-STREAMS = ("compute", "h2d", "d2h", "comm")
-SECTIONS = ("embedForward", "layerForward", "lossForwardBackward", "layerBackward", "embedBackward", "stepEnd")
+from fpdt.canonical import canonical_bytes
+from fpdt.errors import PlanError
+from fpdt.plan_columns import decode_sections
+from fpdt.plan_data import (
+    BIND_NAMES,
+    DTYPE_BYTES,
+    FIXED,
+    LAYER,
+    PLAN_VERSION,
+    SECTIONS,
+    SEGMENT,
+    STREAMS,
+    Access,
+    Buffer,
+    HeadMap,
+    Op,
+    ParameterTable,
+    ParameterView,
+    Part,
+    Plan,
+    Pool,
+    Range,
+    Scope,
+    Section,
+    Stage,
+)
 
-Pool = Literal["hbm", "host"]
-Scope = Literal["section", "step"]
+__all__ = [
+    "BIND_NAMES",
+    "DTYPE_BYTES",
+    "FIXED",
+    "LAYER",
+    "PLAN_VERSION",
+    "SECTIONS",
+    "SEGMENT",
+    "STREAMS",
+    "Access",
+    "Buffer",
+    "HeadMap",
+    "Op",
+    "ParameterTable",
+    "ParameterView",
+    "Part",
+    "Plan",
+    "PlanError",
+    "Pool",
+    "Range",
+    "Scope",
+    "Section",
+    "Stage",
+    "decode",
+    "load_plan",
+]
 
-
-class PlanError(Exception):
-    """A plan this worker cannot read; `hint` says the smallest change that helps."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-class Range(NamedTuple):
-    """Half-open [start, end)."""
-
-    start: int
-    end: int
-
-
-class Access(NamedTuple):
-    """Rows [start, end) of one instance of a buffer; the instance is `index`, segment + index or layer + index."""
-
-    buffer: int
-    start: int
-    end: int
-    bind: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One row of a section; `id` is its position there. `tokens` and `kv` are global token ranges."""
-
-    id: int
-    kind: str
-    stream: str
-    layer_slot: int
-    tokens: Range
-    kv: Range | None
-    reads: tuple[Access, ...]
-    writes: tuple[Access, ...]
-    accumulates: tuple[Access, ...]
-    waits: tuple[int, ...]
-    scratch_bytes: int
-
-    @property
-    def accesses(self) -> tuple[Access, ...]:
-        return self.reads + self.writes + self.accumulates
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Ops [start, end) of a section: what one autograd function call executes."""
-
-    layer_slot: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    name: str
-    ops: tuple[Op, ...]
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """A tensor at an address the plan owns: `instances` of it lie `instance_bytes` apart from byte `offset` on."""
-
-    id: int
-    name: str
-    pool: Pool
-    dtype: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    instances: int
-    instance_bytes: int
-    offset: int
-    sections: tuple[str, ...]
-    scope: Scope
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterView:
-    """One weight and its place in the flat fp32 gradient region of its group; offset and numel in elements."""
-
-    name: str
-    shape: tuple[int, ...]
-    offset: int
-    numel: int
-    trainable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterTable:
-    layer: tuple[ParameterView, ...]
-    num_pre_elements: int
-    head: tuple[ParameterView, ...]
-    embed: tuple[ParameterView, ...]
-    num_layer_elements: int
-    num_head_elements: int
-    num_embed_elements: int
-    num_model_parameters: int
-
-
-@dataclass(frozen=True, slots=True)
-class HeadMap:
-    """Head indices that each sequence-parallel rank owns after the all-to-all."""
-
-    query: tuple[tuple[int, ...], ...]
-    key_value: tuple[tuple[int, ...], ...]
-
-
-class Stage(NamedTuple):
-    """One executed part of a micro-step."""
-
-    section: str
-    part: int
-    segment: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`model`, `run`, `cluster`, `deepspeed` and `strategy` are the header's objects, with their camelCase keys."""
-
-    header: Mapping[str, Any] = field(repr=False)
-    digest: str
-    version: int
-    sections: Mapping[str, Section] = field(repr=False)
-    buffers: tuple[Buffer, ...] = field(repr=False)
-    model: Mapping[str, Any]
-    run: Mapping[str, Any]
-    cluster: Mapping[str, Any]
-    deepspeed: Mapping[str, Any]
-    strategy: Mapping[str, Any]
-    parameters: ParameterTable = field(repr=False)
-    head_map: HeadMap
-    arenas: Mapping[str, int]
-
-    @property
-    def num_layers(self) -> int:
-        return int(self.model["numLayers"])
-
-    @property
-    def segment_layers(self) -> int:
-        return int(self.strategy["segmentLayers"])
-
-    @property
-    def num_segments(self) -> int:
-        return self.num_layers // self.segment_layers
-
-    @property
-    def sequence_parallel_size(self) -> int:
-        return int(self.run["sequenceParallelSize"])
-
-    @property
-    def data_parallel_size(self) -> int:
-        return int(self.run["dataParallelSize"])
-
-    @property
-    def world_size(self) -> int:
-        return self.sequence_parallel_size * self.data_parallel_size
-
-    def buffer(self, name: str) -> Buffer:
-        """Raises KeyError when the plan has no buffer of this name."""
-        for buffer in self.buffers:
-            if buffer.name == name:
-                return buffer
-        raise KeyError(f"the plan has no buffer {name}; it has {', '.join(item.name for item in self.buffers)}")
-
-    def instance(self, op: Op, access: Access, segment: int) -> int:
-        """Which instance of its buffer an access means when the section runs for `segment`."""
-        base = (0, segment, segment * self.segment_layers + op.layer_slot)[access.bind]
-        return base + access.index
-
-    def access_text(self, access: Access) -> str:
-        """As the planner prints it: `x#segment+1[0:32)`."""
-        bind, index = BIND_NAMES[access.bind], access.index
-        instance = (f"#{index}" if index else "") if access.bind == FIXED else f"#{bind}" + (f"+{index}" if index else "")
-        return f"{self.buffers[access.buffer].name}{instance}[{access.start}:{access.end})"
-
-    def timeline(self) -> tuple[Stage, ...]:
-        """The parts of one micro-step in the order the engine runs them; stepEnd holds only external work."""
-        stages: list[Stage] = []
-        for name in SECTIONS[:-1]:
-            parts = range(len(self.sections[name].parts))
-            segments = range(self.num_segments) if name.startswith("layer") else range(1)
-            for segment in reversed(segments) if name == "layerBackward" else segments:
-                stages.extend(Stage(name, part, segment) for part in parts)
-        return tuple(stages)
+_SAME_VERSION = "install the npm and the Python package in the same version"
+_PLAN_AGAIN = "plan again: the plan was cut short or changed after it was made"
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -221,7 +80,9 @@ def load_plan(path: str | Path) -> Plan:
     if not isinstance(document, dict) or document.get("kind") != "executionPlanFile":
         raise PlanError(f"{path} is not a plan file", hint)
     if document.get("version") != PLAN_VERSION:
-        raise PlanError(f"{path} has plan file version {document.get('version')}, this worker reads {PLAN_VERSION}", hint)
+        raise PlanError(
+            f"{path} has plan file version {document.get('version')}, this worker reads {PLAN_VERSION}", hint
+        )
     try:
         columns = {name: base64.b64decode(text, validate=True) for name, text in document["columns"].items()}
         header, digest = json.dumps(document["header"]).encode(), document["digest"]
@@ -234,7 +95,86 @@ def load_plan(path: str | Path) -> Plan:
 
 
 def decode(header_bytes: bytes, columns: Mapping[str, bytes]) -> Plan:
-    """A plan from its wire frames: the header and the columns by name. Raises PlanError."""
-    from fpdt.plan_decode import decode_plan
+    """A plan from the header and the raw columns by name. Raises PlanError; a plan that comes back is complete."""
+    header = _parse_header(header_bytes)
+    try:
+        buffers = tuple(_buffer(item) for item in header["buffers"])
+        sections = decode_sections(header, columns, buffers)
+        return Plan(
+            header=header,
+            digest=plan_digest(header, columns),
+            version=header["version"],
+            sections=sections,
+            buffers=buffers,
+            model=header["model"],
+            run=header["run"],
+            cluster=header["cluster"],
+            deepspeed=header["deepspeed"],
+            strategy=header["strategy"],
+            parameters=_parameters(header["parameters"]),
+            head_map=_head_map(header["headMap"]),
+            arenas={pool: int(header["arenas"][pool]) for pool in ("hbm", "host")},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PlanError(f"the plan header lacks or garbles a field: {error!r}", _SAME_VERSION) from error
 
-    return decode_plan(header_bytes, columns)
+
+def plan_digest(header: Mapping[str, Any], columns: Mapping[str, bytes]) -> str:
+    """SHA-256 over the canonical header and the bytes of each column, in the order the header lists them."""
+    digest = hashlib.sha256(canonical_bytes(header))
+    for column in header["columns"]:
+        digest.update(columns[column["name"]])
+    return digest.hexdigest()
+
+
+def _parse_header(header_bytes: bytes) -> Mapping[str, Any]:
+    try:
+        header = json.loads(header_bytes)
+    except ValueError as error:
+        raise PlanError(f"the plan header is not JSON: {error}", _PLAN_AGAIN) from error
+    if not isinstance(header, dict) or header.get("kind") != "executionPlan":
+        raise PlanError("the header is not that of an execution plan", _PLAN_AGAIN)
+    if header.get("version") != PLAN_VERSION:
+        message = f"the plan has version {header.get('version')}, this worker runs {PLAN_VERSION}"
+        raise PlanError(message, _SAME_VERSION)
+    return header
+
+
+def _buffer(item: Mapping[str, Any]) -> Buffer:
+    return Buffer(
+        id=item["id"],
+        name=item["name"],
+        pool=item["pool"],
+        dtype=item["dtype"],
+        shape=tuple(item["shape"]),
+        strides=tuple(item["strides"]),
+        instances=item["instances"],
+        instance_bytes=item["instanceBytes"],
+        offset=item["offset"],
+        sections=tuple(item["sections"]),
+        scope=item["scope"],
+    )
+
+
+def _parameters(table: Mapping[str, Any]) -> ParameterTable:
+    return ParameterTable(
+        layer=_parameter_views(table["layer"]),
+        num_pre_elements=table["numPreElements"],
+        head=_parameter_views(table["head"]),
+        embed=_parameter_views(table["embed"]),
+        num_layer_elements=table["numLayerElements"],
+        num_head_elements=table["numHeadElements"],
+        num_embed_elements=table["numEmbedElements"],
+        num_model_parameters=table["numModelParameters"],
+    )
+
+
+def _parameter_views(views: Any) -> tuple[ParameterView, ...]:
+    return tuple(
+        ParameterView(view["name"], tuple(view["shape"]), view["offset"], view["numel"], view["trainable"])
+        for view in views
+    )
+
+
+def _head_map(heads: Mapping[str, Any]) -> HeadMap:
+    return HeadMap(query=tuple(map(tuple, heads["query"])), key_value=tuple(map(tuple, heads["keyValue"])))

@@ -56,7 +56,7 @@ function installPythonPackages(python, gpu) {
   installTorch(python, pip, gpu);
   // DeepSpeed is a source package that looks at torch while it builds: no isolation, and no op compiled ahead of use.
   timed('installing deepspeed, transformers, pyzmq and the test tools', () => {
-    runLogged(python, [...pip, 'setuptools', 'wheel'], { log: 'pip-build.log', what: 'pip install setuptools' });
+    runLogged(python, [...pip, 'setuptools'], { log: 'pip-build.log', what: 'pip install setuptools' });
     runLogged(python, [...pip, '--no-build-isolation', '-r', REQUIREMENTS], {
       log: 'pip.log',
       env: { DS_BUILD_OPS: '0' },

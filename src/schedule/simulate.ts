@@ -1,5 +1,9 @@
 /** Discrete-event simulation of a section on four in-order streams. */
-import type { OpKind, SectionName } from './op.js';
+import { FpdtError } from '../spec/errors.js';
+import type { Buffer } from './buffer.js';
+import { type MemoryCurves, type OpTimes, memoryCurves } from './memoryCurve.js';
+import { type Op, type OpKind, STREAMS, type Section, type SectionName, type Stream } from './op.js';
+import { opToText } from './text.js';
 
 export interface KindSeconds {
   readonly count: number;
@@ -35,4 +39,149 @@ export interface Prediction {
     readonly fullModel: number;
     readonly fullHardware: number;
   };
+}
+
+/** What the simulation must know of ops and device. */
+export interface CostModel {
+  /** Seconds of one op alone on its stream. */
+  readonly seconds: (op: Op) => number;
+  /** One thread executes all streams, as on the CPU device: nothing overlaps. */
+  readonly serial: boolean;
+  /** How much slower each copy gets while one of the other direction runs too; 1 for a full-duplex link. */
+  readonly duplexSlowdown: number;
+}
+
+export interface SectionTimeline extends OpTimes {
+  readonly makespanSeconds: number;
+  readonly busySeconds: Readonly<Record<Stream, number>>;
+  /** Makespan minus the makespan with free copies. */
+  readonly exposedCopySeconds: number;
+  readonly memory: MemoryCurves;
+}
+
+/** Runs a section once. Throws an FpdtError that names every op that could never start and what it waits for. */
+export function simulateSection(section: Section, cost: CostModel, buffers: readonly Buffer[]): SectionTimeline {
+  refuseStuck(section, buffers);
+  const times = runParts(section, cost);
+  const free = runParts(section, { ...cost, seconds: (op) => (isCopy(op) ? 0 : cost.seconds(op)) });
+  const makespanSeconds = lastEnd(times);
+  const busySeconds = { compute: 0, h2d: 0, d2h: 0, comm: 0 };
+  for (const op of section.ops) busySeconds[op.stream] += (times.endSeconds[op.id] ?? 0) - (times.startSeconds[op.id] ?? 0);
+  return {
+    ...times,
+    makespanSeconds,
+    busySeconds,
+    exposedCopySeconds: Math.max(0, makespanSeconds - lastEnd(free)),
+    memory: memoryCurves(section, buffers, times),
+  };
+}
+
+function isCopy(op: Op): boolean {
+  return op.stream === 'h2d' || op.stream === 'd2h';
+}
+
+function lastEnd({ endSeconds }: OpTimes): number {
+  return endSeconds.reduce((last, end) => Math.max(last, end), 0);
+}
+
+/** Streams are joined after each part: the next part starts when all its ops have ended. */
+function runParts(section: Section, cost: CostModel): OpTimes {
+  const times = { startSeconds: new Float64Array(section.ops.length), endSeconds: new Float64Array(section.ops.length).fill(-1) };
+  let now = 0;
+  for (const part of section.parts) now = new PartRun(section.ops.slice(part.start, part.end), cost, times, now).run();
+  return times;
+}
+
+interface Running {
+  readonly op: Op;
+  /** Seconds of work left at full rate. */
+  remaining: number;
+}
+
+/** The event loop of one part: the head of each stream's queue runs when what it waits for is complete. */
+class PartRun {
+  private readonly queues: Readonly<Record<Stream, Op[]>>;
+  private readonly running = new Map<Stream, Running>();
+  private readonly cost: CostModel;
+  private readonly times: OpTimes;
+  private now: number;
+
+  constructor(ops: readonly Op[], cost: CostModel, times: OpTimes, now: number) {
+    const queue = (stream: Stream): Op[] => ops.filter((op) => op.stream === stream).reverse();
+    this.queues = { compute: queue('compute'), h2d: queue('h2d'), d2h: queue('d2h'), comm: queue('comm') };
+    this.cost = cost;
+    this.times = times;
+    this.now = now;
+  }
+
+  /** Returns the time at which the last op ended. */
+  run(): number {
+    for (;;) {
+      this.startHeads();
+      if (this.running.size === 0) return this.now;
+      this.advance();
+    }
+  }
+
+  private startHeads(): void {
+    const heads = STREAMS.flatMap((stream) => this.queues[stream].at(-1) ?? []).filter((op) => !this.running.has(op.stream) && this.ready(op));
+    const chosen = this.cost.serial ? heads.sort((a, b) => a.id - b.id).slice(0, this.running.size === 0 ? 1 : 0) : heads;
+    for (const op of chosen) {
+      this.queues[op.stream].pop();
+      this.times.startSeconds[op.id] = this.now;
+      this.running.set(op.stream, { op, remaining: this.cost.seconds(op) });
+    }
+  }
+
+  private ready(op: Op): boolean {
+    return op.waits.every((wait) => (this.times.endSeconds[wait] ?? -1) >= 0);
+  }
+
+  /** To the next end of an op; copies of both directions at once share the link. */
+  private advance(): void {
+    const shared = this.running.has('h2d') && this.running.has('d2h') ? this.cost.duplexSlowdown : 1;
+    const slowdown = (stream: Stream): number => (stream === 'h2d' || stream === 'd2h' ? shared : 1);
+    const active = [...this.running];
+    const step = Math.min(...active.map(([stream, { remaining }]) => remaining * slowdown(stream)));
+    this.now += step;
+    for (const [stream, state] of active) {
+      const ends = state.remaining * slowdown(stream) <= step;
+      state.remaining -= step / slowdown(stream);
+      if (!ends) continue;
+      this.times.endSeconds[state.op.id] = this.now;
+      this.running.delete(stream);
+    }
+  }
+}
+
+/**
+ * The executor issues ops in order, so a wait can only be met by an earlier op. Whatever waits for a later one never starts, and neither
+ * does what comes after it on its stream or waits for it.
+ */
+function refuseStuck(section: Section, buffers: readonly Buffer[]): void {
+  const stuck = new Map<number, string>();
+  for (const part of section.parts) {
+    const blocked = new Map<Stream, number>();
+    for (const op of section.ops.slice(part.start, part.end)) {
+      const reasons = op.waits.flatMap((wait) => whyNever(wait, op, section, stuck));
+      const ahead = blocked.get(op.stream);
+      if (reasons.length === 0 && ahead === undefined) continue;
+      blocked.set(op.stream, op.id);
+      stuck.set(op.id, reasons.length > 0 ? `waits for ${reasons.join(' and ')}` : `is behind op ${ahead} on ${op.stream}`);
+    }
+  }
+  if (stuck.size === 0) return;
+  const lines = [...stuck].map(([id, why]) => `  ${opToText(section.ops[id] as Op, buffers)}: ${why}`);
+  throw new FpdtError(`${stuck.size} ops of ${section.name} can never start:\n${lines.join('\n')}`, {
+    code: 'schedule-stuck',
+    hint: 'an op may wait only for earlier ops of its section',
+    details: { section: section.name, ops: [...stuck].map(([op, reason]) => ({ op, reason })) },
+  });
+}
+
+function whyNever(wait: number, op: Op, section: Section, stuck: ReadonlyMap<number, string>): readonly string[] {
+  const other = section.ops[wait];
+  if (other === undefined) return [`op ${wait}, which does not exist`];
+  if (wait >= op.id) return [`op ${wait} ${other.kind} on ${other.stream}, which is issued ${wait === op.id ? 'by itself' : 'later'}`];
+  return stuck.has(wait) ? [`op ${wait} ${other.kind} on ${other.stream}, which never starts`] : [];
 }

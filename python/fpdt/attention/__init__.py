@@ -4,8 +4,8 @@ Results are partial: `lse` (natural log) lets the caller merge them, and backwar
 """
 
 from fpdt.attention.base import AttentionBackend, AttentionConfig, AttentionError
-from fpdt.attention.register import BACKENDS, backend_named, default_backend
 from fpdt.attention.merge import merge_partial
+from fpdt.attention.register import BACKENDS, backend_named, default_backend
 
 __all__ = [
     "BACKENDS",

@@ -31,9 +31,7 @@ class AttentionBackend(Protocol):
     @property
     def name(self) -> str: ...
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
         """(o, lse) of q over these k, v alone."""
 
     def backward(
@@ -67,3 +65,13 @@ def check_rows(q: Tensor, k: Tensor, causal: bool) -> None:
         )
     if q.shape[1] % k.shape[1] != 0:
         raise AttentionError(f"{q.shape[1]} query heads do not divide over {k.shape[1]} key/value heads")
+
+
+def heads_first(x: Tensor) -> Tensor:
+    """[rows, heads, d] -> a view [1, heads, rows, d], as aten's kernels want it."""
+    return x.transpose(0, 1).unsqueeze(0)
+
+
+def rows_first(x: Tensor) -> Tensor:
+    """The way back, of [1, heads, rows, d] and of lse [1, heads, rows]."""
+    return x.squeeze(0).transpose(0, 1)

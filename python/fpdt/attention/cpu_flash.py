@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fpdt.attention.base import AttentionConfig, check_config, check_rows
+from fpdt.attention.base import AttentionConfig, check_config, check_rows, heads_first, rows_first
 
 
 class CpuFlashAttention:
@@ -13,15 +13,13 @@ class CpuFlashAttention:
 
     name = "cpu_flash"
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
         check_config(config, self.name)
         check_rows(q, k, causal)
         o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            _heads_first(q), _heads_first(k), _heads_first(v), 0.0, causal, attn_mask=None, scale=config.scale
+            heads_first(q), heads_first(k), heads_first(v), 0.0, causal, attn_mask=None, scale=config.scale
         )
-        return _rows_first(o), lse.squeeze(0).transpose(0, 1)
+        return rows_first(o), rows_first(lse)
 
     def backward(
         self,
@@ -37,27 +35,18 @@ class CpuFlashAttention:
         check_config(config, self.name)
         check_rows(q, k, causal)
         dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            _heads_first(do),
-            _heads_first(q),
-            _heads_first(k),
-            _heads_first(v),
-            _heads_first(o),
+            heads_first(do),
+            heads_first(q),
+            heads_first(k),
+            heads_first(v),
+            heads_first(o),
             _lse_heads_first(lse, q.dtype),
             0.0,
             causal,
             attn_mask=None,
             scale=config.scale,
         )
-        return _rows_first(dq), _rows_first(dk), _rows_first(dv)
-
-
-def _heads_first(x: Tensor) -> Tensor:
-    """[rows, heads, d] -> a view [1, heads, rows, d]."""
-    return x.transpose(0, 1).unsqueeze(0)
-
-
-def _rows_first(x: Tensor) -> Tensor:
-    return x.squeeze(0).transpose(0, 1)
+        return rows_first(dq), rows_first(dk), rows_first(dv)
 
 
 def _lse_heads_first(lse: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fpdt.attention.base import AttentionConfig, AttentionError, check_config, check_rows
+from fpdt.attention.base import AttentionConfig, AttentionError, check_config, check_rows, heads_first, rows_first
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -15,14 +15,12 @@ class CudaFlashAttention:
 
     name = "cuda"
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
         _check(q, k, config, causal)
         o, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-            _heads_first(q), _heads_first(k), _heads_first(v), 0.0, causal, False, scale=config.scale
+            heads_first(q), heads_first(k), heads_first(v), 0.0, causal, False, scale=config.scale
         )
-        return _rows_first(o), lse.squeeze(0).transpose(0, 1)
+        return rows_first(o), rows_first(lse)
 
     def backward(
         self,
@@ -38,11 +36,11 @@ class CudaFlashAttention:
         _check(q, k, config, causal)
         empty = torch.empty(0, dtype=torch.int64, device=q.device)
         dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_backward(
-            _heads_first(do),
-            _heads_first(q),
-            _heads_first(k),
-            _heads_first(v),
-            _heads_first(o),
+            heads_first(do),
+            heads_first(q),
+            heads_first(k),
+            heads_first(v),
+            heads_first(o),
             lse.transpose(0, 1).unsqueeze(0).contiguous(),
             None,
             None,
@@ -54,7 +52,7 @@ class CudaFlashAttention:
             empty,
             scale=config.scale,
         )
-        return _rows_first(dq), _rows_first(dk), _rows_first(dv)
+        return rows_first(dq), rows_first(dk), rows_first(dv)
 
 
 def _check(q: Tensor, k: Tensor, config: AttentionConfig, causal: bool) -> None:
@@ -62,12 +60,3 @@ def _check(q: Tensor, k: Tensor, config: AttentionConfig, causal: bool) -> None:
     check_rows(q, k, causal)
     if q.dtype not in _HALF:
         raise AttentionError(f"attention backend 'cuda' takes bfloat16 or float16, got {q.dtype}; set dtype=bfloat16")
-
-
-def _heads_first(x: Tensor) -> Tensor:
-    """[rows, heads, d] -> a view [1, heads, rows, d]."""
-    return x.transpose(0, 1).unsqueeze(0)
-
-
-def _rows_first(x: Tensor) -> Tensor:
-    return x.squeeze(0).transpose(0, 1)

@@ -13,9 +13,7 @@ class ReferenceAttention:
 
     name = "reference"
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
         scores = _scores(q, k, config, causal)
         lse = torch.logsumexp(scores, dim=-1)
         values = _expand(v, q.shape[1]).to(scores.dtype)
@@ -65,4 +63,4 @@ def _expand(x: Tensor, heads: int) -> Tensor:
 
 def _fold(x: Tensor, kv_heads: int) -> Tensor:
     """The adjoint of _expand: sums each group of heads."""
-    return x.unflatten(1, (kv_heads, -1)).sum(dim=2)
+    return x.view(x.shape[0], kv_heads, -1, x.shape[2]).sum(dim=2)

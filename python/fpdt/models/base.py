@@ -6,14 +6,16 @@ A handler sees only views and one of these bindings. Everything in them is fixed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fpdt.attention import AttentionBackend, AttentionConfig
 from fpdt.parameters import WeightSlice
+from fpdt.plan_data import HeadMap
 
 
 class UnsupportedModelError(ValueError):
@@ -32,10 +34,28 @@ class Rotary:
 
 
 class Family(Protocol):
-    """A model family. Shapes as in the plan: x [rows, hidden], q [rows, H, d], k and v [rows, Hkv, d], positions [rows].
+    """A model family. Shapes as in the plan: x [rows, hidden], positions [rows], q [rows, H, d], k, v [rows, Hkv, d].
 
     post(attention(pre(x))) is the decoder layer's own forward.
     """
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises UnsupportedModelError for a Hugging Face config that would not train exactly."""
+
+    def layers(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The decoder layers of that model."""
+
+    def final_norm(self, model: nn.Module) -> nn.Module:
+        """The norm before lm_head."""
+
+    def attention(self, layer: nn.Module) -> AttentionConfig:
+        """What a decoder layer's attention is."""
+
+    def rotary(self, model: nn.Module, device: torch.device) -> Rotary:
+        """The model's rotary embedding."""
 
     def pre(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v after norm, projection and rotary embedding."""
@@ -65,14 +85,6 @@ class LayerBinding:
     pre_weights: tuple[WeightSlice, ...]
     post_weights: tuple[WeightSlice, ...]
     weights: tuple[WeightSlice, ...]
-
-
-@dataclass(frozen=True)
-class HeadMap:
-    """Heads each rank of the sequence group owns after the all-to-all, one list per rank (plan.headMap)."""
-
-    query: tuple[tuple[int, ...], ...]
-    key_value: tuple[tuple[int, ...], ...]
 
 
 @dataclass

@@ -5,13 +5,12 @@ Norms, projections and the MLP are the layer's own modules, so pre and post are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, rotate_half
 
 from fpdt.attention import AttentionConfig
 from fpdt.models.base import LayerBinding, Rotary, UnsupportedModelError
@@ -38,19 +37,27 @@ class LlamaFamily:
                 f"rope type '{rope_type}' changes with the length seen; use one of {', '.join(STATIC_ROPE_TYPES)}"
             )
 
+    def layers(self, model: nn.Module) -> Sequence[nn.Module]:
+        layers: Sequence[nn.Module] = _part(_part(model, "model"), "layers")
+        return layers
+
+    def final_norm(self, model: nn.Module) -> nn.Module:
+        norm: nn.Module = _part(_part(model, "model"), "norm")
+        return norm
+
     def attention(self, layer: nn.Module) -> AttentionConfig:
         return AttentionConfig(scale=float(_part(layer, "self_attn").scaling))
 
-    def rotary(self, config: LlamaConfig, device: torch.device) -> Rotary:
+    def rotary(self, model: nn.Module, device: torch.device) -> Rotary:
         """From the config and not from the model's buffer, which model.to(bfloat16) rounds."""
         with torch.device("cpu"):
-            embedding = LlamaRotaryEmbedding(config)
+            embedding = LlamaRotaryEmbedding(_part(model, "config"))
         return Rotary(embedding.inv_freq.to(device=device, dtype=torch.float32), float(embedding.attention_scaling))
 
     def pre(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, (cos, sin) = _norm(layer, x), _cos_sin(layer.rotary, positions, x.dtype)
-        q, k = apply_rotary_pos_emb(_project(layer, "q_proj", x), _project(layer, "k_proj", x), cos, sin)
-        return q, k, _project(layer, "v_proj", x)
+        q, k = _project(layer, "q_proj", x), _project(layer, "k_proj", x)
+        return _rotate(q, cos, sin), _rotate(k, cos, sin), _project(layer, "v_proj", x)
 
     def pre_q(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> Tensor:
         x, (cos, sin) = _norm(layer, x), _cos_sin(layer.rotary, positions, x.dtype)
@@ -64,7 +71,8 @@ class LlamaFamily:
         attention = _part(layer.module, "self_attn")
         x = x + attention.o_proj(o.flatten(1))
         normed = _part(layer.module, "post_attention_layernorm")(x)
-        return x + _part(layer.module, "mlp")(normed)
+        y: Tensor = x + _part(layer.module, "mlp")(normed)
+        return y
 
 
 def _rope_type(config: Mapping[str, Any]) -> str:
@@ -87,16 +95,16 @@ def _project(layer: LayerBinding, name: str, x: Tensor) -> Tensor:
     """[rows, hidden] -> [rows, heads, d]."""
     attention = _part(layer.module, "self_attn")
     projected: Tensor = getattr(attention, name)(x)
-    return projected.unflatten(-1, (-1, attention.head_dim))
+    return projected.view(x.shape[0], -1, attention.head_dim)
 
 
 def _cos_sin(rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """[rows, d] each. The product is taken in fp32 by absolute position, as Hugging Face does."""
-    angles = positions.float()[:, None] * rotary.inverse_frequency
+    """[rows, 1, d] each. The product is taken in fp32 by absolute position, as Hugging Face does."""
+    angles = positions.float()[:, None, None] * rotary.inverse_frequency
     angles = torch.cat((angles, angles), dim=-1)
     return (angles.cos() * rotary.scaling).to(dtype), (angles.sin() * rotary.scaling).to(dtype)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    rotated: Tensor = apply_rotary_pos_emb(x, x[:, :0], cos, sin)[0]
+    rotated: Tensor = x * cos + rotate_half(x) * sin  # type: ignore[no-untyped-call]
     return rotated

@@ -1,0 +1,175 @@
+"""The model of a plan inside DeepSpeed: Hugging Face modules under their own names, streamed by the plan's sections."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import deepspeed
+import torch
+from deepspeed.utils import set_z3_leaf_modules
+from torch import Tensor, nn
+
+from fpdt import autograd
+from fpdt.attention import AttentionBackend
+from fpdt.errors import FpdtError
+from fpdt.hf import DTYPES, build_model
+from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, family_named
+from fpdt.plan import Plan
+from fpdt.program import EmittedGradients, PartRunner, Program
+from fpdt.timing import Recorder
+from fpdt.zero import LayerWeights, time_engine
+
+
+class ConfigError(FpdtError):
+    """A ds_config that does not agree with its plan."""
+
+
+class DeepSpeedEngine(Protocol):
+    """What is used of deepspeed.DeepSpeedEngine."""
+
+    def __call__(self, token: Tensor) -> Tensor: ...
+
+    def backward(self, loss: Tensor) -> Tensor: ...
+
+    def step(self) -> None: ...
+
+    def get_global_grad_norm(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class StreamedEngine:
+    """A DeepSpeed engine and the program its model runs."""
+
+    deepspeed: DeepSpeedEngine
+    model: nn.Module
+    program: Program
+    recorder: Recorder
+    device: torch.device
+
+    def forward(self) -> Tensor:
+        """The rank's loss of the micro-step that the program began."""
+        # A token that requires grad lets ZeRO's backward hooks see the end of every module's backward.
+        return self.deepspeed(torch.zeros(1, device=self.device, requires_grad=True))
+
+
+def build_engine(
+    plan: Plan,
+    executor: PartRunner,
+    attention: AttentionBackend,
+    recorder: Recorder,
+    device: torch.device,
+    before_layer: Callable[[], None] = lambda: None,
+) -> StreamedEngine:
+    """Builds the model from the plan's hfConfig and seed, streams it and wraps it in DeepSpeed; a collective.
+
+    `before_layer` is called at every forward of a decoder layer.
+    """
+    check_config(plan)
+    family = family_named(plan.model["family"])
+    family.check(plan.model["hfConfig"])
+    model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), DTYPES[plan.run["dtype"]])
+    modules = family.layers(model)
+    rotary = family.rotary(model, device)
+    layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
+    emitted = EmittedGradients()
+    extra = bind_engine(family, model, plan.parameters, plan.head_map, attention, emitted)
+    program = Program(plan, executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
+    stream_model(model, layers, extra, program, before_layer)
+    engine = initialize(model, modules, extra, plan)
+    time_engine(engine, recorder)
+    return StreamedEngine(engine, model, program, recorder, device)
+
+
+def stream_model(
+    model: nn.Module,
+    layers: Sequence[LayerBinding],
+    extra: EngineBinding,
+    program: autograd.Sections,
+    before_layer: Callable[[], None] = lambda: None,
+) -> None:
+    """Replaces the forwards of model, embedding, decoder layers and lm_head: each takes and returns a token.
+
+    Modules keep their place, name and weights, so hooks and checkpoints are as before. The model returns its loss.
+    """
+    embed_weights = [weight.parameter for weight in extra.embed_weights]
+    head_weights = [weight.parameter for weight in extra.head_weights]
+
+    def forward(token: Tensor) -> Tensor:
+        token = extra.embed(token)
+        for layer in layers:
+            token = layer.module(token)
+        loss: Tensor = extra.lm_head(token)
+        return loss
+
+    _replace_forward(extra.embed, lambda token: autograd.embed(token, program, embed_weights))
+    _replace_forward(extra.lm_head, lambda token: autograd.head(token, program, head_weights))
+    for number, layer in enumerate(layers):
+        _replace_forward(layer.module, _layer_forward(number, layer, program, before_layer))
+    _replace_forward(model, forward)
+
+
+def _layer_forward(
+    number: int, layer: LayerBinding, program: autograd.Sections, before_layer: Callable[[], None]
+) -> Callable[[Tensor], Tensor]:
+    weights = [weight.parameter for weight in layer.weights]
+
+    def forward(token: Tensor) -> Tensor:
+        before_layer()
+        return autograd.layer(token, program, number, weights)
+
+    return forward
+
+
+def _replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+    module.forward = forward
+
+
+def initialize(model: nn.Module, modules: Sequence[nn.Module], extra: EngineBinding, plan: Plan) -> Any:
+    """deepspeed.initialize with the plan's config, which is used as it is but for the batch size.
+
+    Every rank counts as a data-parallel one (no mpu), so that DeepSpeed shards over, and divides by, all of them.
+    """
+    quiet_deepspeed()
+    set_z3_leaf_modules(model, [type(modules[0])])
+    for weight in extra.norm.parameters():
+        deepspeed.zero.register_external_parameter(extra.lm_head, weight)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    engine, *_ = deepspeed.initialize(
+        model=model, model_parameters=weights, config=engine_config(plan), dist_init_required=False
+    )
+    return engine
+
+
+def engine_config(plan: Plan) -> dict[str, Any]:
+    """The plan's ds_config with the batch size as DeepSpeed counts it without an mpu."""
+    steps = int(plan.run["gradientAccumulationSteps"])
+    return {
+        **plan.deepspeed,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": steps,
+        "train_batch_size": plan.world_size * steps,
+    }
+
+
+def check_config(plan: Plan) -> None:
+    """Raises ConfigError where ds_config and run disagree about dtype or ZeRO stage."""
+    config: Mapping[str, Any] = plan.deepspeed
+    is_bfloat16 = bool(config.get("bf16", {}).get("enabled", False))
+    if is_bfloat16 != (plan.run["dtype"] == "bfloat16"):
+        raise ConfigError(
+            f"the run's dtype is {plan.run['dtype']} but ds_config has bf16.enabled={str(is_bfloat16).lower()}",
+            "plan again with the same dtype in both",
+        )
+    stage = int(config.get("zero_optimization", {}).get("stage", 0))
+    if stage != plan.run["zeroStage"]:
+        raise ConfigError(f"the run's ZeRO stage is {plan.run['zeroStage']}, ds_config's is {stage}", "plan again")
+
+
+def quiet_deepspeed() -> None:
+    """Only warnings of DeepSpeed's own; torch's notes about names that DeepSpeed uses are not the user's to fix."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")

@@ -1,0 +1,180 @@
+"""Measures memory in use, from outside: live bytes of PyTorch's storages and touched pages of the arenas.
+
+Nothing here looks at the plan; a measurement that did could not contradict it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, UntypedStorage
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from fpdt.runtime import Runtime
+
+_LIFT_FRESH = torch.ops.aten.lift_fresh.default
+
+
+class PoolBytes(NamedTuple):
+    hbm: int
+    host: int
+
+
+class Made(NamedTuple):
+    """A storage that was made inside a scope and is alive at its end."""
+
+    num_bytes: int
+    made_by: str
+
+
+@dataclass(slots=True)
+class Scope:
+    """What happened between two points: peak bytes above the bytes live at the start, and what is still alive."""
+
+    base_bytes: int
+    peak_bytes: int = 0
+    alive: list[Made] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Entry:
+    num_bytes: int
+    made_by: str
+    reference: weakref.ref[UntypedStorage]
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that PyTorch makes while the mode is on; frees are counted whenever they happen.
+
+    A storage is counted once, however many views it has, and follows `resize_`. Storages made before are not counted
+    (see `adopt`). Like a GPU allocator it counts a reference cycle as live until the garbage collector runs. It does
+    not see what a kernel allocates inside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self._entries: dict[int, _Entry] = {}
+        self._scope_keys: list[dict[int, None]] = []
+        self._scopes: list[Scope] = []
+        self._depth = 0
+        self._resize: Callable[..., Any] = UntypedStorage.resize_
+
+    @property
+    def active(self) -> bool:
+        return self._depth > 0
+
+    def reset_peak(self) -> None:
+        self.peak_bytes = self.live_bytes
+
+    def adopt(self, tensors: Iterable[Tensor]) -> None:
+        """Count storages that were made while the mode was off, such as parameters."""
+        for tensor in tensors:
+            self._note(tensor.untyped_storage(), "before")
+
+    @contextmanager
+    def scope(self) -> Iterator[Scope]:
+        """Observe one stretch of the program; the result is complete when the block ends. Scopes may nest."""
+        scope = Scope(self.live_bytes)
+        keys: dict[int, None] = {}
+        self._scopes.append(scope)
+        self._scope_keys.append(keys)
+        try:
+            yield scope
+        finally:
+            self._scopes.pop()
+            self._scope_keys.pop()
+            entries = (self._entries[key] for key in keys)
+            scope.alive = [Made(entry.num_bytes, entry.made_by) for entry in entries if entry.num_bytes]
+
+    def __enter__(self) -> LiveBytes:
+        self._depth += 1
+        if self._depth == 1:
+            self._patch_resize()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._depth -= 1
+        if self._depth == 0:
+            UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # torch.tensor([...]) fills its storage before the dispatcher sees it, as the input of lift_fresh.
+        given = set() if func is _LIFT_FRESH else {storage._cdata for storage in _storages((args, kwargs))}
+        result = func(*args, **kwargs)
+        for storage in _storages(result):
+            if storage._cdata in self._entries or storage._cdata not in given:
+                self._note(storage, str(func))
+        return result
+
+    def _note(self, storage: UntypedStorage, made_by: str) -> None:
+        key, num_bytes = storage._cdata, storage.nbytes()
+        entry = self._entries.get(key)
+        if entry is None:
+            # The storage's Python object lives exactly as long as the storage: torch preserves it.
+            reference = weakref.ref(storage, lambda _: self._forget(key))
+            entry = self._entries[key] = _Entry(0, made_by, reference)
+            for keys in self._scope_keys:
+                keys[key] = None
+        self._grow(num_bytes - entry.num_bytes)
+        entry.num_bytes = num_bytes
+
+    def _forget(self, key: int) -> None:
+        self._grow(-self._entries.pop(key).num_bytes)
+        for keys in self._scope_keys:
+            keys.pop(key, None)
+
+    def _grow(self, num_bytes: int) -> None:
+        self.live_bytes += num_bytes
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        for scope in self._scopes:
+            scope.peak_bytes = max(scope.peak_bytes, self.live_bytes - scope.base_bytes)
+
+    def _patch_resize(self) -> None:
+        """UntypedStorage.resize_ is no op of the dispatcher, but it frees and allocates."""
+        original = self._resize = UntypedStorage.resize_
+
+        def resize(storage: UntypedStorage, size: int) -> Any:
+            result = original(storage, size)
+            if storage._cdata in self._entries:
+                self._note(storage, "resize_")
+            return result
+
+        UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
+
+
+def measure_pools(runtime: Runtime, live: LiveBytes) -> PoolBytes:
+    """High-water bytes of both pools: the touched part of each arena and, in hbm, what PyTorch allocated beside it.
+
+    On a device whose allocator keeps its own peak that one counts, arena included; elsewhere `live` does.
+    """
+    arenas = {pool: arena.touched_bytes() for pool, arena in runtime.arenas.items()}
+    peak = runtime.device_peak_bytes()
+    return PoolBytes(arenas["hbm"] + live.peak_bytes if peak is None else peak, arenas["host"])
+
+
+def _storages(values: Any) -> list[UntypedStorage]:
+    return [storage for leaf in tree_leaves(values) if (storage := _storage_of(leaf)) is not None]
+
+
+def _storage_of(leaf: Any) -> UntypedStorage | None:
+    if isinstance(leaf, Tensor):
+        return leaf.untyped_storage() if leaf.layout == torch.strided else None
+    if isinstance(leaf, torch.TypedStorage):
+        return leaf._untyped_storage
+    return leaf if isinstance(leaf, UntypedStorage) else None

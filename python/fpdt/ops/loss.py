@@ -1,0 +1,77 @@
+"""Cross entropy of the final hidden states of a tile of tokens, with its gradients, in one pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fpdt.parameters import WeightSlice, accumulate
+
+if TYPE_CHECKING:
+    from fpdt.context import OpContext
+    from fpdt.models.base import EngineBinding
+
+IGNORED_LABEL = -100
+
+
+def loss(ctx: OpContext) -> None:
+    """Adds the sum of token losses to lossSum; dx and the weight gradients are times `loss_factor`.
+
+    The weights' own modules are not called: inside lm_head's forward ZeRO's hooks have gathered both weights already.
+    """
+    (x, labels), (dx,), (loss_sum, wgrad) = ctx.reads, ctx.writes, ctx.accumulates
+    extra = ctx.bound.extra
+    hidden_in = x.detach().requires_grad_()
+    with torch.enable_grad():
+        normed = extra.norm.forward(hidden_in)
+    hidden = normed.detach()
+    token_losses, dlogits = cross_entropy(
+        functional.linear(hidden, extra.lm_head.weight, extra.lm_head.bias), labels, extra.loss_factor
+    )
+    loss_sum.add_(token_losses.sum())
+    dhidden = dlogits @ extra.lm_head.weight
+    norm_weights = _add_head_gradients(extra, wgrad, dlogits, hidden)
+    grads = torch.autograd.grad(normed, [hidden_in, *(weight.parameter for weight in norm_weights)], dhidden)
+    dx.copy_(grads[0])
+    accumulate(norm_weights, wgrad, grads[1:])
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Token losses [rows] in fp32 (fp64 for fp64), and their gradients times `factor` [rows, vocab] in logits' dtype.
+
+    Rows whose label is -100 have neither. `logits` is used up: where no cast is needed it becomes the gradient.
+    """
+    scores = logits if logits.dtype == torch.float64 else logits.float()
+    valid = labels != IGNORED_LABEL
+    targets = labels.masked_fill(~valid, 0)[:, None]
+    lse = torch.logsumexp(scores, dim=-1, keepdim=True)
+    losses = (lse - scores.gather(1, targets)).squeeze(1).masked_fill(~valid, 0)
+    scale = valid.to(scores.dtype)[:, None] * factor
+    gradients = scores.sub_(lse).exp_().mul_(scale).scatter_add_(1, targets, -scale)
+    return losses, gradients.to(logits.dtype)
+
+
+def _add_head_gradients(
+    extra: EngineBinding, wgrad: Tensor, dlogits: Tensor, hidden: Tensor
+) -> tuple[WeightSlice, ...]:
+    """Adds those of lm_head and returns the other trainable weights, the norm's."""
+    rest = []
+    for weight in extra.head_weights:
+        if weight.parameter is extra.lm_head.weight:
+            _add_outer(weight.view(wgrad), dlogits, hidden)
+        elif weight.parameter is extra.lm_head.bias:
+            weight.view(wgrad).add_(dlogits.sum(dim=0))
+        else:
+            rest.append(weight)
+    return tuple(rest)
+
+
+def _add_outer(total: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
+    """total += dlogits^T @ hidden, without a [vocab, hidden] temporary where the dtypes agree."""
+    if total.dtype == hidden.dtype:
+        total.addmm_(dlogits.t(), hidden)
+    else:
+        total.add_(dlogits.t() @ hidden)

@@ -1,0 +1,89 @@
+"""Who this process is among the ranks of a plan, and the process groups between them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+from fpdt.errors import FpdtError
+from fpdt.plan import Plan
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+
+
+class RankError(FpdtError):
+    """Ranks that do not fit the plan, or each other."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """`local_rank` counts the ranks of this node."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+
+def join_process_group(plan: Plan) -> Ranks:
+    """Joins the default process group, or finds the one that is there. A process without RANK is alone.
+
+    Raises RankError when the number of ranks is not the plan's.
+    """
+    if "RANK" not in os.environ:
+        os.environ.update(RANK="0", WORLD_SIZE="1")
+    rank, world_size = int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size != plan.world_size:
+        raise RankError(
+            f"the plan is for {plan.world_size} ranks, WORLD_SIZE is {world_size}",
+            f"start {plan.world_size} ranks, or plan for {world_size}",
+        )
+    os.environ.setdefault("LOCAL_RANK", str(rank % int(plan.cluster["ranksPerNode"])))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = _use_device(plan.cluster["device"], local_rank)
+    if not dist.is_initialized():
+        _initialize(BACKENDS[device.type], rank, world_size)
+    return Ranks(rank, local_rank, world_size, device)
+
+
+def _use_device(name: str, local_rank: int) -> torch.device:
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RankError("the plan is for cuda, but PyTorch finds no CUDA device", "plan for the device cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _initialize(backend: str, rank: int, world_size: int) -> None:
+    if world_size == 1:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        return
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise RankError(
+            f"{' and '.join(missing)} not set for {world_size} ranks", "start the ranks with torchrun or `fpdt run`"
+        )
+    dist.init_process_group(backend, rank=rank, world_size=world_size)
+
+
+def check_same_plan(plan: Plan, ranks: Ranks) -> None:
+    """Raises RankError on every rank when one of them holds another plan."""
+    mine = torch.tensor(list(bytes.fromhex(plan.digest)), dtype=torch.uint8, device=ranks.device)
+    digests = [torch.empty_like(mine) for _ in range(ranks.world_size)]
+    dist.all_gather(digests, mine)
+    found = [bytes(digest.tolist()).hex() for digest in digests]
+    if len(set(found)) > 1:
+        table = ", ".join(f"rank {rank}: {digest[:12]}" for rank, digest in enumerate(found))
+        raise RankError(f"the ranks hold different plans ({table})", "give every rank the same plan.json")
+
+
+def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup:
+    """The group this rank exchanges heads with: consecutive ranks. Every rank makes all groups."""
+    size = plan.sequence_parallel_size
+    groups: list[dist.ProcessGroup] = [dist.new_group(list(range(first, first + size))) for first in range(0, plan.world_size, size)]
+    return groups[rank // size]

@@ -1,0 +1,146 @@
+"""The reference: the untouched Hugging Face model on full sequences, in one process, without DeepSpeed.
+
+    python -m fpdt.reference --plan plan.json --data FILE --steps N --dtype float64 [--dump-grads DIR] [--json]
+
+Same initial weights, tokens, loss and optimizer as the plan's run: every replica's and micro-step's tokens are averaged
+by valid target tokens. The weights are those of the run in the run's dtype, then cast to `--dtype`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpdt.data import Sequences, plan_sequences
+from fpdt.gradients import write_gradients
+from fpdt.hf import DTYPES, build_model, cast_weights
+from fpdt.plan import Plan, load_plan
+
+DEFAULT_CLIPPING = 1.0
+"""DeepSpeed clips gradients at this norm when the config does not say otherwise."""
+
+
+def run_reference(
+    plan: Path | Plan, data: Path, steps: int, dtype: str = "float64", dump_grads: Path | None = None
+) -> list[float]:
+    """The mean token loss of each step. Dumps gradients before clipping as the worker does, in fp32 or fp64."""
+    loaded = plan if isinstance(plan, Plan) else load_plan(plan)
+    trainer = ReferenceTrainer(loaded, data, DTYPES[dtype])
+    return [trainer.step(step, dump_grads) for step in range(steps)]
+
+
+class ReferenceTrainer:
+    """Holds the model, fp32 (or fp64) master weights and the optimizer of a reference run."""
+
+    def __init__(self, plan: Plan, data: Path, dtype: torch.dtype) -> None:
+        self._sequences = plan_sequences(plan, data)
+        self.model = build_model(
+            plan.model["hfConfig"], int(plan.run["seed"]), DTYPES[plan.run["dtype"]], attention="sdpa"
+        )
+        cast_weights(self.model, dtype)
+        self._weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        master = torch.float64 if dtype == torch.float64 else torch.float32
+        self._masters = {name: nn.Parameter(weight.detach().to(master)) for name, weight in self._weights.items()}
+        self._optimizer = make_optimizer(plan.deepspeed, list(self._masters.values()))
+        self._scheduler = make_scheduler(plan.deepspeed, self._optimizer)
+        self._clipping = float(plan.deepspeed.get("gradient_clipping", DEFAULT_CLIPPING))
+
+    def step(self, step: int, dump_grads: Path | None) -> float:
+        """One optimizer step; the mean loss of its tokens."""
+        loss = self._accumulate(step)
+        if dump_grads is not None:
+            gradients = {name: _grad_of(master) for name, master in self._masters.items()}
+            write_gradients(gradients, dump_grads, step)
+        if self._clipping > 0:
+            torch.nn.utils.clip_grad_norm_(list(self._masters.values()), self._clipping)
+        self._optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        for name, master in self._masters.items():
+            self._weights[name].data.copy_(master.detach())
+        return loss
+
+    def _accumulate(self, step: int) -> float:
+        """Sums gradients of all sequences of the step into the masters'; the mean loss."""
+        for master in self._masters.values():
+            master.grad = torch.zeros_like(master)
+        num_valid = self._sequences.seq_len * self._sequences.data_parallel_size * self._sequences.accumulation_steps
+        total = 0.0
+        for tokens in slices(self._sequences, step):
+            self.model.zero_grad()
+            loss_sum = token_loss_sum(self.model, tokens)
+            (loss_sum / num_valid).backward()  # type: ignore[no-untyped-call]
+            total += float(loss_sum)
+            for name, weight in self._weights.items():
+                _grad_of(self._masters[name]).add_(_grad_of(weight))
+        return total / num_valid
+
+
+def slices(sequences: Sequences, step: int) -> Iterator[Tensor]:
+    """Every sequence of an optimizer step, of all replicas and micro-steps."""
+    for micro_step in range(sequences.accumulation_steps):
+        for data_rank in range(sequences.data_parallel_size):
+            yield sequences.whole(step, micro_step, data_rank)
+
+
+def token_loss_sum(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Sum of the cross entropies of tokens 1.. given those before; fp32, or fp64 for an fp64 model."""
+    logits: Tensor = model(input_ids=tokens[None, :-1]).logits[0]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return functional.cross_entropy(logits, tokens[1:], reduction="sum")
+
+
+def make_optimizer(config: Mapping[str, Any], weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """What DeepSpeed makes of the config's optimizer. Raises ValueError for one that is not Adam or AdamW."""
+    section = config.get("optimizer", {})
+    name, options = str(section.get("type", "")).lower(), dict(section.get("params", {}))
+    if name not in ("adam", "adamw"):
+        raise ValueError(f"the reference has no optimizer '{section.get('type')}'; plan with Adam or AdamW")
+    decoupled = bool(options.pop("adam_w_mode", True)) or name == "adamw"
+    for only_deepspeed in ("torch_adam", "fp32_optimizer_states"):
+        options.pop(only_deepspeed, None)
+    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(weights, **options)
+
+
+def make_scheduler(config: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Any:
+    """The config's learning rate schedule, DeepSpeed's own class; None when it has none."""
+    section = config.get("scheduler")
+    if section is None:
+        return None
+    from deepspeed.runtime import lr_schedules
+
+    return getattr(lr_schedules, section["type"])(optimizer, **section.get("params", {}))
+
+
+def _grad_of(weight: Tensor) -> Tensor:
+    if weight.grad is None:
+        raise RuntimeError("a trainable weight got no gradient")
+    return weight.grad
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="fpdt.reference", description="Train a plan's model unsharded.")
+    parser.add_argument("--plan", type=Path, required=True, help="plan.json")
+    parser.add_argument("--data", type=Path, required=True, help="token file")
+    parser.add_argument("--steps", type=int, default=1, help="optimizer steps")
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="float64", help="dtype of weights and activations")
+    parser.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a line per step")
+    args = parser.parse_args()
+    losses = run_reference(args.plan, args.data, args.steps, args.dtype, args.dump_grads)
+    if args.json:
+        print(json.dumps({"dtype": args.dtype, "losses": losses}))
+    else:
+        for step, loss in enumerate(losses):
+            print(f"step {step}  loss {loss:.10f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What transformers says about a model: the shape of every parameter. Called through a JSON-text bridge only."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def parameter_shapes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Shapes by full name, a tied weight under each of its names, and the number of parameters of the model.
+
+    The model is built on the meta device: no memory for weights is touched.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**hf_config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {
+        "shapes": {name: list(one.shape) for name, one in model.named_parameters(remove_duplicate=False)},
+        "numParameters": sum(one.numel() for one in model.parameters()),
+    }
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {"parameter_shapes": parameter_shapes}
+
+
+def invoke(name: str, arguments: str) -> str:
+    """Call a function with JSON arguments; the JSON of `{"ok": result}` or of `{"error": {kind, message, traceback}}`."""
+    os.dup2(2, 1)  # Libraries print; standard output belongs to whoever started this.
+    try:
+        return json.dumps({"ok": FUNCTIONS[name](**json.loads(arguments))}, allow_nan=False)
+    except Exception as error:
+        facts = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        return json.dumps({"error": facts})

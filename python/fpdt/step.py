@@ -1,0 +1,90 @@
+"""One optimizer step: micro-steps through the DeepSpeed engine, the loss of all ranks, and what was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fpdt.data import Batch, DataError, ShardedBatches
+from fpdt.engine import StreamedEngine
+from fpdt.gradients import dump_gradients
+from fpdt.plan import Plan
+from fpdt.program import LossScale, PartRunner
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """`loss` is the mean over the `num_tokens` target tokens of all ranks; `non_finite` names what is NaN or inf."""
+
+    loss: float
+    num_tokens: int
+    non_finite: list[str] = field(default_factory=list)
+
+
+class StepRunner:
+    """Runs optimizer steps of a plan on one rank."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: StreamedEngine,
+        executor: PartRunner,
+        batches: ShardedBatches,
+        dump_grads: Path | None,
+    ) -> None:
+        self._plan, self._engine, self._executor = plan, engine, executor
+        self._batches, self._dump_grads = batches, dump_grads
+        self._accumulation_steps = int(plan.run["gradientAccumulationSteps"])
+
+    def run(self, step: int) -> StepOutcome:
+        """A collective: every rank runs the same steps in the same order."""
+        num_tokens = self._count_tokens(step)
+        scale = LossScale(
+            self._plan.world_size, self._accumulation_steps, float(self._plan.run["lossScale"]), num_tokens
+        )
+        loss_sum = torch.zeros(1, dtype=torch.float64, device=self._engine.device)
+        for micro_step in range(self._accumulation_steps):
+            loss_sum += self._run_micro_step(step, micro_step, scale)
+        dist.all_reduce(loss_sum)
+        loss = float(loss_sum) / num_tokens
+        return StepOutcome(loss, num_tokens, self._non_finite(loss))
+
+    def _run_micro_step(self, step: int, micro_step: int, scale: LossScale) -> Tensor:
+        """Forward, backward and DeepSpeed's step; this rank's sum of token losses."""
+        engine = self._engine
+        engine.program.begin_micro_step(lambda: self._load(self._batches.read(step, micro_step)), scale)
+        loss = engine.forward()
+        loss_sum = engine.program.local_loss_sum
+        engine.deepspeed.backward(loss)
+        is_last = micro_step == self._accumulation_steps - 1
+        if is_last and self._dump_grads is not None:
+            dump_gradients(engine.model, self._dump_grads, step, scale.static_scale)
+        if is_last:
+            with engine.recorder.timed("optimizerStep"):
+                engine.deepspeed.step()
+        else:
+            engine.deepspeed.step()
+        return loss_sum
+
+    def _load(self, batch: Batch) -> None:
+        for name, rows in (("tokenIds", batch.token_ids), ("positions", batch.positions), ("labels", batch.labels)):
+            self._executor.buffer(name).copy_(rows)
+
+    def _count_tokens(self, step: int) -> int:
+        """Target tokens of all ranks and micro-steps, counted before the first; they scale every gradient."""
+        batches = (self._batches.read(step, micro_step) for micro_step in range(self._accumulation_steps))
+        count = torch.tensor([sum(batch.num_valid for batch in batches)], device=self._engine.device)
+        dist.all_reduce(count)
+        if count == 0:
+            raise DataError(f"step {step} has no target token", "give data with labels")
+        return int(count)
+
+    def _non_finite(self, loss: float) -> list[str]:
+        norm = self._engine.deepspeed.get_global_grad_norm()
+        values = {"loss": loss, "gradientNorm": 0.0 if norm is None else float(norm)}
+        return [name for name, value in values.items() if not math.isfinite(value)]

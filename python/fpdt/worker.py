@@ -1,0 +1,134 @@
+"""The worker of one rank.
+
+Under a controller (`fpdt run`): `python -m fpdt.worker --controller ADDRESS --telemetry ADDRESS --run ID`.
+Stand-alone, one process per rank: `python -m fpdt.worker --plan plan.json --data FILE`; rank 0 prints a JSON line per
+step. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the environment; without RANK it is a single rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fpdt.plan import load_plan
+
+COPY_MODES = ("eager", "lazy", "random")
+
+
+class MissingPackageError(ImportError):
+    """PyTorch or DeepSpeed is not there; `hint` says what to install."""
+
+    def __init__(self, error: ImportError) -> None:
+        super().__init__(f"cannot import {error.name or 'a package'} with {sys.executable}: {error}")
+        self.hint = "install python/requirements.txt and torch into this interpreter, or pass another one with --python"
+
+
+def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> Any:
+    """session.create, with the heavy imports. Raises MissingPackageError where one of them is not installed."""
+    device = json.loads(header)["cluster"]["device"]
+    os.environ.setdefault("DS_ACCELERATOR", str(device))
+    try:
+        from fpdt.session import create as create_session
+    except ImportError as error:
+        raise MissingPackageError(error) from error
+    return create_session(header, columns, options)
+
+
+def read_plan_file(path: Path) -> tuple[bytes, dict[str, bytes]]:
+    """The header and columns of a plan.json as they travel. Raises PlanError for a file that is not a sound plan."""
+    load_plan(path)
+    document = json.loads(path.read_bytes())
+    columns = {name: base64.b64decode(text) for name, text in document["columns"].items()}
+    return json.dumps(document["header"]).encode(), columns
+
+
+def run_alone(args: argparse.Namespace) -> None:
+    """Every step of the plan, or `--steps` of them, without a controller."""
+    header, columns = read_plan_file(args.plan)
+    session = create(header, columns, run_options(args))
+    steps = args.steps if args.steps is not None else int(json.loads(header)["run"]["numSteps"])
+    for step in range(steps):
+        result = session.run_step(step)
+        result.pop("records")
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps({"step": step, **result}), flush=True)
+    session.close()
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The command line as the keys of protocol.RunOptions."""
+    return {
+        "data": str(args.data),
+        "dump_grads": None if args.dump_grads is None else str(args.dump_grads),
+        "copy_mode": args.copy_mode,
+        "poison": args.poison,
+        "seed": args.seed,
+        "attention": args.attention,
+    }
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fpdt.worker", description="Run a plan as one rank.")
+    bridge = parser.add_argument_group("under a controller")
+    bridge.add_argument("--controller", help="address of the controller's ROUTER")
+    bridge.add_argument("--telemetry", help="address of the controller's PULL")
+    bridge.add_argument("--run", help="id of the run")
+    bridge.add_argument("--incarnation", type=int, default=0, help="number of restarts of this rank")
+    alone = parser.add_argument_group("stand-alone")
+    alone.add_argument("--plan", type=Path, help="plan.json")
+    alone.add_argument("--data", type=Path, help="token file: text, .npy or .bin of int32 ids")
+    alone.add_argument("--steps", type=int, help="optimizer steps; default: the plan's numSteps")
+    alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
+    alone.add_argument("--copy-mode", choices=COPY_MODES, help="order of asynchronous ops on the cpu device")
+    alone.add_argument("--seed", type=int, help="seed of --copy-mode random")
+    alone.add_argument("--poison", action="store_true", help="fill memory that nobody may read with NaN, check leaks")
+    alone.add_argument("--attention", help="attention backend; default: the device's")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.controller is not None:
+        if args.telemetry is None or args.run is None:
+            parser.error("--controller needs --telemetry and --run")
+        _serve(args)
+    if args.plan is None or args.data is None:
+        parser.error("give --plan and --data, or --controller, --telemetry and --run")
+    leave(_exit_code(args))
+
+
+def _serve(args: argparse.Namespace) -> NoReturn:
+    from fpdt import comms
+
+    rank = int(os.environ.get("RANK", "0"))
+    comms.serve(args.controller, args.telemetry, args.run, rank, args.incarnation, "fpdt.worker:create")
+
+
+def _exit_code(args: argparse.Namespace) -> int:
+    try:
+        run_alone(args)
+    except Exception as error:
+        traceback.print_exception(error)
+        hint = getattr(error, "hint", "")
+        print(f"fpdt: {error}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
+        return 1
+    return 0
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process without interpreter teardown, in which a gloo process may abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What DeepSpeed's ZeRO does to weights and gradients between the ops of a plan: gathered, checked and timed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import deepspeed
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from torch import nn
+
+from fpdt.errors import FpdtError
+from fpdt.timing import Recorder
+
+DEFAULT_MAX_LIVE_PARAMETERS = 1e9
+DEFAULT_PREFETCH_BUCKET_SIZE = 5e7
+
+
+class GatheredLayersError(FpdtError):
+    """ZeRO-3 holds more gathered weights than its config allows and the memory plan counts."""
+
+
+class LayerWeights:
+    """The weights of decoder layers under ZeRO-3; does nothing in other stages, where weights are always whole."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], config: Mapping[str, Any]) -> None:
+        zero: Mapping[str, Any] = config.get("zero_optimization", {})
+        self._is_sharded = int(zero.get("stage", 0)) == 3
+        self._max_gathered = int(
+            zero.get("stage3_max_live_parameters", DEFAULT_MAX_LIVE_PARAMETERS)
+            + zero.get("stage3_prefetch_bucket_size", DEFAULT_PREFETCH_BUCKET_SIZE)
+        )
+        self._model: Any = model
+        self._weights: list[list[Any]] = [list(layer.parameters()) for layer in layers]
+        self._open: dict[int, Any] = {}
+
+    def gather(self, layer: int) -> None:
+        """Makes a layer's weights whole outside its own forward and backward, until `release`."""
+        if not self._is_sharded:
+            return
+        for weight in self._weights[layer]:
+            # What ZeRO is prefetching stays ZeRO's, which releases it after the layer's own backward.
+            if weight.ds_status == ZeroParamStatus.INFLIGHT:
+                self._model.ds_inflight_param_registry.pop(weight).wait()
+        missing = [weight for weight in self._weights[layer] if weight.ds_status == ZeroParamStatus.NOT_AVAILABLE]
+        context = deepspeed.zero.GatheredParameters(missing, enabled=bool(missing))
+        context.__enter__()
+        self._open[layer] = context
+
+    def release(self, layer: int) -> None:
+        if self._is_sharded:
+            self._open.pop(layer).__exit__(None, None, None)
+
+    def check_others(self, layer: int) -> None:
+        """Raises GatheredLayersError when more of the other layers is gathered than the config allows.
+
+        With stage3_max_live_parameters and stage3_prefetch_bucket_size at 0 no other layer may be gathered at all.
+        """
+        if not self._is_sharded:
+            return
+        gathered = {
+            other: count
+            for other, weights in enumerate(self._weights)
+            if other != layer and (count := sum(map(_num_gathered, weights))) > 0
+        }
+        if sum(gathered.values()) > self._max_gathered:
+            raise GatheredLayersError(
+                f"while layer {layer} runs, ZeRO-3 holds {sum(gathered.values())} gathered parameters of layers "
+                f"{sorted(gathered)}; the config allows {self._max_gathered}",
+                "plan with the stage3_max_live_parameters that DeepSpeed keeps, or report this DeepSpeed version",
+            )
+
+
+def _num_gathered(weight: Any) -> int:
+    is_ours = weight.ds_status != ZeroParamStatus.AVAILABLE or weight.ds_persist
+    return 0 if is_ours else int(weight.ds_numel)
+
+
+def time_engine(engine: Any, recorder: Recorder) -> None:
+    """Times what DeepSpeed does inside forward and backward, as the op kinds gather, release and reduce."""
+    optimizer = engine.optimizer
+    _time(engine, "allreduce_gradients", "reduce", recorder)
+    for name in ("reduce_ready_partitions_and_remove_grads", "independent_gradient_partition_epilogue"):
+        _time(optimizer, name, "reduce", recorder)
+    offload = getattr(optimizer, "parameter_offload", None)
+    if offload is not None:
+        coordinator = offload.get_param_coordinator()
+        _time(coordinator, "fetch_sub_module", "gather", recorder)
+        _time(coordinator, "release_sub_module", "release", recorder)
+
+
+def _time(owner: Any, method: str, kind: str, recorder: Recorder) -> None:
+    inner: Callable[..., Any] | None = getattr(owner, method, None)
+    if inner is None:
+        return
+
+    def timed(*args: Any, **keywords: Any) -> Any:
+        with recorder.timed(kind):
+            return inner(*args, **keywords)
+
+    setattr(owner, method, timed)

@@ -1,0 +1,104 @@
+"""Calls op handlers on plain tensors, and simulates a sequence group by threads in one process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from fpdt.context import Bound, OpContext
+from fpdt.models import EngineBinding, LayerBinding
+from fpdt.op_kinds import KIND_STREAMS
+from fpdt.ops import HANDLERS
+from fpdt.plan_data import Op, Range
+from fpdt.runtime import Runtime
+
+Result = TypeVar("Result")
+
+
+class Group:
+    """The mailbox of a simulated sequence group."""
+
+    def __init__(self, size: int) -> None:
+        self.barrier = threading.Barrier(size, timeout=60)
+        self.sent: list[Tensor] = [torch.empty(0)] * size
+
+    def ranks(self) -> list[GroupRuntime]:
+        return [GroupRuntime(self, rank) for rank in range(len(self.sent))]
+
+    def run(self, work: Callable[[GroupRuntime], Result]) -> list[Result]:
+        """work(runtime) on every rank at once, results by rank."""
+        results: dict[int, Result] = {}
+        errors: list[BaseException] = []
+
+        def guarded(runtime: GroupRuntime) -> None:
+            try:
+                results[runtime.rank] = work(runtime)
+            except BaseException as error:
+                errors.append(error)
+                self.barrier.abort()
+
+        threads = [threading.Thread(target=guarded, args=(runtime,)) for runtime in self.ranks()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return [results[rank] for rank in range(len(self.sent))]
+
+
+class GroupRuntime:
+    """What handlers use of a Runtime."""
+
+    def __init__(self, group: Group, rank: int) -> None:
+        self.group = group
+        self.rank = rank
+        self.num_exchanges = 0
+
+    def all_to_all(self, out: Tensor, in_: Tensor) -> None:
+        self.num_exchanges += 1
+        self.group.sent[self.rank] = in_
+        self.group.barrier.wait()
+        for sender, message in enumerate(self.group.sent):
+            out[sender].copy_(message[self.rank])
+        self.group.barrier.wait()
+
+    def copy(self, dst: Tensor, src: Tensor) -> None:
+        dst.copy_(src)
+
+
+class Caller:
+    """Calls handlers of one rank against one layer binding (slot 0) and one engine binding."""
+
+    def __init__(self, runtime: GroupRuntime, extra: EngineBinding | None, layer: LayerBinding | None = None) -> None:
+        self.runtime = runtime
+        layers = {} if layer is None else {0: layer}
+        self.bound = Bound(layers, cast(EngineBinding, extra), refuse, refuse, refuse)
+
+    def __call__(
+        self,
+        kind: str,
+        reads: Sequence[Tensor] = (),
+        writes: Sequence[Tensor] = (),
+        accumulates: Sequence[Tensor] = (),
+        tokens: tuple[int, int] = (0, 0),
+        kv: tuple[int, int] | None = None,
+    ) -> None:
+        """Fails when a handler modifies what it only reads, or returns something."""
+        key_values = None if kv is None else Range(*kv)
+        op = Op(0, kind, KIND_STREAMS[kind], 0, Range(*tokens), key_values, (), (), (), (), 0)
+        before = [view.clone() for view in reads]
+        runtime = cast(Runtime, self.runtime)
+        handler: Callable[[OpContext], Any] = HANDLERS[kind]
+        result = handler(OpContext(op, tuple(reads), tuple(writes), tuple(accumulates), runtime, self.bound))
+        assert result is None
+        assert all(torch.equal(view, copy) for view, copy in zip(reads, before, strict=True))
+        assert not any(view.requires_grad for view in (*writes, *accumulates))
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("a handler called back for an external op")

@@ -1,0 +1,108 @@
+"""Arenas: one mapping per pool, views at the plan's addresses and nowhere else, honest counts of touched pages."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+import torch
+from fpdt.arena import BufferViews, mapped_arena
+from fpdt.errors import ArenaError
+from fpdt.plan import Access
+from plan_builder import PlanBuilder, View
+
+PAGE = mmap.PAGESIZE
+
+
+def test_untouched_memory_costs_nothing() -> None:
+    arena = mapped_arena("hbm", 1 << 34)
+    assert arena.num_bytes == 1 << 34
+    assert arena.touched_bytes() == 0
+
+
+def test_touched_bytes_are_those_written_in_pages() -> None:
+    arena, other = mapped_arena("hbm", 64 * PAGE), mapped_arena("host", 64 * PAGE)
+    arena.view(3 * PAGE + 512, "float32", (PAGE // 4,), (1,)).fill_(1)
+    assert arena.touched_bytes() == 2 * PAGE
+    arena.view(3 * PAGE, "float32", (4,), (1,)).fill_(2)
+    assert arena.touched_bytes() == 2 * PAGE
+    assert other.touched_bytes() == 0
+
+
+def test_an_empty_arena_can_be_made() -> None:
+    arena = mapped_arena("host", 0)
+    assert (arena.num_bytes, arena.touched_bytes()) == (0, 0)
+    arena.poison()
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(-4, (1,), (1,)), (2, (1,), (1,)), (1024, (1,), (1,)), (512, (129,), (1,)), (0, (2, 2), (255, 2))],
+)
+def test_refuses_views_outside(offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    with pytest.raises(ArenaError, match="not in the hbm arena of 1024 bytes"):
+        mapped_arena("hbm", 1024).view(offset, "float32", shape, strides)
+
+
+def test_views_share_bytes_but_not_version_counters() -> None:
+    arena = mapped_arena("hbm", 1024)
+    weight = torch.ones(4, requires_grad=True)
+    first, second = arena.view(0, "float32", (4,), (1,)), arena.view(16, "float32", (4,), (1,))
+    first.fill_(3)
+    product = (weight * first).sum()
+    second.fill_(5)
+    product.backward()
+    assert weight.grad is not None and weight.grad.tolist() == [3, 3, 3, 3]
+    assert arena.view(0, "float32", (8,), (1,)).tolist() == [3, 3, 3, 3, 5, 5, 5, 5]
+
+
+def test_poison_is_nan_or_far_below_zero_in_every_dtype() -> None:
+    arena = mapped_arena("hbm", 1024)
+    arena.poison(512)
+    for dtype in ("float64", "float32", "bfloat16", "float16"):
+        assert arena.view(512, dtype, (64,), (1,)).isnan().all()
+        assert not arena.view(0, dtype, (128,), (1,)).any()
+    assert (arena.view(512, "int64", (64,), (1,)) < -(10**15)).all()
+
+
+def test_resolves_rows_of_the_bound_instance() -> None:
+    builder = PlanBuilder(num_layers=4, segment_layers=2)
+    builder.buffer("pad", 100).buffer("o", 8, (4,), instances=4, scope="step")
+    builder.part("layerForward", 1).op("zero", writes=[View("o", 2, 5, "layer"), View("o", 0, 8, index=1)])
+    plan = builder.build()
+    arenas = {pool: mapped_arena(pool, size) for pool, size in plan.arenas.items()}
+    views = BufferViews(plan, arenas)
+    (op,) = plan.sections["layerForward"].ops
+    rows, whole = views.resolve(op, op.writes, segment=1)
+    assert rows.shape == (3, 4) and rows.is_contiguous()
+    assert rows.data_ptr() - arenas["hbm"].tensor.data_ptr() == 512 + 3 * 512 + 2 * 16
+    assert views.resolve(op, op.writes, segment=1)[0] is rows
+    assert views.whole("o", 1) is whole
+    assert views.byte_range(plan.buffer("o"), 1) == (1024, 1024 + 128)
+
+
+@pytest.mark.parametrize("segment", [-2, 2])
+def test_names_an_instance_that_does_not_exist(segment: int) -> None:
+    builder = PlanBuilder(num_layers=4, segment_layers=2).buffer("o", 8, instances=4, scope="step")
+    plan = builder.part("layerForward", 1).op("zero", writes=[View("o", 2, 5, "layer")]).build()
+    views = BufferViews(plan, {"hbm": mapped_arena("hbm", plan.arenas["hbm"])})
+    (op,) = plan.sections["layerForward"].ops
+    with pytest.raises(ArenaError, match=r"o#layer\[2:5\) means instance"):
+        views.resolve(op, op.writes, segment)
+
+
+def test_names_a_buffer_that_does_not_exist() -> None:
+    plan = PlanBuilder().buffer("o", 8).build()
+    views = BufferViews(plan, {"hbm": mapped_arena("hbm", plan.arenas["hbm"])})
+    with pytest.raises(KeyError, match="no buffer q; it has o"):
+        views.whole("q")
+
+
+def test_a_buffer_that_ends_behind_its_arena_is_refused() -> None:
+    builder = PlanBuilder().buffer("o", 256)
+    builder.arenas["hbm"] = 512
+    plan = builder.part("layerForward").op("zero", writes=[View("o", 0, 129)]).build()
+    views = BufferViews(plan, {"hbm": mapped_arena("hbm", 512)})
+    (op,) = plan.sections["layerForward"].ops
+    with pytest.raises(ArenaError, match="plan again|not in the hbm arena"):
+        views.resolve(op, (Access(0, 0, 129, 0, 0),), 0)

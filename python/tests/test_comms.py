@@ -1,0 +1,244 @@
+"""A rank as a process, driven through real sockets: the controller's side of the conversation, without TypeScript."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import zmq
+
+from fpdt import comms, protocol
+from fpdt.channel import EXIT_ABORTED, EXIT_ORPHANED, Channel, Identity
+from fpdt.lifeline import CONTROLLER_PID_VARIABLE, Lifeline
+
+TESTS = Path(__file__).resolve().parent
+HEADER = json.dumps({"kind": "executionPlan", "version": 1, "cluster": {"device": "cpu"}}).encode()
+PATIENCE_MS = 20_000
+WireT = TypeVar("WireT", bound=protocol.Wire)
+
+
+class Controller:
+    """One ROUTER, one PULL and one rank process."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
+        self._context = zmq.Context()
+        self.router = self._socket(zmq.ROUTER, f"ipc://{folder}/c")
+        self.pull = self._socket(zmq.PULL, f"ipc://{folder}/t")
+        self._num_sent = 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "echo_worker", "--controller", f"ipc://{folder}/c", "--telemetry"]
+            + [f"ipc://{folder}/t", "--run", "r"],
+            env={**os.environ, "RANK": "0", "PYTHONPATH": f"{TESTS.parent}:{TESTS}", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
+        socket.bind(address)
+        return socket
+
+    def send(self, body: protocol.Wire, *frames: bytes, seq: int | None = None) -> str:
+        number = self._num_sent if seq is None else seq
+        head = protocol.make(body, run="r", rank=0, incarnation=0, seq=number)
+        self._num_sent = number + 1
+        self.router.send_multipart([b"r/0/0", head, *frames])
+        return str(json.loads(head)["id"])
+
+    def receive(self, kind: type[WireT]) -> WireT:
+        return self.receive_message(kind)[1]
+
+    def receive_message(self, kind: type[WireT]) -> tuple[protocol.Message, WireT]:
+        _, head = self.router.recv_multipart()
+        message = protocol.parse(head)
+        assert message is not None
+        assert isinstance(message.body, kind), message
+        return message, message.body
+
+    def send_plan(self, data: str = "ok", header: bytes = HEADER, digest: str | None = None) -> str:
+        frames = (header, b"\x01\x02")
+        found = hashlib.sha256(b"".join(frames)).hexdigest()
+        names: list[tuple[str, Any]] = [("header", "json"), ("opKind", "uint8")]
+        descriptors = [
+            protocol.FrameDescriptor(name=name, dtype=dtype, bytes=len(frame))
+            for (name, dtype), frame in zip(names, frames, strict=True)
+        ]
+        options = protocol.RunOptions(
+            data=data, dump_grads=None, copy_mode=None, poison=False, seed=None, attention=None
+        )
+        self.send(protocol.Plan(digest=digest or found, options=options, frames=descriptors), *frames)
+        return found
+
+    def load(self, data: str = "ok") -> str:
+        self.receive(protocol.Hello)
+        digest = self.send_plan(data)
+        assert self.receive(protocol.PlanAccepted).digest == digest
+        assert self.receive(protocol.Ready).digest == digest
+        return digest
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE_MS / 1000)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Iterator[Controller]:
+    made = Controller(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_whole_run(controller: Controller) -> None:
+    digest = controller.load()
+    controller.send(protocol.RunSteps(digest=digest, from_=0, to=2))
+    assert [controller.receive(protocol.StepDone).loss for _ in range(2)] == [10.0, 9.0]
+    asked = controller.send(protocol.Shutdown(reason="done"))
+    message, bye = controller.receive_message(protocol.Bye)
+    assert (bye.num_steps, message.corr) == (2, asked)
+    assert controller.wait() == 0
+
+
+def test_ping_is_answered_while_the_main_thread_computes(controller: Controller) -> None:
+    digest = controller.load("hang@0:0")
+    controller.send(protocol.RunSteps(digest=digest, from_=0, to=1))
+    assert controller.process.stdout is not None
+    assert controller.process.stdout.readline() == "hanging\n"
+    controller.send(protocol.Ping(stacks=True))
+    pong = controller.receive(protocol.Pong)
+    assert (pong.phase, pong.step) == ("stepping", 0)
+    controller.send(protocol.Abort(reason="enough"))
+    assert controller.wait() == EXIT_ABORTED
+    assert controller.process.stderr is not None
+    stderr = controller.process.stderr.read()
+    assert "in run_step" in stderr
+    assert "fpdt: aborted: enough" in stderr
+
+
+def test_an_exception_is_reported_with_its_place_although_more_steps_are_queued(controller: Controller) -> None:
+    digest = controller.load("raise@0:1")
+    for step in range(3):
+        controller.send(protocol.RunSteps(digest=digest, from_=step, to=step + 1))
+    controller.receive(protocol.StepDone)
+    error = controller.receive(protocol.Error)
+    assert (error.kind, error.phase, error.step) == ("ValueError", "stepping", 1)
+    assert error.traceback is not None
+    assert "echo_session.py" in error.traceback
+    assert controller.wait() == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "digest", "message"),
+    [
+        ({"version": 0}, None, "plan version 0"),
+        ({"kind": "somethingElse"}, None, "of kind somethingElse"),
+        ({"cluster": {"device": "tpu"}}, None, "device 'tpu'"),
+        ({}, "0" * 64, "the controller says 0000"),
+    ],
+)
+def test_a_plan_it_cannot_run_is_refused(
+    controller: Controller, header: dict[str, Any], digest: str | None, message: str
+) -> None:
+    controller.receive(protocol.Hello)
+    controller.send_plan(header=json.dumps({**json.loads(HEADER), **header}).encode(), digest=digest)
+    error = controller.receive(protocol.Error)
+    assert error.kind == "PlanRefusedError"
+    assert message in error.message
+    assert error.hint is not None
+
+
+def test_steps_without_the_plan_are_refused(controller: Controller) -> None:
+    controller.receive(protocol.Hello)
+    controller.send(protocol.RunSteps(digest="0" * 64, from_=0, to=1))
+    assert "loaded is none" in controller.receive(protocol.Error).message
+
+
+def test_a_message_seen_before_is_ignored(controller: Controller) -> None:
+    controller.receive(protocol.Hello)
+    controller.send(protocol.Ping(stacks=False), seq=5)
+    controller.receive(protocol.Pong)
+    controller.send(protocol.Ping(stacks=False), seq=5)
+    asked = controller.send(protocol.Ping(stacks=False), seq=6)
+    assert controller.receive_message(protocol.Pong)[0].corr == asked
+
+
+def test_a_malformed_message_is_answered_with_an_error(controller: Controller) -> None:
+    controller.receive(protocol.Hello)
+    controller.router.send_multipart([b"r/0/0", b"{}"])
+    assert controller.receive(protocol.Error).kind == "ProtocolError"
+
+
+def test_telemetry_is_numbered_and_complete(controller: Controller) -> None:
+    digest = controller.load()
+    controller.send(protocol.RunSteps(digest=digest, from_=0, to=1))
+    controller.receive(protocol.StepDone)
+    ops = 0
+    for seq in range(100):
+        batch = protocol.parse_batch(controller.pull.recv())
+        assert (batch.seq, batch.dropped) == (seq, 0)
+        ops += sum(isinstance(record, protocol.OpRecord) for record in batch.records)
+        if ops == 300:
+            break
+    assert ops == 300
+
+
+def test_records_are_dropped_and_counted_when_nobody_reads(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.LINGER, 0)
+    router.bind(f"ipc://{tmp_path}/c")
+    channel = Channel(f"ipc://{tmp_path}/c", f"ipc://{tmp_path}/none", Identity("r", 0, 0))
+    record = protocol.MemoryRecord(step=0, pool="hbm", ts_us=0, bytes=1)
+    for _ in range(1200):
+        channel.send_telemetry([record])
+    channel.send(protocol.Bye(num_steps=0))
+    pull: zmq.Socket[bytes] = context.socket(zmq.PULL)
+    pull.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
+    while json.loads(router.recv_multipart()[1])["type"] != "bye":
+        pass
+    pull.bind(f"ipc://{tmp_path}/none")
+    channel.send_telemetry([record])
+    last = protocol.parse_batch(pull.recv())
+    while last.seq < 1200:
+        assert last.dropped <= 1200
+        last = protocol.parse_batch(pull.recv())
+    assert last.dropped > 0
+    channel.close()
+    context.destroy(linger=0)
+
+
+def test_a_rank_ends_when_its_controller_is_gone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    controller = Controller(tmp_path, {CONTROLLER_PID_VARIABLE: str(stranger.pid)})
+    try:
+        controller.receive(protocol.Hello)
+        stranger.kill()
+        stranger.wait()
+        assert controller.wait() == EXIT_ORPHANED
+    finally:
+        stranger.kill()
+        controller.close()
+
+
+def test_lifeline_of_a_living_controller_is_not_cut() -> None:
+    assert not Lifeline(controller=0).is_cut()
+    assert Lifeline(parent=os.getppid() + 1).is_cut()
+
+
+def test_factories_are_found_by_name() -> None:
+    assert comms.load_factory("echo_session:create").__name__ == "create"
+    with pytest.raises(TypeError, match="module:attribute"):
+        comms.load_factory("echo_session:nothing")

@@ -1,0 +1,371 @@
+"""Op handlers on plain tensors: a streamed layer against Hugging Face's, exchanges, loss, embedding, moves."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaForCausalLM
+
+import fpdt.ops
+from fpdt.attention import AttentionError
+from fpdt.models import EngineBinding, LayerBinding
+from fpdt.op_kinds import EXTERNAL_KINDS, KIND_STREAMS
+from fpdt.ops import HANDLERS
+from fpdt.plan_data import HeadMap
+from tests.handler_calls import Caller, Group, GroupRuntime
+from tests.tiny_models import bound_engine, bound_layer, even_head_map, layer_forward, tiny_llama
+
+SEQ_LEN, NUM_CHUNKS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM = 32, 4, 32, 4, 2, 8
+CHUNK = SEQ_LEN // NUM_CHUNKS
+
+
+def test_every_kind_that_is_not_external_has_a_handler() -> None:
+    assert set(HANDLERS) == set(KIND_STREAMS) - EXTERNAL_KINDS
+
+
+def test_handlers_name_no_device_read_no_value_and_know_no_policy() -> None:
+    for path in Path(inspect.getfile(fpdt.ops)).parent.glob("*.py"):
+        text = path.read_text()
+        for word in ("torch.cuda", ".item()", ".tolist()", "data_ptr", "policy", "strategy", "num_chunks"):
+            assert word not in text, f"{path.name} has {word}"
+
+
+# --- a whole layer, streamed -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Streamed:
+    """A rank's results, chunk by chunk: rows [i * c, (i + 1) * c) are those of chunk i."""
+
+    y: Tensor
+    dx: Tensor
+    wgrad: Tensor
+
+
+class LayerStream:
+    """Runs one decoder layer through the handlers, forward and descending backward, on one rank of a group."""
+
+    def __init__(self, runtime: GroupRuntime, extra: EngineBinding, layer: LayerBinding, x: Tensor, dy: Tensor) -> None:
+        self.size, self.rank, self.layer, self.dtype = len(extra.head_map.query), runtime.rank, layer, x.dtype
+        self.call = Caller(runtime, extra, layer)
+        self.local = CHUNK // self.size
+        self.positions = [self.share(torch.arange(SEQ_LEN), i) for i in range(NUM_CHUNKS)]
+        self.x = [self.share(x, i) for i in range(NUM_CHUNKS)]
+        self.dx = [self.share(dy, i) for i in range(NUM_CHUNKS)]
+        self.k, self.v = (self.heads(SEQ_LEN, KV_HEADS) for _ in range(2))
+        self.q, self.o = (self.heads(SEQ_LEN, HEADS) for _ in range(2))
+        self.lse = torch.full((SEQ_LEN, HEADS // self.size), float("nan"))
+        self.wgrad = torch.zeros(sum(weight.numel for weight in layer.weights))
+
+    def share(self, rows: Tensor, chunk: int) -> Tensor:
+        start = chunk * CHUNK + self.rank * self.local
+        return rows[start : start + self.local].clone()
+
+    def heads(self, rows: int, count: int, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.full((rows, count // self.size, HEAD_DIM), float("nan"), dtype=dtype or self.dtype)
+
+    def shares(self, *counts: int, dtype: torch.dtype | None = None) -> list[Tensor]:
+        return [torch.full((self.local, count, HEAD_DIM), float("nan"), dtype=dtype or self.dtype) for count in counts]
+
+    def run(self) -> Streamed:
+        y = torch.cat([self.forward(i) for i in range(NUM_CHUNKS)])
+        dk, dv = (self.heads(SEQ_LEN, KV_HEADS, torch.float32) for _ in range(2))
+        self.call("zero", [], [dk, dv])
+        for i in reversed(range(NUM_CHUNKS)):
+            self.backward(i, dk, dv)
+        return Streamed(y, torch.cat(self.dx), self.wgrad)
+
+    def forward(self, i: int) -> Tensor:
+        rows = slice(i * CHUNK, (i + 1) * CHUNK)
+        local = self.shares(HEADS, KV_HEADS, KV_HEADS)
+        self.call("pre", [self.x[i], self.positions[i]], local)
+        self.call("toHeads", local, [self.q[rows], self.k[rows], self.v[rows]])
+        part = [self.heads(CHUNK, HEADS), torch.empty(CHUNK, HEADS // self.size)]
+        total = [self.heads(CHUNK, HEADS, torch.float32), torch.empty(CHUNK, HEADS // self.size)]
+        for n, (kv, span) in enumerate(self.ranges(i)):
+            self.call("attn", [self.q[rows], self.k[kv], self.v[kv]], part, tokens=(rows.start, rows.stop), kv=span)
+            self.call("mergeFirst", part, total) if n == 0 else self.call("merge", part, [], total)
+        self.call("cast", total, [self.o[rows], self.lse[rows]])
+        y = torch.empty_like(self.x[i])
+        self.call("post", [self.x[i], self.o_local(rows)], [y])
+        return y
+
+    def backward(self, i: int, dk: Tensor, dv: Tensor) -> None:
+        rows = slice(i * CHUNK, (i + 1) * CHUNK)
+        num_pre = sum(weight.numel for weight in self.layer.pre_weights)
+        q_local, do_local = self.shares(HEADS, HEADS)
+        do, dq = self.heads(CHUNK, HEADS), self.heads(CHUNK, HEADS, torch.float32)
+        self.call("postBwd", [self.x[i], self.o_local(rows)], [do_local], [self.dx[i], self.wgrad[num_pre:]])
+        self.call("preQ", [self.x[i], self.positions[i]], [q_local])
+        self.call("toHeads", [do_local, q_local], [do, self.q[rows]])
+        self.call("zero", [], [dq])
+        for kv, span in self.ranges(i):
+            reads = [self.q[rows], self.k[kv], self.v[kv], self.o[rows], self.lse[rows], do]
+            self.call("attnBwd", reads, [], [dq, dk[kv], dv[kv]], tokens=(rows.start, rows.stop), kv=span)
+        grads = self.shares(HEADS, KV_HEADS, KV_HEADS, dtype=torch.float32)
+        self.call("toSequence", [dq, dk[rows], dv[rows]], grads)
+        self.call("preBwd", [self.x[i], self.positions[i], *grads], [], [self.dx[i], self.wgrad[:num_pre]])
+
+    def o_local(self, rows: slice) -> Tensor:
+        (o,) = self.shares(HEADS)
+        self.call("toSequence", [self.o[rows]], [o])
+        return o
+
+    def ranges(self, i: int) -> list[tuple[slice, tuple[int, int]]]:
+        """The diagonal, then all before it."""
+        spans = [(i * CHUNK, (i + 1) * CHUNK), *([(0, i * CHUNK)] if i else [])]
+        return [(slice(*span), span) for span in spans]
+
+
+def whole_rows(parts: list[Tensor]) -> Tensor:
+    """Rank-ordinal layout back to token order."""
+    local = [part.unflatten(0, (NUM_CHUNKS, -1)) for part in parts]  # type: ignore[no-untyped-call]
+    return torch.cat(local, dim=1).flatten(0, 1)
+
+
+def layer_case(dtype: torch.dtype) -> tuple[LlamaForCausalLM, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x, dy = (torch.randn(SEQ_LEN, HIDDEN, generator=generator).to(dtype) for _ in range(2))
+    return tiny_llama(dtype), x, dy
+
+
+@pytest.mark.parametrize("attention", ["cpu_flash", "reference"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_streamed_layer_has_hugging_face_s_output_and_gradients(size: int, attention: str) -> None:
+    model, x, dy = layer_case(torch.float32)
+    extra = bound_engine(model, even_head_map(size), attention=attention)
+    layer = bound_layer(model)
+    ranks = Group(size).run(lambda runtime: LayerStream(runtime, extra, layer, x, dy).run())
+
+    leaf = x.clone().requires_grad_()
+    expected = layer_forward(model, leaf, torch.arange(SEQ_LEN))
+    parameters = [weight.parameter for weight in layer.weights]
+    dx, *dweights = torch.autograd.grad(expected, [leaf, *parameters], dy)
+    assert close(whole_rows([rank.y for rank in ranks]), expected)
+    assert close(whole_rows([rank.dx for rank in ranks]), dx)
+    wgrad = torch.stack([rank.wgrad for rank in ranks]).sum(dim=0)
+    for weight, grad in zip(layer.weights, dweights, strict=True):
+        assert close(weight.view(wgrad), grad), weight.name
+
+
+def test_streamed_layer_in_bf16_is_as_exact_as_hugging_face_s() -> None:
+    model, x, dy = layer_case(torch.bfloat16)
+    exact = tiny_llama()
+    for parameter, source in zip(exact.parameters(), model.parameters(), strict=True):
+        parameter.data = source.data.float()
+    layer = bound_layer(model)
+    (ours,) = Group(1).run(lambda runtime: LayerStream(runtime, bound_engine(model), layer, x, dy).run())
+    expected, theirs = (gradients_of(m, x, dy) for m in (exact, model))
+    results = [ours.y, ours.dx, *(weight.view(ours.wgrad) for weight in layer.weights)]
+    for ours_one, theirs_one, exact_one in zip(results, theirs, expected, strict=True):
+        assert distance(ours_one, exact_one) <= 1.5 * distance(theirs_one, exact_one)
+
+
+def gradients_of(model: LlamaForCausalLM, x: Tensor, dy: Tensor) -> list[Tensor]:
+    """y, dx and weight gradients of Hugging Face's layer, in the order of the binding's weights."""
+    dtype = next(model.parameters()).dtype
+    leaf = x.to(dtype).requires_grad_()
+    y = layer_forward(model, leaf, torch.arange(SEQ_LEN))
+    parameters = [weight.parameter for weight in bound_layer(model).weights]
+    return [y.detach(), *torch.autograd.grad(y, [leaf, *parameters], dy.to(dtype))]
+
+
+def test_frozen_weights_are_skipped() -> None:
+    model, x, dy = layer_case(torch.float32)
+    everything = bound_layer(model)
+    (full,) = Group(1).run(lambda runtime: LayerStream(runtime, bound_engine(model), everything, x, dy).run())
+    model.model.layers[0].requires_grad_(False)
+    frozen = bound_layer(model)
+    (bare,) = Group(1).run(lambda runtime: LayerStream(runtime, bound_engine(model), frozen, x, dy).run())
+    assert frozen.weights == ()
+    assert bare.wgrad.numel() == 0
+    assert torch.equal(bare.dx, full.dx)
+
+
+def test_attention_over_keys_that_reach_past_the_queries_start_is_refused() -> None:
+    model = tiny_llama()
+    call = Caller(Group(1).ranks()[0], bound_engine(model), bound_layer(model))
+    q, k = torch.zeros(8, HEADS, HEAD_DIM), torch.zeros(16, KV_HEADS, HEAD_DIM)
+    with pytest.raises(AttentionError, match=r"kv .*end=16.* must end before tokens .*start=8"):
+        call("attn", [q, k, k], [q.clone(), torch.zeros(8, HEADS)], tokens=(8, 16), kv=(0, 16))
+    with pytest.raises(AttentionError, match="has no kv range"):
+        call("attn", [q, k, k], [q.clone(), torch.zeros(8, HEADS)], tokens=(8, 16))
+
+
+# --- exchanges ---------------------------------------------------------------------------------------------------
+
+REPLICATED = HeadMap(((0,), (1,), (2,), (3,)), ((0,), (0,), (1,), (1,)))
+SCATTERED = HeadMap(((3, 0), (1, 2)), ((1,), (0,)))
+
+
+@pytest.mark.parametrize("head_map", [even_head_map(1), even_head_map(2), SCATTERED, REPLICATED])
+def test_exchange_gives_every_rank_all_tokens_of_its_heads_and_back(head_map: HeadMap) -> None:
+    size = len(head_map.query)
+    rows = 2 * size
+    q, k, v = (torch.randn(rows, heads, HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    extra = cast(EngineBinding, SimpleNamespace(head_map=head_map))
+    lists = (head_map.query, head_map.key_value, head_map.key_value)
+
+    def work(runtime: GroupRuntime) -> list[Tensor]:
+        call = Caller(runtime, extra)
+        local = [x[runtime.rank * 2 : runtime.rank * 2 + 2].clone() for x in (q, k, v)]
+        own = [x[:, list(heads[runtime.rank])] for x, heads in zip((q, k, v), lists, strict=True)]
+        heads = [torch.full_like(x, float("nan")) for x in own]
+        call("toHeads", local, heads)
+        assert all(torch.equal(actual, expected) for actual, expected in zip(heads, own, strict=True))
+        back = [torch.full_like(x, float("nan")) for x in local]
+        call("toSequence", heads, back)
+        copies = [sum(count.count(0) for count in one) for one in lists]
+        for actual, expected, count in zip(back, local, copies, strict=True):
+            torch.testing.assert_close(actual, expected * count)
+        assert runtime.num_exchanges == (0 if size == 1 else 2)
+        return back
+
+    Group(size).run(work)
+
+
+def test_pairs_of_two_dtypes_travel_in_two_exchanges() -> None:
+    extra = cast(EngineBinding, SimpleNamespace(head_map=even_head_map(2)))
+
+    def work(runtime: GroupRuntime) -> Tensor:
+        dtypes, value = (torch.float32, torch.bfloat16), float(runtime.rank)
+        local = [torch.full((3, HEADS, 2), value, dtype=dtype) for dtype in dtypes]
+        heads = [torch.empty(6, HEADS // 2, 2, dtype=x.dtype) for x in local]
+        Caller(runtime, extra)("toHeads", local, heads)
+        assert runtime.num_exchanges == 2
+        return torch.cat([x.float() for x in heads])
+
+    for result in Group(2).run(work):
+        assert result[:, 0, 0].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0] * 2
+
+
+def test_a_tensor_with_other_heads_is_refused() -> None:
+    extra = cast(EngineBinding, SimpleNamespace(head_map=even_head_map(2)))
+    with pytest.raises(ValueError, match="no lists of 5 heads"):
+        Caller(Group(2).ranks()[0], extra)("toHeads", [torch.zeros(2, 5, 2)], [torch.zeros(4, 2, 2)])
+
+
+# --- loss and embedding ------------------------------------------------------------------------------------------
+
+
+def loss_case(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(12, HIDDEN, generator=generator).to(dtype)
+    labels = torch.randint(0, 40, (12,), generator=generator)
+    labels[[2, 11]] = -100
+    return x, labels
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_loss_of_tiles_is_cross_entropy_with_its_gradients(tied: bool) -> None:
+    model, factor = tiny_llama(tie_word_embeddings=tied), 4096.0
+    extra = bound_engine(model)
+    extra.loss_factor = factor
+    x, labels = loss_case(torch.float32)
+    dx, total = torch.full_like(x, float("nan")), torch.zeros(1)
+    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    call = Caller(Group(1).ranks()[0], extra)
+    for rows in (slice(0, 5), slice(5, 12)):
+        call("loss", [x[rows], labels[rows]], [dx[rows]], [total, wgrad])
+
+    leaf = x.clone().requires_grad_()
+    expected = functional.cross_entropy(model.lm_head(model.model.norm(leaf)), labels, reduction="sum")
+    weights = [weight.parameter for weight in extra.head_weights]
+    grads = torch.autograd.grad(expected * factor, [leaf, *weights])
+    torch.testing.assert_close(total[0], expected)
+    for actual, grad in zip([dx, *(weight.view(wgrad) for weight in extra.head_weights)], grads, strict=True):
+        assert close(actual, grad)
+    assert not dx[[2, 11]].any()
+
+
+def test_loss_in_bf16_sums_in_fp32_and_survives_large_logits() -> None:
+    model = tiny_llama(torch.bfloat16)
+    model.lm_head.weight.data.mul_(64)
+    extra = bound_engine(model)
+    x, labels = loss_case(torch.bfloat16)
+    dx, total = torch.empty_like(x), torch.zeros(1)
+    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [total, wgrad])
+    leaf = x.clone().requires_grad_()
+    logits = model.lm_head(model.model.norm(leaf)).float()
+    expected = functional.cross_entropy(logits, labels, reduction="sum")
+    torch.testing.assert_close(total[0], expected)
+    dx_expected, dw_expected = torch.autograd.grad(expected, [leaf, model.lm_head.weight])
+    torch.testing.assert_close(dx, dx_expected, rtol=0.05, atol=0.05 * float(dx_expected.abs().max()))
+    assert close(extra.head_weights[1].view(wgrad), dw_expected, 0.01)
+    assert bool(torch.isfinite(wgrad).all())
+
+
+def test_loss_of_ignored_rows_alone_is_zero() -> None:
+    extra = bound_engine(tiny_llama())
+    x, labels = loss_case(torch.float32)
+    dx, total = torch.full_like(x, float("nan")), torch.zeros(1)
+    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    Caller(Group(1).ranks()[0], extra)("loss", [x, labels.fill_(-100)], [dx], [total, wgrad])
+    assert not (dx.any() or total.any() or wgrad.any())
+
+
+def test_loss_with_a_frozen_head_still_gives_dx() -> None:
+    model = tiny_llama()
+    x, labels = loss_case(torch.float32)
+    results = []
+    for trainable in (True, False):
+        model.requires_grad_(trainable)
+        extra = bound_engine(model)
+        dx, wgrad = torch.empty_like(x), torch.zeros(sum(weight.numel for weight in extra.head_weights))
+        Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [torch.zeros(1), wgrad])
+        results.append(dx)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_embedding_and_its_gradient(dtype: torch.dtype, padding: int | None) -> None:
+    model = tiny_llama(dtype, pad_token_id=padding)
+    extra = bound_engine(model)
+    token_ids = torch.tensor([3, 7, 7, 0, 3, 39])
+    x, dx = torch.empty(6, HIDDEN, dtype=dtype), torch.randn(6, HIDDEN).to(dtype)
+    wgrad = torch.zeros(40 * HIDDEN)
+    call = Caller(Group(1).ranks()[0], extra)
+    call("embed", [token_ids], [x])
+    call("embedBwd", [dx, token_ids], [], [wgrad])
+    expected = model.model.embed_tokens(token_ids)
+    assert torch.equal(x, expected)
+    (grad,) = torch.autograd.grad(expected, [model.model.embed_tokens.weight], dx)
+    assert close(wgrad.view(40, HIDDEN), grad, 1e-6 if dtype == torch.float32 else 1e-2)
+    assert bool(wgrad.view(40, HIDDEN)[3].any()) == (padding is None)
+
+
+def test_emit_grads_hands_over_the_region() -> None:
+    emitted: list[tuple[int, Tensor]] = []
+    extra = bound_engine(tiny_llama(), emit=lambda slot, region: emitted.append((slot, region)))
+    region = torch.ones(5)
+    Caller(Group(1).ranks()[0], extra)("emitGrads", [region])
+    assert len(emitted) == 1
+    assert emitted[0][0] == 0
+    assert emitted[0][1] is region
+
+
+@pytest.mark.parametrize("kind", ["fetch", "offload", "cast", "mergeFirst"])
+def test_moves_pair_reads_with_writes(kind: str) -> None:
+    reads = [torch.randn(4, 2), torch.randn(3)]
+    writes = [torch.empty(4, 2, dtype=torch.float32), torch.empty(3)]
+    Caller(Group(1).ranks()[0], None)(kind, reads, writes)
+    assert all(torch.equal(read, write) for read, write in zip(reads, writes, strict=True))
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 3e-6) -> bool:
+    """Relative to the largest expected value."""
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def distance(actual: Tensor, exact: Tensor) -> float:
+    return float((actual.float() - exact.float()).norm())

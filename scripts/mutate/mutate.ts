@@ -1,0 +1,161 @@
+/**
+ * `npm run mutate -- [--json] [--sample n] [--plan plan.json --data file]`: breaks a plan in many ways, with no verifier in the
+ * way, and runs every mutant. A mutant is killed when the worker refuses it or its gradients differ in any order of asynchronous
+ * ops; a survivor must be explained by a rule below. Legal reorderings and re-layouts must give bit-identical gradients.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
+import { sealPlan } from '../../src/plan/encode.js';
+import { layoutBuffers } from '../../src/plan/layout.js';
+import { type ParityCase, caseName, randomNumbers } from '../parity/cases.js';
+import { Harness, type JobResult } from '../parity/harness.js';
+import { planCase, writeTokens } from '../parity/setting.js';
+import { explainSurvivor } from './explain.js';
+import { type Candidate, OPERATORS, allMutants } from './mutations.js';
+import { reorderPlan } from './reorder.js';
+
+const BASE: ParityCase = {
+  sequenceParallelSize: 2, zeroStage: 3, policy: 'fpdt', numChunks: 4, segmentLayers: 2, heads: 'gqa', tied: false,
+  gradientAccumulationSteps: 1, dataParallelSize: 1, lossScale: 1,
+};
+/** Orders of asynchronous ops each mutant runs under, until one tells it from the plan. */
+const ORDERS = [
+  { copy_mode: 'lazy', seed: 0 },
+  { copy_mode: 'random', seed: 1 },
+  { copy_mode: 'random', seed: 2 },
+  { copy_mode: 'eager', seed: 0 },
+] as const;
+/** Healthy runs take about a second; a mutant may wait for a message that never comes. */
+const TIMEOUT_SECONDS = 20;
+
+interface Verdict {
+  readonly operator: string;
+  readonly what: string;
+  readonly fate: 'refused' | 'changed' | 'survived' | 'equal';
+  readonly detail: string;
+}
+
+class MutationRun {
+  private readonly harness: Harness;
+  private readonly folder: string;
+  private readonly data: string;
+  private numRuns = 0;
+
+  constructor(harness: Harness, folder: string, data: string) {
+    this.harness = harness;
+    this.folder = folder;
+    this.data = data;
+  }
+
+  get baseline(): string {
+    return join(this.folder, 'baseline');
+  }
+
+  async runBaseline(plan: ExecutionPlan): Promise<void> {
+    const ran = await this.execute(plan, { copy_mode: 'eager' }, this.baseline);
+    if (ran.failed !== undefined) throw new Error(`the plan itself fails: ${ran.failed}\n${ran.traceback ?? ''}`);
+  }
+
+  async judge({ operator, what, build }: Candidate, plan: ExecutionPlan): Promise<Verdict> {
+    const mutant = build();
+    for (const order of ORDERS) {
+      const verdict = await this.difference(mutant, order);
+      if (verdict !== undefined) return { operator, what, ...verdict };
+    }
+    const reason = explainSurvivor({ operator, plan, mutant });
+    return { operator, what, fate: reason === undefined ? 'survived' : 'equal', detail: reason ?? 'gradients equal in every order tried' };
+  }
+
+  async difference(mutant: ExecutionPlan, options: Readonly<Record<string, unknown>>): Promise<Pick<Verdict, 'fate' | 'detail'> | undefined> {
+    const dump = join(this.folder, `run-${this.numRuns++}`);
+    const ran = await this.execute(mutant, options, dump);
+    if (ran.failed !== undefined) return { fate: 'refused', detail: firstLine(ran.failed) };
+    const compared = await this.harness.run({ kind: 'compare', left: dump, right: this.baseline });
+    await rm(dump, { recursive: true, force: true });
+    if (compared.failed !== undefined) return { fate: 'changed', detail: firstLine(compared.failed) };
+    if (compared.error === 0) return undefined;
+    return { fate: 'changed', detail: `${compared.error === null ? 'NaN' : compared.error?.toExponential(1)} in ${compared.where}` };
+  }
+
+  private async execute(plan: ExecutionPlan, options: Readonly<Record<string, unknown>>, dumpGrads: string): Promise<JobResult> {
+    const path = join(this.folder, 'plan.json');
+    await writePlanFile(plan, path);
+    return await this.harness.run({
+      kind: 'worker', plan: path, data: this.data, steps: 1, worldSize: plan.cluster.numRanks, dumpGrads, options, timeout: TIMEOUT_SECONDS,
+    });
+  }
+}
+
+function firstLine(text: string): string {
+  return text.split('\n')[0]?.slice(0, 160) ?? '';
+}
+
+/** The same number of each operator, drawn with a fixed seed. */
+function sample(candidates: readonly Candidate[], perOperator: number): readonly Candidate[] {
+  const random = randomNumbers(11);
+  return OPERATORS.flatMap((operator) => {
+    const pool = candidates.filter((candidate) => candidate.operator === operator).map((candidate) => ({ candidate, key: random() }));
+    return pool.sort((a, b) => a.key - b.key).slice(0, perOperator).map(({ candidate }) => candidate);
+  });
+}
+
+async function mutatePlan(run: MutationRun, name: string, plan: ExecutionPlan, perOperator: number, say: (text: string) => void): Promise<readonly Verdict[]> {
+  await run.runBaseline(plan);
+  const verdicts: Verdict[] = [];
+  for (const candidate of sample(allMutants(plan), perOperator)) {
+    const verdict = await run.judge(candidate, plan);
+    verdicts.push(verdict);
+    say(`${name} ${verdict.fate.padEnd(8)} ${verdict.operator}: ${verdict.what}: ${verdict.detail}`);
+  }
+  for (const [seed, order] of ORDERS.entries()) {
+    for (const [operator, changed] of [
+      ['reorder', reorderPlan(plan, randomNumbers(seed))],
+      ['relayout', relayout(plan, seed)],
+    ] as const) {
+      const difference = await run.difference(changed, order);
+      verdicts.push({ operator, what: `seed ${seed}`, fate: difference === undefined ? 'equal' : 'survived', detail: difference?.detail ?? 'bit-identical' });
+      say(`${name} ${operator} seed ${seed} ${order.copy_mode}: ${difference === undefined ? 'bit-identical' : `DIFFERS: ${difference.detail}`}`);
+    }
+  }
+  return verdicts;
+}
+
+function relayout(plan: ExecutionPlan, seed: number): ExecutionPlan {
+  const { digest: _digest, ...unsealed } = plan;
+  return sealPlan({ ...unsealed, ...layoutBuffers(plan.buffers, plan.schedule, { seed }) });
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { json: { type: 'boolean', default: false }, sample: { type: 'string', default: '24' }, plan: { type: 'string' }, data: { type: 'string' } },
+  });
+  const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
+  const folder = await mkdtemp(join(tmpdir(), 'fpdt-mutate-'));
+  const harness = Harness.start();
+  const reports: { readonly plan: string; readonly verdicts: readonly Verdict[] }[] = [];
+  try {
+    const run = new MutationRun(harness, folder, values.data ?? (await writeTokens(folder)));
+    const auto: ParityCase = { ...BASE, policy: 'auto', segmentLayers: 1 };
+    const plans =
+      values.plan === undefined
+        ? await Promise.all([BASE, auto].map(async (one) => [caseName(one), await planCase(one)] as const))
+        : [[values.plan, await readPlanFile(values.plan)] as const];
+    for (const [name, plan] of plans) {
+      reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, Number(values.sample), say) });
+    }
+  } finally {
+    await harness.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+  const verdicts = reports.flatMap((report) => report.verdicts);
+  const survivors = verdicts.filter(({ fate }) => fate === 'survived');
+  const killed = verdicts.filter(({ fate }) => fate === 'refused' || fate === 'changed').length;
+  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'mutationReport', reports }, null, 1)}\n`);
+  say(`mutate ${survivors.length === 0 ? 'ok' : 'failed'}: ${killed} killed, ${verdicts.length - killed - survivors.length} equal by an explained rule, ${survivors.length} unexplained`);
+  process.exitCode = survivors.length === 0 ? 0 : 1;
+}
+
+await main();

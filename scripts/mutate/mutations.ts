@@ -1,0 +1,122 @@
+/** Ways to break a plan. Each gives mutants of a legal plan, described in words; none asks the verifier. */
+import { sealPlan } from '../../src/plan/encode.js';
+import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
+import type { Buffer } from '../../src/schedule/buffer.js';
+import { OP_KINDS, type Op, type Range, type Section, type SectionName } from '../../src/schedule/op.js';
+import { opToText } from '../../src/schedule/text.js';
+
+export const OPERATORS = ['dropOp', 'swapOps', 'dropWait', 'overlapBuffers', 'shiftKv'] as const;
+export type Operator = (typeof OPERATORS)[number];
+
+export interface Mutant {
+  readonly operator: Operator;
+  readonly what: string;
+  readonly plan: ExecutionPlan;
+}
+
+/** A mutant before it is built: plans are large, and only a sample is run. */
+export interface Candidate {
+  readonly operator: Operator;
+  readonly what: string;
+  readonly build: () => ExecutionPlan;
+}
+
+export function allMutants(plan: ExecutionPlan): readonly Candidate[] {
+  return [...Object.values(plan.schedule).flatMap((section) => sectionMutants(plan, section)), ...overlaps(plan)];
+}
+
+function sectionMutants(plan: ExecutionPlan, section: Section): readonly Candidate[] {
+  return section.ops.filter((op) => !OP_KINDS[op.kind].external).flatMap((op) => [
+    candidate('dropOp', op, () => withSection(plan, dropOp(section, op))),
+    ...swaps(op),
+    ...op.waits.map((wait) => candidate('dropWait', op, () => withOp({ ...op, waits: op.waits.filter((other) => other !== wait) }), ` without waiting for op ${wait}`)),
+    ...shifts(op).map((kv) => candidate('shiftKv', op, () => withOp({ ...op, kv }), ` over [${kv.start}:${kv.end})`)),
+  ]);
+
+  function candidate(operator: Operator, op: Op, build: () => ExecutionPlan, suffix = ''): Candidate {
+    return { operator, what: `${section.name}: ${opToText(op, plan.buffers)}${suffix}`, build };
+  }
+  function withOp(changed: Op): ExecutionPlan {
+    return withSection(plan, { ...section, ops: section.ops.map((op) => (op.id === changed.id ? changed : op)) });
+  }
+  function swaps(op: Op): readonly Candidate[] {
+    const next = section.ops[op.id + 1];
+    if (next === undefined || OP_KINDS[next.kind].external || partOf(section, op) !== partOf(section, next)) return [];
+    if (!conflict(op, next)) return [];
+    return [candidate('swapOps', op, () => withSection(plan, swap(section, op, next)), ` after ${next.kind}`)];
+  }
+}
+
+function partOf({ parts }: Section, { id }: Op): number {
+  return parts.findIndex(({ start, end }) => start <= id && id < end);
+}
+
+/** Same buffer, overlapping rows, one of them changes it: the order matters. */
+export function conflict(a: Op, b: Op): boolean {
+  const changes = (op: Op) => [...op.writes, ...op.accumulates];
+  const all = (op: Op) => [...op.reads, ...changes(op)];
+  const meet = (x: Op['reads'], y: Op['reads']): boolean =>
+    x.some((one) => y.some((two) => one.buffer === two.buffer && one.rows.start < two.rows.end && two.rows.start < one.rows.end));
+  return meet(changes(a), all(b)) || meet(all(a), changes(b));
+}
+
+function dropOp(section: Section, dropped: Op): Section {
+  const id = (old: number): number => (old > dropped.id ? old - 1 : old);
+  const ops = section.ops
+    .filter((op) => op !== dropped)
+    .map((op) => ({ ...op, id: id(op.id), waits: inherit(op.waits, dropped).map(id) }));
+  const parts = section.parts.map(({ layerSlot, start, end }) => ({ layerSlot, start: id(start), end: end > dropped.id ? end - 1 : end }));
+  return { ...section, ops, parts };
+}
+
+/** Who waited for the dropped op waits for what it waited for: only the op is missing, not the order of the rest. */
+function inherit(waits: readonly number[], dropped: Op): readonly number[] {
+  return waits.includes(dropped.id) ? [...new Set([...waits, ...dropped.waits])].filter((wait) => wait !== dropped.id).sort((a, b) => a - b) : waits;
+}
+
+function swap(section: Section, first: Op, second: Op): Section {
+  const id = (old: number): number => (old === first.id ? second.id : old === second.id ? first.id : old);
+  const ops = [...section.ops];
+  ops[first.id] = { ...second, id: first.id, waits: second.waits.filter((wait) => wait !== first.id) };
+  ops[second.id] = { ...first, id: second.id };
+  return { ...section, ops: ops.map((op, i) => (i > second.id ? { ...op, waits: op.waits.map(id).sort((a, b) => a - b) } : op)) };
+}
+
+/** kv of half the length, and kv moved by half its length: each meets a different mask or a different number of rows. */
+function shifts({ kv, tokens }: Op): readonly Range[] {
+  if (kv === undefined) return [];
+  const length = kv.end - kv.start;
+  const moved = kv.end > tokens.start ? -length : length * 2;
+  const shifted = { start: Math.max(0, kv.start + moved), end: Math.max(1, kv.end + moved) };
+  return [shifted].filter(({ start, end }) => start < end);
+}
+
+function overlaps(plan: ExecutionPlan): readonly Candidate[] {
+  return plan.buffers.flatMap((buffer, i) => {
+    const other = plan.buffers.slice(i + 1).find((later) => later.pool === buffer.pool && aliveTogether(plan, buffer, later));
+    if (other === undefined) return [];
+    const bytes = buffer.instances * buffer.instanceBytes;
+    const offset = Math.min(other.offset, plan.arenas[buffer.pool] - bytes);
+    const build = (): ExecutionPlan => seal(plan, { buffers: plan.buffers.map((one) => (one === buffer ? { ...one, offset } : one)) });
+    return offset === buffer.offset ? [] : [{ operator: 'overlapBuffers' as const, what: `${buffer.name} moved onto ${other.name}`, build }];
+  });
+}
+
+/** An op that uses both: their values are needed at the same time. */
+function aliveTogether(plan: ExecutionPlan, a: Buffer, b: Buffer): boolean {
+  return Object.values(plan.schedule).some(({ ops }) =>
+    ops.some((op) => {
+      const used = new Set([...op.reads, ...op.writes, ...op.accumulates].map(({ buffer }) => buffer));
+      return used.has(a.id) && used.has(b.id);
+    }),
+  );
+}
+
+function withSection(plan: ExecutionPlan, section: Section): ExecutionPlan {
+  return seal(plan, { schedule: { ...plan.schedule, [section.name as SectionName]: section } });
+}
+
+function seal(plan: ExecutionPlan, changes: Partial<ExecutionPlan>): ExecutionPlan {
+  const { digest: _digest, ...unsealed } = { ...plan, ...changes };
+  return sealPlan(unsealed);
+}

@@ -1,0 +1,73 @@
+/** The Python process that runs jobs one after another; see python/fpdt/harness.py. */
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { execa, type ResultPromise } from 'execa';
+import { resolvePython } from '../../src/bridge/python.js';
+
+export interface JobResult {
+  readonly losses?: readonly number[];
+  readonly steps?: readonly StepResult[];
+  /** Worst relative difference of a `compare` job; null when it is not a number. */
+  readonly error?: number | null;
+  /** The tensor it was found in. */
+  readonly where?: string;
+  /** Why the job failed. */
+  readonly failed?: string;
+  readonly traceback?: string;
+}
+
+/** The fields of a step's result that checks here look at. */
+export interface StepResult {
+  readonly loss: number | null;
+  readonly copied_bytes: { readonly h2d: number; readonly d2h: number };
+}
+
+export type Job = { readonly kind: 'worker' | 'reference' | 'compare' } & Readonly<Record<string, unknown>>;
+
+const PACKAGE = fileURLToPath(new URL('../../python', import.meta.url));
+
+export class Harness {
+  private readonly child: ResultPromise<{ stdin: 'pipe'; buffer: false; reject: false; stderr: 'pipe' }>;
+  private readonly lines: AsyncIterator<string>;
+  private numJobs = 0;
+  private errors = '';
+
+  constructor(python: string) {
+    this.child = execa(python, ['-m', 'fpdt.harness'], {
+      env: { PYTHONPATH: PACKAGE, OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu' },
+      stdin: 'pipe',
+      stderr: 'pipe',
+      buffer: false,
+      reject: false,
+    });
+    this.child.stderr.on('data', (text: Buffer) => {
+      this.errors = (this.errors + text.toString()).slice(-4000);
+    });
+    this.lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
+  }
+
+  static start(): Harness {
+    return new Harness(resolvePython());
+  }
+
+  /** Runs one job. Throws when the harness itself is gone; a failed job is a result. */
+  async run(job: Job): Promise<JobResult> {
+    const id = this.numJobs++;
+    this.child.stdin.write(`${JSON.stringify({ id, ...job })}\n`);
+    const { value, done } = await this.lines.next();
+    if (done === true) throw new Error(`the harness stopped:\n${this.errors}`);
+    return JSON.parse(value) as JobResult;
+  }
+
+  /** Runs one job and throws when it fails. */
+  async mustRun(job: Job): Promise<JobResult> {
+    const result = await this.run(job);
+    if (result.failed !== undefined) throw new Error(`${job.kind} failed: ${result.failed}\n${result.traceback ?? ''}`);
+    return result;
+  }
+
+  async stop(): Promise<void> {
+    this.child.stdin.end();
+    await this.child;
+  }
+}

@@ -1,0 +1,195 @@
+/** The course of a run over all ranks: hello, plan, ready, steps, shutdown. No clock, no sockets, no processes. */
+
+import type { Failure } from './failure.js';
+import {
+  PROTOCOL_VERSION,
+  type Body,
+  type FrameDescriptor,
+  type Message,
+  type MessageType,
+  type Phase,
+  type RunOptions,
+  type StepDone,
+} from './protocol.js';
+import type { RankState, RunEvent } from './events.js';
+import { mergeRanks, type StepResult } from './runResult.js';
+
+/** Steps sent ahead, so that no rank waits for the controller between two steps. */
+const STEPS_IN_FLIGHT = 2;
+
+/** A plan as it travels, and what the controller must know of it. */
+export interface WirePlan {
+  readonly digest: string;
+  readonly device: 'cpu' | 'cuda';
+  readonly numRanks: number;
+  readonly header: Uint8Array;
+  readonly columns: readonly { readonly name: string; readonly dtype: 'uint8' | 'int32' | 'float64'; readonly data: Uint8Array }[];
+}
+
+export interface Host {
+  readonly send: <T extends MessageType>(rank: number, type: T, body: Body<T>, frames?: readonly Uint8Array[]) => void;
+  readonly emit: (event: Exclude<RunEvent, { type: 'end' }>) => void;
+  readonly onReady: (versions: Readonly<Record<string, string>>) => void;
+  readonly fail: (failure: Failure) => void;
+  /** Every rank has said bye. */
+  readonly complete: () => void;
+}
+
+interface RankView {
+  state: Exclude<RankState, 'exited'>;
+  numStepsDone: number;
+}
+
+export class Coordinator {
+  readonly steps: StepResult[] = [];
+  readonly #plan: WirePlan;
+  readonly #options: RunOptions;
+  readonly #numSteps: number;
+  readonly #packageVersion: string;
+  readonly #host: Host;
+  readonly #ranks: RankView[];
+  readonly #pending = new Map<number, StepDone[]>();
+  #numSent = 0;
+
+  constructor(plan: WirePlan, options: RunOptions, numSteps: number, packageVersion: string, host: Host) {
+    this.#plan = plan;
+    this.#options = options;
+    this.#numSteps = numSteps;
+    this.#packageVersion = packageVersion;
+    this.#host = host;
+    this.#ranks = Array.from({ length: plan.numRanks }, () => ({ state: 'started', numStepsDone: 0 }));
+  }
+
+  isConnected(rank: number): boolean {
+    const state = this.#ranks[rank]?.state;
+    return state !== undefined && state !== 'started';
+  }
+
+  hasLeft(rank: number): boolean {
+    return this.#ranks[rank]?.state === 'bye';
+  }
+
+  /** What the rank does as far as the controller knows. */
+  placeOf(rank: number): { readonly rank: number; readonly phase: Phase; readonly step: number | null } {
+    const view = this.#view(rank);
+    if (view.state === 'started') return { rank, phase: 'starting', step: null };
+    if (view.state === 'hello' || view.state === 'planAccepted') return { rank, phase: 'loading', step: null };
+    if (view.state !== 'ready' || this.#isOver()) return { rank, phase: 'closing', step: null };
+    const isStepping = view.numStepsDone < this.#numSent;
+    return { rank, phase: isStepping ? 'stepping' : 'waiting', step: isStepping ? view.numStepsDone : null };
+  }
+
+  receive(rank: number, message: Message): void {
+    if (rank >= this.#ranks.length) return this.#host.emit(remark(`ignored a message of rank ${rank}`));
+    if (message.type === 'hello') this.#greet(rank, message.body);
+    else if (message.type === 'planAccepted') this.#accept(rank, message.body.digest);
+    else if (message.type === 'ready') this.#ready(rank, message.body);
+    else if (message.type === 'stepDone') this.#stepDone(rank, message.body);
+    else if (message.type === 'bye') this.#bye(rank, message.body.numSteps);
+    else if (message.type === 'error') this.#reportError(rank, message.body);
+    else if (message.type !== 'pong') this.#violation(rank, `sent ${message.type}, which only a controller sends`);
+  }
+
+  #greet(rank: number, hello: Body<'hello'>): void {
+    if (!this.#advance(rank, 'started', 'hello', `pid ${hello.pid}, Python ${hello.python}`)) return;
+    const [oldest, newest] = hello.protocol;
+    if (oldest > PROTOCOL_VERSION || newest < PROTOCOL_VERSION || hello.version !== this.#packageVersion) {
+      const found = `Python package ${hello.version} with protocols ${oldest} to ${newest}`;
+      const expected = `${this.#packageVersion} with protocol ${PROTOCOL_VERSION}`;
+      const hint = 'install the npm and the Python package in the same version';
+      return this.#violation(rank, `runs ${found}, expected ${expected}`, hint);
+    }
+    const { header, columns, digest } = this.#plan;
+    const frames: FrameDescriptor[] = [{ name: 'header', dtype: 'json', bytes: header.byteLength }];
+    for (const { name, dtype, data } of columns) frames.push({ name, dtype, bytes: data.byteLength });
+    this.#host.send(rank, 'plan', { digest, options: this.#options, frames }, [header, ...columns.map((one) => one.data)]);
+  }
+
+  #accept(rank: number, digest: string): void {
+    if (this.#checkDigest(rank, digest)) this.#advance(rank, 'hello', 'planAccepted', digest);
+  }
+
+  #ready(rank: number, ready: Body<'ready'>): void {
+    if (!this.#checkDigest(rank, ready.digest)) return;
+    if (!this.#advance(rank, 'planAccepted', 'ready', `${ready.device} after ${ready.seconds.toFixed(1)} s`)) return;
+    if (!this.#ranks.every((one) => one.state === 'ready')) return;
+    this.#host.onReady(ready.versions);
+    this.#sendSteps();
+  }
+
+  #sendSteps(): void {
+    const { digest } = this.#plan;
+    while (this.#numSent < Math.min(this.#numSteps, this.steps.length + STEPS_IN_FLIGHT)) {
+      const step = this.#numSent++;
+      this.#toAll('runSteps', { digest, from: step, to: step + 1 });
+    }
+    if (this.#isOver()) this.#toAll('shutdown', { reason: 'all steps are done' });
+  }
+
+  #stepDone(rank: number, done: StepDone): void {
+    const view = this.#view(rank);
+    const expected = view.numStepsDone;
+    if (view.state !== 'ready' || done.step !== expected || expected >= this.#numSent) {
+      return this.#violation(rank, `says step ${done.step} is done, expected step ${expected} of ${this.#numSent} sent`);
+    }
+    view.numStepsDone += 1;
+    const ranks = this.#pending.get(done.step) ?? [];
+    ranks[rank] = done;
+    this.#pending.set(done.step, ranks);
+    if (!this.#ranks.every((one) => one.numStepsDone > done.step)) return;
+    this.#pending.delete(done.step);
+    const step = mergeRanks(ranks);
+    this.steps.push(step);
+    this.#host.emit({ type: 'step', step, ranks });
+    this.#sendSteps();
+  }
+
+  #bye(rank: number, numSteps: number): void {
+    if (!this.#isOver()) return this.#violation(rank, `said bye after ${numSteps} of ${this.#numSteps} steps`);
+    if (!this.#advance(rank, 'ready', 'bye', `${numSteps} steps`)) return;
+    if (this.#ranks.every((one) => one.state === 'bye')) this.#host.complete();
+  }
+
+  #reportError(rank: number, error: Body<'error'>): void {
+    this.#host.fail({ kind: 'error', rank, phase: error.phase, step: error.step, error });
+  }
+
+  #toAll<T extends MessageType>(type: T, body: Body<T>): void {
+    for (let rank = 0; rank < this.#ranks.length; rank += 1) this.#host.send(rank, type, body);
+  }
+
+  #isOver(): boolean {
+    return this.steps.length === this.#numSteps;
+  }
+
+  #advance(rank: number, from: RankView['state'], to: RankView['state'], detail: string): boolean {
+    const view = this.#view(rank);
+    if (view.state !== from) {
+      this.#violation(rank, `sent ${to} while ${view.state}, expected it while ${from}`);
+      return false;
+    }
+    view.state = to;
+    this.#host.emit({ type: 'rank', rank, state: to, detail });
+    return true;
+  }
+
+  #checkDigest(rank: number, digest: string): boolean {
+    if (digest === this.#plan.digest) return true;
+    this.#violation(rank, `holds plan ${digest}, the controller sent ${this.#plan.digest}`);
+    return false;
+  }
+
+  #violation(rank: number, reason: string, hint?: string): void {
+    this.#host.fail({ kind: 'protocol', ...this.placeOf(rank), reason, ...(hint === undefined ? {} : { hint }) });
+  }
+
+  #view(rank: number): RankView {
+    const view = this.#ranks[rank];
+    if (view === undefined) throw new RangeError(`rank ${rank} of ${this.#ranks.length}`);
+    return view;
+  }
+}
+
+export function remark(line: string): Extract<RunEvent, { type: 'log' }> {
+  return { type: 'log', rank: null, stream: 'stderr', line };
+}

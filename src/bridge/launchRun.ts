@@ -1,0 +1,120 @@
+/** Runs a plan on ranks of this host. */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { encodePlan } from '../plan/encode.js';
+import type { ExecutionPlan } from '../plan/executionPlan.js';
+import { FpdtError } from '../spec/errors.js';
+import type { WirePlan } from './coordinator.js';
+import { askParameterShapes, checkParameters } from './parameterShapes.js';
+import { runOptionsSchema, type RunOptions } from './protocol.js';
+import { PACKAGE_ROOT, resolvePython } from './python.js';
+import { startRun, type Run } from './run.js';
+import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
+
+export interface LaunchOptions {
+  /** What to read tokens from: a text or binary file (a byte is a token) or int32 token ids. */
+  readonly data: string;
+  /** Folder for the gradients of every parameter after each step. */
+  readonly dumpGrads?: string | undefined;
+  /** When the CPU device runs asynchronous copies and exchanges; default eager. */
+  readonly copyMode?: 'eager' | 'lazy' | 'random' | undefined;
+  /** Fill arenas and freed buffers with NaN, to find reads of what is no longer there. */
+  readonly poison?: boolean | undefined;
+  /** Of the order of `copyMode` random. */
+  readonly seed?: number | undefined;
+  /** Attention implementation of the worker. */
+  readonly attention?: string | undefined;
+  /** Interpreter; default FPDT_PYTHON, else the environment that setup made. */
+  readonly python?: string | undefined;
+  /** Instead of the plan's number of steps. */
+  readonly steps?: number | undefined;
+  /** Python module of the worker. */
+  readonly worker?: string | undefined;
+  /** First ask transformers for the shapes of the model's parameters and compare them with the plan's. */
+  readonly checkShapes?: boolean | undefined;
+  /** Aborts the run. */
+  readonly signal?: AbortSignal | undefined;
+  /** Environment of the ranks in place of this process's own. */
+  readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
+  /** When a rank counts as hung. */
+  readonly limits?: Partial<WatchLimits> | undefined;
+}
+
+/** A step may take this many times its prediction before its rank counts as hung, and never less than the default. */
+const STEP_PATIENCE = 100;
+
+/**
+ * Starts the ranks and returns at once; the run's events and `result` tell the rest.
+ * Throws FpdtError when it cannot start: no Python, a changed plan, parameters that are not the model's.
+ */
+export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Promise<Run> {
+  const wire = toWirePlan(plan);
+  const python = resolvePython(options.python);
+  const runOptions = toRunOptions(options);
+  options.signal?.throwIfAborted();
+  if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model.hfConfig, { python }));
+  const run = await startRun({
+    plan: wire,
+    options: runOptions,
+    numSteps: options.steps ?? plan.run.numSteps,
+    python,
+    worker: options.worker ?? 'fpdt.worker',
+    environment: options.environment ?? process.env,
+    packageVersion: readPackageVersion(),
+    limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
+  });
+  if (options.signal !== undefined) abortOn(options.signal, run);
+  return run;
+}
+
+function toWirePlan(plan: ExecutionPlan): WirePlan {
+  const { header, columns, digest } = encodePlan(plan);
+  if (digest !== plan.digest) {
+    throw new FpdtError(`the plan has digest ${digest}, but says ${plan.digest}`, {
+      code: 'plan-changed',
+      hint: 'plan again: the plan was changed after it was made',
+      details: { expected: plan.digest, found: digest },
+    });
+  }
+  return { digest, device: plan.cluster.device, numRanks: plan.cluster.numRanks, header, columns };
+}
+
+function toRunOptions(options: LaunchOptions): RunOptions {
+  const parsed = runOptionsSchema.safeParse({
+    data: options.data,
+    dumpGrads: options.dumpGrads ?? null,
+    copyMode: options.copyMode ?? null,
+    poison: options.poison ?? false,
+    seed: options.seed ?? null,
+    attention: options.attention ?? null,
+  });
+  const { steps } = options;
+  const isCount = steps === undefined || (Number.isSafeInteger(steps) && steps >= 0);
+  if (parsed.success && isCount) return parsed.data;
+  const issue = parsed.error?.issues[0];
+  const what = issue === undefined ? `steps: ${steps} is not a count` : `${issue.path.join('.')}: ${issue.message}`;
+  throw new FpdtError(`run option ${what}`, { code: 'invalid-option', details: { option: issue?.path[0] ?? 'steps' } });
+}
+
+function stepLimit(plan: ExecutionPlan): number {
+  return Math.max(WATCH_LIMITS.stepSeconds, STEP_PATIENCE * plan.prediction.stepSeconds);
+}
+
+function abortOn(signal: AbortSignal, run: Run): void {
+  const abort = (): void => run.abort(describeReason(signal.reason));
+  if (signal.aborted) return abort();
+  signal.addEventListener('abort', abort, { once: true });
+  const forget = (): void => signal.removeEventListener('abort', abort);
+  run.result.then(forget, forget);
+}
+
+function describeReason(reason: unknown): string {
+  return reason instanceof Error ? reason.message : String(reason);
+}
+
+/** The npm package's version, which the Python package's must equal. */
+function readPackageVersion(): string {
+  const text = readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}

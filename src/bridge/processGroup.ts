@@ -1,0 +1,58 @@
+/** Processes of a group: whether one is left, and signalling all of them. */
+
+import { readdirSync, readFileSync } from 'node:fs';
+
+const liveGroups = new Set<number>();
+let hasExitHook = false;
+
+/** Kill this group when the controller's process ends by itself without having stopped it. */
+export function killAtExit(group: number): void {
+  liveGroups.add(group);
+  if (hasExitHook) return;
+  hasExitHook = true;
+  process.on('exit', () => {
+    for (const one of liveGroups) signalGroup(one, 'SIGKILL');
+  });
+}
+
+export function forgetGroup(group: number): void {
+  liveGroups.delete(group);
+}
+
+/** False when no process of the group is left. */
+export function signalGroup(group: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(-group, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+    throw error;
+  }
+}
+
+/** Whether a process of the group still runs. A zombie does not: it only waits for its parent to read its exit code. */
+export function isGroupAlive(group: number): boolean {
+  if (!signalGroup(group, 0)) return false;
+  return process.platform !== 'linux' || runningMembers(group).length > 0;
+}
+
+function runningMembers(group: number): number[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.map(Number).filter((pid) => {
+    const stat = readStat(pid);
+    return stat !== null && stat.group === group && stat.state !== 'Z' && stat.state !== 'X';
+  });
+}
+
+function readStat(pid: number): { state: string; group: number } | null {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'ENOENT' || code === 'ESRCH') return null; // It ended between listing and reading.
+    throw error;
+  }
+  // The command name is in parentheses and may itself hold spaces and parentheses.
+  const [state = '', , group = ''] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return { state, group: Number(group) };
+}

@@ -1,0 +1,102 @@
+/**
+ * One guarded call into Python through pythonia. Only JSON text crosses the bridge (a NaN or an object would crash or hang it),
+ * the death of the interpreter and a time limit end the call, and the interpreter is always stopped. Never used while training.
+ */
+
+import type { ChildProcess } from 'node:child_process';
+import { FpdtError } from '../spec/errors.js';
+
+export interface PythonCall {
+  readonly python: string;
+  /** Absolute path of a file with a function `invoke(name, arguments_json) -> json`. */
+  readonly file: string;
+  readonly name: string;
+  readonly arguments: Readonly<Record<string, unknown>>;
+  readonly timeoutSeconds: number;
+  readonly hint: string;
+}
+
+interface Pythonia {
+  readonly python: ((file: string) => Promise<{ invoke(name: string, json: string): Promise<string> }>) & {
+    exit(): void;
+    setFastMode(isFast: boolean): void;
+  };
+  readonly com: { proc: ChildProcess | null; start(): void };
+}
+
+type Answer =
+  | { readonly ok: unknown }
+  | { readonly error: { readonly kind: string; readonly message: string; readonly traceback: string } };
+
+/** pythonia has one interpreter per process. */
+let previous: Promise<unknown> = Promise.resolve();
+
+/** The JSON value that the Python function returned. Throws `python-call-failed`. */
+export function callPython(call: PythonCall): Promise<unknown> {
+  const result = previous.then(() => callAlone(call));
+  previous = result.catch(() => undefined);
+  return result;
+}
+
+async function callAlone(call: PythonCall): Promise<unknown> {
+  const { python, com } = await openBridge(call.python);
+  const watch = watchCall(call, com.proc);
+  try {
+    const module = await Promise.race([python(call.file), watch.ended]);
+    python.setFastMode(true);
+    const text = await Promise.race([module.invoke(call.name, JSON.stringify(call.arguments)), watch.ended]);
+    return readAnswer(call, JSON.parse(text) as Answer);
+  } finally {
+    watch.stop();
+    python.exit();
+  }
+}
+
+/** pythonia reads these variables when it starts the interpreter: at import, and at `start` after an earlier `exit`. */
+async function openBridge(interpreter: string): Promise<Pythonia> {
+  const { PYTHON_BIN, REQ_TIMEOUT } = process.env;
+  process.env['PYTHON_BIN'] = interpreter;
+  process.env['REQ_TIMEOUT'] = '0';
+  try {
+    const { default: pythonia } = (await import('pythonia')) as unknown as { default: Pythonia };
+    if (pythonia.com.proc === null) pythonia.com.start();
+    return pythonia;
+  } finally {
+    restore('PYTHON_BIN', PYTHON_BIN);
+    restore('REQ_TIMEOUT', REQ_TIMEOUT);
+  }
+}
+
+function restore(name: string, value: string | undefined): void {
+  if (value === undefined) delete process.env[name];
+  else process.env[name] = value;
+}
+
+/** `ended` rejects when the interpreter is gone or the time is over. */
+function watchCall(call: PythonCall, process: ChildProcess | null): { readonly ended: Promise<never>; readonly stop: () => void } {
+  let timer: NodeJS.Timeout | undefined;
+  const ended = new Promise<never>((_, reject) => {
+    const fail = (reason: string): void => reject(callError(call, reason));
+    process?.on('error', (error) => fail(`cannot start or reach ${call.python}: ${error.message}`));
+    process?.once('exit', (code, signal) => fail(`${call.python} ended (${signal ?? `code ${code}`}) during ${call.name}`));
+    process?.once('disconnect', () => fail(`${call.python} closed the channel during ${call.name}`));
+    timer = setTimeout(() => fail(`${call.name} took more than ${call.timeoutSeconds} s`), call.timeoutSeconds * 1000);
+  });
+  // Ends of the interpreter after the answer are expected.
+  ended.catch(() => undefined);
+  return { ended, stop: () => clearTimeout(timer) };
+}
+
+function readAnswer(call: PythonCall, answer: Answer): unknown {
+  if ('ok' in answer) return answer.ok;
+  const { kind, message, traceback } = answer.error;
+  throw callError(call, `${kind}: ${message}`, traceback);
+}
+
+function callError(call: PythonCall, message: string, traceback?: string): FpdtError {
+  return new FpdtError(`Python call ${call.name} failed: ${message}`, {
+    code: 'python-call-failed',
+    hint: call.hint,
+    details: traceback === undefined ? { python: call.python } : { python: call.python, traceback },
+  });
+}

@@ -1,0 +1,235 @@
+/** One run: its ranks, its sockets, its events, and one end for all of them, whatever happens. */
+
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FpdtError } from '../spec/errors.js';
+import { Controller } from './controller.js';
+import { Coordinator, remark, type WirePlan } from './coordinator.js';
+import { EventQueue, type RunEvent, type RunOutcome } from './events.js';
+import { describeExit, SETTLE_MS, toError, type Failure } from './failure.js';
+import { stopGroups } from './killLadder.js';
+import type { Body, Message, MessageType, RunOptions } from './protocol.js';
+import { freePort, rankEnvironment, type Environment } from './rankEnvironment.js';
+import { startRank, type RankProcess } from './ranks.js';
+import { mergeSteps, type RunResult } from './runResult.js';
+import { Watchdog, type WatchLimits } from './watchdog.js';
+
+/** Everything a run needs, resolved. */
+export interface RunSetup {
+  readonly plan: WirePlan;
+  readonly options: RunOptions;
+  readonly numSteps: number;
+  readonly python: string;
+  /** Python module of the worker. */
+  readonly worker: string;
+  readonly environment: Environment;
+  readonly packageVersion: string;
+  readonly limits: WatchLimits;
+}
+
+/** A run in progress. Iterate it for its events (one listener); it ends with `end`, and throws when the run failed. */
+export interface Run extends AsyncIterable<RunEvent> {
+  readonly id: string;
+  /** Rejects with an FpdtError when the run failed or was aborted; by then no process of it is left. */
+  readonly result: Promise<RunResult>;
+  /** Process ids of the ranks, each also the id of a process group. */
+  readonly pids: readonly number[];
+  readonly abort: (reason: string) => void;
+}
+
+const EXIT_AFTER_BYE_MS = 10_000;
+
+export async function startRun(setup: RunSetup): Promise<Run> {
+  const run = new ActiveRun(setup);
+  await run.start();
+  return run;
+}
+
+class ActiveRun implements Run {
+  readonly id = randomUUID();
+  readonly result: Promise<RunResult>;
+  readonly #setup: RunSetup;
+  readonly #events = new EventQueue();
+  readonly #failures: Failure[] = [];
+  readonly #coordinator: Coordinator;
+  readonly #startedMs = performance.now();
+  #ranks: readonly RankProcess[] = [];
+  #controller: Controller | null = null;
+  #watchdog: Watchdog | null = null;
+  #isEnding = false;
+  #loadSeconds = 0;
+  #versions: Readonly<Record<string, string>> = {};
+  #settle!: (outcome: RunOutcome) => void;
+
+  constructor(setup: RunSetup) {
+    this.#setup = setup;
+    this.result = new Promise((resolve, reject) => {
+      this.#settle = (outcome) => (outcome.ok ? resolve(outcome.result) : reject(outcome.error));
+    });
+    // A listener may only iterate; the iteration throws the same error.
+    this.result.catch(() => undefined);
+    this.#coordinator = new Coordinator(setup.plan, setup.options, setup.numSteps, setup.packageVersion, {
+      send: (rank, type, body, frames) => this.#send(rank, type, body, frames),
+      emit: (event) => this.#events.push(event),
+      onReady: (versions) => this.#onReady(versions),
+      fail: (failure) => this.#fail(failure),
+      complete: () => this.#end(),
+    });
+  }
+
+  get pids(): readonly number[] {
+    return this.#ranks.flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
+  }
+
+  readonly abort = (reason: string): void => this.#fail({ kind: 'abort', reason });
+
+  [Symbol.asyncIterator](): AsyncIterator<RunEvent> {
+    return this.#events;
+  }
+
+  async start(): Promise<void> {
+    this.#controller = await Controller.open(this.id, {
+      onMessage: (rank, message) => this.#onMessage(rank, message),
+      onBatch: (batch) => this.#events.push({ type: 'telemetry', rank: batch.rank, batch }),
+      onRemark: (line) => this.#events.push(remark(line)),
+      onBroken: (rank, reason) => this.#fail({ kind: 'protocol', ...this.#placeOf(rank), reason }),
+      onCrash: (cause) => this.#fail({ kind: 'internal', cause }),
+    });
+    const masterPort = await freePort().catch((error: unknown) => this.#giveUp(error));
+    const { numRanks } = this.#setup.plan;
+    this.#ranks = Array.from({ length: numRanks }, (_, rank) => this.#startRank(rank, masterPort, this.#controller!));
+    this.#watchdog = new Watchdog(numRanks, this.#setup.limits, {
+      ping: (rank, stacks) => this.#send(rank, 'ping', { stacks }),
+      hang: (rank, reason) => this.#fail({ kind: 'hang', ...this.#placeOf(rank), reason }),
+      stateOf: (rank) => this.#stateOf(rank),
+    });
+  }
+
+  async #giveUp(error: unknown): Promise<never> {
+    await this.#controller?.close();
+    throw error;
+  }
+
+  #startRank(rank: number, masterPort: number, controller: Controller): RankProcess {
+    const { python, worker, environment, plan } = this.#setup;
+    const process = startRank({
+      rank,
+      python,
+      arguments: [
+        ...['-m', worker, '--controller', controller.controlEndpoint],
+        ...['--telemetry', controller.telemetryEndpoint, '--run', this.id],
+      ],
+      environment: rankEnvironment({ rank, numRanks: plan.numRanks, device: plan.device, masterPort }, environment),
+      onLine: (stream, line) => this.#events.push({ type: 'log', rank, stream, line }),
+    });
+    this.#events.push({ type: 'rank', rank, state: 'started', detail: `pid ${process.pid ?? 'none'}` });
+    void process.exited.then((exit) => this.#onExit(process, describeExit(exit)));
+    return process;
+  }
+
+  #onMessage(rank: number, message: Message): void {
+    this.#watchdog?.heard(rank);
+    if (message.type === 'pong') this.#watchdog?.pong(rank, message.body);
+    this.#coordinator.receive(rank, message);
+  }
+
+  #onReady(versions: Readonly<Record<string, string>>): void {
+    this.#versions = versions;
+    this.#loadSeconds = (performance.now() - this.#startedMs) / 1000;
+    this.#events.push({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, versions });
+  }
+
+  #onExit(process: RankProcess, detail: string): void {
+    this.#events.push({ type: 'rank', rank: process.rank, state: 'exited', detail });
+    const exit = process.exit();
+    if (exit === null || this.#coordinator.hasLeft(process.rank)) return;
+    this.#fail({ kind: 'exit', ...this.#placeOf(process.rank), exit });
+  }
+
+  #send<T extends MessageType>(rank: number, type: T, body: Body<T>, frames: readonly Uint8Array[] = []): void {
+    if (!this.#isEnding) this.#controller?.send(rank, type, body, frames);
+  }
+
+  #fail(failure: Failure): void {
+    if (this.#isEnding) return;
+    this.#failures.push(failure);
+    if (this.#failures.length > 1) return;
+    const settleMs = failure.kind === 'abort' ? 0 : SETTLE_MS;
+    void sleep(settleMs).then(() => this.#end());
+  }
+
+  /** The only way out, taken once: stop everything, then tell. */
+  #end(): void {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#watchdog?.stop();
+    void this.#stop().then(
+      () => this.#tell(this.#outcome()),
+      (error: unknown) => this.#tell({ ok: false, error: asFpdtError(error) }),
+    );
+  }
+
+  async #stop(): Promise<void> {
+    const hasFailed = this.#failures.length > 0;
+    try {
+      if (!hasFailed) await this.#awaitExits();
+      await stopGroups(this.pids, () => this.#askToAbort());
+      await this.#controller?.drain();
+      // The last lines of the ranks; nothing holds their pipes open any more.
+      await Promise.all(this.#ranks.map((one) => one.closed));
+    } finally {
+      await this.#controller?.close();
+    }
+  }
+
+  /** After bye a rank leaves by itself; one that does not is stopped like any other. */
+  async #awaitExits(): Promise<void> {
+    const patience = new AbortController();
+    const exits = Promise.all(this.#ranks.map((one) => one.exited)).then(() => patience.abort());
+    await Promise.race([exits, sleep(EXIT_AFTER_BYE_MS, undefined, { signal: patience.signal }).catch(ignoreAbort)]);
+  }
+
+  #askToAbort(): boolean {
+    const alive = this.#ranks.filter((one) => one.exit() === null && this.#coordinator.isConnected(one.rank));
+    for (const { rank } of alive) this.#controller?.send(rank, 'abort', { reason: 'the run has ended' });
+    return alive.length > 0;
+  }
+
+  #outcome(): RunOutcome {
+    if (this.#failures.length > 0) {
+      return { ok: false, error: toError(this.#placedFailures(), (rank) => this.#ranks[rank]?.stderrTail() ?? '') };
+    }
+    const { plan } = this.#setup;
+    const facts = { digest: plan.digest, numRanks: plan.numRanks, versions: this.#versions, loadSeconds: this.#loadSeconds };
+    return { ok: true, result: mergeSteps(this.#coordinator.steps, facts) };
+  }
+
+  /** Where a rank was when it ended is known best when its last messages have been read. */
+  #placedFailures(): Failure[] {
+    return this.#failures.map((one) => (one.kind === 'exit' ? { ...one, ...this.#placeOf(one.rank) } : one));
+  }
+
+  #tell(outcome: RunOutcome): void {
+    this.#events.close(outcome);
+    this.#settle(outcome);
+  }
+
+  #placeOf(rank: number): ReturnType<Coordinator['placeOf']> {
+    return rank < this.#setup.plan.numRanks ? this.#coordinator.placeOf(rank) : { rank, phase: 'starting', step: null };
+  }
+
+  #stateOf(rank: number): 'starting' | 'connected' | 'gone' {
+    const isGone = this.#coordinator.hasLeft(rank) || this.#ranks[rank]?.exit() !== null;
+    if (isGone) return 'gone';
+    return this.#coordinator.isConnected(rank) ? 'connected' : 'starting';
+  }
+}
+
+function ignoreAbort(error: unknown): void {
+  if ((error as Error).name !== 'AbortError') throw error;
+}
+
+function asFpdtError(error: unknown): FpdtError {
+  if (error instanceof FpdtError) return error;
+  return new FpdtError(`the run could not be stopped: ${String(error)}`, { code: 'bridge-failed', cause: error });
+}

@@ -1,0 +1,106 @@
+/** What a run measured, put together from what each rank says about each step. */
+
+import type { StepDone } from './protocol.js';
+
+export interface KindResult {
+  readonly count: number;
+  readonly seconds: number;
+}
+
+/** One optimizer step over all ranks. */
+export interface StepResult {
+  readonly step: number;
+  /** Mean token loss of the batch; null when it was NaN or infinite, then `nonFinite` has `loss`. */
+  readonly loss: number | null;
+  /** Of the slowest rank. */
+  readonly seconds: number;
+  /** Target tokens of all ranks together. */
+  readonly tokens: number;
+  /** Peak bytes, of the rank with most. */
+  readonly hbmBytes: number;
+  readonly hostBytes: number;
+  /** Of the rank with most; all ranks run the same ops. */
+  readonly copiedBytes: { readonly h2d: number; readonly d2h: number };
+  /** Mean of one rank, as a prediction is one rank's. */
+  readonly byKind: Readonly<Record<string, KindResult>>;
+  /** Seconds outside every op, mean of one rank. */
+  readonly idleSeconds: number;
+  readonly nonFinite: readonly string[];
+}
+
+/** A whole run. Peaks are the largest of its steps; the other numbers are sums over its steps. */
+export interface RunResult extends Omit<StepResult, 'step' | 'loss'> {
+  readonly kind: 'runResult';
+  readonly digest: string;
+  readonly numRanks: number;
+  readonly steps: readonly StepResult[];
+  /** Versions of what the ranks ran with. */
+  readonly versions: Readonly<Record<string, string>>;
+  /** From start to the last rank ready. */
+  readonly loadSeconds: number;
+}
+
+/** `ranks`: what each rank says about the same step, by rank. */
+export function mergeRanks(ranks: readonly StepDone[]): StepResult {
+  const [first] = ranks;
+  if (first === undefined) throw new RangeError('a step needs the result of at least one rank');
+  return {
+    step: first.step,
+    loss: first.loss,
+    seconds: largest(ranks, (one) => one.seconds),
+    tokens: first.numTokens,
+    hbmBytes: largest(ranks, (one) => one.hbmBytes),
+    hostBytes: largest(ranks, (one) => one.hostBytes),
+    copiedBytes: {
+      h2d: largest(ranks, (one) => one.copiedBytes.h2d),
+      d2h: largest(ranks, (one) => one.copiedBytes.d2h),
+    },
+    byKind: addKinds(ranks.map((one) => one.byKind), ranks.length),
+    idleSeconds: sum(ranks, (one) => one.idleSeconds) / ranks.length,
+    nonFinite: uniqueSorted(ranks.flatMap((one) => one.nonFinite)),
+  };
+}
+
+export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'versions' | 'loadSeconds'>;
+
+export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunResult {
+  return {
+    kind: 'runResult',
+    ...facts,
+    steps,
+    seconds: sum(steps, (one) => one.seconds),
+    tokens: sum(steps, (one) => one.tokens),
+    hbmBytes: largest(steps, (one) => one.hbmBytes),
+    hostBytes: largest(steps, (one) => one.hostBytes),
+    copiedBytes: { h2d: sum(steps, (one) => one.copiedBytes.h2d), d2h: sum(steps, (one) => one.copiedBytes.d2h) },
+    byKind: addKinds(steps.map((one) => one.byKind), 1),
+    idleSeconds: sum(steps, (one) => one.idleSeconds),
+    nonFinite: uniqueSorted(steps.flatMap((one) => one.nonFinite)),
+  };
+}
+
+/** Sums by kind, divided by `divisor`. */
+function addKinds(tables: readonly Readonly<Record<string, KindResult>>[], divisor: number): Record<string, KindResult> {
+  const kinds = uniqueSorted(tables.flatMap((table) => Object.keys(table)));
+  return Object.fromEntries(
+    kinds.map((kind) => [
+      kind,
+      {
+        count: sum(tables, (table) => table[kind]?.count ?? 0) / divisor,
+        seconds: sum(tables, (table) => table[kind]?.seconds ?? 0) / divisor,
+      },
+    ]),
+  );
+}
+
+function largest<T>(items: readonly T[], of: (item: T) => number): number {
+  return items.reduce((most, item) => Math.max(most, of(item)), 0);
+}
+
+function sum<T>(items: readonly T[], of: (item: T) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
+}
+
+function uniqueSorted(items: readonly string[]): string[] {
+  return [...new Set(items)].sort();
+}

@@ -1,0 +1,82 @@
+/** From a cluster input to a ClusterSpec, by device catalog. */
+import { readClusterInput, type ShortClusterInput } from '../spec/clusterSpec.js';
+import { FpdtError } from '../spec/errors.js';
+import { nearestKey } from '../spec/nearestKey.js';
+import type { JsonObject } from '../spec/parseJson.js';
+import type { ClusterSpec } from '../spec/types.js';
+import { CPU } from './cpu.js';
+import { DEVICES, type DeviceEntry, GIB } from './gpus.js';
+
+const ALL_DEVICES: readonly DeviceEntry[] = [...DEVICES, CPU];
+export const DEVICE_NAMES: readonly string[] = ALL_DEVICES.map(({ name }) => name);
+
+/** `{gpus, gpu}` of the catalog, a full ClusterSpec, or the path of a JSON file with either. */
+export function parseCluster(input: string | JsonObject): ClusterSpec {
+  const cluster = readClusterInput(input);
+  return 'kind' in cluster ? cluster : fromCatalog(cluster);
+}
+
+function fromCatalog({ gpus, gpu, ranksPerNode, hbmBytes, hostBytes }: ShortClusterInput): ClusterSpec {
+  const entry = entryNamed(gpu);
+  const perNode = Math.min(gpus, ranksPerNode ?? entry.ranksPerNode);
+  return {
+    kind: 'cluster',
+    name: `${gpus}x ${entry.name}`,
+    device: entry.device,
+    numRanks: gpus,
+    ranksPerNode: perNode,
+    hbmBytes: hbmBytes ?? entry.hbmBytes,
+    hostBytes: hostBytes ?? entry.hostBytes,
+    overheads: entry.device === 'cuda' ? overheads(entry, gpus, perNode) : [],
+    rates: entry.rates,
+    ratesProvenance: entry.ratesProvenance,
+    ratesSource: entry.ratesSource,
+    peakFlops: entry.peakFlops,
+  };
+}
+
+function entryNamed(name: string): DeviceEntry {
+  const entry = ALL_DEVICES.find((candidate) => candidate.name === name);
+  if (entry !== undefined) return entry;
+  const nearest = nearestKey(name, DEVICE_NAMES);
+  throw new FpdtError(`cluster.gpu: unknown device '${name}'`, {
+    code: 'unknown-device',
+    hint: `${nearest === undefined ? '' : `did you mean '${nearest}'? `}known: ${DEVICE_NAMES.join(', ')}`,
+  });
+}
+
+/** NCCL point-to-point: channels per peer times receive and send buffers (nccl issue 1685; src/transport/p2p.cc). */
+const P2P_CHANNELS = 32;
+const P2P_BYTES_PER_CHANNEL = 12 * 1024 ** 2;
+
+function overheads(entry: DeviceEntry, numRanks: number, perNode: number): ClusterSpec['overheads'] {
+  const context = {
+    name: 'CUDA context and modules',
+    bytes: 0.9 * GIB,
+    provenance: 'assumed',
+    source: '0.47 GiB lazy to 0.92 GiB eager (stas00/ml-engineering)',
+  } as const;
+  const cublas = {
+    name: 'cuBLAS workspaces',
+    bytes: 2 * entry.cublasWorkspaceBytes,
+    provenance: 'derived',
+    source: 'one per handle: the forward and the autograd thread (torch 2.13)',
+  } as const;
+  if (numRanks === 1) return [context, cublas];
+  return [
+    context,
+    cublas,
+    {
+      name: 'NCCL communicators',
+      bytes: 1.5 * GIB,
+      provenance: 'assumed',
+      source: 'first collective: 0.55 to 2.00 GiB in use on 2 GPUs (stas00/ml-engineering)',
+    },
+    {
+      name: 'NCCL all-to-all buffers',
+      bytes: (perNode - 1) * P2P_CHANNELS * P2P_BYTES_PER_CHANNEL,
+      provenance: 'derived',
+      source: 'peers * 32 channels * 12 MiB; +3.3 GiB seen on 8 H100 (nccl issue 1685); cut by NCCL_MAX_P2P_NCHANNELS',
+    },
+  ];
+}

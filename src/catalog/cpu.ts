@@ -1,0 +1,29 @@
+/** The CPU device: every rank a process on one machine, both pools in its memory. For tests and for learning. */
+import { type DeviceEntry, GIB } from './gpus.js';
+
+/** Rates of one core of a server CPU, order of magnitude only; a calibration file replaces them. */
+export const CPU: DeviceEntry = {
+  name: 'cpu',
+  device: 'cpu',
+  hbmBytes: 4 * GIB,
+  hostBytes: 4 * GIB,
+  ranksPerNode: 64,
+  peakFlops: 1e11,
+  rates: {
+    matmulFlops: 3e10,
+    attentionForwardFlops: 1e10,
+    attentionBackwardFlops: 1e10,
+    memoryBytes: 5e9,
+    h2dBytes: 5e9,
+    d2hBytes: 5e9,
+    duplexBytes: 5e9,
+    commBytes: 5e8,
+    commLatencySeconds: 5e-4,
+    launchSeconds: 5e-5,
+    optimizerSecondsPerParameter: 1e-8,
+    stepOverheadSeconds: 0.02,
+  },
+  ratesProvenance: 'assumed',
+  ratesSource: 'order of magnitude of one server core; calibrate for a real machine',
+  cublasWorkspaceBytes: 0,
+};

@@ -1,0 +1,79 @@
+/** Changes to a request that does not fit, the smallest first. */
+import { padSeqLen } from '../spec/sizes.js';
+import type { ClusterSpec, ModelSpec, RunSpec } from '../spec/types.js';
+import type { Strategy } from './strategy.js';
+
+interface Request {
+  readonly model: ModelSpec;
+  readonly run: RunSpec;
+  readonly cluster: ClusterSpec;
+}
+
+export interface Change {
+  readonly name: (strategy: Strategy) => string;
+  readonly input: Request;
+}
+
+const MAX_DOUBLINGS = 6;
+const MAX_HALVINGS = 12;
+const MIN_SEQ_LEN = 1024;
+
+/** The solver's own chunk count, then the policy `auto`, then more ranks, then shorter sequences. */
+export function changes(request: Request): readonly Change[] {
+  const { run } = request;
+  const open = withRun(request, { ...withoutChunks(run), policy: 'auto' });
+  return [
+    ...(run.numChunks === undefined || run.policy === 'ulysses' ? [] : [moreChunks(request)]),
+    ...(run.policy === 'auto' ? [] : [{ name: ({ numChunks }: Strategy) => `policy=auto (numChunks=${numChunks})`, input: open }]),
+    ...moreRanks(open),
+    ...shorter(open),
+  ];
+}
+
+function moreChunks(request: Request): Change {
+  return { name: ({ numChunks }) => `numChunks=${numChunks}`, input: withRun(request, withoutChunks(request.run)) };
+}
+
+function moreRanks(request: Request): readonly Change[] {
+  return Array.from({ length: MAX_DOUBLINGS }, (_, i) => {
+    const numRanks = request.cluster.numRanks * 2 ** (i + 1);
+    const cluster = { ...request.cluster, numRanks };
+    const run = onRanks(request.run, request.model, numRanks);
+    const { sequenceParallelSize, dataParallelSize } = run;
+    return {
+      name: () => `${numRanks} GPUs (sequenceParallelSize=${sequenceParallelSize}, dataParallelSize=${dataParallelSize}, policy=auto)`,
+      input: { ...request, cluster, run },
+    };
+  });
+}
+
+/** Twice the sequence parallel ranks while the heads allow, else twice the replicas. */
+function onRanks(run: RunSpec, { numHeads, numKvHeads }: ModelSpec, numRanks: number): RunSpec {
+  let size = run.sequenceParallelSize;
+  while (numRanks % (2 * size) === 0 && numHeads % (2 * size) === 0 && numKvHeads % (2 * size) === 0) size *= 2;
+  return {
+    ...run,
+    sequenceParallelSize: size,
+    dataParallelSize: numRanks / size,
+    paddedSeqLen: padSeqLen(run.seqLen, run.numChunks ?? 1, size),
+  };
+}
+
+function shorter(request: Request): readonly Change[] {
+  const lengths = Array.from({ length: MAX_HALVINGS }, (_, i) => Math.floor(request.run.seqLen / 2 ** (i + 1)));
+  return lengths
+    .filter((seqLen) => seqLen >= MIN_SEQ_LEN)
+    .map((seqLen) => ({
+      name: () => `seqLen=${seqLen} with policy=auto`,
+      input: withRun(request, { ...request.run, seqLen, paddedSeqLen: padSeqLen(seqLen, 1, request.run.sequenceParallelSize) }),
+    }));
+}
+
+function withRun(request: Request, run: RunSpec): Request {
+  return { ...request, run };
+}
+
+function withoutChunks(run: RunSpec): RunSpec {
+  const { numChunks: _, ...rest } = run;
+  return { ...rest, paddedSeqLen: padSeqLen(run.seqLen, 1, run.sequenceParallelSize) };
+}

@@ -1,0 +1,126 @@
+/** Commands and their options. What a command does is loaded when it runs, so that `plan` stays quick and needs no Python. */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { FpdtError } from '../spec/errors.js';
+import { CONSOLE, type Output, printError, printJson } from './output.js';
+import { VERSION } from './version.js';
+
+const USAGE = 2;
+
+/** Runs one command line (without node and script) and returns its exit code. */
+export async function runCli(args: readonly string[], output: Output = CONSOLE): Promise<number> {
+  let exitCode = 0;
+  const program = buildProgram(output, (code) => (exitCode = code));
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    const asJson = args.includes('--json');
+    if (error instanceof CommanderError) return usage(error, asJson, output);
+    printError(output, error, asJson);
+    return error instanceof FpdtError && error.code === 'usage' ? USAGE : 1;
+  }
+}
+
+/** Commander has already said what is wrong, with the nearest known option. */
+function usage(error: CommanderError, asJson: boolean, output: Output): number {
+  if (error.exitCode === 0) return 0;
+  const message = error.message.replace(/^error: /, '');
+  if (asJson) printJson(output, { error: { code: 'usage', message } });
+  return USAGE;
+}
+
+type SetExitCode = (code: number) => void;
+
+function buildProgram(output: Output, setExitCode: SetExitCode): Command {
+  const program = new Command('fpdt')
+    .description('Plan, look into and run the training of transformers on very long sequences.')
+    .version(VERSION)
+    .showHelpAfterError('(fpdt --help lists commands and options)')
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), writeErr: (text) => output.err(text.trimEnd()) });
+  for (const add of [addPlan, addRun, addShow, addDoctor]) add(program, output, setExitCode);
+  return program;
+}
+
+function addPlan(program: Command, output: Output): void {
+  program
+    .command('plan')
+    .description('Choose a strategy and write the execution plan; needs no Python and no GPU')
+    .requiredOption('--model <path>', 'Hugging Face config.json')
+    .requiredOption('--seq-len <tokens>', 'tokens of a sequence: 131072, 128K, 2M')
+    .option('--gpus <n>', 'number of ranks', wholeNumber)
+    .option('--gpu <name>', 'catalog name: a100-80gb, h100-80gb, h200-141gb, cpu')
+    .option('--ranks-per-node <n>', 'ranks that share a node', wholeNumber)
+    .option('--hbm-bytes <bytes>', 'usable device memory of a rank, e.g. 70G')
+    .option('--host-bytes <bytes>', 'usable pinned host memory of a rank, e.g. 200G')
+    .option('--cluster <path>', 'cluster.json, e.g. from a calibration; instead of --gpus and --gpu')
+    .option('--deepspeed <path>', 'ds_config.json; default: ZeRO-3')
+    .addOption(new Option('--policy <name>', 'how to train').choices(['ulysses', 'fpdt', 'auto']).default('auto'))
+    .option('--sequence-parallel <n>', 'ranks that share a sequence; default: as many as the heads allow', wholeNumber)
+    .option('--data-parallel <n>', 'groups of ranks with their own sequences', wholeNumber)
+    .option('--chunks <n>', 'chunks of a sequence; default: the solver chooses', wholeNumber)
+    .option('--segment-layers <n>', 'layers that share one checkpoint', wholeNumber)
+    .option('--loss-tiles <n>', 'pieces that the loss of a chunk is computed in', wholeNumber)
+    .option('--prefetch-depth <n>', 'slots of a buffer that is fetched chunk by chunk', wholeNumber)
+    .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(['float32', 'bfloat16']))
+    .option('--steps <n>', 'optimizer steps of a run', wholeNumber)
+    .option('--seed <n>', 'seed of the initial weights', wholeNumber)
+    .option('--output <path>', 'write the plan file here')
+    .option('--json', 'print the plan summary as JSON')
+    .action(async (options: Record<string, unknown>) => {
+      const { planCommand } = await import('./plan.js');
+      await planCommand(options, output);
+    });
+}
+
+function addRun(program: Command, output: Output, setExitCode: SetExitCode): void {
+  program
+    .command('run')
+    .description('Start the ranks and train by a plan file')
+    .argument('<plan>', 'plan file of fpdt plan --output')
+    .requiredOption('--data <path>', 'raw bytes (a token each), or .npy or .bin with int32 token ids')
+    .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')
+    .addOption(new Option('--copy-mode <mode>', 'when the CPU device runs copies and exchanges').choices(['eager', 'lazy', 'random']))
+    .option('--poison', 'fill arenas and dead buffers with NaN')
+    .option('--seed <n>', 'seed of --copy-mode random', wholeNumber)
+    .option('--attention <name>', 'attention implementation of the worker')
+    .option('--steps <n>', "optimizer steps, instead of the plan's number", wholeNumber)
+    .option('--check-shapes', 'first compare the planned parameters with what transformers builds')
+    .option('--python <path>', 'Python of the ranks; default: FPDT_PYTHON, then .venv')
+    .option('--json', 'print one JSON object per event, the last one with the result')
+    .action(async (path: string, options: Record<string, unknown>) => {
+      const { runCommand } = await import('./run.js');
+      setExitCode(await runCommand(path, options, output));
+    });
+}
+
+function addShow(program: Command, output: Output): void {
+  program
+    .command('show')
+    .description('Print a plan file: its summary, or one section with a column per stream')
+    .argument('<plan>', 'plan file of fpdt plan --output')
+    .argument('[section]', 'embedForward, layerForward, lossForwardBackward, layerBackward, embedBackward or stepEnd')
+    .option('--ops', 'print the section as op text that parses back')
+    .option('--json', 'print JSON')
+    .action(async (path: string, section: string | undefined, options: Record<string, unknown>) => {
+      const { showCommand } = await import('./show.js');
+      await showCommand(path, section, options, output);
+    });
+}
+
+function addDoctor(program: Command, output: Output, setExitCode: SetExitCode): void {
+  program
+    .command('doctor')
+    .description('Check what a run needs: Node, native addon, Python packages, GPU')
+    .option('--python <path>', 'Python to check; default: FPDT_PYTHON, then .venv')
+    .option('--json', 'print JSON')
+    .action(async (options: Record<string, unknown>) => {
+      const { doctorCommand } = await import('./doctor.js');
+      setExitCode(await doctorCommand(options, output));
+    });
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`Expected a whole number, found '${text}'.`);
+  return Number(text);
+}

@@ -1,0 +1,56 @@
+/** `fpdt run`: starts the ranks of a plan file, shows progress, stops cleanly on Ctrl-C. */
+import { launchRun } from '../bridge/launchRun.js';
+import type { RunEvent } from '../bridge/events.js';
+import type { Run } from '../bridge/run.js';
+import type { RunResult } from '../bridge/runResult.js';
+import type { ExecutionPlan } from '../plan/executionPlan.js';
+import { readPlanFile } from '../plan/file.js';
+import { compareRun, comparisonToText } from '../report/compare.js';
+import { progressLine } from '../report/progress.js';
+import { withInterrupt } from './interrupt.js';
+import { errorToJson, type Output } from './output.js';
+
+type LaunchOptions = Parameters<typeof launchRun>[1];
+
+/** Returns the exit code: 0, or 130 after Ctrl-C. Throws when the run fails. */
+export async function runCommand(path: string, options: Readonly<Record<string, unknown>>, output: Output): Promise<number> {
+  const { json, ...rest } = options;
+  const launch = rest as unknown as LaunchOptions;
+  const plan = await readPlanFile(path);
+  const shown = launch.steps === undefined ? plan : { ...plan, run: { ...plan.run, numSteps: launch.steps } };
+  return withInterrupt(output, async (signal) => {
+    const run = await launchRun(plan, { ...launch, signal });
+    const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
+    return follow(run, plan, print, json === true, output);
+  });
+}
+
+async function follow(run: Run, plan: ExecutionPlan, print: (event: RunEvent) => void, asJson: boolean, output: Output): Promise<void> {
+  for await (const event of run) print(event);
+  const result: RunResult = await run.result;
+  if (result.steps.length === 0) return;
+  const comparison = compareRun(plan, result);
+  if (asJson) output.out(JSON.stringify({ type: 'comparison', comparison }));
+  else output.out(`\n${comparisonToText(comparison)}`);
+}
+
+/** Telemetry is for programs; a person sees states, steps and what ranks write to stderr. */
+export function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => void {
+  return (event) => {
+    if (event.type === 'step') output.out(progressLine(plan, event.step));
+    else if (event.type === 'ready') output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
+    else if (event.type === 'log' && event.stream === 'stderr') output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);
+  };
+}
+
+/** One JSON object a line; an error object of the last event becomes plain data. */
+function jsonPrinter(output: Output): (event: RunEvent) => void {
+  return (event) => {
+    const isFailure = event.type === 'end' && !event.outcome.ok;
+    output.out(JSON.stringify(isFailure ? { ...event, outcome: { ok: false, error: errorToJson(failureOf(event)) } } : event));
+  };
+}
+
+function failureOf(event: RunEvent): unknown {
+  return event.type === 'end' && !event.outcome.ok ? event.outcome.error : undefined;
+}

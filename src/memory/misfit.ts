@@ -1,0 +1,37 @@
+/** Why a plan does not fit, in numbers, and the smallest change that makes it. */
+import { FpdtError } from '../spec/errors.js';
+import { formatBytes } from '../spec/sizes.js';
+import type { MemoryItem, MemoryLedger, PoolLedger } from './ledger.js';
+
+const NUM_NAMED = 4;
+
+/** `suggestion` is a change that was checked to fit, e.g. `numChunks=16 fits: 71.2 GiB of 79.2 GiB`. */
+export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtError {
+  const pools = [ledger.hbm, ledger.host].filter(({ fits }) => !fits);
+  const details = pools.map((pool) => ({
+    pool: pool.pool,
+    needBytes: pool.peakBytes,
+    haveBytes: pool.capacityBytes,
+    instant: pool.peakInstant,
+    biggest: biggest(pool),
+  }));
+  const message = pools.map((pool) => describePool(pool)).join('; ');
+  return new FpdtError(message === '' ? 'the plan fits' : message, {
+    code: 'does-not-fit',
+    hint: suggestion,
+    details: { pools: details },
+  });
+}
+
+function describePool(pool: PoolLedger): string {
+  const items = biggest(pool).map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
+  return (
+    `${pool.pool === 'hbm' ? 'HBM' : 'host memory'} does not fit: ${formatBytes(pool.peakBytes)} needed at ${pool.peakInstant}, ` +
+    `${formatBytes(pool.capacityBytes)} there; largest: ${items.join(', ')}`
+  );
+}
+
+function biggest(pool: PoolLedger): readonly MemoryItem[] {
+  const instant = pool.instants.find(({ name }) => name === pool.peakInstant);
+  return [...pool.persistent, ...(instant?.items ?? [])].toSorted((a, b) => b.bytes - a.bytes).slice(0, NUM_NAMED);
+}

@@ -1,0 +1,126 @@
+/** What one optimizer step costs: every section simulated once, times how often it runs, and what DeepSpeed adds. */
+import type { Strategy } from '../chunk/strategy.js';
+import type { DeepSpeedConfig, ParameterView } from '../spec/types.js';
+import { type CostInput, costModel, gatherSeconds, viewBytes } from './cost.js';
+import { type Op, type OpKind, SECTIONS, type Section, type SectionName } from './op.js';
+import { type CostModel, type KindSeconds, type Prediction, type SectionPrediction, simulateSection } from './simulate.js';
+
+export interface PredictInput extends CostInput {
+  readonly strategy: Strategy;
+  readonly schedule: Readonly<Record<SectionName, Section>>;
+  readonly deepspeed: DeepSpeedConfig;
+}
+
+/** Seconds of one rank; all ranks do the same. Tokens are those of the data, padding not counted. */
+export function predictRun(input: PredictInput): Prediction {
+  const cost = costModel(input);
+  const sections = SECTIONS.map((name) => predictSection(input.schedule[name], cost, input));
+  const sum = (value: (section: SectionPrediction) => number): number => sections.reduce((total, section) => total + section.runs * value(section), 0);
+  const stepSeconds = sum((section) => section.makespanSeconds) + input.cluster.rates.stepOverheadSeconds;
+  return {
+    kind: 'prediction',
+    stepSeconds,
+    tokensPerSecond: tokensPerStep(input) / stepSeconds,
+    exposedCopySeconds: sum((section) => section.exposedCopySeconds),
+    sections,
+    byKind: byKind(input, cost),
+    copiedBytes: { h2d: copiedBytes(input, 'fetch'), d2h: copiedBytes(input, 'offload') },
+    mfu: mfu(input, stepSeconds),
+  };
+}
+
+/** How often a section runs in one optimizer step. */
+export function sectionRuns(name: SectionName, { model, run, strategy }: Pick<PredictInput, 'model' | 'run' | 'strategy'>): number {
+  if (name === 'stepEnd') return 1;
+  const perLayer = name === 'layerForward' || name === 'layerBackward';
+  return run.gradientAccumulationSteps * (perLayer ? model.numLayers / strategy.segmentLayers : 1);
+}
+
+/**
+ * A layer section also waits for the weights that ZeRO-3 gathers by its own hooks, before each part. The ops of stepEnd
+ * share no views, but DeepSpeed reduces before it updates.
+ */
+function predictSection(section: Section, cost: CostModel, input: PredictInput): SectionPrediction {
+  const serial = cost.serial || section.name === 'stepEnd';
+  const { makespanSeconds, busySeconds, exposedCopySeconds } = simulateSection(section, { ...cost, serial }, input.buffers);
+  const gathers = hookGathers(section, input) * gatherSeconds(input);
+  const exposedGathers = overlapsGathers(input) ? Math.max(0, gathers - makespanSeconds) : gathers;
+  return {
+    name: section.name,
+    runs: sectionRuns(section.name, input),
+    makespanSeconds: makespanSeconds + exposedGathers,
+    busySeconds: { ...busySeconds, comm: busySeconds.comm + gathers },
+    exposedCopySeconds,
+  };
+}
+
+function hookGathers({ name, parts }: Section, { run }: PredictInput): number {
+  return run.zeroStage === 3 && (name === 'layerForward' || name === 'layerBackward') ? parts.length : 0;
+}
+
+/** ZeRO-3 gathers the next layer while this one computes if it may prefetch; the CPU device does one thing at a time. */
+function overlapsGathers({ cluster, deepspeed }: PredictInput): boolean {
+  const zero = deepspeed['zero_optimization'] as Readonly<Record<string, unknown>> | undefined;
+  return cluster.device === 'cuda' && zero?.['stage3_prefetch_bucket_size'] !== 0 && zero?.['prefetch_bucket_size'] !== 0;
+}
+
+function byKind(input: PredictInput, cost: CostModel): Prediction['byKind'] {
+  const totals = new Map<OpKind, KindSeconds>();
+  forEachOp(input, (op, runs) => {
+    const { count, seconds } = totals.get(op.kind) ?? { count: 0, seconds: 0 };
+    totals.set(op.kind, { count: count + runs, seconds: seconds + runs * cost.seconds(op) });
+  });
+  return Object.fromEntries(totals);
+}
+
+function forEachOp(input: PredictInput, visit: (op: Op, runs: number) => void): void {
+  for (const section of Object.values(input.schedule)) {
+    for (const op of section.ops) visit(op, sectionRuns(section.name, input));
+  }
+}
+
+function copiedBytes(input: PredictInput, kind: 'fetch' | 'offload'): number {
+  let bytes = 0;
+  forEachOp(input, (op, runs) => {
+    if (op.kind === kind) bytes += runs * viewBytes(op.reads, input.buffers);
+  });
+  return bytes;
+}
+
+function tokensPerStep({ run }: PredictInput): number {
+  return run.seqLen * run.dataParallelSize * run.gradientAccumulationSteps;
+}
+
+/**
+ * Model FLOPs per token: 6 per matmul parameter, and 6 S H d per layer for causal attention (forward 2 S H d, backward
+ * twice that), double that for full attention. Hardware FLOPs are those of the ops the plan runs, recompute included.
+ */
+function mfu(input: PredictInput, stepSeconds: number): Prediction['mfu'] {
+  const { model, run, cluster, parameters } = input;
+  const perRankTokens = tokensPerStep(input) / cluster.numRanks;
+  const matmul = 6 * (model.numLayers * matmulElements(parameters.layer) + matmulElements(parameters.head)) * perRankTokens;
+  const attention = 6 * run.seqLen * model.numHeads * model.headDim * model.numLayers * perRankTokens;
+  const hardware = hardwareFlops(input);
+  const share = (flops: number): number => flops / (stepSeconds * cluster.peakFlops);
+  return {
+    causalModel: share(matmul + attention),
+    causalHardware: share(hardware.other + hardware.attention),
+    fullModel: share(matmul + 2 * attention),
+    fullHardware: share(hardware.other + 2 * hardware.attention),
+  };
+}
+
+/** Weights that a token is multiplied by: matrices, not norms; the embedding is a look-up. */
+function matmulElements(views: readonly ParameterView[]): number {
+  return views.reduce((sum, { shape, numel }) => (shape.length === 2 ? sum + numel : sum), 0);
+}
+
+function hardwareFlops(input: PredictInput): { readonly attention: number; readonly other: number } {
+  let [attention, other] = [0, 0];
+  forEachOp(input, (op, runs) => {
+    const flops = runs * input.work.flops(op);
+    if (op.kind === 'attn' || op.kind === 'attnBwd') attention += flops;
+    else other += flops;
+  });
+  return { attention, other };
+}

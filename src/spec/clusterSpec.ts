@@ -1,0 +1,66 @@
+/** The cluster as a user gives it: a catalog name with counts, a calibrated file, or a full ClusterSpec. */
+import { z } from 'zod';
+import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
+import { parseTokens } from './sizes.js';
+import type { ClusterSpec } from './types.js';
+
+const positive = z.number().positive();
+const count = z.int().min(1);
+const provenance = z.enum(['exact', 'derived', 'measured', 'assumed']);
+
+const shortSchema = z.strictObject({
+  gpus: count,
+  gpu: z.string(),
+  ranksPerNode: count.optional(),
+  hbmBytes: z.union([z.number(), z.string()]).optional(),
+  hostBytes: z.union([z.number(), z.string()]).optional(),
+});
+
+/** `gpus` of one catalog entry. Memory is per rank, a number of bytes or text such as `64G`. */
+export interface ShortClusterInput {
+  readonly gpus: number;
+  readonly gpu: string;
+  readonly ranksPerNode?: number | undefined;
+  readonly hbmBytes?: number | undefined;
+  readonly hostBytes?: number | undefined;
+}
+
+const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
+  kind: z.literal('cluster'),
+  name: z.string(),
+  device: z.enum(['cpu', 'cuda']),
+  numRanks: count,
+  ranksPerNode: count,
+  hbmBytes: positive,
+  hostBytes: positive,
+  overheads: z.array(z.strictObject({ name: z.string(), bytes: z.number().min(0), provenance, source: z.string() })),
+  rates: z.strictObject({
+    matmulFlops: positive,
+    attentionForwardFlops: positive,
+    attentionBackwardFlops: positive,
+    memoryBytes: positive,
+    h2dBytes: positive,
+    d2hBytes: positive,
+    duplexBytes: z.number().min(0),
+    commBytes: positive,
+    commLatencySeconds: z.number().min(0),
+    launchSeconds: z.number().min(0),
+    optimizerSecondsPerParameter: z.number().min(0),
+    stepOverheadSeconds: z.number().min(0),
+  }),
+  ratesProvenance: provenance,
+  ratesSource: z.string(),
+  peakFlops: positive,
+});
+
+/** A path, a short input or a full spec; which one it is, its fields say. */
+export function readClusterInput(input: string | JsonObject): ClusterSpec | ShortClusterInput {
+  const value = readJsonObject(input, 'cluster');
+  if ('kind' in value) return parseWith(specSchema, value, 'cluster');
+  const { hbmBytes, hostBytes, ...rest } = parseWith(shortSchema, value, 'cluster');
+  return {
+    ...rest,
+    ...(hbmBytes === undefined ? {} : { hbmBytes: parseTokens(hbmBytes, 'cluster.hbmBytes') }),
+    ...(hostBytes === undefined ? {} : { hostBytes: parseTokens(hostBytes, 'cluster.hostBytes') }),
+  };
+}

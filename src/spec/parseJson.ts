@@ -1,0 +1,114 @@
+/** Reading user input: JSON files, and strict parsing with errors that name the path, the expected and the nearest key. */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { FpdtError } from './errors.js';
+import { nearestKey } from './nearestKey.js';
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** A JSON object given as such or as the path of a file; `what` names it in errors, e.g. `model config`. */
+export function readJsonObject(input: string | JsonObject, what: string): JsonObject {
+  const value = typeof input === 'string' ? parseText(readText(input, what), input, what) : input;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new FpdtError(`${what}: expected a JSON object, found ${describe(value)}`, { code: 'invalid-value' });
+  }
+  return value as JsonObject;
+}
+
+function readText(path: string, what: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FpdtError(`${what}: cannot read '${path}': ${reason}`, {
+      code: 'file-not-readable',
+      hint: `give the path of an existing JSON file for the ${what}`,
+      details: { path },
+      cause,
+    });
+  }
+}
+
+function parseText(text: string, path: string, what: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FpdtError(`${what}: '${path}' is not JSON: ${reason}`, { code: 'not-json', details: { path }, cause });
+  }
+}
+
+/** Parses with a zod schema; the first problem becomes an FpdtError. `what` prefixes the path, e.g. `run.seqLen`. */
+export function parseWith<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw toError(result.error.issues[0] as z.core.$ZodIssue, schema, value, what);
+}
+
+function toError(issue: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what: string): FpdtError {
+  const at = [what, ...issue.path.map(String)].join('.');
+  if (issue.code === 'unrecognized_keys') {
+    return unknownKey(issue.keys[0] as string, knownKeysAt(schema, issue.path), at);
+  }
+  const found = valueAt(root, issue.path);
+  const missing = found === undefined ? misspeltFor(issue, root) : undefined;
+  return new FpdtError(`${at}: expected ${expected(issue)}, found ${describe(found)}`, {
+    code: found === undefined ? 'missing-key' : 'invalid-value',
+    details: { path: at },
+    hint: missing === undefined ? undefined : `'${missing}' was given; did you mean '${String(issue.path.at(-1))}'?`,
+  });
+}
+
+export function unknownKey(key: string, known: readonly string[], at: string): FpdtError {
+  const nearest = nearestKey(key, known);
+  return new FpdtError(`${at}: unknown key '${key}'`, {
+    code: 'unknown-key',
+    hint: nearest === undefined ? `known keys: ${known.join(', ')}` : `did you mean '${nearest}'?`,
+    details: { key, path: at, ...(nearest === undefined ? {} : { nearest }) },
+  });
+}
+
+/** A required key that is absent may be there under a misspelt name. */
+function misspeltFor(issue: z.core.$ZodIssue, root: unknown): string | undefined {
+  const parent = valueAt(root, issue.path.slice(0, -1));
+  const key = issue.path.at(-1);
+  if (typeof key !== 'string' || typeof parent !== 'object' || parent === null) return undefined;
+  return nearestKey(key, Object.keys(parent));
+}
+
+function expected(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_type') return issue.expected;
+  if (issue.code === 'invalid_value') return issue.values.map((value) => JSON.stringify(value)).join(' | ');
+  return issue.message.replace(/^Invalid input: expected /, '');
+}
+
+function knownKeysAt(schema: z.ZodType, path: readonly PropertyKey[]): readonly string[] {
+  let current: z.ZodType | undefined = unwrap(schema);
+  for (const key of path) {
+    current = current instanceof z.ZodObject ? unwrap((current.shape as Record<string, z.ZodType>)[String(key)]) : undefined;
+  }
+  return current instanceof z.ZodObject ? Object.keys(current.shape) : [];
+}
+
+function unwrap(schema: z.ZodType | undefined): z.ZodType | undefined {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodNullable || schema instanceof z.ZodDefault) {
+    return unwrap(schema.unwrap() as z.ZodType);
+  }
+  if (schema instanceof z.ZodUnion) {
+    return (schema.options as readonly z.ZodType[]).map(unwrap).find((option) => option instanceof z.ZodObject);
+  }
+  return schema;
+}
+
+function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>(
+    (value, key) => (typeof value === 'object' && value !== null ? (value as Record<PropertyKey, unknown>)[key] : undefined),
+    root,
+  );
+}
+
+export function describe(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  const text = JSON.stringify(value);
+  return text.length > 60 ? `${Array.isArray(value) ? 'an array' : typeof value} ${text.slice(0, 57)}...` : text;
+}

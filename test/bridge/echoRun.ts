@@ -1,0 +1,77 @@
+/** Runs of the echo worker: the whole bridge with real processes and without torch. */
+
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { PACKAGE_ROOT, resolvePython } from '../../src/bridge/python.js';
+import { isGroupAlive } from '../../src/bridge/processGroup.js';
+import { startRun, type Run, type RunSetup } from '../../src/bridge/run.js';
+import type { WirePlan } from '../../src/bridge/coordinator.js';
+import type { RunEvent } from '../../src/bridge/events.js';
+import { WATCH_LIMITS } from '../../src/bridge/watchdog.js';
+import { FpdtError } from '../../src/spec/errors.js';
+
+export const ECHO_PATH = join(PACKAGE_ROOT, 'python', 'tests');
+
+export function wirePlan(header: Readonly<Record<string, unknown>> = {}, numRanks = 2): WirePlan {
+  const text = JSON.stringify({ kind: 'executionPlan', version: 1, cluster: { device: 'cpu' }, ...header });
+  const data = new Uint8Array([1, 2, 3]);
+  const digest = createHash('sha256').update(text).update(data).digest('hex');
+  return { digest, device: 'cpu', numRanks, header: Buffer.from(text), columns: [{ name: 'opKind', dtype: 'uint8', data }] };
+}
+
+/** `data` is the fault the echo session shall have, see echo_session.py. */
+export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSetup {
+  return {
+    plan: wirePlan(),
+    options: { data, dumpGrads: null, copyMode: null, poison: false, seed: null, attention: null },
+    numSteps: 3,
+    python: resolvePython(),
+    worker: 'echo_worker',
+    environment: { ...process.env, PYTHONPATH: ECHO_PATH },
+    packageVersion: '0.1.0',
+    limits: WATCH_LIMITS,
+    ...changes,
+  };
+}
+
+export async function runEcho(data: string, changes: Partial<RunSetup> = {}): Promise<Run> {
+  return startRun(echoSetup(data, changes));
+}
+
+/** The error a run fails with, after checking that no process of it is left. */
+export async function errorOf(run: Run): Promise<FpdtError> {
+  const error: unknown = await run.result.then(
+    () => new Error('the run did not fail'),
+    (reason: unknown) => reason,
+  );
+  if (run.pids.some(isGroupAlive)) throw new Error('processes are left');
+  if (error instanceof FpdtError) return error;
+  throw error;
+}
+
+export async function collect(run: Run): Promise<RunEvent[]> {
+  const events: RunEvent[] = [];
+  for await (const event of run) events.push(event);
+  return events;
+}
+
+/** The next event that satisfies `is`. */
+export async function waitFor(run: Run, is: (event: RunEvent) => boolean): Promise<RunEvent> {
+  const events = run[Symbol.asyncIterator]();
+  for (;;) {
+    const { done, value } = await events.next();
+    if (done === true) throw new Error('the run ended first');
+    if (is(value as RunEvent)) return value as RunEvent;
+  }
+}
+
+/** Bridge tests need Python with pyzmq and pydantic; where CI is set they fail without, elsewhere they are skipped. */
+export function hasPython(): boolean {
+  try {
+    return existsSync(resolvePython()) || process.env['CI'] !== undefined;
+  } catch (error) {
+    if (process.env['CI'] !== undefined) throw error;
+    return false;
+  }
+}

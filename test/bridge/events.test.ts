@@ -1,0 +1,65 @@
+import { expect, test } from 'vitest';
+import { EventQueue, type RunEvent } from '../../src/bridge/events.js';
+import { mergeRanks, mergeSteps } from '../../src/bridge/runResult.js';
+import type { StepDone } from '../../src/bridge/protocol.js';
+import { FpdtError } from '../../src/spec/errors.js';
+
+const log = (line: string) => ({ type: 'log', rank: 0, stream: 'stdout', line }) as const;
+const rank = (state: 'hello' | 'ready') => ({ type: 'rank', rank: 0, state, detail: '' }) as const;
+const done = (changes: Partial<StepDone>): StepDone => ({
+  ...{ step: 0, loss: 2, seconds: 1, numTokens: 64, hbmBytes: 10, hostBytes: 5, copiedBytes: { h2d: 1, d2h: 2 } },
+  ...{ byKind: {}, idleSeconds: 0, nonFinite: [] },
+  ...changes,
+});
+const result = mergeSteps([mergeRanks([done({})])], { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 });
+
+test('a slow listener loses logs and telemetry beyond the limit, nothing else, and is told', async () => {
+  const queue = new EventQueue(2);
+  for (const event of [log('a'), rank('hello'), log('b'), log('c'), log('d'), rank('ready')]) queue.push(event);
+  queue.close({ ok: true, result });
+  const events: RunEvent[] = [];
+  for await (const event of queue) events.push(event);
+  expect(events.map((one) => (one.type === 'log' ? one.line : one.type))).toEqual(['a', 'rank', 'b', 'rank', 'end']);
+  expect(events.at(-1)).toMatchObject({ numDroppedEvents: 2 });
+});
+
+test('room that a listener makes is used again', async () => {
+  const queue = new EventQueue(1);
+  queue.push(log('a'));
+  await queue.next();
+  queue.push(log('b'));
+  expect(await queue.next()).toEqual({ done: false, value: log('b') });
+});
+
+test('a waiting listener is woken', async () => {
+  const queue = new EventQueue();
+  const waiting = queue.next();
+  queue.push(log('late'));
+  expect(await waiting).toEqual({ done: false, value: log('late') });
+});
+
+test('a failed run throws once, after its end event; what comes later is ignored', async () => {
+  const queue = new EventQueue();
+  const error = new FpdtError('no', { code: 'rank-failed' });
+  queue.close({ ok: false, error });
+  queue.push(log('too late'));
+  expect((await queue.next()).value).toMatchObject({ type: 'end', outcome: { ok: false } });
+  await expect(queue.next()).rejects.toBe(error);
+  expect(await queue.next()).toEqual({ done: true, value: undefined });
+});
+
+test('a step takes peaks of the worst rank and mean times', () => {
+  const step = mergeRanks([
+    done({ hbmBytes: 30, byKind: { attn: { count: 4, seconds: 1 } }, idleSeconds: 1 }),
+    done({ seconds: 3, hostBytes: 7, byKind: { attn: { count: 4, seconds: 2 }, fetch: { count: 2, seconds: 1 } } }),
+  ]);
+  expect(step).toMatchObject({ seconds: 3, tokens: 64, hbmBytes: 30, hostBytes: 7, idleSeconds: 0.5 });
+  expect(step.byKind).toEqual({ attn: { count: 4, seconds: 1.5 }, fetch: { count: 1, seconds: 0.5 } });
+});
+
+test('a run adds its steps up and keeps their peaks', () => {
+  const steps = [done({ hbmBytes: 3 }), done({ step: 1, hbmBytes: 9, nonFinite: ['loss'] })].map((one) => mergeRanks([one]));
+  expect(mergeSteps(steps, { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 })).toMatchObject({
+    ...{ seconds: 2, tokens: 128, hbmBytes: 9, copiedBytes: { h2d: 2, d2h: 4 }, nonFinite: ['loss'] },
+  });
+});

@@ -1,0 +1,163 @@
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test, vi } from 'vitest';
+import { isGroupAlive, signalGroup } from '../../src/bridge/processGroup.js';
+import { TelemetryCollector } from '../../src/telemetry/collect.js';
+import { collect, echoSetup, errorOf, hasPython, runEcho, waitFor, wirePlan } from './echoRun.js';
+
+const CONTROLLER_PROGRAM = fileURLToPath(new URL('./controllerProgram.ts', import.meta.url));
+
+describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
+  test('goes through all steps and leaves no process', async () => {
+    const run = await runEcho('ok');
+    const telemetry = new TelemetryCollector();
+    const events = await collect(run);
+    for (const event of events) telemetry.add(event);
+    const result = await run.result;
+    expect(result.steps.map((one) => [one.step, one.loss])).toEqual([[0, 10], [1, 9], [2, 8]]);
+    expect(result).toMatchObject({
+      ...{ numRanks: 2, seconds: 1.5, tokens: 384, hbmBytes: 1001, hostBytes: 0, idleSeconds: 0.75 },
+      ...{ copiedBytes: { h2d: 12, d2h: 24 }, byKind: { attn: { count: 6, seconds: 0.75 } }, nonFinite: [] },
+    });
+    expect(events.at(-1)).toMatchObject({ type: 'end', outcome: { ok: true }, numDroppedEvents: 0 });
+    expect(events.some((one) => one.type === 'log' && one.line === 'echo session of rank 1 closed')).toBe(true);
+    expect(telemetry.summary().byKind).toMatchObject({ attn: { count: 2 * 3 * 300 } });
+    expect(run.pids.filter(isGroupAlive)).toEqual([]);
+  });
+
+  test('no step starts before all ranks are ready with the plan', async () => {
+    const run = await runEcho('ok');
+    const types = (await collect(run)).map((one) => (one.type === 'rank' ? one.state : one.type));
+    const ready = types.indexOf('ready', types.indexOf('planAccepted'));
+    expect(types.filter((one) => one === 'planAccepted')).toHaveLength(2);
+    expect(types.indexOf('step')).toBeGreaterThan(types.lastIndexOf('ready'));
+    expect(ready).toBeGreaterThan(-1);
+  });
+
+  test('a loss that is not finite is a null with a name', async () => {
+    const run = await runEcho('nan', { numSteps: 1 });
+    expect(await run.result).toMatchObject({ nonFinite: ['loss'], steps: [{ loss: null }] });
+  });
+
+  test('an exception in a rank names rank, phase and step and carries its traceback and stderr', async () => {
+    const error = await errorOf(await runEcho('raise@1:2'));
+    expect(error.message).toBe('rank 1: ValueError: no such token in step 2 (phase stepping, step 2)');
+    expect(error).toMatchObject({ code: 'rank-failed', details: { rank: 1, phase: 'stepping', step: 2 } });
+    expect(error.details?.['traceback']).toContain('echo_session.py');
+    expect(error.details?.['stderrTail']).toContain('ValueError: no such token in step 2');
+  });
+
+  test('a rank killed in a step ends the run', async () => {
+    const run = await runEcho('hang@1:1');
+    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
+    process.kill(run.pids[1]!, 'SIGKILL');
+    const error = await errorOf(run);
+    expect(error).toMatchObject({ code: 'rank-died', details: { rank: 1, step: 1, signal: 'SIGKILL' } });
+    expect(error.message).toBe('rank 1: was killed by SIGKILL (phase stepping, step 1)');
+  });
+
+  test('a rank that leaves early ends the run', async () => {
+    const error = await errorOf(await runEcho('exit@0:0'));
+    expect(error).toMatchObject({ code: 'rank-died', details: { rank: 0, phase: 'stepping', step: 0, exitCode: 17 } });
+  });
+
+  test('a rank that cannot make its session ends the run', async () => {
+    const error = await errorOf(await runEcho('create@0'));
+    expect(error.message).toBe('rank 0: RuntimeError: no room for the arena (phase loading)');
+  });
+
+  test('a plan whose bytes do not have its digest is refused', async () => {
+    const error = await errorOf(await runEcho('ok', { plan: { ...wirePlan(), digest: 'f'.repeat(64) } }));
+    expect(error).toMatchObject({ code: 'plan-refused', hint: expect.stringContaining('plan again') });
+  });
+
+  test('a session that decoded another plan is refused', async () => {
+    const error = await errorOf(await runEcho('digest'));
+    expect(error).toMatchObject({ code: 'plan-refused', details: { phase: 'loading' } });
+  });
+
+  test('a plan of an older version is refused', async () => {
+    const error = await errorOf(await runEcho('ok', { plan: wirePlan({ version: 0 }) }));
+    expect(error).toMatchObject({ code: 'plan-refused', hint: expect.stringContaining('same version') });
+    expect(error.message).toContain('plan version 0');
+  });
+
+  test('a Python package of another version is refused', async () => {
+    const error = await errorOf(await runEcho('ok', { packageVersion: '0.2.0' }));
+    expect(error).toMatchObject({ code: 'protocol-violation', hint: expect.stringContaining('same version') });
+    expect(error.message).toContain('0.1.0');
+  });
+
+  test('a missing package names setup', async () => {
+    const error = await errorOf(await runEcho('import'));
+    expect(error).toMatchObject({ code: 'python-packages-missing', hint: expect.stringContaining('npm run setup') });
+    expect(error.message).toContain('torch_that_is_not_installed');
+  });
+
+  test('a worker that cannot even say hello names what is missing', async () => {
+    const run = await runEcho('ok', { environment: { ...process.env, PYTHONPATH: '' } });
+    expect((await errorOf(run)).details).toMatchObject({ phase: 'starting', exitCode: 1 });
+  });
+
+  test('an interpreter that does not exist is a clean error', async () => {
+    const error = await errorOf(await runEcho('ok', { python: '/nowhere/python' }));
+    expect(error).toMatchObject({ code: 'rank-not-started', hint: expect.stringContaining('FPDT_PYTHON') });
+  });
+
+  test('abort stops a rank that hangs in a step', async () => {
+    const run = await runEcho('hang@0:1');
+    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
+    run.abort('Ctrl-C');
+    expect(await errorOf(run)).toMatchObject({ code: 'run-aborted', message: 'run aborted: Ctrl-C' });
+  });
+
+  test('abort right after the start leaves nothing', async () => {
+    const run = await runEcho('ok');
+    run.abort('changed my mind');
+    expect(await errorOf(run)).toMatchObject({ code: 'run-aborted' });
+  });
+
+  test('a frozen rank is killed', async () => {
+    const run = await runEcho('hang@0:1');
+    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
+    signalGroup(run.pids[1]!, 'SIGSTOP');
+    run.abort('frozen');
+    await errorOf(run);
+  });
+
+  test('a grandchild that outlives its rank is stopped', async () => {
+    const run = await runEcho('child@1:0');
+    await waitFor(run, (event) => event.type === 'log' && event.line.startsWith('grandchild'));
+    await run.result;
+    expect(run.pids.filter(isGroupAlive)).toEqual([]);
+  });
+
+  test('a step over its limit is a hang, with the stacks of the rank', async () => {
+    const { limits } = echoSetup('ok');
+    const error = await errorOf(await runEcho('hang@1:1', { limits: { ...limits, pingSeconds: 0.2, stepSeconds: 0.5 } }));
+    expect(error).toMatchObject({ code: 'rank-hung', details: { rank: 1, step: 1 } });
+    expect(error.details?.['stderrTail']).toContain('in run_step');
+  });
+
+  test('ranks do not outlive a controller that is killed', async () => {
+    const controller = spawn(process.execPath, ['--import', 'tsx', CONTROLLER_PROGRAM], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const pids: number[] = [];
+    for await (const line of createInterface({ input: controller.stdout })) {
+      pids.push(...(JSON.parse(line) as number[]));
+      controller.kill('SIGKILL');
+    }
+    expect(pids).toHaveLength(2);
+    await vi.waitUntil(() => !pids.some(isGroupAlive), { timeout: 30_000 });
+  });
+
+  test('nobody listening does not stop the run', async () => {
+    const run = await runEcho('ok', { numSteps: 40 });
+    expect((await run.result).steps).toHaveLength(40);
+  });
+
+  test('iterating a failed run throws its error', async () => {
+    const run = await runEcho('raise@0:0');
+    await expect(collect(run)).rejects.toMatchObject({ code: 'rank-failed' });
+  });
+});
