@@ -12,7 +12,10 @@ export interface NativeAddon {
 export const NATIVE_ADDON_PATH = fileURLToPath(new URL('../native/build/fpdt.node', import.meta.url));
 
 /** The addon; or, where it does not load, the error if the file is there. */
-export type LoadedAddon = { readonly addon: NativeAddon } | { readonly addon?: never; readonly error?: Error };
+export interface LoadedAddon {
+  readonly addon?: NativeAddon;
+  readonly error?: Error;
+}
 
 export function loadNativeAddon(path = NATIVE_ADDON_PATH): LoadedAddon {
   if (!existsSync(path)) return {};

@@ -3,6 +3,6 @@
 Importing the package imports nothing heavy: a rank says hello before torch is loaded.
 """
 
-from fpdt.version import VERSION as __version__
+from fpdt.version import VERSION
 
-__all__ = ["__version__"]
+__version__ = VERSION

@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from itertools import dropwhile, takewhile
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -28,12 +29,13 @@ class MappedMemory:
     """Zeroed memory with a mapping of its own, so that the kernel can say how much of it was ever touched."""
 
     def __init__(self, name: str, num_bytes: int) -> None:
-        self._mapping = _map_memory(name, num_bytes)
-        self.tensor = torch.frombuffer(self._mapping, dtype=torch.uint8)[:num_bytes]
+        whole = torch.frombuffer(_map_memory(name, num_bytes), dtype=torch.uint8)
+        self._address = whole.data_ptr()
+        self.tensor = whole[:num_bytes]
 
     def touched_bytes(self) -> int:
         """High water of touched pages: pages of a mapping are never given back before it ends."""
-        return _resident_bytes(self.tensor.data_ptr())
+        return _resident_bytes(self._address)
 
 
 class Arena:
@@ -130,7 +132,7 @@ def _map_memory(name: str, num_bytes: int) -> mmap.mmap:
 
 def _resident_bytes(address: int) -> int:
     """Bytes in memory or swap of the mapping that starts at `address`, from /proc/self/smaps."""
-    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as smaps:
+    with Path("/proc/self/smaps").open(encoding="utf-8", errors="replace") as smaps:
         fields = dropwhile(lambda line: not line.startswith(f"{address:x}-"), smaps)
         if next(fields, None) is None:
             raise ArenaError(f"no mapping starts at {address:x} in /proc/self/smaps")

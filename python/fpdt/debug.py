@@ -13,6 +13,9 @@ from fpdt.op_kinds import EXTERNAL_KINDS
 from fpdt.plan import Op, Plan, Stage
 from fpdt.runtime import Runtime
 
+EXCHANGE_SETTLE_SECONDS = 5.0
+"""How long a process group's own thread may hold on to the tensors of an exchange that is done."""
+
 Instance = tuple[int, int]
 """(buffer id, instance)"""
 
@@ -22,7 +25,8 @@ class DebugMode:
 
     With `poison`, memory is filled with NaN (integers: about -2e15) where the plan says nobody may read: the arenas at
     the start of a step, a section buffer after its last op in a part, a step buffer after the last part of a
-    micro-step that uses it; every page of the arenas then counts as touched. With `tracker`, every op is checked for storages that outlive it, and its own peak is kept.
+    micro-step that uses it; every page of the arenas then counts as touched. With `tracker`, every op is checked for
+    storages that outlive it, and its own peak is kept.
     """
 
     def __init__(self, plan: Plan, runtime: Runtime, *, poison: bool = False, tracker: LiveBytes | None = None) -> None:
@@ -136,7 +140,8 @@ class LeakCheck:
         if op.kind in EXTERNAL_KINDS:
             yield
             return
-        with nullcontext() if self._tracker.active else self._tracker, self._tracker.scope() as scope:
+        settle = EXCHANGE_SETTLE_SECONDS if op.stream == "comm" else 0.0
+        with nullcontext() if self._tracker.active else self._tracker, self._tracker.scope(settle) as scope:
             yield
         self.scratch_by_kind[op.kind] = max(scope.peak_bytes, self.scratch_by_kind.get(op.kind, 0))
         key = (section, op.id)

@@ -21,7 +21,7 @@ from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, fa
 from fpdt.plan import Plan
 from fpdt.program import EmittedGradients, PartRunner, Program
 from fpdt.timing import Recorder
-from fpdt.zero import LayerWeights, time_engine
+from fpdt.zero import LayerWeights, time_engine, undo_first_step
 
 
 class ConfigError(FpdtError):
@@ -80,6 +80,7 @@ def build_engine(
     program = Program(plan, executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
     stream_model(model, layers, extra, program, before_layer)
     engine = initialize(model, modules, extra, plan)
+    undo_first_step(engine.optimizer)
     time_engine(engine, recorder)
     return StreamedEngine(engine, model, program, recorder, device)
 

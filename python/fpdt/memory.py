@@ -5,6 +5,7 @@ Nothing here looks at the plan; a measurement that did could not contradict it.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +14,12 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, UntypedStorage
+from torch import Tensor, TypedStorage, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from fpdt.runtime import Runtime
 
+SETTLE_POLL_SECONDS = 0.0005
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 
 
@@ -81,8 +82,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(tensor.untyped_storage(), "before")
 
     @contextmanager
-    def scope(self) -> Iterator[Scope]:
-        """Observe one stretch of the program; the result is complete when the block ends. Scopes may nest."""
+    def scope(self, settle_seconds: float = 0.0) -> Iterator[Scope]:
+        """Observe one stretch of the program; the result is complete when the block ends. Scopes may nest.
+
+        What is alive at the end may be given `settle_seconds` to go: a process group's own thread drops its
+        references to an exchange's tensors a little after the exchange is done.
+        """
         scope = Scope(self.live_bytes)
         keys: dict[int, None] = {}
         self._scopes.append(scope)
@@ -92,8 +97,15 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._scopes.pop()
             self._scope_keys.pop()
-            entries = (self._entries[key] for key in keys)
-            scope.alive = [Made(entry.num_bytes, entry.made_by) for entry in entries if entry.num_bytes]
+            scope.alive = self._alive(keys)
+            deadline = time.monotonic() + settle_seconds
+            while scope.alive and time.monotonic() < deadline:
+                time.sleep(SETTLE_POLL_SECONDS)
+                scope.alive = self._alive(keys)
+
+    def _alive(self, keys: Iterable[int]) -> list[Made]:
+        entries = (self._entries.get(key) for key in keys)
+        return [Made(entry.num_bytes, entry.made_by) for entry in entries if entry is not None and entry.num_bytes]
 
     def __enter__(self) -> LiveBytes:
         self._depth += 1
@@ -115,7 +127,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         # torch.tensor([...]) fills its storage before the dispatcher sees it, as the input of lift_fresh.
-        given = set() if func is _LIFT_FRESH else {storage._cdata for storage in _storages((args, kwargs))}
+        given = set() if func is _LIFT_FRESH else {storage._cdata for storage in _storages(*args, *kwargs.values())}
         result = func(*args, **kwargs)
         for storage in _storages(result):
             if storage._cdata in self._entries or storage._cdata not in given:
@@ -168,13 +180,15 @@ def measure_pools(runtime: Runtime, live: LiveBytes) -> PoolBytes:
     return PoolBytes(arenas["hbm"] + live.peak_bytes if peak is None else peak, arenas["host"])
 
 
-def _storages(values: Any) -> list[UntypedStorage]:
-    return [storage for leaf in tree_leaves(values) if (storage := _storage_of(leaf)) is not None]
-
-
-def _storage_of(leaf: Any) -> UntypedStorage | None:
-    if isinstance(leaf, Tensor):
-        return leaf.untyped_storage() if leaf.layout == torch.strided else None
-    if isinstance(leaf, torch.TypedStorage):
-        return leaf._untyped_storage
-    return leaf if isinstance(leaf, UntypedStorage) else None
+def _storages(*values: Any) -> Iterator[UntypedStorage]:
+    """Storages in arguments or results of an op; their nesting is shallow, so this is much cheaper than a pytree."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.layout == torch.strided:
+                yield value.untyped_storage()
+        elif isinstance(value, list | tuple):
+            yield from _storages(*value)
+        elif isinstance(value, UntypedStorage):
+            yield value
+        elif isinstance(value, TypedStorage):
+            yield value._untyped_storage

@@ -77,7 +77,7 @@ class ReferenceTrainer:
             self.model.zero_grad()
             loss_sum = token_loss_sum(self.model, tokens)
             (loss_sum / num_valid).backward()  # type: ignore[no-untyped-call]
-            total += float(loss_sum)
+            total += float(loss_sum.detach())
             for name, weight in self._weights.items():
                 _grad_of(self._masters[name]).add_(_grad_of(weight))
         return total / num_valid

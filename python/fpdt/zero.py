@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import deepspeed
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import nn
 
@@ -74,6 +75,21 @@ class LayerWeights:
 def _num_gathered(weight: Any) -> int:
     is_ours = weight.ds_status != ZeroParamStatus.AVAILABLE or weight.ds_persist
     return 0 if is_ours else int(weight.ds_numel)
+
+
+def undo_first_step(optimizer: Any) -> None:
+    """Undoes the step on zero gradients in which DeepSpeed's unfused optimizer (ZeRO-0, bf16) makes its states.
+
+    Left alone, it decays the weights once, and Adam's bias correction counts it: the first update is 0.74 of what
+    it should be.
+    """
+    if not isinstance(optimizer, FP16_UnfusedOptimizer):
+        return
+    for masters, weights in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
+        for master, weight in zip(masters, weights, strict=True):
+            master.data.copy_(weight.data)
+    for state in optimizer.optimizer.state.values():
+        state["step"].zero_()
 
 
 def time_engine(engine: Any, recorder: Recorder) -> None:

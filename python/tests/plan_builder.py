@@ -120,9 +120,7 @@ class PlanBuilder:
         return path
 
     def _header(self) -> dict[str, Any]:
-        sections = [
-            {"name": name, "numOps": len(self.sections[name]), "parts": self.parts[name]} for name in SECTIONS
-        ]
+        sections = [{"name": name, "numOps": len(self.sections[name]), "parts": self.parts[name]} for name in SECTIONS]
         return {
             "kind": "executionPlan",
             "version": 1,

@@ -6,10 +6,11 @@ import mmap
 
 import pytest
 import torch
+
 from fpdt.arena import BufferViews, mapped_arena
 from fpdt.errors import ArenaError
 from fpdt.plan import Access
-from plan_builder import PlanBuilder, View
+from tests.plan_builder import PlanBuilder, View
 
 PAGE = mmap.PAGESIZE
 
@@ -51,7 +52,7 @@ def test_views_share_bytes_but_not_version_counters() -> None:
     first.fill_(3)
     product = (weight * first).sum()
     second.fill_(5)
-    product.backward()
+    product.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None and weight.grad.tolist() == [3, 3, 3, 3]
     assert arena.view(0, "float32", (8,), (1,)).tolist() == [3, 3, 3, 3, 5, 5, 5, 5]
 
@@ -61,7 +62,7 @@ def test_poison_is_nan_or_far_below_zero_in_every_dtype() -> None:
     arena.poison(512)
     for dtype in ("float64", "float32", "bfloat16", "float16"):
         assert arena.view(512, dtype, (64,), (1,)).isnan().all()
-        assert not arena.view(0, dtype, (128,), (1,)).any()
+    assert not arena.tensor[:512].any()
     assert (arena.view(512, "int64", (64,), (1,)) < -(10**15)).all()
 
 
@@ -104,5 +105,5 @@ def test_a_buffer_that_ends_behind_its_arena_is_refused() -> None:
     plan = builder.part("layerForward").op("zero", writes=[View("o", 0, 129)]).build()
     views = BufferViews(plan, {"hbm": mapped_arena("hbm", 512)})
     (op,) = plan.sections["layerForward"].ops
-    with pytest.raises(ArenaError, match="plan again|not in the hbm arena"):
+    with pytest.raises(ArenaError, match="not in the hbm arena"):
         views.resolve(op, (Access(0, 0, 129, 0, 0),), 0)

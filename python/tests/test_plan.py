@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fpdt.canonical import canonical_bytes, canonical_text, js_number
 from fpdt.errors import PlanError
 from fpdt.plan import Range, Stage, decode, load_plan
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from plan_builder import PlanBuilder, View
+from tests.plan_builder import PlanBuilder, View
 
 CANONICAL_JS = """
 const canonical = (v) => Array.isArray(v) ? '[' + v.map(canonical).join(',') + ']'

@@ -18,13 +18,14 @@ const MAX_DOUBLINGS = 6;
 const MAX_HALVINGS = 12;
 const MIN_SEQ_LEN = 1024;
 
-/** The solver's own chunk count, then the policy `auto`, then more ranks, then shorter sequences. */
+/** The solver's own chunk count, then the policy `auto`, fewer checkpoints, more ranks, shorter sequences. */
 export function changes(request: Request): readonly Change[] {
   const { run } = request;
   const open = withRun(request, { ...withoutChunks(run), policy: 'auto' });
   return [
     ...(run.numChunks === undefined || run.policy === 'ulysses' ? [] : [moreChunks(request)]),
     ...(run.policy === 'auto' ? [] : [{ name: ({ numChunks }: Strategy) => `policy=auto (numChunks=${numChunks})`, input: open }]),
+    ...longerSegments(open),
     ...moreRanks(open),
     ...shorter(open),
   ];
@@ -34,11 +35,23 @@ function moreChunks(request: Request): Change {
   return { name: ({ numChunks }) => `numChunks=${numChunks}`, input: withRun(request, withoutChunks(request.run)) };
 }
 
+/** One checkpoint for k layers: less memory, one more forward of k - 1 of them. */
+function longerSegments(request: Request): readonly Change[] {
+  const { model, run } = request;
+  const sizes = Array.from({ length: model.numLayers }, (_, i) => i + 1).filter((size) => size > run.segmentLayers && model.numLayers % size === 0);
+  return sizes.map((segmentLayers) => ({
+    name: () => `segmentLayers=${segmentLayers} with policy=auto`,
+    input: withRun(request, { ...run, segmentLayers }),
+  }));
+}
+
+/** Replicas alone help only where ZeRO shards over them. */
 function moreRanks(request: Request): readonly Change[] {
-  return Array.from({ length: MAX_DOUBLINGS }, (_, i) => {
-    const numRanks = request.cluster.numRanks * 2 ** (i + 1);
+  const counts = Array.from({ length: MAX_DOUBLINGS }, (_, i) => request.cluster.numRanks * 2 ** (i + 1));
+  const runs = counts.map((numRanks) => ({ numRanks, run: onRanks(request.run, request.model, numRanks) }));
+  const helpful = runs.filter(({ run }) => run.zeroStage > 0 || run.dataParallelSize <= request.run.dataParallelSize);
+  return helpful.map(({ numRanks, run }) => {
     const cluster = { ...request.cluster, numRanks };
-    const run = onRanks(request.run, request.model, numRanks);
     const { sequenceParallelSize, dataParallelSize } = run;
     return {
       name: () => `${numRanks} GPUs (sequenceParallelSize=${sequenceParallelSize}, dataParallelSize=${dataParallelSize}, policy=auto)`,

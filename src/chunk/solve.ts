@@ -77,9 +77,15 @@ function excess({ hbmBytes, hostBytes }: Evaluation, { cluster }: SolveInput): n
   return Math.max(0, hbmBytes - cluster.hbmBytes) + Math.max(0, hostBytes - cluster.hostBytes);
 }
 
+/** A quick look: does any placement fit with the most chunks? Memory falls with their number. */
+function mayFit(input: SolveInput, evaluate: Evaluate): boolean {
+  return candidates(input).some((placement) => evaluate(placement.at(-1) as Strategy, input).fits);
+}
+
 /** The first change, in order of how little it asks for, under which something fits. */
 function suggest(input: SolveInput, evaluate: Evaluate): string | undefined {
   for (const change of changes(input)) {
+    if (!mayFit(change.input, evaluate)) continue;
     const { strategy, evaluation } = search(change.input, evaluate);
     if (strategy === undefined || evaluation === undefined) continue;
     const { cluster } = change.input;

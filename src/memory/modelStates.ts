@@ -99,14 +99,14 @@ function unshardedInstant(name: InstantName, { all, w, parameters }: Terms): rea
 }
 
 /** Stages 1 and 2: weights whole, 12 B of master and Adam sharded; on the host with offload_optimizer (18 B in bf16). */
-function shardedStates({ all, owned, w, zero, largest }: Terms): PoolItems {
+function shardedStates(terms: Terms): PoolItems {
+  const { all, owned, w, zero, largest } = terms;
   const weights = item('weights', w * all, `${w} B * parameters`);
   const states = [
     item('master weights', 4 * owned, '4 B * parameters / ranks'),
     item('Adam states', 8 * owned, '8 B * parameters / ranks'),
   ];
-  const wide = zero.stage === 1 && zero.accumulateInFp32 && w < 4;
-  const accumulated = item('fp32 gradients', wide ? 4 * all : 0, '4 B * parameters: stage 1 accumulating in fp32');
+  const accumulated = item('fp32 gradients', accumulatesWide(terms) ? 4 * all : 0, '4 B * parameters: stage 1 accumulating in fp32');
   if (!zero.offloadOptimizer) return { hbm: [weights, accumulated, ...states], host: [] };
   return {
     hbm: [weights, accumulated, item('gradient buffer for the host', w * largest, `${w} B * largest parameter`)],
@@ -127,6 +127,7 @@ function shardedInstant(name: InstantName, terms: Terms): readonly MemoryItem[] 
   const backward = isBackward(name) || name === 'loss';
   const step = name === 'optimizerStep';
   if (!backward && !step) return [];
+  if (accumulatesWide(terms)) return wideInstant(name, terms);
   const buckets = zero.overlapComm ? 2 : 1;
   const stage1 = (name === 'loss' ? parameters.numHeadElements : all) * w;
   const onDevice = !zero.offloadOptimizer;
@@ -138,8 +139,19 @@ function shardedInstant(name: InstantName, terms: Terms): readonly MemoryItem[] 
       zero.stage === 1 ? `${w} B * parameters` : `${w} B * largest parameter`,
     ),
     item('averaged gradients', onDevice ? g * owned + g * largest : 0, `${g} B * (parameters / ranks + the parameter cut by the partition)`),
-    item('optimizer temporaries', step && onDevice ? 8 * owned : 0, '8 B * parameters / ranks'),
+    item('optimizer temporaries', step && onDevice ? 6 * owned : 0, '6 B * parameters / ranks'),
   ];
+}
+
+/** Stage 1 accumulating bf16 gradients in fp32 is another class (BF16_Optimizer): 6 + 12/N B idle, 10 at most, 8 at the step. */
+function accumulatesWide({ zero, w }: Terms): boolean {
+  return zero.stage === 1 && zero.accumulateInFp32 && w < 4;
+}
+
+function wideInstant(name: InstantName, { all, w, parameters }: Terms): readonly MemoryItem[] {
+  const elements = name === 'loss' ? parameters.numHeadElements : all;
+  const copies = name === 'optimizerStep' ? 1 : 2;
+  return [item('gradients', copies * w * elements, `${copies} * ${w} B * parameters`)];
 }
 
 /** Stage 3: everything sharded; the reduce bucket is held for life, and small weights stay whole. */

@@ -28,6 +28,9 @@ export interface Comparison {
   readonly kinds: readonly KindComparison[];
   readonly idleSeconds: number;
   readonly stepSeconds: PlannedMeasured;
+  /** Mean over the timed steps, and the mean of all op kinds plus idle. */
+  readonly meanStepSeconds: number;
+  readonly meanAccountedSeconds: number;
   readonly hbmBytes: PlannedMeasured;
   readonly hostBytes: PlannedMeasured;
   readonly h2dBytes: PlannedMeasured;
@@ -44,6 +47,8 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     kinds: compareKinds(prediction.byKind, timed),
     idleSeconds: median(timed.map((step) => step.idleSeconds)),
     stepSeconds: { planned: prediction.stepSeconds, measured: median(timed.map((step) => step.seconds)) },
+    meanStepSeconds: mean(timed.map((step) => step.seconds)),
+    meanAccountedSeconds: mean(timed.map(accountedSeconds)),
     hbmBytes: { planned: memory.hbm.peakBytes, measured: result.hbmBytes },
     hostBytes: { planned: memory.host.peakBytes, measured: result.hostBytes },
     h2dBytes: { planned: prediction.copiedBytes.h2d, measured: median(timed.map((step) => step.copiedBytes.h2d)) },
@@ -68,6 +73,14 @@ function compareKinds(planned: ReportPlan['prediction']['byKind'], steps: readon
   });
   const weight = (row: KindComparison): number => Math.max(row.measuredSeconds, row.plannedSeconds);
   return rows.sort((a, b) => weight(b) - weight(a) || (a.kind < b.kind ? -1 : 1));
+}
+
+function accountedSeconds({ byKind, idleSeconds }: StepResult): number {
+  return Object.values(byKind).reduce((sum, { seconds }) => sum + seconds, idleSeconds);
+}
+
+function mean(values: readonly number[]): number {
+  return values.length === 0 ? 0 : values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 /** The middle value, or the mean of the two middle ones; 0 of nothing. */

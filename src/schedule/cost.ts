@@ -53,7 +53,7 @@ function workSeconds(op: Op, input: CostInput): number {
     case 'toSequence':
       return exchangeSeconds(viewBytes(op.reads, input.buffers), input);
     case 'gather':
-      return gatherSeconds(input);
+      return gatherSeconds(input.parameters.numLayerElements, input);
     case 'reduce':
       return reduceSeconds(input);
     case 'optimizerStep':
@@ -79,9 +79,9 @@ function exchangeSeconds(bytes: number, { run: { sequenceParallelSize: ranks }, 
   return rates.commLatencySeconds + (bytes * (ranks - 1)) / ranks / rates.commBytes;
 }
 
-/** Seconds of one ZeRO-3 gather of a decoder layer's weights: a ring all-gather sends (N - 1) / N of them. */
-export function gatherSeconds(input: CostInput): number {
-  return input.run.zeroStage < 3 ? 0 : ringSeconds(input.parameters.numLayerElements * DTYPE_BYTES[input.run.dtype], input);
+/** Seconds of one ZeRO-3 gather of `elements` weights: a ring all-gather sends (N - 1) / N of them. */
+export function gatherSeconds(elements: number, input: CostInput): number {
+  return input.run.zeroStage < 3 ? 0 : ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input);
 }
 
 /** Weight gradients of one optimizer step: reduce-scatter every micro-step in stages 2 and 3, once in stage 1, an all-reduce in stage 0. */

@@ -37,13 +37,13 @@ export function sectionRuns(name: SectionName, { model, run, strategy }: Pick<Pr
 }
 
 /**
- * A layer section also waits for the weights that ZeRO-3 gathers by its own hooks, before each part. The ops of stepEnd
- * share no views, but DeepSpeed reduces before it updates.
+ * A section also waits for the weights that ZeRO-3 gathers by its own hooks. The ops of stepEnd share no views, but DeepSpeed
+ * reduces before it updates.
  */
 function predictSection(section: Section, cost: CostModel, input: PredictInput): SectionPrediction {
   const serial = cost.serial || section.name === 'stepEnd';
   const { makespanSeconds, busySeconds, exposedCopySeconds } = simulateSection(section, { ...cost, serial }, input.buffers);
-  const gathers = hookGathers(section, input) * gatherSeconds(input);
+  const { seconds: gathers } = hookGathers(section, input);
   const exposedGathers = overlapsGathers(input) ? Math.max(0, gathers - makespanSeconds) : gathers;
   return {
     name: section.name,
@@ -54,8 +54,12 @@ function predictSection(section: Section, cost: CostModel, input: PredictInput):
   };
 }
 
-function hookGathers({ name, parts }: Section, { run }: PredictInput): number {
-  return run.zeroStage === 3 && (name === 'layerForward' || name === 'layerBackward') ? parts.length : 0;
+/** Gathers of one run of a section: one for each part, which is one autograd function's forward or backward. */
+function hookGathers({ name, parts }: Section, input: PredictInput): KindSeconds {
+  if (input.run.zeroStage < 3 || name === 'stepEnd') return { count: 0, seconds: 0 };
+  const { numLayerElements, numHeadElements, numEmbedElements } = input.parameters;
+  const elements = { embedForward: numEmbedElements, embedBackward: numEmbedElements, lossForwardBackward: numHeadElements }[name as string] ?? numLayerElements;
+  return { count: parts.length, seconds: parts.length * gatherSeconds(elements, input) };
 }
 
 /** ZeRO-3 gathers the next layer while this one computes if it may prefetch; the CPU device does one thing at a time. */
@@ -64,12 +68,18 @@ function overlapsGathers({ cluster, deepspeed }: PredictInput): boolean {
   return cluster.device === 'cuda' && zero?.['stage3_prefetch_bucket_size'] !== 0 && zero?.['prefetch_bucket_size'] !== 0;
 }
 
+/** Ops by kind; `gather` also counts those of ZeRO's hooks. */
 function byKind(input: PredictInput, cost: CostModel): Prediction['byKind'] {
   const totals = new Map<OpKind, KindSeconds>();
-  forEachOp(input, (op, runs) => {
-    const { count, seconds } = totals.get(op.kind) ?? { count: 0, seconds: 0 };
-    totals.set(op.kind, { count: count + runs, seconds: seconds + runs * cost.seconds(op) });
-  });
+  const add = (kind: OpKind, { count, seconds }: KindSeconds, runs: number): void => {
+    const before = totals.get(kind) ?? { count: 0, seconds: 0 };
+    totals.set(kind, { count: before.count + runs * count, seconds: before.seconds + runs * seconds });
+  };
+  forEachOp(input, (op, runs) => add(op.kind, { count: 1, seconds: cost.seconds(op) }, runs));
+  for (const section of Object.values(input.schedule)) {
+    const gathers = hookGathers(section, input);
+    if (gathers.count > 0) add('gather', gathers, sectionRuns(section.name, input));
+  }
   return Object.fromEntries(totals);
 }
 

@@ -62,8 +62,9 @@ export interface SectionTimeline extends OpTimes {
 /** Runs a section once. Throws an FpdtError that names every op that could never start and what it waits for. */
 export function simulateSection(section: Section, cost: CostModel, buffers: readonly Buffer[]): SectionTimeline {
   refuseStuck(section, buffers);
-  const times = runParts(section, cost);
-  const free = runParts(section, { ...cost, seconds: (op) => (isCopy(op) ? 0 : cost.seconds(op)) });
+  const seconds = Float64Array.from(section.ops, cost.seconds);
+  const times = runParts(section, seconds, cost);
+  const freeCopies = seconds.map((value, id) => (isCopy(section.ops[id] as Op) ? 0 : value));
   const makespanSeconds = lastEnd(times);
   const busySeconds = { compute: 0, h2d: 0, d2h: 0, comm: 0 };
   for (const op of section.ops) busySeconds[op.stream] += (times.endSeconds[op.id] ?? 0) - (times.startSeconds[op.id] ?? 0);
@@ -71,7 +72,7 @@ export function simulateSection(section: Section, cost: CostModel, buffers: read
     ...times,
     makespanSeconds,
     busySeconds,
-    exposedCopySeconds: Math.max(0, makespanSeconds - lastEnd(free)),
+    exposedCopySeconds: Math.max(0, makespanSeconds - lastEnd(runParts(section, freeCopies, cost))),
     memory: memoryCurves(section, buffers, times),
   };
 }
@@ -84,32 +85,38 @@ function lastEnd({ endSeconds }: OpTimes): number {
   return endSeconds.reduce((last, end) => Math.max(last, end), 0);
 }
 
+type Device = Pick<CostModel, 'serial' | 'duplexSlowdown'>;
+
 /** Streams are joined after each part: the next part starts when all its ops have ended. */
-function runParts(section: Section, cost: CostModel): OpTimes {
+function runParts(section: Section, seconds: Float64Array, device: Device): OpTimes {
   const times = { startSeconds: new Float64Array(section.ops.length), endSeconds: new Float64Array(section.ops.length).fill(-1) };
   let now = 0;
-  for (const part of section.parts) now = new PartRun(section.ops.slice(part.start, part.end), cost, times, now).run();
+  for (const part of section.parts) now = new PartRun(section.ops.slice(part.start, part.end), seconds, device, times, now).run();
   return times;
 }
 
-interface Running {
-  readonly op: Op;
+/** One stream of a part: its ops in order, the next one to start, and the one that runs. */
+interface StreamRun {
+  readonly stream: Stream;
+  readonly ops: readonly Op[];
+  next: number;
+  running: Op | undefined;
   /** Seconds of work left at full rate. */
   remaining: number;
 }
 
-/** The event loop of one part: the head of each stream's queue runs when what it waits for is complete. */
+/** The event loop of one part: the next op of each stream runs when what it waits for is complete. */
 class PartRun {
-  private readonly queues: Readonly<Record<Stream, Op[]>>;
-  private readonly running = new Map<Stream, Running>();
-  private readonly cost: CostModel;
+  private readonly streams: readonly StreamRun[];
+  private readonly seconds: Float64Array;
+  private readonly device: Device;
   private readonly times: OpTimes;
   private now: number;
 
-  constructor(ops: readonly Op[], cost: CostModel, times: OpTimes, now: number) {
-    const queue = (stream: Stream): Op[] => ops.filter((op) => op.stream === stream).reverse();
-    this.queues = { compute: queue('compute'), h2d: queue('h2d'), d2h: queue('d2h'), comm: queue('comm') };
-    this.cost = cost;
+  constructor(ops: readonly Op[], seconds: Float64Array, device: Device, times: OpTimes, now: number) {
+    this.streams = STREAMS.map((stream) => ({ stream, ops: ops.filter((op) => op.stream === stream), next: 0, running: undefined, remaining: 0 }));
+    this.seconds = seconds;
+    this.device = device;
     this.times = times;
     this.now = now;
   }
@@ -117,40 +124,55 @@ class PartRun {
   /** Returns the time at which the last op ended. */
   run(): number {
     for (;;) {
-      this.startHeads();
-      if (this.running.size === 0) return this.now;
+      if (this.device.serial) this.startOne();
+      else for (const stream of this.streams) this.startNext(stream);
+      if (!this.streams.some(({ running }) => running !== undefined)) return this.now;
       this.advance();
     }
   }
 
-  private startHeads(): void {
-    const heads = STREAMS.flatMap((stream) => this.queues[stream].at(-1) ?? []).filter((op) => !this.running.has(op.stream) && this.ready(op));
-    const chosen = this.cost.serial ? heads.sort((a, b) => a.id - b.id).slice(0, this.running.size === 0 ? 1 : 0) : heads;
-    for (const op of chosen) {
-      this.queues[op.stream].pop();
-      this.times.startSeconds[op.id] = this.now;
-      this.running.set(op.stream, { op, remaining: this.cost.seconds(op) });
-    }
+  /** The earliest op that may start, in the order of the section. */
+  private startOne(): void {
+    const ready = this.streams.filter((stream) => this.ready(stream));
+    const [first] = ready.sort((a, b) => (a.ops[a.next]?.id ?? 0) - (b.ops[b.next]?.id ?? 0));
+    if (first !== undefined) this.startNext(first);
   }
 
-  private ready(op: Op): boolean {
-    return op.waits.every((wait) => (this.times.endSeconds[wait] ?? -1) >= 0);
+  private startNext(stream: StreamRun): void {
+    if (!this.ready(stream)) return;
+    const op = stream.ops[stream.next] as Op;
+    stream.next += 1;
+    stream.running = op;
+    stream.remaining = this.seconds[op.id] ?? 0;
+    this.times.startSeconds[op.id] = this.now;
   }
 
-  /** To the next end of an op; copies of both directions at once share the link. */
+  private ready({ running, ops, next }: StreamRun): boolean {
+    const op = ops[next];
+    return running === undefined && op !== undefined && op.waits.every((wait) => (this.times.endSeconds[wait] ?? -1) >= 0);
+  }
+
+  /** To the next end of an op. */
   private advance(): void {
-    const shared = this.running.has('h2d') && this.running.has('d2h') ? this.cost.duplexSlowdown : 1;
-    const slowdown = (stream: Stream): number => (stream === 'h2d' || stream === 'd2h' ? shared : 1);
-    const active = [...this.running];
-    const step = Math.min(...active.map(([stream, { remaining }]) => remaining * slowdown(stream)));
+    const slowdown = this.copySlowdown();
+    const secondsLeft = (stream: StreamRun): number => stream.remaining * (isCopy(stream.running as Op) ? slowdown : 1);
+    const active = this.streams.filter(({ running }) => running !== undefined);
+    const step = Math.min(...active.map(secondsLeft));
     this.now += step;
-    for (const [stream, state] of active) {
-      const ends = state.remaining * slowdown(stream) <= step;
-      state.remaining -= step / slowdown(stream);
-      if (!ends) continue;
-      this.times.endSeconds[state.op.id] = this.now;
-      this.running.delete(stream);
+    for (const stream of active) {
+      const op = stream.running as Op;
+      const left = secondsLeft(stream);
+      stream.remaining *= left > 0 ? (left - step) / left : 0;
+      if (left > step) continue;
+      this.times.endSeconds[op.id] = this.now;
+      stream.running = undefined;
     }
+  }
+
+  /** Copies of both directions at once share the link. */
+  private copySlowdown(): number {
+    const copies = this.streams.filter(({ running }) => running !== undefined && isCopy(running));
+    return copies.length === 2 ? this.device.duplexSlowdown : 1;
   }
 }
 

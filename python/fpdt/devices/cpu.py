@@ -17,6 +17,7 @@ from fpdt.plan import STREAMS, Op
 from fpdt.runtime import Body, Runtime
 
 CopyMode = Literal["eager", "lazy", "random"]
+RESHUFFLE_PROBABILITY = 0.125
 
 
 class Launch(NamedTuple):
@@ -29,7 +30,8 @@ class CpuRuntime(Runtime):
 
     eager   every op when it is launched;
     lazy    copies and exchanges as late as a wait of another op, or the end of the part, allows;
-    random  all ops in a random order that keeps each stream's own order and the waits, drawn from `seed`.
+    random  all ops in a random order that keeps each stream's own order and the waits, drawn from `seed`: the streams
+            have random priorities that change now and then, so that one runs far ahead of another.
 
     Orders depend on the plan and the seed alone. Exchanges keep their order on every rank, so that ranks with
     different seeds still meet in the same collectives.
@@ -46,6 +48,7 @@ class CpuRuntime(Runtime):
         super().__init__(torch.device("cpu"), arenas, group)
         self._copy_mode = copy_mode
         self._random = random.Random(seed)
+        self._priorities = self._random.sample(STREAMS, len(STREAMS))
         self._pending: dict[str, deque[Launch]] = {stream: deque() for stream in STREAMS}
         self._stream_of: dict[int, str] = {}
         self._done: set[int] = set()
@@ -69,8 +72,7 @@ class CpuRuntime(Runtime):
             ready = [head for head in heads if self._done.issuperset(head.op.waits)]
             if not ready:
                 raise ScheduleError(_describe_deadlock(heads, self._done))
-            chosen = self._random.choice(ready) if self._copy_mode == "random" else min(ready, key=lambda x: x.op.id)
-            self._run(self._pending[chosen.op.stream].popleft())
+            self._run(self._pending[self._choose(ready).op.stream].popleft())
 
     def abandon_part(self) -> None:
         for queue in self._pending.values():
@@ -99,6 +101,13 @@ class CpuRuntime(Runtime):
     @property
     def _origin(self) -> float:
         return self._started
+
+    def _choose(self, ready: Sequence[Launch]) -> Launch:
+        if self._copy_mode != "random":
+            return min(ready, key=lambda launch: launch.op.id)
+        if self._random.random() < RESHUFFLE_PROBABILITY:
+            self._random.shuffle(self._priorities)
+        return min(ready, key=lambda launch: self._priorities.index(launch.op.stream))
 
     def _complete(self, op_id: int) -> None:
         """Run an op and, before it, the earlier ops of its stream and what each of them waits for; nothing else."""

@@ -1,0 +1,125 @@
+"""Plans for tests, made by the real planner, and ranks started the way a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RANK_TIMEOUT_SECONDS = 150.0
+
+MODEL = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+ZERO_3 = {
+    "stage": 3,
+    "stage3_param_persistence_threshold": 0,
+    "stage3_max_live_parameters": 0,
+    "stage3_max_reuse_distance": 0,
+    "stage3_prefetch_bucket_size": 0,
+    "reduce_bucket_size": 4096,
+}
+
+
+def make_plan(
+    folder: Path,
+    *options: str,
+    model: Mapping[str, Any] = MODEL,
+    zero: Mapping[str, Any] = ZERO_3,
+    accumulation_steps: int = 1,
+) -> Path:
+    """plan.json in `folder`; `options` are those of `fpdt plan`, with small defaults."""
+    deepspeed = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulation_steps,
+        "gradient_clipping": 1.0,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
+        "zero_optimization": zero,
+    }
+    (folder / "model.json").write_text(json.dumps(model))
+    (folder / "ds_config.json").write_text(json.dumps(deepspeed))
+    defaults = {"--gpus": "1", "--gpu": "cpu", "--seq-len": "96", "--chunks": "2", "--dtype": "float32", "--steps": "2"}
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    flat = [word for pair in {**defaults, **given}.items() for word in pair]
+    files = ["--model", "model.json", "--deepspeed", "ds_config.json", "--output", "plan.json"]
+    planner = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "src/cli/main.ts")]
+    done = subprocess.run(
+        [*planner, "plan", *files, *flat], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "plan.json"
+
+
+def write_data(folder: Path, num_bytes: int = 4096) -> Path:
+    """Bytes that repeat with no period a sequence could fall into."""
+    path = folder / "data.txt"
+    path.write_bytes(bytes((i * i * 7 + i // 3) % 251 for i in range(num_bytes)))
+    return path
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """The JSON lines of rank 0."""
+        return [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
+
+
+def run_ranks(num_ranks: int, *options: str, environment: Mapping[str, str] | None = None) -> list[Finished]:
+    """`python -m fpdt.worker` once per rank; every rank is gone when this returns."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    ranks = [_start(rank, num_ranks, port, options, environment or {}) for rank in range(num_ranks)]
+    try:
+        return [_finish(rank) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+
+
+def _start(
+    rank: int, num_ranks: int, port: str, options: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
+    variables = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(num_ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "fpdt.worker", *options],
+        cwd=ROOT / "python",
+        env={**os.environ, **variables, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(rank: subprocess.Popen[str]) -> Finished:
+    out, err = rank.communicate(timeout=RANK_TIMEOUT_SECONDS)
+    return Finished(rank.returncode, out, err)

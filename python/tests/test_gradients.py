@@ -1,0 +1,161 @@
+"""Gradients through autograd's view of a streamed model, against the untouched Hugging Face model in fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from planned import MODEL, make_plan, write_data
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from fpdt.attention import default_backend
+from fpdt.autograd import StaleBackwardError
+from fpdt.data import ShardedBatches, plan_sequences, sharded_batches
+from fpdt.devices import create_runtime
+from fpdt.engine import stream_model
+from fpdt.executor import Executor
+from fpdt.gradients import gradient_file, write_gradients
+from fpdt.hf import build_model
+from fpdt.models import bind_engine, bind_layer, family_named
+from fpdt.ops import HANDLERS
+from fpdt.parameters import WeightSlice
+from fpdt.plan import Plan, load_plan
+from fpdt.program import EmittedGradients, LossScale, Program
+from fpdt.reference import token_loss_sum
+from fpdt.timing import Recorder
+from fpdt.zero import LayerWeights
+
+TOLERANCE = 5e-6
+
+
+class Streamed:
+    """A streamed model without DeepSpeed: plain autograd accumulates into `grad`."""
+
+    def __init__(self, plan: Plan, batches: ShardedBatches, dtype: torch.dtype = torch.float32) -> None:
+        runtime = create_runtime("cpu", plan.arenas)
+        family = family_named("llama")
+        self.model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), dtype)
+        self.executor = Executor(plan, runtime, HANDLERS, Recorder(runtime))
+        rotary = family.rotary(self.model, runtime.device)
+        modules = family.layers(self.model)
+        layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
+        emitted = EmittedGradients()
+        backend = default_backend("cpu")
+        extra = bind_engine(family, self.model, plan.parameters, plan.head_map, backend, emitted)
+        weights = LayerWeights(self.model, modules, {})
+        self.program = Program(plan, self.executor, layers, extra, emitted, weights)
+        stream_model(self.model, layers, extra, self.program)
+        self._batches = batches
+
+    def loss(self, scale: LossScale) -> Tensor:
+        self.program.begin_micro_step(self._load, scale)
+        loss: Tensor = self.model(torch.zeros(1, requires_grad=True))
+        return loss
+
+    def _load(self) -> None:
+        batch = self._batches.read(0, 0)
+        for name, rows in (("tokenIds", batch.token_ids), ("positions", batch.positions), ("labels", batch.labels)):
+            self.executor.buffer(name).copy_(rows)
+
+
+@pytest.fixture(scope="module", params=["untied", "tied"])
+def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("plan")
+    model = {**MODEL, "tie_word_embeddings": request.param == "tied"}
+    return load_plan(make_plan(folder, "--policy", "fpdt", "--segment-layers", "2", model=model, zero={"stage": 0}))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def streamed(plan: Plan, data: Path) -> Streamed:
+    return Streamed(plan, sharded_batches(plan, data, 0))
+
+
+def expected(plan: Plan, data: Path, factor: float) -> dict[str, Tensor]:
+    """Gradients of factor * mean token loss, fp64."""
+    model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), torch.float64)
+    tokens = plan_sequences(plan, data).whole(0, 0, 0)
+    (token_loss_sum(model, tokens) * (factor / (len(tokens) - 1))).backward()  # type: ignore[no-untyped-call]
+    return gradients(model)
+
+
+def gradients(model: LlamaForCausalLM) -> dict[str, Tensor]:
+    return {name: weight.grad.double() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def worst_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
+    assert found.keys() == reference.keys()
+    return max(((found[name] - grad).norm() / grad.norm()).item() for name, grad in reference.items())
+
+
+def one_rank(plan: Plan, static_scale: float = 1.0) -> LossScale:
+    return LossScale(1, 1, static_scale, int(plan.run["seqLen"]))
+
+
+UPSTREAM: dict[str, tuple[float, float, Callable[[Tensor], Tensor]]] = {
+    "as assumed": (1.0, 1.0, lambda loss: loss),
+    "three times": (1.0, 3.0, lambda loss: loss * 3),
+    "scaled as assumed": (65536.0, 65536.0, lambda loss: loss * 65536),
+    "scaled, not assumed": (1.0, 65536.0, lambda loss: loss * 65536),
+    "squared": (1.0, -1.0, lambda loss: loss**2),
+}
+
+
+@pytest.mark.parametrize("case", UPSTREAM)
+def test_gradients_are_exact_for_any_upstream_gradient(plan: Plan, data: Path, case: str) -> None:
+    static_scale, factor, wrap = UPSTREAM[case]
+    ours = streamed(plan, data)
+    loss = ours.loss(one_rank(plan, static_scale))
+    wrap(loss).backward()  # type: ignore[no-untyped-call]
+    reference = expected(plan, data, 2 * loss.item() if factor < 0 else factor)
+    assert worst_error(gradients(ours.model), reference) < TOLERANCE
+
+
+def test_gradients_accumulate_over_forwards(plan: Plan, data: Path) -> None:
+    ours = streamed(plan, data)
+    for _ in range(2):
+        ours.loss(one_rank(plan)).backward()  # type: ignore[no-untyped-call]
+    assert worst_error(gradients(ours.model), expected(plan, data, 2.0)) < TOLERANCE
+
+
+def test_modules_keep_their_names(plan: Plan, data: Path) -> None:
+    untouched = build_model(plan.model["hfConfig"], 0, torch.float32)
+    assert list(streamed(plan, data).model.state_dict()) == list(untouched.state_dict())
+
+
+def test_a_second_backward_of_one_forward_is_refused(plan: Plan, data: Path) -> None:
+    loss = streamed(plan, data).loss(one_rank(plan))
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    with pytest.raises(StaleBackwardError, match="the loss ran twice"):
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_forward_without_a_batch_is_refused(plan: Plan, data: Path) -> None:
+    with pytest.raises(RuntimeError, match="begin_micro_step"):
+        streamed(plan, data).model(torch.zeros(1, requires_grad=True))
+
+
+def test_emitted_gradients_are_cast_once_and_taken_once() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.bfloat16))
+    emitted = EmittedGradients()
+    emitted.expect([WeightSlice("w", weight, (2, 2), 1, 4)])
+    with pytest.raises(RuntimeError, match="without emitGrads"):
+        emitted.take()
+    emitted(0, torch.arange(5, dtype=torch.float32))
+    with pytest.raises(RuntimeError, match="second emitGrads"):
+        emitted(0, torch.zeros(5))
+    (gradient,) = emitted.take()
+    assert gradient.dtype == torch.bfloat16
+    assert gradient.tolist() == [[1, 2], [3, 4]]
+
+
+def test_gradient_files_are_named_by_step(tmp_path: Path) -> None:
+    write_gradients({"w": torch.ones(2, 2).t()}, tmp_path / "new", 12)
+    assert gradient_file(tmp_path / "new", 12).name == "step-000012.safetensors"
+    assert gradient_file(tmp_path / "new", 12).is_file()

@@ -1,0 +1,131 @@
+/**
+ * The whole path on real input: calibrate, plan, train a small Llama on 2 ranks under ZeRO-3, and hold the run against its plan.
+ *
+ *   npm run demo [-- --policy auto|fpdt|ulysses --steps 20 --seq-len 16384 --chunks 8 --verbose]
+ *
+ * The last line is `demo ok: ...` (exit 0) or `demo failed: ...` (exit 1; 130 after Ctrl-C).
+ */
+import { mkdirSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { resolvePython } from '../src/bridge/python.js';
+import { INTERRUPTED, withInterrupt } from '../src/cli/interrupt.js';
+import { CONSOLE, printError } from '../src/cli/output.js';
+import { type ExecutionPlan, FpdtError, launchRun, planRun, planSummary, writePlanFile } from '../src/index.js';
+import { compareRun, comparisonToText } from '../src/report/compare.js';
+import { progressLine } from '../src/report/progress.js';
+import { judge, verdictLine } from '../src/report/verdict.js';
+import { calibrate, writeStandardLibrary } from './demo/python.js';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const FOLDER = join(ROOT, '.fpdt', 'demo');
+const MODEL = join(ROOT, 'examples', 'demo', 'model.json');
+const DEEPSPEED = join(ROOT, 'examples', 'demo', 'ds_config.json');
+const NUM_RANKS = 2;
+
+interface Options {
+  readonly policy: 'auto' | 'fpdt' | 'ulysses';
+  readonly numSteps: number;
+  readonly seqLen: number;
+  readonly numChunks: number;
+  readonly verbose: boolean;
+}
+
+async function main(): Promise<number> {
+  const options = readOptions();
+  const python = resolvePython();
+  mkdirSync(FOLDER, { recursive: true });
+  const plan = await makePlan(python, options);
+  const data = writeData(python, plan);
+  let failures: readonly string[] = [];
+  const exitCode = await withInterrupt(CONSOLE, async (signal) => {
+    failures = await train(plan, data, python, options.verbose, signal);
+  });
+  if (exitCode === INTERRUPTED) return exitCode;
+  if (failures.length > 0) say(`demo failed: ${failures.join('; ')}`);
+  return failures.length > 0 ? 1 : 0;
+}
+
+async function makePlan(python: string, { policy, numSteps, seqLen, numChunks }: Options): Promise<ExecutionPlan> {
+  const cluster = join(FOLDER, 'cluster.json');
+  title('Calibrating this machine (10 s at most)');
+  calibrate(python, { model: MODEL, ranks: NUM_RANKS, seqLen, chunkTokens: Math.ceil(seqLen / numChunks), output: cluster });
+  title('Planning');
+  const run = { seqLen, numChunks, policy, numSteps, sequenceParallelSize: NUM_RANKS, seed: 0 };
+  const plan = await planRun({ model: MODEL, cluster, run, deepspeed: DEEPSPEED });
+  await writePlanFile(plan, join(FOLDER, 'plan.json'));
+  say(planSummary(plan));
+  say(`\nwrote ${relative(ROOT, join(FOLDER, 'plan.json'))}; look into it: npx fpdt show ${relative(ROOT, join(FOLDER, 'plan.json'))} layerBackward`);
+  return plan;
+}
+
+function writeData(python: string, { run }: ExecutionPlan): string {
+  const path = join(FOLDER, 'stdlib.txt');
+  const { folder, numFiles } = writeStandardLibrary(python, path, run.numSteps * (run.seqLen + 1));
+  title(`Training on ${numFiles} source files of ${folder}, a byte a token`);
+  return path;
+}
+
+/** Returns what went against the plan. Throws when the run fails. */
+async function train(plan: ExecutionPlan, data: string, python: string, verbose: boolean, signal: AbortSignal): Promise<readonly string[]> {
+  const run = await launchRun(plan, { data, python, signal, checkShapes: true });
+  say('parameter shapes: planner and transformers agree');
+  for await (const event of run) {
+    if (event.type === 'ready') say(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s with plan ${event.digest.slice(0, 12)}`);
+    if (event.type === 'step') say(progressLine(plan, event.step));
+    if (event.type === 'log' && verbose) process.stderr.write(`rank ${event.rank ?? '-'}: ${event.line}\n`);
+  }
+  const comparison = compareRun(plan, await run.result);
+  title('Planned against measured');
+  say(comparisonToText(comparison));
+  const { failures, kept } = judge(comparison);
+  title('Assertions');
+  for (const line of kept) say(`ok      ${line}`);
+  say('ok      ZeRO-3 held no other layer gathered during a section (each rank checks every section)');
+  for (const line of failures) say(`FAILED  ${line}`);
+  say('');
+  if (failures.length === 0) say(`demo ok: ${verdictLine(comparison)}`);
+  else say(verdictLine(comparison));
+  return failures;
+}
+
+function readOptions(): Options {
+  const { values } = parseArgs({
+    options: {
+      policy: { type: 'string', default: 'auto' },
+      steps: { type: 'string', default: '20' },
+      'seq-len': { type: 'string', default: '16384' },
+      chunks: { type: 'string', default: '8' },
+      verbose: { type: 'boolean', default: false },
+    },
+  });
+  return {
+    policy: values.policy as Options['policy'],
+    numSteps: wholeNumber('steps', values.steps),
+    seqLen: wholeNumber('seq-len', values['seq-len']),
+    numChunks: wholeNumber('chunks', values.chunks),
+    verbose: values.verbose,
+  };
+}
+
+function wholeNumber(name: string, text: string): number {
+  if (/^[1-9]\d*$/.test(text)) return Number(text);
+  throw new FpdtError(`--${name}: expected a whole number of at least 1, found '${text}'`, { code: 'usage' });
+}
+
+function title(text: string): void {
+  say(`\n== ${text}`);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  printError(CONSOLE, error, false);
+  say(`demo failed: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,90 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { parameterTable, parseModel } from '../../src/catalog/index.js';
+import { errorOf, LLAMA } from '../spec/inputs.js';
+
+test('the published Llama-3-8B has the published number of parameters', () => {
+  const model = parseModel('examples/llama-3-8b.json');
+  expect(model).toMatchObject({ family: 'llama', numLayers: 32, hiddenSize: 4096, numHeads: 32, numKvHeads: 8, headDim: 128 });
+  expect(parameterTable(model).numModelParameters).toBe(8_030_261_248);
+});
+
+describe('parameter table', () => {
+  test('weights of pre first, then of post, back to back', () => {
+    const table = parameterTable(parseModel(LLAMA));
+    expect(table.layer.map(({ name }) => name)).toEqual([
+      'input_layernorm.weight',
+      'self_attn.q_proj.weight',
+      'self_attn.k_proj.weight',
+      'self_attn.v_proj.weight',
+      'self_attn.o_proj.weight',
+      'post_attention_layernorm.weight',
+      'mlp.gate_proj.weight',
+      'mlp.up_proj.weight',
+      'mlp.down_proj.weight',
+    ]);
+    expect(table.layer.find(({ name }) => name === 'self_attn.o_proj.weight')?.offset).toBe(table.numPreElements);
+    for (const group of [table.layer, table.head, table.embed]) {
+      group.reduce((end, { offset, numel }) => {
+        expect(offset).toBe(end);
+        return end + numel;
+      }, 0);
+    }
+  });
+
+  test('a tied weight is counted once and has a place in both regions', () => {
+    const table = parameterTable(parseModel({ ...LLAMA, tie_word_embeddings: true }));
+    const untied = parameterTable(parseModel(LLAMA));
+    expect(table.numModelParameters).toBe(untied.numModelParameters - 128 * 64);
+    expect([table.numHeadElements, table.numEmbedElements]).toEqual([64 + 128 * 64, 128 * 64]);
+  });
+
+  test('biases follow their weights', () => {
+    const table = parameterTable(parseModel({ ...LLAMA, attention_bias: true, mlp_bias: true }));
+    expect(table.layer.map(({ name }) => name)).toContain('mlp.down_proj.bias');
+    expect(table.layer[2]).toMatchObject({ name: 'self_attn.q_proj.bias', shape: [64] });
+    expect(table.numPreElements).toBe(64 + 64 * 64 + 64 + 2 * (32 * 64 + 32));
+  });
+});
+
+describe('bad model configs', () => {
+  test.each([
+    [{ model_type: 'mixtral' }, 'unsupported'],
+    [{ model_type: undefined }, 'missing-key'],
+    [{ attention_dropout: 0.1 }, 'unsupported'],
+    [{ rope_scaling: { rope_type: 'dynamic', factor: 2 } }, 'unsupported'],
+    [{ rope_scaling: { type: 'longrope' } }, 'unsupported'],
+    [{ rope_parameters: { rope_type: 'dynamic' } }, 'unsupported'],
+    [{ hidden_size: '64' }, 'invalid-value'],
+    [{ num_key_value_heads: 3 }, 'invalid-value'],
+    [{ num_attention_heads: 7, num_key_value_heads: 7 }, 'invalid-value'],
+    [{ num_hidden_layers: 0 }, 'invalid-value'],
+  ])('%j', (bend, code) => {
+    expect(errorOf(() => parseModel({ ...LLAMA, ...bend })).code).toBe(code);
+  });
+
+  test('a required key under a misspelt name is found', () => {
+    const { hidden_size: hidden, ...rest } = LLAMA;
+    const error = errorOf(() => parseModel({ ...rest, hiden_size: hidden }));
+    expect(error).toMatchObject({ code: 'missing-key', hint: "'hiden_size' was given; did you mean 'hidden_size'?" });
+  });
+
+  test('files that are missing, not JSON or not an object', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fpdt-'));
+    const file = (text: string): string => {
+      const path = join(folder, 'config.json');
+      writeFileSync(path, text);
+      return path;
+    };
+    expect(errorOf(() => parseModel(join(folder, 'none.json'))).code).toBe('file-not-readable');
+    expect(errorOf(() => parseModel(file('{"model_type":'))).code).toBe('not-json');
+    expect(errorOf(() => parseModel(file('[1]'))).code).toBe('invalid-value');
+    expect(parseModel(file(JSON.stringify(LLAMA))).hiddenSize).toBe(64);
+  });
+
+  test.each([{ rope_type: 'llama3', factor: 8 }, { type: 'linear', factor: 2 }, { rope_type: 'default' }, null])('RoPE %j is allowed', (rope) => {
+    expect(parseModel({ ...LLAMA, rope_scaling: rope }).family).toBe('llama');
+  });
+});

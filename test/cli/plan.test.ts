@@ -1,0 +1,140 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { opFromText, sectionFromText } from '../../src/schedule/text.js';
+import { readPlanFile } from '../../src/plan/file.js';
+import { capture, DEMO } from './capture.js';
+
+let folder: string;
+let planPath: string;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'fpdt-cli-'));
+  planPath = join(folder, 'plan.json');
+  expect(await capture('plan', ...DEMO, '--policy', 'fpdt', '--output', planPath)).toMatchObject({ exitCode: 0 });
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('fpdt plan', () => {
+  it('prints whether it fits, memory by pool and instant, strategy and step time', async () => {
+    const { exitCode, stdout } = await capture('plan', ...DEMO);
+    expect(exitCode).toBe(0);
+    for (const text of ['Fits', 'layerBackward', 'HBM per rank', 'Pinned host memory', 'Strategy', 'predicted']) expect(stdout).toContain(text);
+  });
+
+  it('prints one JSON value with --json', async () => {
+    const { stdout } = await capture('plan', ...DEMO, '--steps', '7', '--json');
+    const plan = JSON.parse(stdout) as Record<string, unknown>;
+    expect(plan).toMatchObject({ kind: 'planSummary', fits: true, run: { numSteps: 7, seqLen: 512 }, strategy: { numChunks: 4 } });
+    expect(plan['digest']).toMatch(/^[0-9a-f]{64}$/);
+    expect(plan['buffers']).toBeUndefined();
+  });
+
+  it('plans the same with a cluster file as with its words', async () => {
+    const cluster = join(folder, 'cluster.json');
+    writeFileSync(cluster, JSON.stringify({ gpus: 2, gpu: 'cpu' }));
+    const words = await capture('plan', ...DEMO, '--json');
+    const file = await capture('plan', ...DEMO.filter((_, i) => i < 4), '--cluster', cluster, '--seq-len', '512', '--chunks', '4', '--json');
+    expect(file).toEqual(words);
+  });
+
+  it.each([
+    [['--gpu', 'cpu'], /the ranks are not given/],
+    [['--gpus', '2', '--cluster', 'c.json'], /--gpus cannot be given as well/],
+    [['--gpus', 'two'], /Expected a whole number, found 'two'/],
+    [['--policy', 'fptd'], /Allowed choices are ulysses, fpdt, auto/],
+    [['--chunk', '4'], /unknown option '--chunk'\n.*Did you mean --chunks\?/],
+  ])('refuses %j as wrong usage', async (args, message) => {
+    const { exitCode, stderr } = await capture('plan', '--model', 'examples/demo/model.json', '--seq-len', '512', ...args);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(message);
+  });
+
+  it('says what was wrong with a spec, with a hint, also as JSON', async () => {
+    const { exitCode, stdout, stderr } = await capture('plan', ...DEMO.slice(0, 4), '--gpus', '2', '--gpu', 'a100-80g', '--seq-len', '512', '--json');
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/error: .*a100-80g/);
+    expect(stderr).toMatch(/hint: .*a100-80gb/);
+    expect(JSON.parse(stdout)).toMatchObject({ error: { hint: expect.stringContaining('a100-80gb') as string } });
+  });
+
+  it('names the nearest key of a misspelt ds_config', async () => {
+    const config = join(folder, 'ds.json');
+    writeFileSync(config, JSON.stringify({ train_micro_batch_size_per_gpu: 1, zero_optimisation: { stage: 3 } }));
+    const { exitCode, stderr } = await capture('plan', ...DEMO, '--deepspeed', config);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/zero_optimisation[\s\S]*hint: .*zero_optimization/);
+  });
+
+  it('says by how much a plan does not fit, and what would', async () => {
+    const { exitCode, stderr } = await capture('plan', ...DEMO, '--hbm-bytes', '8M');
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/hint: /);
+    expect(stderr).toMatch(/MiB/);
+  });
+
+  it('plans the paper’s case from a shell without Python', () => {
+    const args = ['--model', 'examples/llama-3-8b.json', '--gpus', '4', '--gpu', 'a100-80gb', '--seq-len', '2M', '--policy', 'fpdt', '--json'];
+    const environment = { PATH: join(folder, 'nothing'), FPDT_PYTHON: join(folder, 'no-python') };
+    const { status, stdout } = spawnSync(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', 'plan', ...args], { env: environment, encoding: 'utf8' });
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ fits: true, run: { seqLen: 2 ** 21, policy: 'fpdt' }, strategy: { keyValues: 'host' } });
+  });
+});
+
+describe('fpdt show', () => {
+  it('prints the summary of a plan file', async () => {
+    const { exitCode, stdout } = await capture('show', planPath);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain('Strategy    fpdt');
+  });
+
+  it('draws a section by stream', async () => {
+    const { stdout } = await capture('show', planPath, 'layerBackward');
+    expect(stdout).toMatch(/id\s+compute\s+h2d\s+d2h\s+comm/);
+    expect(stdout).toContain('attnBwd q3 k0');
+  });
+
+  it('prints op text that parses back with --ops', async () => {
+    const plan = await readPlanFile(planPath);
+    const { stdout } = await capture('show', planPath, 'layerForward', '--ops');
+    expect(sectionFromText(stdout, plan.buffers)).toEqual(plan.schedule.layerForward);
+    expect(opFromText((stdout.split('\n')[1] ?? '').trim(), plan.buffers)).toEqual(plan.schedule.layerForward.ops[0]);
+  });
+
+  it('prints a section as JSON', async () => {
+    const { stdout } = await capture('show', planPath, 'stepEnd', '--json');
+    expect(JSON.parse(stdout)).toMatchObject({ name: 'stepEnd' });
+  });
+
+  it.each([
+    [['layerBackwards'], 2, /did you mean 'layerBackward'/],
+    [['everything'], 2, /sections: embedForward/],
+  ])('refuses %j', async (args, code, message) => {
+    const { exitCode, stderr } = await capture('show', planPath, ...args);
+    expect(exitCode).toBe(code);
+    expect(stderr).toMatch(message);
+  });
+
+  it('refuses a plan file that was cut short, and one that is not there', async () => {
+    const cut = join(folder, 'cut.json');
+    writeFileSync(cut, readFileSync(planPath, 'utf8').slice(0, 500));
+    expect(await capture('show', cut)).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/cut short[\s\S]*hint: /) as string });
+    expect(await capture('show', join(folder, 'none.json'))).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/no plan file/) as string });
+  });
+});
+
+describe('fpdt', () => {
+  it('prints its version and help', async () => {
+    expect(await capture('--version')).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+$/) as string });
+    const { exitCode, stdout } = await capture('--help');
+    expect(exitCode).toBe(0);
+    for (const command of ['plan', 'run', 'show', 'doctor']) expect(stdout).toContain(command);
+  });
+
+  it('suggests the nearest command', async () => {
+    expect(await capture('shwo')).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('Did you mean show?') as string });
+  });
+});

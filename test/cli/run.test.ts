@@ -1,0 +1,89 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { capture, DEMO } from './capture.js';
+
+let folder: string;
+let planPath: string;
+let data: string;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'fpdt-run-'));
+  planPath = join(folder, 'plan.json');
+  data = join(folder, 'text.txt');
+  writeFileSync(data, 'the quick brown fox jumps over the lazy dog. '.repeat(2000));
+  expect(await capture('plan', ...DEMO, '--steps', '3', '--output', planPath)).toMatchObject({ exitCode: 0 });
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('fpdt run', () => {
+  it('trains, shows progress and holds the run against the plan', async () => {
+    const { exitCode, stdout, stderr } = await capture('run', planPath, '--data', data);
+    expect(stderr).toContain('2 ranks ready');
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/step 1\/3 {2}loss \d/);
+    expect(stdout).toMatch(/step 3\/3/);
+    expect(stdout).toMatch(/op kind +planned +run/);
+  }, 120_000);
+
+  it('prints one JSON object an event with --json', async () => {
+    const { exitCode, stdout } = await capture('run', planPath, '--data', data, '--steps', '1', '--json');
+    expect(exitCode).toBe(0);
+    const events = stdout.split('\n').map((line) => JSON.parse(line) as { readonly type: string });
+    expect(events.filter(({ type }) => type === 'step')).toHaveLength(1);
+    expect(events.at(-2)).toMatchObject({ type: 'end', outcome: { ok: true } });
+    expect(events.at(-1)).toMatchObject({ type: 'comparison', comparison: { kind: 'comparison' } });
+  }, 120_000);
+
+  it('says which rank failed and why, with its traceback', async () => {
+    const { exitCode, stderr } = await capture('run', planPath, '--data', join(folder, 'none.txt'));
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/error: rank \d: .*none\.txt/);
+    expect(stderr).toContain('Traceback');
+  }, 120_000);
+
+  it('refuses a Python that does not exist', async () => {
+    const { exitCode, stderr } = await capture('run', planPath, '--data', data, '--python', '/nowhere/python');
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/error: option python names \/nowhere\/python[\s\S]*hint: /);
+  });
+
+  it('stops all ranks on Ctrl-C and exits with 130', async () => {
+    const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', 'run', planPath, '--data', data, '--steps', '100000', '--json'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    const pids = await pidsAtFirstStep(child);
+    expect(pids).toHaveLength(2);
+    child.kill('SIGINT');
+    const [code] = (await once(child, 'exit')) as [number | null];
+    expect(code).toBe(130);
+    expect(pids.filter(isAlive)).toEqual([]);
+  }, 120_000);
+});
+
+/** Ranks tell their process ids in the event that says they have started. */
+async function pidsAtFirstStep(child: ChildProcess): Promise<readonly number[]> {
+  if (child.stdout === null) throw new Error('the child has no stdout');
+  const pids: number[] = [];
+  for await (const line of createInterface({ input: child.stdout })) {
+    const event = JSON.parse(line) as { readonly type: string; readonly state?: string; readonly detail?: string };
+    const pid = /pid (\d+)/.exec(event.detail ?? '')?.[1];
+    if (event.type === 'rank' && event.state === 'started' && pid !== undefined) pids.push(Number(pid));
+    if (event.type === 'step') break;
+  }
+  child.stdout.resume();
+  return pids;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

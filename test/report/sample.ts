@@ -1,0 +1,66 @@
+/** A small plan and a run of it that kept to it, for report tests. */
+import type { RunResult, StepResult } from '../../src/bridge/runResult.js';
+import type { MemoryLedger, PoolLedger } from '../../src/memory/ledger.js';
+import type { ReportPlan } from '../../src/report/compare.js';
+import type { RunSpec } from '../../src/spec/types.js';
+
+const MIB = 2 ** 20;
+
+function pool(name: 'hbm' | 'host', peakBytes: number): PoolLedger {
+  return { pool: name, capacityBytes: 1024 * MIB, persistent: [], instants: [], peakBytes, peakInstant: 'layerBackward', fits: true };
+}
+
+export const MEMORY: MemoryLedger = { kind: 'memoryLedger', fits: true, hbm: pool('hbm', 100 * MIB), host: pool('host', 10 * MIB) };
+
+const RUN: RunSpec = {
+  kind: 'run',
+  seqLen: 1000,
+  paddedSeqLen: 1000,
+  sequenceParallelSize: 2,
+  dataParallelSize: 1,
+  policy: 'auto',
+  segmentLayers: 1,
+  prefetchDepth: 2,
+  dtype: 'float32',
+  zeroStage: 3,
+  gradientAccumulationSteps: 1,
+  lossScale: 1,
+  numSteps: 3,
+  seed: 0,
+};
+
+export const PLAN: ReportPlan = {
+  run: RUN,
+  memory: MEMORY,
+  prediction: {
+    kind: 'prediction',
+    stepSeconds: 2,
+    tokensPerSecond: 500,
+    exposedCopySeconds: 0,
+    sections: [],
+    byKind: { attn: { count: 4, seconds: 1.5 }, pre: { count: 2, seconds: 0.4 }, fetch: { count: 3, seconds: 0 } },
+    copiedBytes: { h2d: 4096, d2h: 2048 },
+    mfu: { causalModel: 0.4, causalHardware: 0.5, fullModel: 0.7, fullHardware: 0.9 },
+  },
+};
+
+export function step(index: number, changes: Partial<StepResult> = {}): StepResult {
+  return {
+    step: index,
+    loss: 5 - index / 10,
+    seconds: 2.1,
+    tokens: 1000,
+    hbmBytes: 99 * MIB,
+    hostBytes: 10 * MIB,
+    copiedBytes: { h2d: 4096, d2h: 2048 },
+    byKind: { attn: { count: 4, seconds: 1.6 }, pre: { count: 2, seconds: 0.3 }, gather: { count: 1, seconds: 0.1 } },
+    idleSeconds: 0.1,
+    nonFinite: [],
+    ...changes,
+  };
+}
+
+export function result(steps: readonly StepResult[], changes: Partial<RunResult> = {}): RunResult {
+  const { step: _step, loss: _loss, ...last } = steps.at(-1) ?? step(0);
+  return { kind: 'runResult', ...last, digest: 'd'.repeat(64), numRanks: 2, steps, versions: {}, loadSeconds: 3, ...changes };
+}

@@ -1,0 +1,69 @@
+import { describe, expect, test } from 'vitest';
+import { withChunks } from '../../src/spec/sizes.js';
+import { errorOf, specs } from './inputs.js';
+
+test('defaults are filled in', () => {
+  expect(specs().run).toEqual({
+    kind: 'run',
+    seqLen: 1024,
+    paddedSeqLen: 1024,
+    sequenceParallelSize: 4,
+    dataParallelSize: 1,
+    policy: 'auto',
+    segmentLayers: 1,
+    prefetchDepth: 2,
+    dtype: 'float32',
+    zeroStage: 0,
+    gradientAccumulationSteps: 1,
+    lossScale: 1,
+    numSteps: 1,
+    seed: 0,
+  });
+});
+
+test('sequences that do not divide are padded', () => {
+  expect(specs({ run: { seqLen: 1001, numChunks: 3 } }).run.paddedSeqLen).toBe(1008);
+  const { run } = specs({ run: { seqLen: 1001 } });
+  expect(run.paddedSeqLen).toBe(1004);
+  expect(withChunks(run, 16).paddedSeqLen).toBe(1024);
+});
+
+describe('ranks and heads', () => {
+  test('as many sequence parallel ranks as both head counts allow', () => {
+    expect(specs({ cluster: { gpus: 8 } }).run).toMatchObject({ sequenceParallelSize: 4, dataParallelSize: 2 });
+    expect(specs({ cluster: { gpus: 6 } }).run).toMatchObject({ sequenceParallelSize: 2, dataParallelSize: 3 });
+    expect(specs({ run: { dataParallelSize: 2 } }).run).toMatchObject({ sequenceParallelSize: 2, dataParallelSize: 2 });
+  });
+
+  test('more ranks than heads: the hint is the largest that works', () => {
+    const error = errorOf(() => specs({ cluster: { gpus: 8 }, run: { sequenceParallelSize: 8 } }));
+    expect(error).toMatchObject({ code: 'too-many-ranks-for-heads' });
+    expect(error.hint).toContain('sequenceParallelSize=4 with dataParallelSize=2');
+  });
+
+  test('sizes that do not multiply to the ranks', () => {
+    expect(errorOf(() => specs({ run: { sequenceParallelSize: 2, dataParallelSize: 3 } })).code).toBe('bad-parallelism');
+    expect(errorOf(() => specs({ cluster: { gpus: 3 }, run: { sequenceParallelSize: 2 } })).code).toBe('bad-parallelism');
+  });
+});
+
+test.each([
+  [{ seq_len: 1 }, 'unknown-key', 'seqLen'],
+  [{ polizy: 'fpdt' }, 'unknown-key', 'policy'],
+  [{ seqLen: 'long' }, 'invalid-value', '128K'],
+  [{ seqLen: undefined }, 'missing-key', ''],
+  [{ numChunks: 0 }, 'invalid-value', ''],
+  [{ numChunks: 257 }, 'too-many-chunks', '256'],
+  [{ policy: 'fast' }, 'invalid-value', ''],
+  [{ dtype: 'float16' }, 'invalid-value', ''],
+  [{ segmentLayers: 3 }, 'bad-segment', '1, 2, 4'],
+  [{ lossScale: 0 }, 'invalid-value', ''],
+])('run %j is refused', (run, code, hint) => {
+  const error = errorOf(() => specs({ run }));
+  expect(error.code).toBe(code);
+  expect(error.hint ?? '').toContain(hint);
+});
+
+test('a static loss scale is a choice of the run', () => {
+  expect(specs({ run: { lossScale: 65536 } }).run.lossScale).toBe(65536);
+});

@@ -1,0 +1,34 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { FpdtError } from '../../src/spec/errors.js';
+import { formatBytes, padSeqLen, parseTokens } from '../../src/spec/sizes.js';
+
+test('tokens are read from numbers and from text', () => {
+  expect(parseTokens('2M')).toBe(2 * 1024 * 1024);
+  expect(parseTokens('128K')).toBe(131072);
+  expect(parseTokens('1.5k')).toBe(1536);
+  expect(parseTokens(' 4096 ')).toBe(4096);
+  expect(parseTokens(7)).toBe(7);
+});
+
+test.each(['', '2MB', '-1', '0', '1.5', 'two', 0, -4, 2.5, Number.NaN, Number.POSITIVE_INFINITY])('%j is refused', (value) => {
+  expect(() => parseTokens(value)).toThrow(FpdtError);
+});
+
+test('padding reaches the next multiple of chunks times ranks, by less than one', () => {
+  const count = fc.integer({ min: 1, max: 64 });
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 1e6 }), count, count, (seqLen, chunks, ranks) => {
+      const padded = padSeqLen(seqLen, chunks, ranks);
+      expect(padded % (chunks * ranks)).toBe(0);
+      expect(padded).toBeGreaterThanOrEqual(seqLen);
+      expect(padded - seqLen).toBeLessThan(chunks * ranks);
+    }),
+  );
+});
+
+test('bytes are written for a reader', () => {
+  expect(formatBytes(0)).toBe('0 B');
+  expect(formatBytes(1024)).toBe('1 KiB');
+  expect(formatBytes(79.15 * 1024 ** 3)).toBe('79.2 GiB');
+});
