@@ -116,7 +116,7 @@ def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_fac
     channel.send(protocol.PlanAccepted(digest=plan.digest), incoming.message.id)
     channel.enter("loading")
     create = load_factory(session_factory)
-    session = create(header, columns, plan.options.model_dump())
+    session = create(header, columns, plan.options.model_dump(by_alias=False))
     if session.digest != plan.digest:
         raise PlanRefusedError(
             f"the session decoded digest {session.digest}, the plan says {plan.digest}",

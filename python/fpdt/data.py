@@ -164,9 +164,7 @@ def plan_sequences(plan: Plan, path: str | Path) -> Sequences:
     """The sequences of a plan's run in a token file."""
     tokens = open_tokens(path, int(plan.model["vocabSize"]))
     run = plan.run
-    return Sequences(
-        tokens, int(run["seqLen"]), plan.data_parallel_size, int(run["gradientAccumulationSteps"])
-    )
+    return Sequences(tokens, int(run["seqLen"]), plan.data_parallel_size, int(run["gradientAccumulationSteps"]))
 
 
 def sharded_batches(plan: Plan, path: str | Path, rank: int) -> ShardedBatches:

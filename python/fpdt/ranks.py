@@ -85,5 +85,7 @@ def check_same_plan(plan: Plan, ranks: Ranks) -> None:
 def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup:
     """The group this rank exchanges heads with: consecutive ranks. Every rank makes all groups."""
     size = plan.sequence_parallel_size
-    groups: list[dist.ProcessGroup] = [dist.new_group(list(range(first, first + size))) for first in range(0, plan.world_size, size)]
+    groups: list[dist.ProcessGroup] = [
+        dist.new_group(list(range(first, first + size))) for first in range(0, plan.world_size, size)
+    ]
     return groups[rank // size]

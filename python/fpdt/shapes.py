@@ -17,9 +17,10 @@ def parameter_shapes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    build: Callable[..., torch.nn.Module] = AutoModelForCausalLM.from_config
     config = AutoConfig.for_model(**hf_config)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = build(config)
     return {
         "shapes": {name: list(one.shape) for name, one in model.named_parameters(remove_duplicate=False)},
         "numParameters": sum(one.numel() for one in model.parameters()),
@@ -30,7 +31,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {"parameter_shapes": parameter_shapes
 
 
 def invoke(name: str, arguments: str) -> str:
-    """Call a function with JSON arguments; the JSON of `{"ok": result}` or of `{"error": {kind, message, traceback}}`."""
+    """Call a function with JSON arguments; JSON of `{"ok": result}` or of `{"error": {kind, message, traceback}}`."""
     os.dup2(2, 1)  # Libraries print; standard output belongs to whoever started this.
     try:
         return json.dumps({"ok": FUNCTIONS[name](**json.loads(arguments))}, allow_nan=False)

@@ -86,7 +86,7 @@ class Finished:
 
 
 def run_ranks(num_ranks: int, *options: str, environment: Mapping[str, str] | None = None) -> list[Finished]:
-    """`python -m fpdt.worker` once per rank; every rank is gone when this returns."""
+    """`python -m fpdt.worker` once per rank, `{rank}` in an option being its number; all are gone when this returns."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -111,7 +111,7 @@ def _start(
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "fpdt.worker", *options],
+        [sys.executable, "-m", "fpdt.worker", *(option.replace("{rank}", str(rank)) for option in options)],
         cwd=ROOT / "python",
         env={**os.environ, **variables, **environment},
         stdout=subprocess.PIPE,

@@ -174,10 +174,10 @@ def test_a_slow_handler_shows_under_its_kind_only(copy_mode: CopyMode) -> None:
         time.sleep(0.03)
     times = recorder.end_step()
     seconds = {kind: item["seconds"] for kind, item in times.by_kind.items()}
-    assert 0.1 <= seconds["offload"] < 0.15
-    assert 0.03 <= seconds["reduce"] < 0.06
-    assert seconds["cast"] + seconds["fetch"] < 0.03
-    assert 0.1 <= times.idle_seconds < 0.15
+    assert 0.1 <= seconds["offload"] < 0.3
+    assert 0.03 <= seconds["reduce"] < 0.1
+    assert seconds["cast"] + seconds["fetch"] < 0.05
+    assert 0.1 <= times.idle_seconds < 0.3
     assert sum(seconds.values()) + times.idle_seconds == pytest.approx(times.seconds, rel=0.01)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -197,6 +198,17 @@ def test_scopes_see_their_own_peak_and_survivors() -> None:
     assert [made.num_bytes for made in inner.alive] == [4 * KIB] == [made.num_bytes for made in outer.alive]
     assert "aten.add" in inner.alive[0].made_by
     del survivor
+
+
+def test_a_scope_may_wait_for_what_another_thread_is_about_to_drop() -> None:
+    live, held = LiveBytes(), list[Tensor]()
+    with live:
+        with live.scope(settle_seconds=10) as patient:
+            held.append(kib(1))
+            threading.Timer(0.02, held.clear).start()
+        with live.scope() as impatient:
+            held.append(kib(1))
+    assert (len(patient.alive), len(impatient.alive)) == (0, 1)
 
 
 def test_resize_is_itself_again_outside() -> None:

@@ -43,6 +43,7 @@ class MutationRun {
   private readonly folder: string;
   private readonly data: string;
   private numRuns = 0;
+  private losses: readonly number[] | undefined;
 
   constructor(harness: Harness, folder: string, data: string) {
     this.harness = harness;
@@ -57,6 +58,7 @@ class MutationRun {
   async runBaseline(plan: ExecutionPlan): Promise<void> {
     const ran = await this.execute(plan, { copy_mode: 'eager' }, this.baseline);
     if (ran.failed !== undefined) throw new Error(`the plan itself fails: ${ran.failed}\n${ran.traceback ?? ''}`);
+    this.losses = ran.losses;
   }
 
   async judge({ operator, what, build }: Candidate, plan: ExecutionPlan): Promise<Verdict> {
@@ -76,7 +78,8 @@ class MutationRun {
     const compared = await this.harness.run({ kind: 'compare', left: dump, right: this.baseline });
     await rm(dump, { recursive: true, force: true });
     if (compared.failed !== undefined) return { fate: 'changed', detail: firstLine(compared.failed) };
-    if (compared.error === 0) return undefined;
+    if (compared.error === 0 && ran.losses?.[0] === this.losses?.[0]) return undefined;
+    if (compared.error === 0) return { fate: 'changed', detail: `loss ${ran.losses?.[0]} instead of ${this.losses?.[0]}` };
     return { fate: 'changed', detail: `${compared.error === null ? 'NaN' : compared.error?.toExponential(1)} in ${compared.where}` };
   }
 

@@ -5,7 +5,7 @@ export interface ParityCase {
   readonly sequenceParallelSize: 1 | 2 | 4;
   readonly zeroStage: 0 | 1 | 2 | 3;
   readonly policy: PolicyName;
-  readonly numChunks: 1 | 2 | 8;
+  readonly numChunks: number;
   readonly segmentLayers: 1 | 2;
   readonly heads: 'mha' | 'gqa' | 'mqa';
   readonly tied: boolean;

@@ -1,8 +1,7 @@
 /** The Python process that runs jobs one after another; see python/fpdt/harness.py. */
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { execa, type ResultPromise } from 'execa';
-import { resolvePython } from '../../src/bridge/python.js';
+import { execa } from 'execa';
+import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
 
 export interface JobResult {
   readonly losses?: readonly number[];
@@ -24,22 +23,19 @@ export interface StepResult {
 
 export type Job = { readonly kind: 'worker' | 'reference' | 'compare' } & Readonly<Record<string, unknown>>;
 
-const PACKAGE = fileURLToPath(new URL('../../python', import.meta.url));
+function startHarness(python: string) {
+  const env = { PYTHONPATH: PYTHON_FOLDER, OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu' };
+  return execa(python, ['-m', 'fpdt.harness'], { env, stdin: 'pipe', stderr: 'pipe', buffer: false, reject: false });
+}
 
 export class Harness {
-  private readonly child: ResultPromise<{ stdin: 'pipe'; buffer: false; reject: false; stderr: 'pipe' }>;
+  private readonly child: ReturnType<typeof startHarness>;
   private readonly lines: AsyncIterator<string>;
   private numJobs = 0;
   private errors = '';
 
   constructor(python: string) {
-    this.child = execa(python, ['-m', 'fpdt.harness'], {
-      env: { PYTHONPATH: PACKAGE, OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu' },
-      stdin: 'pipe',
-      stderr: 'pipe',
-      buffer: false,
-      reject: false,
-    });
+    this.child = startHarness(python);
     this.child.stderr.on('data', (text: Buffer) => {
       this.errors = (this.errors + text.toString()).slice(-4000);
     });

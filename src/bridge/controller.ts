@@ -125,17 +125,20 @@ export class Controller {
 
   #receive(identity: string, head: Buffer): void {
     const rank = this.#rankOf(identity);
-    if (rank === null) return this.#listener.onRemark(`ignored a message from ${identity}, not a rank of this run`);
     const parsed = parseMessage(head);
-    if (parsed.kind === 'unknownType') return this.#listener.onRemark(`ignored ${parsed.type} from rank ${rank}`);
-    if (parsed.kind === 'invalid') return this.#listener.onBroken(rank, `sent a malformed message: ${parsed.reason}`);
-    const { message } = parsed;
-    if (`${message.run}/${message.rank}/${message.incarnation}` !== identity) {
-      return this.#listener.onBroken(rank, `sent a message as ${message.run}/${message.rank}/${message.incarnation}`);
+    if (rank === null) this.#listener.onRemark(`ignored a message from ${identity}, not a rank of this run`);
+    else if (parsed.kind === 'unknownType') this.#listener.onRemark(`ignored ${parsed.type} from rank ${rank}`);
+    else if (parsed.kind === 'invalid') this.#listener.onBroken(rank, `sent a malformed message: ${parsed.reason}`);
+    else this.#receiveMessage(identity, rank, parsed.message);
+  }
+
+  #receiveMessage(identity: string, rank: number, message: Message): void {
+    const sender = `${message.run}/${message.rank}/${message.incarnation}`;
+    if (sender !== identity) this.#listener.onBroken(rank, `sent a message as ${sender}`);
+    else if (message.seq > (this.#lastSeen.get(rank) ?? -1)) {
+      this.#lastSeen.set(rank, message.seq);
+      this.#listener.onMessage(rank, message);
     }
-    if (message.seq <= (this.#lastSeen.get(rank) ?? -1)) return;
-    this.#lastSeen.set(rank, message.seq);
-    this.#listener.onMessage(rank, message);
   }
 
   #rankOf(identity: string): number | null {

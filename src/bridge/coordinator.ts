@@ -80,8 +80,8 @@ export class Coordinator {
   }
 
   receive(rank: number, message: Message): void {
-    if (rank >= this.#ranks.length) return this.#host.emit(remark(`ignored a message of rank ${rank}`));
-    if (message.type === 'hello') this.#greet(rank, message.body);
+    if (rank >= this.#ranks.length) this.#host.emit(remark(`ignored a message of rank ${rank}`));
+    else if (message.type === 'hello') this.#greet(rank, message.body);
     else if (message.type === 'planAccepted') this.#accept(rank, message.body.digest);
     else if (message.type === 'ready') this.#ready(rank, message.body);
     else if (message.type === 'stepDone') this.#stepDone(rank, message.body);
@@ -93,12 +93,16 @@ export class Coordinator {
   #greet(rank: number, hello: Body<'hello'>): void {
     if (!this.#advance(rank, 'started', 'hello', `pid ${hello.pid}, Python ${hello.python}`)) return;
     const [oldest, newest] = hello.protocol;
-    if (oldest > PROTOCOL_VERSION || newest < PROTOCOL_VERSION || hello.version !== this.#packageVersion) {
+    if (oldest <= PROTOCOL_VERSION && newest >= PROTOCOL_VERSION && hello.version === this.#packageVersion) this.#sendPlan(rank);
+    else {
       const found = `Python package ${hello.version} with protocols ${oldest} to ${newest}`;
       const expected = `${this.#packageVersion} with protocol ${PROTOCOL_VERSION}`;
       const hint = 'install the npm and the Python package in the same version';
-      return this.#violation(rank, `runs ${found}, expected ${expected}`, hint);
+      this.#violation(rank, `runs ${found}, expected ${expected}`, hint);
     }
+  }
+
+  #sendPlan(rank: number): void {
     const { header, columns, digest } = this.#plan;
     const frames: FrameDescriptor[] = [{ name: 'header', dtype: 'json', bytes: header.byteLength }];
     for (const { name, dtype, data } of columns) frames.push({ name, dtype, bytes: data.byteLength });
@@ -129,9 +133,11 @@ export class Coordinator {
   #stepDone(rank: number, done: StepDone): void {
     const view = this.#view(rank);
     const expected = view.numStepsDone;
-    if (view.state !== 'ready' || done.step !== expected || expected >= this.#numSent) {
-      return this.#violation(rank, `says step ${done.step} is done, expected step ${expected} of ${this.#numSent} sent`);
-    }
+    if (view.state === 'ready' && done.step === expected && expected < this.#numSent) this.#countStep(rank, view, done);
+    else this.#violation(rank, `says step ${done.step} is done, expected step ${expected} of ${this.#numSent} sent`);
+  }
+
+  #countStep(rank: number, view: RankView, done: StepDone): void {
     view.numStepsDone += 1;
     const ranks = this.#pending.get(done.step) ?? [];
     ranks[rank] = done;
@@ -145,9 +151,10 @@ export class Coordinator {
   }
 
   #bye(rank: number, numSteps: number): void {
-    if (!this.#isOver()) return this.#violation(rank, `said bye after ${numSteps} of ${this.#numSteps} steps`);
-    if (!this.#advance(rank, 'ready', 'bye', `${numSteps} steps`)) return;
-    if (this.#ranks.every((one) => one.state === 'bye')) this.#host.complete();
+    if (!this.#isOver()) this.#violation(rank, `said bye after ${numSteps} of ${this.#numSteps} steps`);
+    else if (this.#advance(rank, 'ready', 'bye', `${numSteps} steps`) && this.#ranks.every((one) => one.state === 'bye')) {
+      this.#host.complete();
+    }
   }
 
   #reportError(rank: number, error: Body<'error'>): void {

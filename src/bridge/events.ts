@@ -20,9 +20,7 @@ export type RunEvent =
   /** Always the last. `numDroppedEvents` counts telemetry and log events that a slow listener did not get. */
   | { readonly type: 'end'; readonly outcome: RunOutcome; readonly numDroppedEvents: number };
 
-export type RunOutcome =
-  | { readonly ok: true; readonly result: RunResult }
-  | { readonly ok: false; readonly error: FpdtError };
+export type RunOutcome = { readonly ok: true; readonly result: RunResult } | { readonly ok: false; readonly error: FpdtError };
 
 const MAX_LOSSY_EVENTS = 4096;
 

@@ -78,10 +78,7 @@ function factsOf(failure: RankFailure): Record<string, unknown> {
   return {};
 }
 
-function codeAndHint(
-  failure: RankFailure,
-  stderr: string,
-): { code: string; hint?: string | undefined } {
+function codeAndHint(failure: RankFailure, stderr: string): { code: string; hint?: string | undefined } {
   if (failure.kind === 'hang') return { code: 'rank-hung', hint: 'details.stderrTail has the Python stacks of the rank' };
   if (failure.kind === 'protocol') return { code: 'protocol-violation', hint: failure.hint };
   if (failure.kind === 'exit') return codeOfExit(failure, stderr);

@@ -18,11 +18,7 @@ export const LADDER_TIMES: LadderTimes = { askMs: 1000, termMs: 1000, killMs: 15
  * `ask` requests an orderly end, e.g. by an abort message, and says whether there was anyone to ask.
  * Throws `process-left` when SIGKILL did not help.
  */
-export async function stopGroups(
-  groups: readonly number[],
-  ask: () => boolean,
-  times: LadderTimes = LADDER_TIMES,
-): Promise<void> {
+export async function stopGroups(groups: readonly number[], ask: () => boolean, times: LadderTimes = LADDER_TIMES): Promise<void> {
   const isAsked = !(await areGone(groups, 0)) && ask();
   if (await areGone(groups, isAsked ? times.askMs : 0)) return;
   for (const group of groups) signalGroup(group, 'SIGTERM');

@@ -103,7 +103,7 @@ function stepLimit(plan: ExecutionPlan): number {
 
 function abortOn(signal: AbortSignal, run: Run): void {
   const abort = (): void => run.abort(describeReason(signal.reason));
-  if (signal.aborted) return abort();
+  if (signal.aborted) abort();
   signal.addEventListener('abort', abort, { once: true });
   const forget = (): void => signal.removeEventListener('abort', abort);
   run.result.then(forget, forget);

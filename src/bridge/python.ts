@@ -16,7 +16,7 @@ export const SETUP_HINT = 'run `npm run setup`, or set FPDT_PYTHON to a Python t
  * A name without a slash is looked up on PATH when it is started. Throws `python-not-found`.
  */
 export function resolvePython(explicit?: string, environment: NodeJS.ProcessEnv = process.env): string {
-  const chosen = explicit ?? environment['FPDT_PYTHON'];
+  const chosen = explicit ?? environment.FPDT_PYTHON;
   if (chosen !== undefined && chosen !== '') {
     if (!chosen.includes('/') || existsSync(chosen)) return chosen;
     const source = explicit === undefined ? 'FPDT_PYTHON' : 'option python';

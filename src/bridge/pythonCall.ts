@@ -55,8 +55,8 @@ async function callAlone(call: PythonCall): Promise<unknown> {
 /** pythonia reads these variables when it starts the interpreter: at import, and at `start` after an earlier `exit`. */
 async function openBridge(interpreter: string): Promise<Pythonia> {
   const { PYTHON_BIN, REQ_TIMEOUT } = process.env;
-  process.env['PYTHON_BIN'] = interpreter;
-  process.env['REQ_TIMEOUT'] = '0';
+  process.env.PYTHON_BIN = interpreter;
+  process.env.REQ_TIMEOUT = '0';
   try {
     const { default: pythonia } = (await import('pythonia')) as unknown as { default: Pythonia };
     if (pythonia.com.proc === null) pythonia.com.start();

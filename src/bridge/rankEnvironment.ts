@@ -25,7 +25,7 @@ export function rankEnvironment({ rank, numRanks, device, masterPort }: RankPlac
     MASTER_ADDR: '127.0.0.1',
     MASTER_PORT: String(masterPort),
     FPDT_CONTROLLER_PID: String(process.pid),
-    PYTHONPATH: [PYTHON_FOLDER, base['PYTHONPATH']].filter((one) => one !== undefined && one !== '').join(delimiter),
+    PYTHONPATH: [PYTHON_FOLDER, base.PYTHONPATH].filter((one) => one !== undefined && one !== '').join(delimiter),
     PYTHONUNBUFFERED: '1',
   };
 }

@@ -50,7 +50,10 @@ export function startRank(command: RankCommand): RankProcess {
   if (child.pid !== undefined) killAtExit(child.pid);
   let exit: RankExit | null = null;
   const exited = new Promise<RankExit>((resolve) => {
-    const settle = (found: RankExit): void => resolve((exit ??= found));
+    const settle = (found: RankExit): void => {
+      exit ??= found;
+      resolve(exit);
+    };
     child.once('exit', (code, signal) => settle({ code, signal, startError: null }));
     child.once('error', (error) => settle({ code: null, signal: null, startError: error.message }));
   });

@@ -59,7 +59,7 @@ class ActiveRun implements Run {
   #isEnding = false;
   #loadSeconds = 0;
   #versions: Readonly<Record<string, string>> = {};
-  #settle!: (outcome: RunOutcome) => void;
+  #settle: (outcome: RunOutcome) => void = () => undefined;
 
   constructor(setup: RunSetup) {
     this.#setup = setup;
@@ -88,16 +88,17 @@ class ActiveRun implements Run {
   }
 
   async start(): Promise<void> {
-    this.#controller = await Controller.open(this.id, {
+    const controller = await Controller.open(this.id, {
       onMessage: (rank, message) => this.#onMessage(rank, message),
       onBatch: (batch) => this.#events.push({ type: 'telemetry', rank: batch.rank, batch }),
       onRemark: (line) => this.#events.push(remark(line)),
       onBroken: (rank, reason) => this.#fail({ kind: 'protocol', ...this.#placeOf(rank), reason }),
       onCrash: (cause) => this.#fail({ kind: 'internal', cause }),
     });
+    this.#controller = controller;
     const masterPort = await freePort().catch((error: unknown) => this.#giveUp(error));
     const { numRanks } = this.#setup.plan;
-    this.#ranks = Array.from({ length: numRanks }, (_, rank) => this.#startRank(rank, masterPort, this.#controller!));
+    this.#ranks = Array.from({ length: numRanks }, (_, rank) => this.#startRank(rank, masterPort, controller));
     this.#watchdog = new Watchdog(numRanks, this.#setup.limits, {
       ping: (rank, stacks) => this.#send(rank, 'ping', { stacks }),
       hang: (rank, reason) => this.#fail({ kind: 'hang', ...this.#placeOf(rank), reason }),
@@ -115,10 +116,7 @@ class ActiveRun implements Run {
     const process = startRank({
       rank,
       python,
-      arguments: [
-        ...['-m', worker, '--controller', controller.controlEndpoint],
-        ...['--telemetry', controller.telemetryEndpoint, '--run', this.id],
-      ],
+      arguments: ['-m', worker, '--controller', controller.controlEndpoint, '--telemetry', controller.telemetryEndpoint, '--run', this.id],
       environment: rankEnvironment({ rank, numRanks: plan.numRanks, device: plan.device, masterPort }, environment),
       onLine: (stream, line) => this.#events.push({ type: 'log', rank, stream, line }),
     });

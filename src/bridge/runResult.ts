@@ -55,7 +55,10 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
       h2d: largest(ranks, (one) => one.copiedBytes.h2d),
       d2h: largest(ranks, (one) => one.copiedBytes.d2h),
     },
-    byKind: addKinds(ranks.map((one) => one.byKind), ranks.length),
+    byKind: addKinds(
+      ranks.map((one) => one.byKind),
+      ranks.length,
+    ),
     idleSeconds: sum(ranks, (one) => one.idleSeconds) / ranks.length,
     nonFinite: uniqueSorted(ranks.flatMap((one) => one.nonFinite)),
   };
@@ -73,7 +76,10 @@ export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunRe
     hbmBytes: largest(steps, (one) => one.hbmBytes),
     hostBytes: largest(steps, (one) => one.hostBytes),
     copiedBytes: { h2d: sum(steps, (one) => one.copiedBytes.h2d), d2h: sum(steps, (one) => one.copiedBytes.d2h) },
-    byKind: addKinds(steps.map((one) => one.byKind), 1),
+    byKind: addKinds(
+      steps.map((one) => one.byKind),
+      1,
+    ),
     idleSeconds: sum(steps, (one) => one.idleSeconds),
     nonFinite: uniqueSorted(steps.flatMap((one) => one.nonFinite)),
   };

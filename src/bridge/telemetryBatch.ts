@@ -67,7 +67,5 @@ export function parseTelemetryBatch(frame: Uint8Array): ParsedBatch {
   const json = parseJson(frame);
   if ('reason' in json) return { kind: 'invalid', reason: json.reason };
   const batch = telemetryBatchSchema.safeParse(json.value);
-  return batch.success
-    ? { kind: 'batch', batch: batch.data }
-    : { kind: 'invalid', reason: z.prettifyError(batch.error) };
+  return batch.success ? { kind: 'batch', batch: batch.data } : { kind: 'invalid', reason: z.prettifyError(batch.error) };
 }

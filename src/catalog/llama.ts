@@ -64,8 +64,8 @@ function parameterTable(model: ModelSpec): ParameterTable {
   const { hiddenSize: h, mlpWidth: f, vocabSize: v, headDim: d } = model;
   const queries = model.numHeads * d;
   const keys = model.numKvHeads * d;
-  const attentionBias = model.hfConfig['attention_bias'] === true;
-  const mlpBias = model.hfConfig['mlp_bias'] === true;
+  const attentionBias = model.hfConfig.attention_bias === true;
+  const mlpBias = model.hfConfig.mlp_bias === true;
   const pre = [
     weight('input_layernorm', [h]),
     ...linear('self_attn.q_proj', queries, h, attentionBias),

@@ -38,7 +38,9 @@ function moreChunks(request: Request): Change {
 /** One checkpoint for k layers: less memory, one more forward of k - 1 of them. */
 function longerSegments(request: Request): readonly Change[] {
   const { model, run } = request;
-  const sizes = Array.from({ length: model.numLayers }, (_, i) => i + 1).filter((size) => size > run.segmentLayers && model.numLayers % size === 0);
+  const sizes = Array.from({ length: model.numLayers }, (_, i) => i + 1).filter(
+    (size) => size > run.segmentLayers && model.numLayers % size === 0,
+  );
   return sizes.map((segmentLayers) => ({
     name: () => `segmentLayers=${segmentLayers} with policy=auto`,
     input: withRun(request, { ...run, segmentLayers }),

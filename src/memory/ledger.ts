@@ -1,18 +1,9 @@
 /** What a plan needs of each memory pool: persistent items and the largest of a few named instants. */
-import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, Provenance, RunSpec } from '../spec/types.js';
+import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
+import { INSTANTS, type InstantName, type MemoryItem } from './items.js';
 import { modelStates } from './modelStates.js';
 
-export const INSTANTS = ['embed', 'layerForward', 'loss', 'layerBackward', 'gradientReduce', 'optimizerStep'] as const;
-export type InstantName = (typeof INSTANTS)[number];
-
-/** One named number of a memory plan, in bytes per rank. */
-export interface MemoryItem {
-  readonly name: string;
-  readonly bytes: number;
-  readonly provenance: Provenance;
-  /** The formula or source, for a reader. */
-  readonly note: string;
-}
+export { INSTANTS, type InstantName, type MemoryItem } from './items.js';
 
 /** What is there only at one instant of the step, beside the persistent items. */
 export interface MemoryInstant {
@@ -103,7 +94,10 @@ function scratchItems(instant: InstantName, scratch: LedgerInput['scratch']): re
 function withReserve(items: readonly MemoryItem[], device: ClusterSpec['device']): readonly MemoryItem[] {
   const bytes = Math.ceil(ALLOCATOR_RESERVE * sum(items));
   if (device === 'cpu' || bytes === 0) return items;
-  return [...items, { name: 'allocator reserve', bytes, provenance: 'assumed', note: `${ALLOCATOR_RESERVE * 100}% of what comes and goes` }];
+  return [
+    ...items,
+    { name: 'allocator reserve', bytes, provenance: 'assumed', note: `${ALLOCATOR_RESERVE * 100}% of what comes and goes` },
+  ];
 }
 
 function pool(

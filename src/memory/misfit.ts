@@ -1,7 +1,7 @@
 /** Why a plan does not fit, in numbers, and the smallest change that makes it. */
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes } from '../spec/sizes.js';
-import type { MemoryItem, MemoryLedger, PoolLedger } from './ledger.js';
+import type { MemoryInstant, MemoryItem, MemoryLedger, PoolLedger } from './ledger.js';
 
 const NUM_NAMED = 4;
 
@@ -25,13 +25,17 @@ export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtEr
 
 function describePool(pool: PoolLedger): string {
   const items = biggest(pool).map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
+  const when = (peakInstant(pool)?.items.length ?? 0) > 0 ? ` at ${pool.peakInstant}` : '';
   return (
-    `${pool.pool === 'hbm' ? 'HBM' : 'host memory'} does not fit: ${formatBytes(pool.peakBytes)} needed at ${pool.peakInstant}, ` +
+    `${pool.pool === 'hbm' ? 'HBM' : 'host memory'} does not fit: ${formatBytes(pool.peakBytes)} needed${when}, ` +
     `${formatBytes(pool.capacityBytes)} there; largest: ${items.join(', ')}`
   );
 }
 
 function biggest(pool: PoolLedger): readonly MemoryItem[] {
-  const instant = pool.instants.find(({ name }) => name === pool.peakInstant);
-  return [...pool.persistent, ...(instant?.items ?? [])].toSorted((a, b) => b.bytes - a.bytes).slice(0, NUM_NAMED);
+  return [...pool.persistent, ...(peakInstant(pool)?.items ?? [])].toSorted((a, b) => b.bytes - a.bytes).slice(0, NUM_NAMED);
+}
+
+function peakInstant(pool: PoolLedger): MemoryInstant | undefined {
+  return pool.instants.find(({ name }) => name === pool.peakInstant);
 }

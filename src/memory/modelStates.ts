@@ -5,7 +5,7 @@
  */
 import { DTYPE_BYTES } from '../spec/dtype.js';
 import type { DeepSpeedConfig, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
-import { INSTANTS, type InstantName, type MemoryItem } from './ledger.js';
+import { INSTANTS, type InstantName, type MemoryItem } from './items.js';
 import { type ZeroSettings, zeroSettings } from './zeroSettings.js';
 
 export interface PoolItems {
@@ -92,10 +92,7 @@ function unsharded({ all, w }: Terms): PoolItems {
 function unshardedInstant(name: InstantName, { all, w, parameters }: Terms): readonly MemoryItem[] {
   const elements = name === 'loss' ? parameters.numHeadElements : isBackward(name) || name === 'optimizerStep' ? all : 0;
   const step = name === 'optimizerStep' ? (w < 4 ? 8 : 4) * all : 0;
-  return [
-    item('gradients', w * elements, `${w} B * parameters`),
-    item('optimizer temporaries', step, `${w < 4 ? 8 : 4} B * parameters`),
-  ];
+  return [item('gradients', w * elements, `${w} B * parameters`), item('optimizer temporaries', step, `${w < 4 ? 8 : 4} B * parameters`)];
 }
 
 /** Stages 1 and 2: weights whole, 12 B of master and Adam sharded; on the host with offload_optimizer (18 B in bf16). */
@@ -138,7 +135,11 @@ function shardedInstant(name: InstantName, terms: Terms): readonly MemoryItem[] 
       !backward ? 0 : zero.stage === 1 ? stage1 : w * largest,
       zero.stage === 1 ? `${w} B * parameters` : `${w} B * largest parameter`,
     ),
-    item('averaged gradients', onDevice ? g * owned + g * largest : 0, `${g} B * (parameters / ranks + the parameter cut by the partition)`),
+    item(
+      'averaged gradients',
+      onDevice ? g * owned + g * largest : 0,
+      `${g} B * (parameters / ranks + the parameter cut by the partition)`,
+    ),
     item('optimizer temporaries', step && onDevice ? 6 * owned : 0, '6 B * parameters / ranks'),
   ];
 }

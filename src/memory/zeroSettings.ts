@@ -16,19 +16,19 @@ export interface ZeroSettings {
 type Section = Readonly<Record<string, unknown>>;
 
 export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
-  const zero = (config['zero_optimization'] ?? {}) as Section;
-  const stage = (zero['stage'] ?? 0) as RunSpec['zeroStage'];
+  const zero = (config.zero_optimization ?? {}) as Section;
+  const stage = (zero.stage ?? 0) as RunSpec['zeroStage'];
   const number = (key: string, fallback: number): number => (zero[key] as number | undefined) ?? fallback;
-  const offload = (zero['offload_optimizer'] ?? {}) as Section;
-  const dataTypes = (config['data_types'] ?? {}) as Section;
+  const offload = (zero.offload_optimizer ?? {}) as Section;
+  const dataTypes = (config.data_types ?? {}) as Section;
   return {
     stage,
     reduceBucketElements: number('reduce_bucket_size', 5e8),
-    overlapComm: (zero['overlap_comm'] as boolean | undefined) ?? stage === 3,
+    overlapComm: (zero.overlap_comm as boolean | undefined) ?? stage === 3,
     subGroupElements: number('sub_group_size', 1e9),
     maxLiveElements: number('stage3_max_live_parameters', 1e9),
     persistenceThreshold: number('stage3_param_persistence_threshold', 1e5),
-    offloadOptimizer: offload['device'] === 'cpu',
-    accumulateInFp32: dataTypes['grad_accum_dtype'] === 'fp32',
+    offloadOptimizer: offload.device === 'cpu',
+    accumulateInFp32: dataTypes.grad_accum_dtype === 'fp32',
   };
 }

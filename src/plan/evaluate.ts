@@ -30,7 +30,7 @@ export interface Built extends BuiltSchedule {
 /** The schedule of a strategy, its addresses and its memory. */
 export function buildStrategy(input: BuildInput, strategy: Strategy): Built {
   const context = contextOf(input, strategy);
-  const built = buildSchedule(context, scratchFormula(context.model, context.run, context.parameters));
+  const built = buildSchedule(context, scratchFormula(context.model, context.run, context.parameters, context.cluster.device));
   return { ...built, ...placed(context, built) };
 }
 
@@ -39,7 +39,7 @@ export function estimateMemory(input: BuildInput, strategy: Strategy): MemoryLed
   if (strategy.numChunks <= FEW_CHUNKS) return buildStrategy(input, strategy).memory;
   const context = contextOf(input, strategy);
   const few = { ...context, strategy: { ...strategy, numChunks: FEW_CHUNKS } };
-  const formula = scratchFormula(context.model, context.run, context.parameters);
+  const formula = scratchFormula(context.model, context.run, context.parameters, context.cluster.device);
   const longest = (strategy.numChunks - 1) * strategy.chunkTokens;
   const scratch: ScratchFormula = (op, buffers) =>
     formula(op.kv !== undefined && op.kv.end - op.kv.start > strategy.chunkTokens ? { ...op, kv: { start: 0, end: longest } } : op, buffers);

@@ -26,7 +26,7 @@ export function resolveAuto(config: JsonObject, facts: AutoFacts): JsonObject {
 
 /** Learning rate and Adam constants are those of transformers' TrainingArguments. */
 function autoValues(config: JsonObject, { hiddenSize, dtype, numSteps }: AutoFacts): Readonly<Record<string, unknown>> {
-  const given = params(config, 'optimizer')['lr'];
+  const given = params(config, 'optimizer').lr;
   const lr = typeof given === 'number' ? given : 5e-5;
   return {
     gradient_clipping: 1.0,
@@ -47,7 +47,7 @@ function autoValues(config: JsonObject, { hiddenSize, dtype, numSteps }: AutoFac
 }
 
 function params(config: JsonObject, section: string): JsonObject {
-  return (((config[section] ?? {}) as JsonObject)['params'] ?? {}) as JsonObject;
+  return (((config[section] ?? {}) as JsonObject).params ?? {}) as JsonObject;
 }
 
 function walk(value: unknown, path: string, resolve: (path: string) => unknown): unknown {

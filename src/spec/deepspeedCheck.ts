@@ -8,7 +8,7 @@ export function checkKeys(config: JsonObject): JsonObject {
   refuseRemoved(config);
   checkTable(config, DEEPSPEED_KEYS, 'deepspeed');
   const { bfloat16, ...rest } = config;
-  const zero = rest['zero_optimization'];
+  const zero = rest.zero_optimization;
   return {
     ...(bfloat16 === undefined ? {} : { bf16: bfloat16 }),
     ...rest,
@@ -17,7 +17,7 @@ export function checkKeys(config: JsonObject): JsonObject {
 }
 
 function refuseRemoved(config: JsonObject): void {
-  const zero = config['zero_optimization'];
+  const zero = config.zero_optimization;
   const inZero = typeof zero === 'object' && zero !== null ? REMOVED_ZERO_KEYS.filter((key) => key in zero) : [];
   const removed = [...REMOVED_KEYS.filter((key) => key in config), ...inZero.map((key) => `zero_optimization.${key}`)][0];
   if (removed === undefined) return;
@@ -52,7 +52,10 @@ const CHECKS: Readonly<Record<KeyType, (value: unknown) => boolean>> = {
 function checkType(value: unknown, type: KeyType, at: string): void {
   if (value === 'auto' && type !== 'object' && type !== 'list') return;
   if (CHECKS[type](value)) return;
-  throw new FpdtError(`${at}: expected ${type}, found ${describe(value)}`, { code: 'invalid-value', details: { path: at, expected: type } });
+  throw new FpdtError(`${at}: expected ${type}, found ${describe(value)}`, {
+    code: 'invalid-value',
+    details: { path: at, expected: type },
+  });
 }
 
 function longNames(zero: JsonObject): JsonObject {

@@ -44,7 +44,7 @@ export function parseDeepSpeed(input: string | JsonObject, facts: DeepSpeedFacts
     config,
     zeroStage: stageOf(auto),
     gradientAccumulationSteps: batch.gradientAccumulationSteps,
-    gradientClipping: config['gradient_clipping'] as number,
+    gradientClipping: config.gradient_clipping as number,
     dtype,
     sequenceParallelSize,
   };
@@ -52,7 +52,7 @@ export function parseDeepSpeed(input: string | JsonObject, facts: DeepSpeedFacts
 
 /** The run's dtype where given, else what the bf16 block says, else bfloat16 on a GPU and float32 on a CPU. */
 function resolveDtype(config: JsonObject, { run, cluster }: DeepSpeedFacts): RunSpec['dtype'] {
-  const enabled = ((config['bf16'] ?? {}) as JsonObject)['enabled'];
+  const enabled = ((config.bf16 ?? {}) as JsonObject).enabled;
   if (enabled === true && run.dtype === 'float32') {
     throw new FpdtError("run.dtype is 'float32' but deepspeed.bf16.enabled is true", {
       code: 'conflict',
@@ -71,11 +71,11 @@ function resolveDtype(config: JsonObject, { run, cluster }: DeepSpeedFacts): Run
 }
 
 function sizeOf(config: JsonObject): number | undefined {
-  return config['sequence_parallel_size'] as number | undefined;
+  return config.sequence_parallel_size as number | undefined;
 }
 
 function checkDataParallelSize(config: JsonObject, dataParallelSize: number): void {
-  const given = config['data_parallel_size'];
+  const given = config.data_parallel_size;
   if (given === undefined || given === dataParallelSize) return;
   throw new FpdtError(`deepspeed.data_parallel_size is ${String(given)} but the ranks leave room for ${dataParallelSize} replicas`, {
     code: 'conflict',
@@ -84,7 +84,7 @@ function checkDataParallelSize(config: JsonObject, dataParallelSize: number): vo
 }
 
 function stageOf(config: JsonObject): RunSpec['zeroStage'] {
-  return (((config['zero_optimization'] ?? {}) as JsonObject)['stage'] ?? 0) as RunSpec['zeroStage'];
+  return (((config.zero_optimization ?? {}) as JsonObject).stage ?? 0) as RunSpec['zeroStage'];
 }
 
 /**
@@ -97,10 +97,10 @@ function resolved(config: JsonObject, batch: Batch, dtype: RunSpec['dtype'], dev
     ...rest,
     train_micro_batch_size_per_gpu: 1,
     gradient_accumulation_steps: batch.gradientAccumulationSteps,
-    gradient_clipping: config['gradient_clipping'] ?? DEFAULT_GRADIENT_CLIPPING,
-    zero_optimization: { ...(config['zero_optimization'] as JsonObject | undefined), stage: stageOf(config) },
-    bf16: { ...(config['bf16'] as JsonObject | undefined), enabled: dtype === 'bfloat16' },
-    optimizer: config['optimizer'] ?? defaultOptimizer(device),
+    gradient_clipping: config.gradient_clipping ?? DEFAULT_GRADIENT_CLIPPING,
+    zero_optimization: { ...(config.zero_optimization as JsonObject | undefined), stage: stageOf(config) },
+    bf16: { ...(config.bf16 as JsonObject | undefined), enabled: dtype === 'bfloat16' },
+    optimizer: config.optimizer ?? defaultOptimizer(device),
   };
 }
 

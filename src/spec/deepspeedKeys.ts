@@ -75,7 +75,13 @@ export const DEEPSPEED_KEYS: KeyTable = {
   torch_autocast: { enabled: 'boolean', dtype: 'string', lower_precision_safe_modules: 'list' },
   data_types: { ...strings('grad_accum_dtype', 'param_dtype', 'buffer_dtype'), keep_in_fp32_modules: 'any' },
   activation_checkpointing: {
-    ...booleans('partition_activations', 'contiguous_memory_optimization', 'synchronize_checkpoint_boundary', 'profile', 'cpu_checkpointing'),
+    ...booleans(
+      'partition_activations',
+      'contiguous_memory_optimization',
+      'synchronize_checkpoint_boundary',
+      'profile',
+      'cpu_checkpointing',
+    ),
     number_checkpoints: 'integer',
   },
   comms_logger: { ...booleans('enabled', 'prof_all', 'verbose', 'debug'), prof_ops: 'list' },

@@ -62,8 +62,8 @@ export function refuseUnsupportedDeepSpeed(config: JsonObject): void {
 
 /** DeepSpeed offloads the states that ZeRO shards; at stage 0 it would ignore the section. */
 function refuseOffloadWithoutZero(config: JsonObject): void {
-  const { stage = 0, offload_optimizer: offload } = (config['zero_optimization'] ?? {}) as JsonObject;
-  if (stage !== 0 || (offload as JsonObject | null | undefined)?.['device'] !== 'cpu') return;
+  const { stage = 0, offload_optimizer: offload } = (config.zero_optimization ?? {}) as JsonObject;
+  if (stage !== 0 || (offload as JsonObject | null | undefined)?.device !== 'cpu') return;
   throw new FpdtError('deepspeed.zero_optimization.offload_optimizer: ZeRO stage 0 has nothing to offload', {
     code: 'unsupported',
     hint: 'use stage 1, 2 or 3',

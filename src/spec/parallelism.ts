@@ -31,10 +31,10 @@ export function resolveParallelism(run: RunInput, model: ModelSpec, cluster: Clu
 function askedSize(run: RunInput, numRanks: number, fromDeepSpeed: number | undefined): number | undefined {
   const { sequenceParallelSize, dataParallelSize } = run;
   if (sequenceParallelSize !== undefined && fromDeepSpeed !== undefined && sequenceParallelSize !== fromDeepSpeed) {
-    throw new FpdtError(
-      `run.sequenceParallelSize is ${sequenceParallelSize} but deepspeed.sequence_parallel_size is ${fromDeepSpeed}`,
-      { code: 'conflict', hint: 'give one of them, or the same number in both' },
-    );
+    throw new FpdtError(`run.sequenceParallelSize is ${sequenceParallelSize} but deepspeed.sequence_parallel_size is ${fromDeepSpeed}`, {
+      code: 'conflict',
+      hint: 'give one of them, or the same number in both',
+    });
   }
   const asked = sequenceParallelSize ?? fromDeepSpeed;
   if (asked !== undefined || dataParallelSize === undefined) return asked;

@@ -1,11 +1,11 @@
-import { mkdtempSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Dealer, Push } from 'zeromq';
 import { afterEach, expect, test, vi } from 'vitest';
 import { Controller, checkEndpoint } from '../../src/bridge/controller.js';
 import { makeMessage } from '../../src/bridge/protocol.js';
 import { resolvePython } from '../../src/bridge/python.js';
+import { makeFolder } from './folder.js';
 import { freePort, rankEnvironment } from '../../src/bridge/rankEnvironment.js';
 
 const closers: (() => unknown)[] = [];
@@ -39,7 +39,12 @@ test('an older protocol, a wrong sender and rubbish break the rank; strangers an
   const { controller, listener } = await open();
   const rank = connect(controller, 'run_1/0/0');
   const hello = makeMessage({ run: 'run_1', rank: 0, incarnation: 0 }, 'bye', { numSteps: 1 }, 0);
-  for (const bad of [{ ...hello, v: 0 }, { ...hello, rank: 5 }, { ...hello, extra: 1 }]) await rank.send(JSON.stringify(bad));
+  for (const bad of [
+    { ...hello, v: 0 },
+    { ...hello, rank: 5 },
+    { ...hello, extra: 1 },
+  ])
+    await rank.send(JSON.stringify(bad));
   await rank.send('rubbish');
   await rank.send(JSON.stringify({ ...hello, type: 'newer' }));
   await connect(controller, 'other_run/0/0').send(JSON.stringify(hello));
@@ -63,8 +68,8 @@ test('many messages at once arrive in order with their frames', async () => {
   for (let i = 0; i < 500; i += 1) controller.send(0, 'ping', { stacks: false }, [new Uint8Array([i % 256])]);
   for (let i = 0; i < 500; i += 1) {
     const [head, frame] = await rank.receive();
-    expect((JSON.parse(head!.toString()) as { seq: number }).seq).toBe(i);
-    expect(frame![0]).toBe(i % 256);
+    expect((JSON.parse(String(head)) as { seq: number }).seq).toBe(i);
+    expect(frame?.[0]).toBe(i % 256);
   }
 });
 
@@ -95,19 +100,25 @@ test('a listener that throws is reported', async () => {
 test('ranks get their place, this package on PYTHONPATH, and CPU defaults that the user can override', () => {
   const place = { rank: 1, numRanks: 4, device: 'cpu', masterPort: 1234 } as const;
   expect(rankEnvironment(place, { PYTHONPATH: '/mine', RANK: '9' })).toMatchObject({
-    ...{ RANK: '1', LOCAL_RANK: '1', WORLD_SIZE: '4', MASTER_ADDR: '127.0.0.1', MASTER_PORT: '1234' },
-    ...{ OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu', PYTHONPATH: expect.stringMatching(/python:\/mine$/) },
+    RANK: '1',
+    LOCAL_RANK: '1',
+    WORLD_SIZE: '4',
+    MASTER_ADDR: '127.0.0.1',
+    MASTER_PORT: '1234',
+    OMP_NUM_THREADS: '1',
+    DS_ACCELERATOR: 'cpu',
+    PYTHONPATH: expect.stringMatching(/python:\/mine$/),
   });
-  expect(rankEnvironment(place, { OMP_NUM_THREADS: '8' })['OMP_NUM_THREADS']).toBe('8');
-  expect(rankEnvironment({ ...place, device: 'cuda' }, {})['DS_ACCELERATOR']).toBeUndefined();
+  expect(rankEnvironment(place, { OMP_NUM_THREADS: '8' }).OMP_NUM_THREADS).toBe('8');
+  expect(rankEnvironment({ ...place, device: 'cuda' }, {}).DS_ACCELERATOR).toBeUndefined();
 });
 
 test('a free port is a port', async () => {
   expect(await freePort()).toBeGreaterThan(0);
 });
 
-test('the interpreter is the one asked for, or an error that names setup', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'fpdt-test-'));
+test('the interpreter is the one asked for, or an error that names setup', async () => {
+  const folder = await makeFolder();
   expect(resolvePython('python3', {})).toBe('python3');
   expect(resolvePython(process.execPath, { FPDT_PYTHON: 'other' })).toBe(process.execPath);
   expect(resolvePython(undefined, { FPDT_PYTHON: 'python3.11' })).toBe('python3.11');

@@ -56,22 +56,22 @@ export async function collect(run: Run): Promise<RunEvent[]> {
   return events;
 }
 
-/** The next event that satisfies `is`. */
-export async function waitFor(run: Run, is: (event: RunEvent) => boolean): Promise<RunEvent> {
+/** Reads events until each of the conditions has been met by one, in any order. */
+export async function waitFor(run: Run, ...conditions: ((event: RunEvent) => boolean)[]): Promise<void> {
   const events = run[Symbol.asyncIterator]();
-  for (;;) {
+  for (let open = conditions; open.length > 0; ) {
     const { done, value } = await events.next();
     if (done === true) throw new Error('the run ended first');
-    if (is(value as RunEvent)) return value as RunEvent;
+    open = open.filter((is) => !is(value));
   }
 }
 
 /** Bridge tests need Python with pyzmq and pydantic; where CI is set they fail without, elsewhere they are skipped. */
 export function hasPython(): boolean {
   try {
-    return existsSync(resolvePython()) || process.env['CI'] !== undefined;
+    return existsSync(resolvePython()) || process.env.CI !== undefined;
   } catch (error) {
-    if (process.env['CI'] !== undefined) throw error;
+    if (process.env.CI !== undefined) throw error;
     return false;
   }
 }

@@ -7,8 +7,16 @@ import { FpdtError } from '../../src/spec/errors.js';
 const log = (line: string) => ({ type: 'log', rank: 0, stream: 'stdout', line }) as const;
 const rank = (state: 'hello' | 'ready') => ({ type: 'rank', rank: 0, state, detail: '' }) as const;
 const done = (changes: Partial<StepDone>): StepDone => ({
-  ...{ step: 0, loss: 2, seconds: 1, numTokens: 64, hbmBytes: 10, hostBytes: 5, copiedBytes: { h2d: 1, d2h: 2 } },
-  ...{ byKind: {}, idleSeconds: 0, nonFinite: [] },
+  step: 0,
+  loss: 2,
+  seconds: 1,
+  numTokens: 64,
+  hbmBytes: 10,
+  hostBytes: 5,
+  copiedBytes: { h2d: 1, d2h: 2 },
+  byKind: {},
+  idleSeconds: 0,
+  nonFinite: [],
   ...changes,
 });
 const result = mergeSteps([mergeRanks([done({})])], { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 });
@@ -60,6 +68,10 @@ test('a step takes peaks of the worst rank and mean times', () => {
 test('a run adds its steps up and keeps their peaks', () => {
   const steps = [done({ hbmBytes: 3 }), done({ step: 1, hbmBytes: 9, nonFinite: ['loss'] })].map((one) => mergeRanks([one]));
   expect(mergeSteps(steps, { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 })).toMatchObject({
-    ...{ seconds: 2, tokens: 128, hbmBytes: 9, copiedBytes: { h2d: 2, d2h: 4 }, nonFinite: ['loss'] },
+    seconds: 2,
+    tokens: 128,
+    hbmBytes: 9,
+    copiedBytes: { h2d: 2, d2h: 4 },
+    nonFinite: ['loss'],
   });
 });

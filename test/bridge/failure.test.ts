@@ -3,11 +3,13 @@ import { findCause, toError, type Failure } from '../../src/bridge/failure.js';
 
 const place = (rank: number) => ({ rank, phase: 'stepping', step: 3 }) as const;
 const error = (rank: number, kind = 'RuntimeError'): Failure => ({
-  ...{ kind: 'error', ...place(rank) },
+  kind: 'error',
+  ...place(rank),
   error: { kind, message: 'Connection closed by peer', traceback: 'Traceback', hint: null, phase: 'stepping', step: 3 },
 });
 const exit = (rank: number, signal: string | null): Failure => ({
-  ...{ kind: 'exit', ...place(rank) },
+  kind: 'exit',
+  ...place(rank),
   exit: { code: signal === null ? 1 : null, signal, startError: null },
 });
 
@@ -23,13 +25,16 @@ test('of several errors the first counts, and the others are told', () => {
   const found = toError([error(1), error(0)], (rank) => `stderr of ${rank}`);
   expect(found.message).toBe('rank 1: RuntimeError: Connection closed by peer (phase stepping, step 3)');
   expect(found.details).toMatchObject({ rank: 1, traceback: 'Traceback', stderrTail: 'stderr of 1' });
-  expect(found.details?.['others']).toEqual(['rank 0: RuntimeError: Connection closed by peer (phase stepping, step 3)']);
+  expect(found.details?.others).toEqual(['rank 0: RuntimeError: Connection closed by peer (phase stepping, step 3)']);
 });
 
 test('a missing module in a worker that never said hello names setup', () => {
   const failure: Failure = { ...exit(0, null), phase: 'starting', step: null } as Failure;
   const found = toError([failure], () => "Traceback\nModuleNotFoundError: No module named 'zmq'");
-  expect(found).toMatchObject({ code: 'python-packages-missing', hint: expect.stringContaining("No module named 'zmq': run `npm run setup`") });
+  expect(found).toMatchObject({
+    code: 'python-packages-missing',
+    hint: expect.stringContaining("No module named 'zmq': run `npm run setup`"),
+  });
 });
 
 test('SIGKILL points to the out-of-memory killer', () => {

@@ -1,5 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { askParameterShapes, checkParameters } from '../../src/bridge/parameterShapes.js';
@@ -7,6 +6,7 @@ import { callPython } from '../../src/bridge/pythonCall.js';
 import { resolvePython } from '../../src/bridge/python.js';
 import type { ModelSpec, ParameterTable, ParameterView } from '../../src/spec/types.js';
 import { hasPython } from './echoRun.js';
+import { makeFolder } from './folder.js';
 
 const CALLS = `
 import json, os, time
@@ -17,8 +17,14 @@ def invoke(name, arguments):
     return json.dumps({"error": {"kind": "KeyError", "message": name, "traceback": "Traceback of it"}})
 `;
 const HF_CONFIG = {
-  ...{ model_type: 'llama', hidden_size: 8, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1 },
-  ...{ intermediate_size: 12, vocab_size: 16, tie_word_embeddings: false },
+  model_type: 'llama',
+  hidden_size: 8,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  intermediate_size: 12,
+  vocab_size: 16,
+  tie_word_embeddings: false,
 };
 
 describe.skipIf(!hasPython())('a guarded call', { timeout: 120_000 }, () => {
@@ -29,7 +35,8 @@ describe.skipIf(!hasPython())('a guarded call', { timeout: 120_000 }, () => {
 
   test('an exception becomes an error with its traceback', async () => {
     await expect(call('nothing')).rejects.toMatchObject({
-      ...{ code: 'python-call-failed', message: 'Python call nothing failed: KeyError: nothing' },
+      code: 'python-call-failed',
+      message: 'Python call nothing failed: KeyError: nothing',
       details: { traceback: 'Traceback of it' },
     });
   });
@@ -82,8 +89,8 @@ describe('checkParameters', () => {
   });
 });
 
-function call(name: string, given: Record<string, unknown> = {}, changes: { python?: string; timeoutSeconds?: number } = {}) {
-  const file = join(mkdtempSync(join(tmpdir(), 'fpdt-test-')), 'calls.py');
+async function call(name: string, given: Record<string, unknown> = {}, changes: { python?: string; timeoutSeconds?: number } = {}) {
+  const file = join(await makeFolder(), 'calls.py');
   writeFileSync(file, CALLS);
   return callPython({ python: resolvePython(), file, name, arguments: given, timeoutSeconds: 60, hint: 'none', ...changes });
 }
@@ -111,7 +118,16 @@ function plain() {
 
 function model(tieWordEmbeddings: boolean): ModelSpec {
   return {
-    ...{ kind: 'model', family: 'llama', numLayers: 1, hiddenSize: 8, numHeads: 2, numKvHeads: 1, headDim: 4, mlpWidth: 12 },
-    ...{ vocabSize: 16, tieWordEmbeddings, hfConfig: HF_CONFIG },
+    kind: 'model',
+    family: 'llama',
+    numLayers: 1,
+    hiddenSize: 8,
+    numHeads: 2,
+    numKvHeads: 1,
+    headDim: 4,
+    mlpWidth: 12,
+    vocabSize: 16,
+    tieWordEmbeddings,
+    hfConfig: HF_CONFIG,
   };
 }

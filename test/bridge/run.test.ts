@@ -4,7 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test, vi } from 'vitest';
 import { isGroupAlive, signalGroup } from '../../src/bridge/processGroup.js';
 import { TelemetryCollector } from '../../src/telemetry/collect.js';
+import type { RunEvent } from '../../src/bridge/events.js';
+import type { Run } from '../../src/bridge/run.js';
 import { collect, echoSetup, errorOf, hasPython, runEcho, waitFor, wirePlan } from './echoRun.js';
+import { makeFolder } from './folder.js';
 
 const CONTROLLER_PROGRAM = fileURLToPath(new URL('./controllerProgram.ts', import.meta.url));
 
@@ -15,10 +18,21 @@ describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
     const events = await collect(run);
     for (const event of events) telemetry.add(event);
     const result = await run.result;
-    expect(result.steps.map((one) => [one.step, one.loss])).toEqual([[0, 10], [1, 9], [2, 8]]);
+    expect(result.steps.map((one) => [one.step, one.loss])).toEqual([
+      [0, 10],
+      [1, 9],
+      [2, 8],
+    ]);
     expect(result).toMatchObject({
-      ...{ numRanks: 2, seconds: 1.5, tokens: 384, hbmBytes: 1001, hostBytes: 0, idleSeconds: 0.75 },
-      ...{ copiedBytes: { h2d: 12, d2h: 24 }, byKind: { attn: { count: 6, seconds: 0.75 } }, nonFinite: [] },
+      numRanks: 2,
+      seconds: 1.5,
+      tokens: 384,
+      hbmBytes: 1001,
+      hostBytes: 0,
+      idleSeconds: 0.75,
+      copiedBytes: { h2d: 12, d2h: 24 },
+      byKind: { attn: { count: 6, seconds: 0.75 } },
+      nonFinite: [],
     });
     expect(events.at(-1)).toMatchObject({ type: 'end', outcome: { ok: true }, numDroppedEvents: 0 });
     expect(events.some((one) => one.type === 'log' && one.line === 'echo session of rank 1 closed')).toBe(true);
@@ -44,14 +58,14 @@ describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
     const error = await errorOf(await runEcho('raise@1:2'));
     expect(error.message).toBe('rank 1: ValueError: no such token in step 2 (phase stepping, step 2)');
     expect(error).toMatchObject({ code: 'rank-failed', details: { rank: 1, phase: 'stepping', step: 2 } });
-    expect(error.details?.['traceback']).toContain('echo_session.py');
-    expect(error.details?.['stderrTail']).toContain('ValueError: no such token in step 2');
+    expect(error.details?.traceback).toContain('echo_session.py');
+    expect(error.details?.stderrTail).toContain('ValueError: no such token in step 2');
   });
 
   test('a rank killed in a step ends the run', async () => {
     const run = await runEcho('hang@1:1');
-    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
-    process.kill(run.pids[1]!, 'SIGKILL');
+    await waitFor(run, isHanging, (event) => event.type === 'step');
+    process.kill(pidOf(run, 1), 'SIGKILL');
     const error = await errorOf(run);
     expect(error).toMatchObject({ code: 'rank-died', details: { rank: 1, step: 1, signal: 'SIGKILL' } });
     expect(error.message).toBe('rank 1: was killed by SIGKILL (phase stepping, step 1)');
@@ -107,7 +121,7 @@ describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
 
   test('abort stops a rank that hangs in a step', async () => {
     const run = await runEcho('hang@0:1');
-    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
+    await waitFor(run, isHanging);
     run.abort('Ctrl-C');
     expect(await errorOf(run)).toMatchObject({ code: 'run-aborted', message: 'run aborted: Ctrl-C' });
   });
@@ -120,8 +134,8 @@ describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
 
   test('a frozen rank is killed', async () => {
     const run = await runEcho('hang@0:1');
-    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
-    signalGroup(run.pids[1]!, 'SIGSTOP');
+    await waitFor(run, isHanging);
+    signalGroup(pidOf(run, 1), 'SIGSTOP');
     run.abort('frozen');
     await errorOf(run);
   });
@@ -137,11 +151,14 @@ describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
     const { limits } = echoSetup('ok');
     const error = await errorOf(await runEcho('hang@1:1', { limits: { ...limits, pingSeconds: 0.2, stepSeconds: 0.5 } }));
     expect(error).toMatchObject({ code: 'rank-hung', details: { rank: 1, step: 1 } });
-    expect(error.details?.['stderrTail']).toContain('in run_step');
+    expect(error.details?.stderrTail).toContain('in run_step');
   });
 
   test('ranks do not outlive a controller that is killed', async () => {
-    const controller = spawn(process.execPath, ['--import', 'tsx', CONTROLLER_PROGRAM], { stdio: ['ignore', 'pipe', 'inherit'] });
+    // A killed controller cannot remove its folder of sockets.
+    const env = { ...process.env, TMPDIR: await makeFolder() };
+    const stdio = ['ignore', 'pipe', 'inherit'] as const;
+    const controller = spawn(process.execPath, ['--import', 'tsx', CONTROLLER_PROGRAM], { stdio: [...stdio], env });
     const pids: number[] = [];
     for await (const line of createInterface({ input: controller.stdout })) {
       pids.push(...(JSON.parse(line) as number[]));
@@ -161,3 +178,13 @@ describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
     await expect(collect(run)).rejects.toMatchObject({ code: 'rank-failed' });
   });
 });
+
+function isHanging(event: RunEvent): boolean {
+  return event.type === 'log' && event.line === 'hanging';
+}
+
+function pidOf(run: Run, rank: number): number {
+  const pid = run.pids[rank];
+  if (pid === undefined) throw new Error(`rank ${rank} was not started`);
+  return pid;
+}

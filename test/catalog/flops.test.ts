@@ -29,7 +29,9 @@ const op = (kind: string, rows: number, tokens = rows): OpShape => ({
 
 test('FLOPs of a layer are 2 per weight and row, and rerun with two gradients in backward', () => {
   const { model, run } = specs();
-  const weights = parameterTable(model).layer.filter(({ shape }) => shape.length === 2).reduce((sum, { numel }) => sum + numel, 0);
+  const weights = parameterTable(model)
+    .layer.filter(({ shape }) => shape.length === 2)
+    .reduce((sum, { numel }) => sum + numel, 0);
   const flops = (kind: string): number => opFlops(op(kind, 10), model, run).matmulFlops;
   expect(flops('pre') + flops('post')).toBe(2 * 10 * weights);
   expect(flops('preQ') + flops('preKv')).toBe(flops('pre'));

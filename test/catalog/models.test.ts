@@ -84,7 +84,13 @@ describe('bad model configs', () => {
     expect(parseModel(file(JSON.stringify(LLAMA))).hiddenSize).toBe(64);
   });
 
-  test.each([{ rope_type: 'llama3', factor: 8 }, { type: 'linear', factor: 2 }, { rope_type: 'default' }, null])('RoPE %j is allowed', (rope) => {
+  test.each([
+    { rope_type: 'llama3', factor: 8 },
+    { type: 'linear', factor: 2 },
+    { rope_type: 'default' },
+    { rope_type: 'yarn', factor: 4 },
+    null,
+  ])('RoPE %j is allowed', (rope) => {
     expect(parseModel({ ...LLAMA, rope_scaling: rope }).family).toBe('llama');
   });
 });

@@ -87,5 +87,7 @@ test('a segment of several layers gathers a second layer, and a tied gradient is
 test('small weights stay whole below the persistence threshold', () => {
   const item = states({ stage: 3 }, 64).hbm.find(({ name }) => name === 'persistent small weights');
   expect(item?.bytes).toBe(2 * 4096 * (2 * 32 + 1));
-  expect(states({ stage: 3, stage3_param_persistence_threshold: 0 }, 64).hbm.map(({ name }) => name)).not.toContain('persistent small weights');
+  expect(states({ stage: 3, stage3_param_persistence_threshold: 0 }, 64).hbm.map(({ name }) => name)).not.toContain(
+    'persistent small weights',
+  );
 });

@@ -47,16 +47,15 @@ describe('batch', () => {
     expect(specs({ deepspeed: { ...all, gradient_accumulation_steps: 4 } }).run.gradientAccumulationSteps).toBe(4);
   });
 
-  test.each([
-    { train_batch_size: 5, gradient_accumulation_steps: 2 },
-    { train_batch_size: 3 },
-    { train_batch_size: 1 },
-  ])('%j does not add up on two replicas', (given) => {
-    const error = refusal(given, { sequenceParallelSize: 2 });
-    expect(error.code).toBe('batch-mismatch');
-    const works = Number(/train_batch_size=(\d+)/.exec(error.hint ?? '')?.[1]);
-    expect(() => config({ ...given, train_batch_size: works }, { sequenceParallelSize: 2 })).not.toThrow();
-  });
+  test.each([{ train_batch_size: 5, gradient_accumulation_steps: 2 }, { train_batch_size: 3 }, { train_batch_size: 1 }])(
+    '%j does not add up on two replicas',
+    (given) => {
+      const error = refusal(given, { sequenceParallelSize: 2 });
+      expect(error.code).toBe('batch-mismatch');
+      const works = Number(/train_batch_size=(\d+)/.exec(error.hint ?? '')?.[1]);
+      expect(() => config({ ...given, train_batch_size: works }, { sequenceParallelSize: 2 })).not.toThrow();
+    },
+  );
 
   test('micro-batches are one sequence, and counts at least one', () => {
     expect(refusal({ train_micro_batch_size_per_gpu: 2 }).code).toBe('unsupported');

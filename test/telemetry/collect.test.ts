@@ -3,11 +3,26 @@ import { describeLoss, TelemetryCollector } from '../../src/telemetry/collect.js
 import type { OpRecord, TelemetryBatch } from '../../src/bridge/telemetryBatch.js';
 
 const op = (opKind: string, durationUs: number, stream: OpRecord['stream'] = 'compute', bytes = 0): OpRecord => ({
-  kind: 'op', step: 0, section: 'layerForward', layer: 0, op: 0, opKind, stream, startUs: 0, durationUs, bytes,
+  kind: 'op',
+  step: 0,
+  section: 'layerForward',
+  layer: 0,
+  op: 0,
+  opKind,
+  stream,
+  startUs: 0,
+  durationUs,
+  bytes,
 });
 
 const batch = (rank: number, seq: number, records: TelemetryBatch['records'], dropped = 0): TelemetryBatch => ({
-  v: 1, run: 'r', rank, incarnation: 0, seq, dropped, records,
+  v: 1,
+  run: 'r',
+  rank,
+  incarnation: 0,
+  seq,
+  dropped,
+  records,
 });
 
 test('ops of all ranks are summed by kind and by stream', () => {
@@ -16,7 +31,7 @@ test('ops of all ranks are summed by kind and by stream', () => {
   collector.addBatch(batch(0, 0, [op('attn', 1_500_000)]));
   const { byKind, byStream, ranks, loss } = collector.summary();
   expect(byKind).toEqual({ attn: { count: 2, seconds: 2, bytes: 0 }, fetch: { count: 1, seconds: 0.25, bytes: 64 } });
-  expect(byStream['h2d']).toEqual({ count: 1, seconds: 0.25, bytes: 64 });
+  expect(byStream.h2d).toEqual({ count: 1, seconds: 0.25, bytes: 64 });
   expect(ranks.map((one) => one.rank)).toEqual([0, 1]);
   expect(describeLoss(loss)).toBeNull();
 });

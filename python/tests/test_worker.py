@@ -1,0 +1,155 @@
+"""Whole runs of the worker as separate processes, against the reference."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planned import MODEL, ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
+from safetensors.torch import load_file
+
+from fpdt.gradients import gradient_file
+from fpdt.plan import load_plan
+from fpdt.reference import run_reference
+from fpdt.worker import main, read_plan_file
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A plan for 2 ranks under ZeRO-3 with segments of two layers, and its data."""
+    folder = tmp_path_factory.mktemp("run")
+    plan = make_plan(folder, "--gpus", "2", "--policy", "fpdt", "--segment-layers", "2", accumulation_steps=2)
+    return plan, write_data(folder)
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("run")
+    return make_plan(folder, zero={"stage": 1}), write_data(folder)
+
+
+def worst_error(left: Path, right: Path, step: int) -> float:
+    ours, theirs = load_file(gradient_file(left, step)), load_file(gradient_file(right, step))
+    assert ours.keys() == theirs.keys()
+    errors = [((ours[name].double() - grad.double()).norm() / grad.double().norm()) for name, grad in theirs.items()]
+    return max(error.item() for error in errors)
+
+
+def check(finished: list[Finished]) -> list[dict[str, Any]]:
+    for rank, one in enumerate(finished):
+        assert one.code == 0, f"rank {rank}:\n{one.err}"
+    return finished[0].steps
+
+
+def test_two_ranks_train_as_the_unsharded_model_does(two_ranks: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, data = two_ranks
+    options = ("--plan", str(plan), "--data", str(data), "--dump-grads", str(tmp_path / "run"), "--poison")
+    steps = check(run_ranks(2, *options, "--copy-mode", "random", "--seed", "5"))
+    losses = run_reference(plan, data, 2, "float64", tmp_path / "float64")
+    run_reference(plan, data, 2, "float32", tmp_path / "float32")
+    assert [step["loss"] for step in steps] == pytest.approx(losses, rel=1e-6)
+    for step in range(2):
+        own_error = worst_error(tmp_path / "float32", tmp_path / "float64", step)
+        assert worst_error(tmp_path / "run", tmp_path / "float64", step) <= 4 * max(own_error, 1e-7)
+
+
+def test_a_step_reports_what_was_measured(two_ranks: tuple[Path, Path]) -> None:
+    plan, data = two_ranks
+    first, second = run_ranks(2, "--plan", str(plan), "--data", str(data), "--steps", "1")
+    (step,) = check([first, second])
+    assert second.steps == []
+    assert step["num_tokens"] == 96 * 2
+    assert step["copied_bytes"]["h2d"] > 0
+    kinds = {"loadBatch", "gather", "release", "reduce", "optimizerStep", "attn", "emitGrads", "toHeads"}
+    assert kinds <= step["by_kind"].keys()
+    assert step["by_kind"]["loadBatch"]["count"] == 2
+    assert sum(kind["seconds"] for kind in step["by_kind"].values()) <= step["seconds"]
+    assert 0 < step["idle_seconds"] < step["seconds"]
+    header = load_plan(plan)
+    assert 0 < step["host_bytes"] <= header.arenas["host"] + 4096
+    assert step["hbm_bytes"] > header.arenas["hbm"]
+
+
+def test_bfloat16_without_zero_takes_full_first_steps(tmp_path: Path) -> None:
+    plan, data = make_plan(tmp_path, "--dtype", "bfloat16", zero={"stage": 0}), write_data(tmp_path)
+    steps = check(run_ranks(1, "--plan", str(plan), "--data", str(data)))
+    losses = run_reference(plan, data, 2, "bfloat16")
+    drop = losses[0] - losses[1]
+    assert steps[0]["loss"] - steps[1]["loss"] == pytest.approx(drop, rel=0.02)
+
+
+@pytest.mark.parametrize("zero", [{"stage": 2}, {**ZERO_3, "stage3_prefetch_bucket_size": 10**6}])
+def test_zero_variants_dump_the_same_gradients(zero: dict[str, Any], tmp_path: Path) -> None:
+    plan, data = make_plan(tmp_path, "--segment-layers", "2", zero=zero), write_data(tmp_path)
+    check(run_ranks(1, "--plan", str(plan), "--data", str(data), "--dump-grads", str(tmp_path / "run")))
+    run_reference(plan, data, 2, "float64", tmp_path / "reference")
+    assert worst_error(tmp_path / "run", tmp_path / "reference", 1) < 1e-4
+
+
+def test_a_slow_handler_shows_under_its_kind_only(one_rank: tuple[Path, Path]) -> None:
+    plan, data = one_rank
+    options = ("--plan", str(plan), "--data", str(data), "--steps", "1")
+    (step,) = check(run_ranks(1, *options, environment={"FPDT_FAULT": "sleep:cast:0.3"}))
+    kinds: dict[str, Any] = step["by_kind"]
+    assert kinds["cast"]["seconds"] >= 0.3 * kinds["cast"]["count"]
+    others = [kind["seconds"] for name, kind in kinds.items() if name != "cast"]
+    assert sum(others) + step["idle_seconds"] < step["seconds"] - 0.3 * kinds["cast"]["count"] + 0.01
+
+
+def test_a_leak_shows_in_measured_memory(one_rank: tuple[Path, Path]) -> None:
+    plan, data = one_rank
+    options = ("--plan", str(plan), "--data", str(data), "--steps", "3")
+    steps = check(run_ranks(1, *options, environment={"FPDT_FAULT": "leak:1000000"}))
+    assert steps[2]["hbm_bytes"] - steps[1]["hbm_bytes"] == pytest.approx(MODEL["num_hidden_layers"] * 1e6, rel=0.01)
+
+
+def test_a_failing_rank_says_why_and_ends_with_1(one_rank: tuple[Path, Path]) -> None:
+    plan, data = one_rank
+    options = ("--plan", str(plan), "--data", str(data))
+    (failed,) = run_ranks(1, *options, environment={"FPDT_FAULT": "raise:0:1"})
+    assert (failed.code, len(failed.steps)) == (1, 1)
+    assert "rank 0 was asked to fail in step 1" in failed.err
+    (killed,) = run_ranks(1, *options, environment={"FPDT_FAULT": "kill:0:0"})
+    assert killed.code == -9
+
+
+def test_ranks_with_different_plans_stop_before_the_first_step(two_ranks: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, data = two_ranks
+    other = make_plan(tmp_path, "--gpus", "2", "--policy", "ulysses")
+    (tmp_path / "rank0.json").write_bytes(plan.read_bytes())
+    (tmp_path / "rank1.json").write_bytes(other.read_bytes())
+    for rank in run_ranks(2, "--plan", f"{tmp_path}/rank{{rank}}.json", "--data", str(data)):
+        assert rank.code == 1
+        assert "the ranks hold different plans (rank 0:" in rank.err
+
+
+def test_a_missing_package_is_named_with_what_to_do(one_rank: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, data = one_rank
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    path = f"{tmp_path}{os.pathsep}{ROOT / 'python'}"
+    (rank,) = run_ranks(1, "--plan", str(plan), "--data", str(data), environment={"PYTHONPATH": path})
+    assert rank.code == 1
+    assert "cannot import torch" in rank.err
+    assert "requirements.txt" in rank.err
+
+
+def test_missing_data_is_an_error_with_a_hint(one_rank: tuple[Path, Path], tmp_path: Path) -> None:
+    (rank,) = run_ranks(1, "--plan", str(one_rank[0]), "--data", str(tmp_path / "none.txt"))
+    assert rank.code == 1
+    assert "there is no token file" in rank.err
+    assert "give the path of a text, .npy or .bin file" in rank.err
+
+
+def test_the_command_line_refuses_half_of_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, message in ((["--plan", "p"], "--plan and --data"), (["--controller", "c"], "needs --telemetry")):
+        with pytest.raises(SystemExit):
+            main(argv)
+        assert message in capsys.readouterr().err
+
+
+def test_a_plan_file_is_read_as_it_travels(one_rank: tuple[Path, Path]) -> None:
+    header, columns = read_plan_file(one_rank[0])
+    assert header.startswith(b"{")
+    assert set(columns) >= {"opKind", "opStream", "wait"}
