@@ -7,13 +7,14 @@ views and temporaries, each written and read once.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,10 @@ from fpdt.attention import AttentionConfig, backend_named, merge_partial
 from fpdt.ops import exchange
 from fpdt.plan_data import HeadMap
 
-MAX_REPEATS = 50
+T = TypeVar("T")
+
+MAX_REPEATS = 2000
+CACHE_BYTES = 32 << 20
 SMALL_COLLECTIVES_PER_LAYER = 4
 """Of ZeRO-3 outside gather and reduce: norms, overflow checks and barriers; an estimate."""
 
@@ -58,12 +62,15 @@ class Shapes:
 
 
 class Timer:
-    """Medians within a time budget that is shared evenly among `num_measurements`."""
+    """Means within a time budget that is shared evenly among `num_measurements`.
+
+    Means, not medians: a step is a sum of ops, those that were interrupted included.
+    """
 
     def __init__(self, seconds: float, num_measurements: int) -> None:
         self._share = seconds / num_measurements
 
-    def median(self, body: Callable[[], object], collective: bool = False) -> float:
+    def mean(self, body: Callable[[], object], collective: bool = False) -> float:
         """Seconds of one call, after one to warm up. Ranks repeat a collective equally often."""
         body()
         started = time.perf_counter()
@@ -72,7 +79,7 @@ class Timer:
             times += [_timed(body) for _ in range(_agreed(int(self._share / max(times[0], 1e-7))))]
         while not collective and len(times) < MAX_REPEATS and time.perf_counter() - started < self._share:
             times.append(_timed(body))
-        return statistics.median(times)
+        return statistics.fmean(times)
 
 
 def _timed(body: Callable[[], object]) -> float:
@@ -109,8 +116,8 @@ def attention_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
     seconds = {"forward": 0.0, "backward": 0.0}
     for causal, count in ((True, u), (False, below)):
         o, lse = backend.forward(q, k, v, config, causal)
-        seconds["forward"] += count * timer.median(partial(backend.forward, q, k, v, config, causal))
-        seconds["backward"] += count * timer.median(partial(backend.backward, do, q, k, v, o, lse, config, causal))
+        seconds["forward"] += count * timer.mean(partial(backend.forward, q, k, v, config, causal))
+        seconds["backward"] += count * timer.mean(partial(backend.backward, do, q, k, v, o, lse, config, causal))
     return {
         "attentionForwardFlops": flops / seconds["forward"],
         "attentionBackwardFlops": 2.5 * flops / seconds["backward"],
@@ -118,76 +125,91 @@ def attention_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
 
 
 def matmul_rate(shapes: Shapes, timer: Timer) -> dict[str, float]:
-    """Of the token-wise part of a layer (norm, gated MLP, residual), forward and then rerun with its gradients."""
-    rows, hidden, width = shapes.local_rows, shapes.hidden, shapes.mlp_width
-    x = torch.randn(rows, hidden, requires_grad=True)
-    gate, up = (torch.randn(width, hidden, requires_grad=True) for _ in range(2))
-    down = torch.randn(hidden, width, requires_grad=True)
-    weight = torch.ones(hidden, requires_grad=True)
-    upstream = torch.randn(rows, hidden)
+    """Of the token-wise part of a layer, on rows that are not in a cache: forward, then rerun with its gradients."""
+    layer = TokenWise(shapes)
+    inputs = _cold(lambda: torch.randn(shapes.local_rows, shapes.hidden), shapes.local_rows * shapes.hidden)
+    upstream = torch.randn(shapes.local_rows, shapes.hidden)
 
-    def forward() -> Tensor:
-        normed = functional.rms_norm(x, (hidden,), weight)
+    def forward() -> None:
+        with torch.no_grad():
+            layer.run(next(inputs))
+
+    def backward() -> None:
+        x = next(inputs).requires_grad_()
+        torch.autograd.grad(layer.run(x), [x, *layer.weights], upstream)
+
+    return {"matmulFlops": 4 * layer.forward_flops / (timer.mean(forward) + timer.mean(backward))}
+
+
+class TokenWise:
+    """A Llama layer without its attention: norms, q, k, v with rotary embedding, output projection, gated MLP."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        hidden, width, self.dim = shapes.hidden, shapes.mlp_width, shapes.head_dim
+        queries, keys = shapes.num_heads * self.dim, shapes.num_kv_heads * self.dim
+        sizes = [(queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (width, hidden), (width, hidden)]
+        self.weights = [torch.randn(*size, requires_grad=True) for size in [*sizes, (hidden, width)]]
+        self.angles = torch.randn(shapes.local_rows, 1, self.dim)
+        self.forward_flops = 2 * shapes.local_rows * sum(weight.numel() for weight in self.weights)
+
+    def run(self, x: Tensor) -> Tensor:
+        q, k, v, out, gate, up, down = self.weights
+        normed = functional.rms_norm(x, x.shape[-1:])
+        query, key = (self._rotated(functional.linear(normed, weight)) for weight in (q, k))
+        mixed = query + (key.sum() + functional.linear(normed, v).sum())
+        x = x + functional.linear(mixed, out)
+        normed = functional.rms_norm(x, x.shape[-1:])
         return x + functional.linear(
             functional.silu(functional.linear(normed, gate)) * functional.linear(normed, up), down
         )
 
-    def backward() -> None:
-        torch.autograd.grad(forward(), [x, gate, up, down, weight], upstream)
-
-    def inference() -> None:
-        with torch.no_grad():
-            forward()
-
-    flops = 2 * rows * 3 * hidden * width
-    return {"matmulFlops": 4 * flops / (timer.median(inference) + timer.median(backward))}
+    def _rotated(self, x: Tensor) -> Tensor:
+        heads = x.view(x.shape[0], -1, self.dim)
+        half = torch.cat((-heads[..., self.dim // 2 :], heads[..., : self.dim // 2]), dim=-1)
+        rotated: Tensor = heads * self.angles.cos() + half * self.angles.sin()
+        return rotated.flatten(1)
 
 
 def memory_rate(shapes: Shapes, timer: Timer) -> dict[str, float]:
     """Of merging a partial attention result: the views, and the temporaries that catalog/scratch.ts lists."""
     rows, heads, dim = shapes.chunk_tokens, shapes.own_heads, shapes.head_dim
-    (o, lse), (o_part, lse_part) = ((torch.randn(rows, heads, dim), torch.randn(rows, heads)) for _ in range(2))
+    parts = _cold(lambda: (torch.randn(rows, heads, dim), torch.randn(rows, heads)), rows * heads * dim)
     views = 3 * 4 * rows * heads * (dim + 1)
     temporaries = 4 * rows * heads * (dim + 4)
-    seconds = timer.median(lambda: merge_partial(o, lse, o_part, lse_part))
+    seconds = timer.mean(lambda: merge_partial(*next(parts), *next(parts)))
     return {"memoryBytes": (views + 2 * temporaries) / seconds}
 
 
+def _cold(make: Callable[[], T], num_elements: int) -> Iterator[T]:
+    """Endless turns through more instances of `num_elements` fp32 each than a cache holds."""
+    instances = [make() for _ in range(max(2, CACHE_BYTES // (4 * num_elements)))]
+    return itertools.cycle(instances)
+
+
 def copy_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
-    """Of one chunk of keys into a ring of chunks too large for a cache."""
+    """Of one chunk of keys. Both pools are ordinary memory here, so the two directions differ only by chance."""
     rows, row = shapes.chunk_tokens, shapes.own_kv_heads * shapes.head_dim
-    slots = max(2, (32 << 20) // (4 * rows * row))
-    host, hbm = torch.zeros(slots, rows, row), torch.zeros(2, rows, row)
-    turns = _endless(slots)
+    pairs = _cold(lambda: (torch.zeros(rows, row), torch.zeros(rows, row)), 2 * rows * row)
 
-    def fetch() -> None:
-        turn = next(turns)
-        hbm[turn % 2].copy_(host[turn])
-
-    def offload() -> None:
-        turn = next(turns)
-        host[turn].copy_(hbm[turn % 2])
+    def copy() -> None:
+        target, source = next(pairs)
+        target.copy_(source)
 
     num_bytes = 4 * rows * row
     return {
-        "h2dBytes": num_bytes / timer.median(fetch),
-        "d2hBytes": num_bytes / timer.median(offload),
+        "h2dBytes": num_bytes / timer.mean(copy),
+        "d2hBytes": num_bytes / timer.mean(copy),
         "duplexBytes": 0.0,
     }
-
-
-def _endless(count: int) -> Iterator[int]:
-    while True:
-        yield from range(count)
 
 
 def exchange_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
     """Of q, k, v of a chunk on their way to heads, packing included; and the latency of an all-to-all of one byte."""
     ranks = shapes.num_ranks
     tiny_in, tiny_out = torch.zeros(ranks, dtype=torch.uint8), torch.zeros(ranks, dtype=torch.uint8)
-    latency = timer.median(lambda: _all_to_all(tiny_out, tiny_in), collective=True)
+    latency = timer.mean(lambda: _all_to_all(tiny_out, tiny_in), collective=True)
     context, num_bytes = _exchange_context(shapes)
-    seconds = timer.median(lambda: exchange.to_heads(context), collective=True)
+    seconds = timer.mean(lambda: exchange.to_heads(context), collective=True)
     sent = num_bytes * (ranks - 1) / ranks if ranks > 1 else num_bytes
     return {"commBytes": sent / max(seconds - latency, 1e-9), "commLatencySeconds": latency}
 
@@ -221,14 +243,14 @@ def _all_to_all(out: Tensor, in_: Tensor) -> None:
 def overheads(shapes: Shapes, timer: Timer) -> dict[str, float]:
     """An op without work, an AdamW step of the owned parameters, and the small collectives of a DeepSpeed step."""
     small = torch.zeros(2, 1)
-    launch = timer.median(lambda: small[0:1].copy_(small[1:2]))
+    launch = timer.mean(lambda: small[0:1].copy_(small[1:2]))
     owned = max(1, shapes.num_parameters // shapes.num_ranks)
     parameter = torch.nn.Parameter(torch.randn(owned))
     parameter.grad = torch.randn(owned)
     optimizer = torch.optim.AdamW([parameter])
-    step = timer.median(optimizer.step)
+    step = timer.mean(optimizer.step)
     total = torch.zeros(1)
-    collective = timer.median(lambda: dist.all_reduce(total), collective=True)
+    collective = timer.mean(lambda: dist.all_reduce(total), collective=True)
     return {
         "launchSeconds": 4 * launch,
         "optimizerSecondsPerParameter": step / owned,

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RANK_TIMEOUT_SECONDS = 150.0
 
-MODEL = {
+MODEL: Mapping[str, Any] = {
     "model_type": "llama",
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -27,7 +27,7 @@ MODEL = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
 }
-ZERO_3 = {
+ZERO_3: Mapping[str, Any] = {
     "stage": 3,
     "stage3_param_persistence_threshold": 0,
     "stage3_max_live_parameters": 0,

@@ -45,7 +45,10 @@ class Controller:
         self.pull = bound(self._context, zmq.PULL, f"ipc://{folder}/t")
         self._num_sent = 0
         self.process = subprocess.Popen(
-            [sys.executable, *f"-m echo_worker --controller ipc://{folder}/c --telemetry ipc://{folder}/t --run r".split()],
+            [
+                sys.executable,
+                *f"-m echo_worker --controller ipc://{folder}/c --telemetry ipc://{folder}/t --run r".split(),
+            ],
             env={**os.environ, "RANK": "0", "PYTHONPATH": f"{TESTS.parent}:{TESTS}", **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

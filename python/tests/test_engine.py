@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-from planned import MODEL, make_plan
 from torch import nn
 
 from fpdt.engine import ConfigError, check_config, engine_config
@@ -20,6 +19,7 @@ from fpdt.program import LossScale
 from fpdt.ranks import RankError, join_process_group
 from fpdt.reference import make_optimizer
 from fpdt.zero import GatheredLayersError, LayerWeights
+from tests.planned import MODEL, make_plan
 
 STRICT = {"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 0, "stage3_prefetch_bucket_size": 0}}
 
@@ -143,7 +143,7 @@ def test_faults_hit_only_their_target() -> None:
     assert isinstance(stop, Stop)
     stop.before_step(0, 2)
     stop.before_step(1, 1)
-    with pytest.raises(InjectedFaultError, match="rank 1 .* step 2"):
+    with pytest.raises(InjectedFaultError, match=r"rank 1 .* step 2"):
         stop.before_step(1, 2)
     calls: list[str] = []
     table = slow_handlers({"a": lambda _: calls.append("a"), "b": lambda _: calls.append("b")}, Sleep("a", 0.0))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from planned import MODEL, make_plan, write_data
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
@@ -27,6 +26,7 @@ from fpdt.program import EmittedGradients, LossScale, Program
 from fpdt.reference import token_loss_sum
 from fpdt.timing import Recorder
 from fpdt.zero import LayerWeights
+from tests.planned import MODEL, make_plan, write_data
 
 TOLERANCE = 5e-6
 
@@ -91,7 +91,7 @@ def gradients(model: LlamaForCausalLM) -> dict[str, Tensor]:
 
 def worst_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
     assert found.keys() == reference.keys()
-    return max(((found[name] - grad).norm() / grad.norm()).item() for name, grad in reference.items())
+    return max(float((found[name] - grad).norm() / grad.norm()) for name, grad in reference.items())
 
 
 def one_rank(plan: Plan, static_scale: float = 1.0) -> LossScale:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planned import MODEL, ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
 from safetensors.torch import load_file
 
 from fpdt.gradients import gradient_file
 from fpdt.plan import load_plan
 from fpdt.reference import run_reference
 from fpdt.worker import main, read_plan_file
+from tests.planned import MODEL, ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def worst_error(left: Path, right: Path, step: int) -> float:
     ours, theirs = load_file(gradient_file(left, step)), load_file(gradient_file(right, step))
     assert ours.keys() == theirs.keys()
     errors = [((ours[name].double() - grad.double()).norm() / grad.double().norm()) for name, grad in theirs.items()]
-    return max(error.item() for error in errors)
+    return max(float(error) for error in errors)
 
 
 def check(finished: list[Finished]) -> list[dict[str, Any]]:

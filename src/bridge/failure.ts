@@ -14,7 +14,7 @@ interface Place {
 export type Failure =
   /** The rank reported an exception. */
   | (Place & { readonly kind: 'error'; readonly error: Body<'error'> })
-  /** The process ended by itself. */
+  /** The process ended by itself. `step` is the first it has not reported done; a report may have died with it. */
   | (Place & { readonly kind: 'exit'; readonly exit: RankExit })
   | (Place & { readonly kind: 'hang'; readonly reason: string })
   | (Place & { readonly kind: 'protocol'; readonly reason: string; readonly hint?: string })
@@ -57,7 +57,7 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
 export function describe(failure: Failure): string {
   if (failure.kind === 'abort') return `aborted: ${failure.reason}`;
   if (failure.kind === 'internal') return `the bridge failed: ${String(failure.cause)}`;
-  const step = failure.step === null ? '' : `, step ${failure.step}`;
+  const step = failure.step === null ? '' : `, step ${failure.step}${failure.kind === 'exit' ? ' or the next' : ''}`;
   return `rank ${failure.rank}: ${whatHappened(failure)} (phase ${failure.phase}${step})`;
 }
 
@@ -83,7 +83,7 @@ function codeAndHint(failure: RankFailure, stderr: string): { code: string; hint
   if (failure.kind === 'protocol') return { code: 'protocol-violation', hint: failure.hint };
   if (failure.kind === 'exit') return codeOfExit(failure, stderr);
   const { kind, hint } = failure.error;
-  if (isImportError(kind)) return { code: 'python-packages-missing', hint: hint ?? SETUP_HINT };
+  if (isImportError(kind)) return { code: 'python-packages-missing', hint: SETUP_HINT };
   const code = kind === 'PlanRefusedError' || kind === 'PlanError' ? 'plan-refused' : 'rank-failed';
   return { code, hint: hint ?? undefined };
 }
@@ -100,5 +100,5 @@ function codeOfExit(failure: Extract<Failure, { kind: 'exit' }>, stderr: string)
 }
 
 function isImportError(kind: string): boolean {
-  return kind === 'ModuleNotFoundError' || kind === 'ImportError';
+  return kind === 'ModuleNotFoundError' || kind === 'ImportError' || kind === 'MissingPackageError';
 }

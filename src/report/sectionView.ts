@@ -67,7 +67,7 @@ function views(op: Op, { buffers }: ViewPlan): string {
 /** `attn q2 k0-1`, `fetch k0`, `post 3`: the kind with chunk numbers. */
 export function shortName(op: Op, plan: ViewPlan): string {
   if (op.kv !== undefined) return `${op.kind} q${chunks(op.tokens, plan)} k${chunks(op.kv, plan)}`;
-  if (op.kind === 'fetch' || op.kind === 'offload') return `${op.kind} ${op.reads.map((access) => tensorChunk(access, plan)).join(' ')}`;
+  if (op.kind === 'fetch' || op.kind === 'offload') return `${op.kind} ${hostSide(op).map((access) => tensorChunk(access, plan)).join(' ')}`;
   return OP_KINDS[op.kind].external ? op.kind : `${op.kind} ${chunks(op.tokens, plan)}`;
 }
 
@@ -78,10 +78,15 @@ function chunks(range: { readonly start: number; readonly end: number }, { strat
   return last > first ? `${first}-${last}` : `${first}`;
 }
 
+/** The side whose rows are those of the whole sequence; the other one is a ring of a few chunks. */
+function hostSide(op: Op): readonly Access[] {
+  return op.kind === 'fetch' ? op.reads : op.writes;
+}
+
 /** A copied view is one chunk long, so its number follows from its first row. */
 function tensorChunk({ buffer, rows }: Access, { buffers }: ViewPlan): string {
   const length = rows.end - rows.start;
-  return `${buffers[buffer]?.name ?? `buffer${buffer}`}${length > 0 ? Math.floor(rows.start / length) : ''}`.replace('.staged', '');
+  return `${buffers[buffer]?.name ?? `buffer${buffer}`}${length > 0 ? Math.floor(rows.start / length) : ''}`;
 }
 
 /** The outer loop's turn that an attention op starts or goes on with; other ops belong to the turn they are in. */

@@ -1,0 +1,57 @@
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { type LaunchOptions, launchRun } from '../../src/bridge/launchRun.js';
+import { isGroupAlive } from '../../src/bridge/processGroup.js';
+import { sealPlan } from '../../src/plan/encode.js';
+import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
+import { planRun } from '../../src/plan/planRun.js';
+import { ECHO_PATH, errorOf, hasPython } from './echoRun.js';
+
+const DEMO = fileURLToPath(new URL('../../examples/demo/', import.meta.url));
+const ECHO: LaunchOptions = { data: 'ok', worker: 'echo_worker', environment: { ...process.env, PYTHONPATH: ECHO_PATH } };
+let plan: ExecutionPlan;
+
+beforeAll(async () => {
+  plan = await planRun({
+    model: `${DEMO}model.json`,
+    deepspeed: `${DEMO}ds_config.json`,
+    cluster: { gpus: 2, gpu: 'cpu' },
+    run: { seqLen: 256, numChunks: 2, policy: 'fpdt', numSteps: 2 },
+  });
+});
+
+describe.skipIf(!hasPython())('launchRun', () => {
+  test('brings a plan to all ranks unchanged and runs its steps', async () => {
+    const run = await launchRun(plan, ECHO);
+    expect(await run.result).toMatchObject({ digest: plan.digest, numRanks: 2, steps: [{ step: 0 }, { step: 1 }] });
+    expect(run.pids.filter(isGroupAlive)).toEqual([]);
+  });
+
+  test('runs as many steps as asked for, also none', async () => {
+    const run = await launchRun(plan, { ...ECHO, steps: 0 });
+    expect((await run.result).steps).toEqual([]);
+  });
+
+  test('a signal aborts the run', async () => {
+    const controller = new AbortController();
+    const run = await launchRun(plan, { ...ECHO, data: 'hang@0:0', signal: controller.signal });
+    controller.abort('interrupted');
+    expect(await errorOf(run)).toMatchObject({ code: 'run-aborted', message: 'run aborted: interrupted' });
+  });
+
+  test('refuses a plan that was changed after it was made', async () => {
+    const changed = { ...plan, run: { ...plan.run, seed: 99 } };
+    await expect(launchRun(changed, ECHO)).rejects.toMatchObject({ code: 'plan-changed' });
+  });
+
+  test('refuses options that are not what they should be, by name', async () => {
+    await expect(launchRun(plan, { ...ECHO, seed: -1 })).rejects.toThrow('run option seed');
+    await expect(launchRun(plan, { ...ECHO, steps: 1.5 })).rejects.toThrow('run option steps: 1.5 is not a count');
+  });
+
+  test('refuses parameters that transformers does not have', async () => {
+    const model = { ...plan.model, hfConfig: { ...plan.model.hfConfig, intermediate_size: 64 } };
+    const other = sealPlan({ ...plan, model });
+    await expect(launchRun(other, { ...ECHO, checkShapes: true })).rejects.toMatchObject({ code: 'parameters-differ' });
+  }, 120_000);
+});
