@@ -56,7 +56,9 @@ async function makePlan(python: string, { policy, numSteps, seqLen, numChunks }:
   const plan = await planRun({ model: MODEL, cluster, run, deepspeed: DEEPSPEED });
   await writePlanFile(plan, join(FOLDER, 'plan.json'));
   say(planSummary(plan));
-  say(`\nwrote ${relative(ROOT, join(FOLDER, 'plan.json'))}; look into it: npx fpdt show ${relative(ROOT, join(FOLDER, 'plan.json'))} layerBackward`);
+  say(
+    `\nwrote ${relative(ROOT, join(FOLDER, 'plan.json'))}; look into it: npx fpdt show ${relative(ROOT, join(FOLDER, 'plan.json'))} layerBackward`,
+  );
   return plan;
 }
 
@@ -72,7 +74,8 @@ async function train(plan: ExecutionPlan, data: string, python: string, verbose:
   const run = await launchRun(plan, { data, python, signal, checkShapes: true });
   say('parameter shapes: planner and transformers agree');
   for await (const event of run) {
-    if (event.type === 'ready') say(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s with plan ${event.digest.slice(0, 12)}`);
+    if (event.type === 'ready')
+      say(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s with plan ${event.digest.slice(0, 12)}`);
     if (event.type === 'step') say(progressLine(plan, event.step));
     if (event.type === 'log' && verbose) process.stderr.write(`rank ${event.rank ?? '-'}: ${event.line}\n`);
   }

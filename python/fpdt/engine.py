@@ -21,7 +21,7 @@ from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, fa
 from fpdt.plan import Plan
 from fpdt.program import EmittedGradients, PartRunner, Program
 from fpdt.timing import Recorder
-from fpdt.zero import LayerWeights, time_engine, undo_first_step
+from fpdt.zero import LayerWeights, StaticLossScale, time_engine, undo_first_step
 
 
 class ConfigError(FpdtError):
@@ -49,11 +49,21 @@ class StreamedEngine:
     program: Program
     recorder: Recorder
     device: torch.device
+    loss_scale: StaticLossScale
 
     def forward(self) -> Tensor:
         """The rank's loss of the micro-step that the program began."""
         # A token that requires grad lets ZeRO's backward hooks see the end of every module's backward.
         return self.deepspeed(torch.zeros(1, device=self.device, requires_grad=True))
+
+    def backward(self, loss: Tensor) -> None:
+        """DeepSpeed's backward of the rank's loss, under the run's loss scale."""
+        self.deepspeed.backward(self.loss_scale.scale_loss(loss))
+
+    def step(self) -> None:
+        """DeepSpeed's step at the end of the last micro-step, on gradients free of the loss scale."""
+        self.loss_scale.unscale_gradients()
+        self.deepspeed.step()
 
 
 def build_engine(
@@ -82,7 +92,8 @@ def build_engine(
     engine = initialize(model, modules, extra, plan)
     undo_first_step(engine.optimizer)
     time_engine(engine, recorder)
-    return StreamedEngine(engine, model, program, recorder, device)
+    loss_scale = StaticLossScale(engine.optimizer, float(plan.run["lossScale"]))
+    return StreamedEngine(engine, model, program, recorder, device, loss_scale)
 
 
 def stream_model(

@@ -13,6 +13,7 @@ A job that fails answers ``{"id", "error", "traceback"}``; nothing it started ou
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,18 @@ def run_worker(job: Job) -> Result:
     """Run one plan on forked ranks. Raises JobError with the first traceback when a rank fails or hangs."""
     port = free_port()
     size = int(job["worldSize"])
-    ranks = [fork(lambda rank=rank: worker_rank(job, rank, port)) for rank in range(size)]
+    ranks = [fork(partial(worker_rank, job, rank, port)) for rank in range(size)]
     return collect(ranks, float(job.get("timeout", DEFAULT_TIMEOUT_SECONDS)))[0]
 
 
 def worker_rank(job: Job, rank: int, port: int) -> Result:
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["worldSize"], "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": job["worldSize"],
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     os.environ.update({key: str(value) for key, value in environment.items()})
     os.environ.update(job.get("environment", {}))
     from fpdt.session import create
@@ -81,7 +89,7 @@ def reference_process(job: Job) -> Result:
 
 
 def compare(job: Job) -> Result:
-    """Worst ``|left - right| / |right|`` (2-norms, in fp64) over the tensors of every step's dump."""
+    """Worst ``|left - right| / |right|`` (2-norms, in fp64) over the tensors of every step's dump; None for NaN."""
     from safetensors.torch import load_file
 
     left, right = Path(job["left"]), Path(job["right"])
@@ -99,9 +107,11 @@ def compare(job: Job) -> Result:
             norm = reference.norm().item()
             distance = (ours[key].double() - reference).norm().item()
             error = distance / norm if norm > 0 else distance
-            if not error <= worst:
+            if math.isnan(error):
+                return {"error": None, "where": f"{name}:{key}"}
+            if error > worst:
                 worst, where = error, f"{name}:{key}"
-    return {"error": worst, "where": where} if worst == worst else {"error": None, "where": where}
+    return {"error": worst, "where": where}
 
 
 KINDS: dict[str, Callable[[Job], Result]] = {"worker": run_worker, "reference": run_reference, "compare": compare}

@@ -60,13 +60,13 @@ class StepRunner:
         engine.program.begin_micro_step(lambda: self._load(self._batches.read(step, micro_step)), scale)
         loss = engine.forward()
         loss_sum = engine.program.local_loss_sum
-        engine.deepspeed.backward(loss)
+        engine.backward(loss)
         is_last = micro_step == self._accumulation_steps - 1
         if is_last and self._dump_grads is not None:
             dump_gradients(engine.model, self._dump_grads, step, scale.static_scale)
         if is_last:
             with engine.recorder.timed("optimizerStep"):
-                engine.deepspeed.step()
+                engine.step()
         else:
             engine.deepspeed.step()
         return loss_sum

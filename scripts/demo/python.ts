@@ -23,13 +23,22 @@ export function calibrate(python: string, { model, ranks, seqLen, chunkTokens, o
   const env = { ...process.env, PYTHONPATH: path, OMP_NUM_THREADS: '1' };
   const { status, error } = spawnSync(python, ['-m', 'fpdt.calibrate', ...flags], { env, stdio: ['ignore', 'inherit', 'inherit'] });
   if (status === 0) return;
-  throw new FpdtError(`the calibration failed: ${error?.message ?? `exit code ${status}`}`, { code: 'calibration-failed', hint: SETUP_HINT });
+  throw new FpdtError(`the calibration failed: ${error?.message ?? `exit code ${status}`}`, {
+    code: 'calibration-failed',
+    hint: SETUP_HINT,
+  });
 }
 
 /** Writes the sources of Python's own standard library, one after the other, until there are `numBytes` of them. */
-export function writeStandardLibrary(python: string, path: string, numBytes: number): { readonly folder: string; readonly numFiles: number } {
+export function writeStandardLibrary(
+  python: string,
+  path: string,
+  numBytes: number,
+): { readonly folder: string; readonly numFiles: number } {
   const folder = standardLibrary(python);
-  const names = readdirSync(folder).filter((name) => name.endsWith('.py')).sort();
+  const names = readdirSync(folder)
+    .filter((name) => name.endsWith('.py'))
+    .sort();
   const pieces: Buffer[] = [];
   let size = 0;
   for (const name of names) {
@@ -38,13 +47,16 @@ export function writeStandardLibrary(python: string, path: string, numBytes: num
     pieces.push(piece);
     size += piece.length;
   }
-  if (size === 0) throw new FpdtError(`${folder} holds no Python sources`, { code: 'no-data', hint: 'use a Python whose standard library is on disk' });
+  if (size === 0)
+    throw new FpdtError(`${folder} holds no Python sources`, { code: 'no-data', hint: 'use a Python whose standard library is on disk' });
   writeFileSync(path, Buffer.concat(pieces));
   return { folder, numFiles: pieces.length };
 }
 
 function standardLibrary(python: string): string {
-  const { status, stdout, error } = spawnSync(python, ['-c', 'import sysconfig; print(sysconfig.get_path("stdlib"))'], { encoding: 'utf8' });
+  const { status, stdout, error } = spawnSync(python, ['-c', 'import sysconfig; print(sysconfig.get_path("stdlib"))'], {
+    encoding: 'utf8',
+  });
   if (status === 0) return stdout.trim();
   throw new FpdtError(`${python} does not run: ${error?.message ?? `exit code ${status}`}`, { code: 'python-not-found', hint: SETUP_HINT });
 }

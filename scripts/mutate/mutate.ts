@@ -28,6 +28,8 @@ const ORDERS = [
   { copy_mode: 'random', seed: 2 },
   { copy_mode: 'eager', seed: 0 },
 ] as const;
+/** More of them for a missing wait, which shows only in some orders. */
+const WAIT_ORDERS = [ORDERS[0], ...Array.from({ length: 12 }, (_, i) => ({ copy_mode: 'random', seed: i + 1 }) as const)];
 /** Healthy runs take about a second; a mutant may wait for a message that never comes. */
 const TIMEOUT_SECONDS = 20;
 
@@ -63,7 +65,7 @@ class MutationRun {
 
   async judge({ operator, what, build }: Candidate, plan: ExecutionPlan): Promise<Verdict> {
     const mutant = build();
-    for (const order of ORDERS) {
+    for (const order of operator === 'dropWait' ? WAIT_ORDERS : ORDERS) {
       const verdict = await this.difference(mutant, order);
       if (verdict !== undefined) return { operator, what, ...verdict };
     }

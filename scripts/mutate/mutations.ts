@@ -82,13 +82,12 @@ function swap(section: Section, first: Op, second: Op): Section {
   return { ...section, ops: ops.map((op, i) => (i > second.id ? { ...op, waits: op.waits.map(id).sort((a, b) => a - b) } : op)) };
 }
 
-/** kv of half the length, and kv moved by half its length: each meets a different mask or a different number of rows. */
+/** A range on the diagonal moves into the past and loses its mask; one in the past moves onto the diagonal and gets one. */
 function shifts({ kv, tokens }: Op): readonly Range[] {
   if (kv === undefined) return [];
   const length = kv.end - kv.start;
-  const moved = kv.end > tokens.start ? -length : length * 2;
-  const shifted = { start: Math.max(0, kv.start + moved), end: Math.max(1, kv.end + moved) };
-  return [shifted].filter(({ start, end }) => start < end);
+  const end = kv.end > tokens.start ? tokens.start : tokens.end;
+  return end < length ? [{ start: 0, end: Math.max(1, end) }] : [{ start: end - length, end }];
 }
 
 function overlaps(plan: ExecutionPlan): readonly Candidate[] {

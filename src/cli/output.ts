@@ -42,5 +42,10 @@ function background(error: unknown): string[] {
 }
 
 function indent(text: string): string {
-  return text.trimEnd().split('\n').slice(-40).map((line) => `  ${line}`).join('\n');
+  return text
+    .trimEnd()
+    .split('\n')
+    .slice(-40)
+    .map((line) => `  ${line}`)
+    .join('\n');
 }

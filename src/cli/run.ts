@@ -38,8 +38,10 @@ async function follow(run: Run, plan: ExecutionPlan, print: (event: RunEvent) =>
 export function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => void {
   return (event) => {
     if (event.type === 'step') output.out(progressLine(plan, event.step));
-    else if (event.type === 'ready') output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
-    else if (event.type === 'log' && event.stream === 'stderr') output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);
+    else if (event.type === 'ready')
+      output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
+    else if (event.type === 'log' && event.stream === 'stderr')
+      output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);
   };
 }
 

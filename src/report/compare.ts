@@ -102,12 +102,22 @@ export function comparisonToText(comparison: Comparison): string {
   ]);
   const { stepSeconds, idleSeconds } = comparison;
   const idle = ['idle', '', '', '', formatSeconds(idleSeconds), ''];
-  const step = ['step', '', '', formatSeconds(stepSeconds.planned), formatSeconds(stepSeconds.measured), formatRatio(stepSeconds.measured, stepSeconds.planned)];
+  const step = [
+    'step',
+    '',
+    '',
+    formatSeconds(stepSeconds.planned),
+    formatSeconds(stepSeconds.measured),
+    formatRatio(stepSeconds.measured, stepSeconds.planned),
+  ];
   return [
     `per step and rank, median of ${comparison.numTimedSteps} steps:`,
     formatTable(['op kind', 'planned', 'run', 'planned time', 'measured', 'ratio'], [...rows, idle, step]),
     '',
-    formatTable(['bytes per rank', 'planned', 'measured', 'ratio'], BYTE_ROWS.map(([name, key]) => byteRow(name, comparison[key]))),
+    formatTable(
+      ['bytes per rank', 'planned', 'measured', 'ratio'],
+      BYTE_ROWS.map(([name, key]) => byteRow(name, comparison[key])),
+    ),
   ].join('\n');
 }
 

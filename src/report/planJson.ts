@@ -2,8 +2,7 @@
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import type { SectionName } from '../schedule/op.js';
 
-export interface PlanJson
-  extends Omit<ExecutionPlan, 'kind' | 'schedule' | 'buffers' | 'parameters' | 'headMap'> {
+export interface PlanJson extends Omit<ExecutionPlan, 'kind' | 'schedule' | 'buffers' | 'parameters' | 'headMap'> {
   readonly kind: 'planSummary';
   readonly fits: boolean;
   readonly numModelParameters: number;

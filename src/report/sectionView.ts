@@ -67,7 +67,10 @@ function views(op: Op, { buffers }: ViewPlan): string {
 /** `attn q2 k0-1`, `fetch k0`, `post 3`: the kind with chunk numbers. */
 export function shortName(op: Op, plan: ViewPlan): string {
   if (op.kv !== undefined) return `${op.kind} q${chunks(op.tokens, plan)} k${chunks(op.kv, plan)}`;
-  if (op.kind === 'fetch' || op.kind === 'offload') return `${op.kind} ${hostSide(op).map((access) => tensorChunk(access, plan)).join(' ')}`;
+  if (op.kind === 'fetch' || op.kind === 'offload')
+    return `${op.kind} ${hostSide(op)
+      .map((access) => tensorChunk(access, plan))
+      .join(' ')}`;
   return OP_KINDS[op.kind].external ? op.kind : `${op.kind} ${chunks(op.tokens, plan)}`;
 }
 

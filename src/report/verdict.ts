@@ -62,7 +62,10 @@ function judgeMemory(pool: string, { planned, measured }: PlannedMeasured): Prom
 }
 
 function judgeCopies(direction: string, { planned, measured }: PlannedMeasured): Promised {
-  return { ok: planned === measured, line: `bytes copied ${direction} as the policy's formula says: planned ${planned}, measured ${measured}` };
+  return {
+    ok: planned === measured,
+    line: `bytes copied ${direction} as the policy's formula says: planned ${planned}, measured ${measured}`,
+  };
 }
 
 function judgeStep({ planned, measured }: PlannedMeasured): Promised {

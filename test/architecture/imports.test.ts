@@ -65,7 +65,9 @@ describe('architecture', () => {
 
   it('imports what exists', () => {
     const broken = files.flatMap((file) =>
-      (importsOf.get(file) ?? []).filter(({ target }) => target.endsWith('.ts') && !importsOf.has(target)).map(({ target }) => `${file}: ${target}`),
+      (importsOf.get(file) ?? [])
+        .filter(({ target }) => target.endsWith('.ts') && !importsOf.has(target))
+        .map(({ target }) => `${file}: ${target}`),
     );
     expect(broken).toEqual([]);
   });

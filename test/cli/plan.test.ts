@@ -21,7 +21,8 @@ describe('fpdt plan', () => {
   it('prints whether it fits, memory by pool and instant, strategy and step time', async () => {
     const { exitCode, stdout } = await capture('plan', ...DEMO);
     expect(exitCode).toBe(0);
-    for (const text of ['Fits', 'layerBackward', 'HBM per rank', 'Pinned host memory', 'Strategy', 'predicted']) expect(stdout).toContain(text);
+    for (const text of ['Fits', 'layerBackward', 'HBM per rank', 'Pinned host memory', 'Strategy', 'predicted'])
+      expect(stdout).toContain(text);
   });
 
   it('prints one JSON value with --json', async () => {
@@ -36,7 +37,17 @@ describe('fpdt plan', () => {
     const cluster = join(folder, 'cluster.json');
     writeFileSync(cluster, JSON.stringify({ gpus: 2, gpu: 'cpu' }));
     const words = await capture('plan', ...DEMO, '--json');
-    const file = await capture('plan', ...DEMO.filter((_, i) => i < 4), '--cluster', cluster, '--seq-len', '512', '--chunks', '4', '--json');
+    const file = await capture(
+      'plan',
+      ...DEMO.filter((_, i) => i < 4),
+      '--cluster',
+      cluster,
+      '--seq-len',
+      '512',
+      '--chunks',
+      '4',
+      '--json',
+    );
     expect(file).toEqual(words);
   });
 
@@ -53,7 +64,17 @@ describe('fpdt plan', () => {
   });
 
   it('says what was wrong with a spec, with a hint, also as JSON', async () => {
-    const { exitCode, stdout, stderr } = await capture('plan', ...DEMO.slice(0, 4), '--gpus', '2', '--gpu', 'a100-80g', '--seq-len', '512', '--json');
+    const { exitCode, stdout, stderr } = await capture(
+      'plan',
+      ...DEMO.slice(0, 4),
+      '--gpus',
+      '2',
+      '--gpu',
+      'a100-80g',
+      '--seq-len',
+      '512',
+      '--json',
+    );
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/error: .*a100-80g/);
     expect(stderr).toMatch(/hint: .*a100-80gb/);
@@ -76,9 +97,24 @@ describe('fpdt plan', () => {
   });
 
   it('plans the paper’s case from a shell without Python', () => {
-    const args = ['--model', 'examples/llama-3-8b.json', '--gpus', '4', '--gpu', 'a100-80gb', '--seq-len', '2M', '--policy', 'fpdt', '--json'];
+    const args = [
+      '--model',
+      'examples/llama-3-8b.json',
+      '--gpus',
+      '4',
+      '--gpu',
+      'a100-80gb',
+      '--seq-len',
+      '2M',
+      '--policy',
+      'fpdt',
+      '--json',
+    ];
     const environment = { PATH: join(folder, 'nothing'), FPDT_PYTHON: join(folder, 'no-python') };
-    const { status, stdout } = spawnSync(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', 'plan', ...args], { env: environment, encoding: 'utf8' });
+    const { status, stdout } = spawnSync(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', 'plan', ...args], {
+      env: environment,
+      encoding: 'utf8',
+    });
     expect(status).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ fits: true, run: { seqLen: 2 ** 21, policy: 'fpdt' }, strategy: { keyValues: 'host' } });
   });
@@ -122,7 +158,10 @@ describe('fpdt show', () => {
     const cut = join(folder, 'cut.json');
     writeFileSync(cut, readFileSync(planPath, 'utf8').slice(0, 500));
     expect(await capture('show', cut)).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/cut short[\s\S]*hint: /) as string });
-    expect(await capture('show', join(folder, 'none.json'))).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/no plan file/) as string });
+    expect(await capture('show', join(folder, 'none.json'))).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringMatching(/no plan file/) as string,
+    });
   });
 });
 

@@ -53,9 +53,13 @@ describe('fpdt run', () => {
   });
 
   it('stops all ranks on Ctrl-C and exits with 130', async () => {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', 'run', planPath, '--data', data, '--steps', '100000', '--json'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const child = spawn(
+      process.execPath,
+      ['--import', 'tsx', 'src/cli/main.ts', 'run', planPath, '--data', data, '--steps', '100000', '--json'],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
     const pids = await pidsAtFirstStep(child);
     expect(pids).toHaveLength(2);
     child.kill('SIGINT');

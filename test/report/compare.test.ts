@@ -36,7 +36,9 @@ describe('planned against measured', () => {
 describe('verdict', () => {
   it('keeps a run that kept to its plan', () => {
     expect(judge(COMPARISON)).toMatchObject({ ok: true, failures: [] });
-    expect(verdictLine(COMPARISON)).toBe('loss 5.0000 -> 4.8000, hbm planned 100 MiB measured 99.0 MiB, step planned 2.00 s measured 2.20 s');
+    expect(verdictLine(COMPARISON)).toBe(
+      'loss 5.0000 -> 4.8000, hbm planned 100 MiB measured 99.0 MiB, step planned 2.00 s measured 2.20 s',
+    );
   });
 
   const broken: readonly (readonly [string, Parameters<typeof result>[0], Parameters<typeof result>[1], RegExp])[] = [

@@ -7,7 +7,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 /** scripts/setup is plain JavaScript, for a fresh clone has nothing else; so it is asked in a process of its own. */
 function ask(expression: string, environment: Readonly<Record<string, string>> = {}): string {
-  const modules = ['shared', 'node', 'python'].map((name) => `...await import(${JSON.stringify(pathToFileURL(`scripts/setup/${name}.mjs`).href)})`);
+  const modules = ['shared', 'node', 'python'].map(
+    (name) => `...await import(${JSON.stringify(pathToFileURL(`scripts/setup/${name}.mjs`).href)})`,
+  );
   const program = `
     const setup = { ${modules.join(', ')} };
     try { console.log(JSON.stringify(${expression})); }
@@ -52,8 +54,13 @@ describe('setup', () => {
   });
 
   it('refuses an FPDT_PYTHON that is none, or lacks a package, by name', () => {
-    expect(ask('setup.preparePython({ withTests: false })', { FPDT_PYTHON: '/nowhere/python' })).toMatch(/FPDT_PYTHON=\/nowhere\/python does not run/);
-    const bare = program('bare-python', 'case "$2" in *importlib.util*) echo "torch: ModuleNotFoundError: No module named torch"; exit 1;; esac; echo "{}"');
+    expect(ask('setup.preparePython({ withTests: false })', { FPDT_PYTHON: '/nowhere/python' })).toMatch(
+      /FPDT_PYTHON=\/nowhere\/python does not run/,
+    );
+    const bare = program(
+      'bare-python',
+      'case "$2" in *importlib.util*) echo "torch: ModuleNotFoundError: No module named torch"; exit 1;; esac; echo "{}"',
+    );
     const answer = ask('setup.preparePython({ withTests: false })', { FPDT_PYTHON: bare });
     expect(answer).toMatch(/cannot import what the worker needs/);
     expect(answer).toMatch(/torch: ModuleNotFoundError/);
@@ -61,7 +68,9 @@ describe('setup', () => {
   });
 
   it('turns a failed command into its last lines and advice', () => {
-    const answer = ask(`setup.runLogged('sh', ['-c', 'echo before; echo "OSError: [Errno 28] No space left on device" >&2; exit 3'], { log: 'test.log', what: 'a step' })`);
+    const answer = ask(
+      `setup.runLogged('sh', ['-c', 'echo before; echo "OSError: [Errno 28] No space left on device" >&2; exit 3'], { log: 'test.log', what: 'a step' })`,
+    );
     expect(answer).toMatch(/a step failed \(exit code 3\)/);
     expect(answer).toMatch(/The disk is full/);
     expect(answer).toMatch(/\.fpdt\/test\.log/);
