@@ -7,6 +7,7 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 60_000,
     hookTimeout: 120_000,
-    env: { OMP_NUM_THREADS: '1' },
+    // Where CI is set, colours would be on.
+    env: { OMP_NUM_THREADS: '1', NO_COLOR: '1' },
   },
 });

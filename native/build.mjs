@@ -63,12 +63,19 @@ function fillNodeDir(nodeDir, headers) {
   const include = join(nodeDir, 'include', 'node');
   mkdirSync(include, { recursive: true });
   cpSync(headers, include, { recursive: true });
-  writeFileSync(join(include, 'config.gypi'), JSON.stringify({ target_defaults: {}, variables: { host_arch: process.arch, target_arch: process.arch } }));
+  writeFileSync(
+    join(include, 'config.gypi'),
+    JSON.stringify({ target_defaults: {}, variables: { host_arch: process.arch, target_arch: process.arch } }),
+  );
   writeFileSync(join(include, 'common.gypi'), JSON.stringify(commonSettings()));
 }
 
 function commonSettings() {
-  const release = { cflags: ['-O2', '-fPIC'], xcode_settings: { GCC_OPTIMIZATION_LEVEL: '2' }, msvs_settings: { VCCLCompilerTool: { Optimization: 2 } } };
+  const release = {
+    cflags: ['-O2', '-fPIC'],
+    xcode_settings: { GCC_OPTIMIZATION_LEVEL: '2' },
+    msvs_settings: { VCCLCompilerTool: { Optimization: 2 } },
+  };
   const mac = { xcode_settings: { OTHER_LDFLAGS: ['-undefined dynamic_lookup'] } };
   return {
     target_defaults: {

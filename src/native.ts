@@ -37,6 +37,8 @@ export function placeByConflicts(input: PlaceInput): Float64Array {
 function tellWhenMissing(result: LoadedAddon): LoadedAddon {
   if (result.addon !== undefined) return result;
   const why = result.error === undefined ? 'is not built' : `does not load (${result.error.message.split('\n')[0]})`;
-  process.stderr.write(`fpdt: the native planner core ${why}; using its TypeScript twin, slower and with equal results. Build it with: node native/build.mjs\n`);
+  process.stderr.write(
+    `fpdt: the native planner core ${why}; using its TypeScript twin, slower and with equal results. Build it with: node native/build.mjs\n`,
+  );
   return result;
 }

@@ -8,7 +8,7 @@ node scripts/setup.mjs --for test
 export FPDT_PYTHON="${FPDT_PYTHON:-$PWD/.venv/bin/python}"
 export PATH="$PWD/node_modules/.bin:$PATH"
 # Two ranks share the cores: one thread each keeps times steady and results equal from run to run.
-export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+export CI=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 current='set-up'
 trap 'status=$?; [ $status -eq 0 ] || echo "FAILED: $current (exit $status)" >&2' EXIT
 

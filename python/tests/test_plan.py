@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -208,7 +207,6 @@ def test_refuses_numbers_without_json_form(number: float) -> None:
         canonical_bytes([number])
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 @settings(max_examples=30, deadline=None)
 @given(st.lists(documents, max_size=8), st.lists(numbers, max_size=60))
 def test_canonical_bytes_are_those_of_javascript(values: list[Any], many_numbers: list[float]) -> None:

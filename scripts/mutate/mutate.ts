@@ -18,8 +18,16 @@ import { type Candidate, OPERATORS, allMutants } from './mutations.js';
 import { reorderPlan } from './reorder.js';
 
 const BASE: ParityCase = {
-  sequenceParallelSize: 2, zeroStage: 3, policy: 'fpdt', numChunks: 4, segmentLayers: 2, heads: 'gqa', tied: false,
-  gradientAccumulationSteps: 1, dataParallelSize: 1, lossScale: 1,
+  sequenceParallelSize: 2,
+  zeroStage: 3,
+  policy: 'fpdt',
+  numChunks: 4,
+  segmentLayers: 2,
+  heads: 'gqa',
+  tied: false,
+  gradientAccumulationSteps: 1,
+  dataParallelSize: 1,
+  lossScale: 1,
 };
 /** Orders of asynchronous ops each mutant runs under, until one tells it from the plan. */
 const ORDERS = [
@@ -73,7 +81,10 @@ class MutationRun {
     return { operator, what, fate: reason === undefined ? 'survived' : 'equal', detail: reason ?? 'gradients equal in every order tried' };
   }
 
-  async difference(mutant: ExecutionPlan, options: Readonly<Record<string, unknown>>): Promise<Pick<Verdict, 'fate' | 'detail'> | undefined> {
+  async difference(
+    mutant: ExecutionPlan,
+    options: Readonly<Record<string, unknown>>,
+  ): Promise<Pick<Verdict, 'fate' | 'detail'> | undefined> {
     const dump = join(this.folder, `run-${this.numRuns++}`);
     const ran = await this.execute(mutant, options, dump);
     if (ran.failed !== undefined) return { fate: 'refused', detail: firstLine(ran.failed) };
@@ -89,7 +100,14 @@ class MutationRun {
     const path = join(this.folder, 'plan.json');
     await writePlanFile(plan, path);
     return await this.harness.run({
-      kind: 'worker', plan: path, data: this.data, steps: 1, worldSize: plan.cluster.numRanks, dumpGrads, options, timeout: TIMEOUT_SECONDS,
+      kind: 'worker',
+      plan: path,
+      data: this.data,
+      steps: 1,
+      worldSize: plan.cluster.numRanks,
+      dumpGrads,
+      options,
+      timeout: TIMEOUT_SECONDS,
     });
   }
 }
@@ -103,11 +121,20 @@ function sample(candidates: readonly Candidate[], perOperator: number): readonly
   const random = randomNumbers(11);
   return OPERATORS.flatMap((operator) => {
     const pool = candidates.filter((candidate) => candidate.operator === operator).map((candidate) => ({ candidate, key: random() }));
-    return pool.sort((a, b) => a.key - b.key).slice(0, perOperator).map(({ candidate }) => candidate);
+    return pool
+      .sort((a, b) => a.key - b.key)
+      .slice(0, perOperator)
+      .map(({ candidate }) => candidate);
   });
 }
 
-async function mutatePlan(run: MutationRun, name: string, plan: ExecutionPlan, perOperator: number, say: (text: string) => void): Promise<readonly Verdict[]> {
+async function mutatePlan(
+  run: MutationRun,
+  name: string,
+  plan: ExecutionPlan,
+  perOperator: number,
+  say: (text: string) => void,
+): Promise<readonly Verdict[]> {
   await run.runBaseline(plan);
   const verdicts: Verdict[] = [];
   for (const candidate of sample(allMutants(plan), perOperator)) {
@@ -121,8 +148,15 @@ async function mutatePlan(run: MutationRun, name: string, plan: ExecutionPlan, p
       ['relayout', relayout(plan, seed)],
     ] as const) {
       const difference = await run.difference(changed, order);
-      verdicts.push({ operator, what: `seed ${seed}`, fate: difference === undefined ? 'equal' : 'survived', detail: difference?.detail ?? 'bit-identical' });
-      say(`${name} ${operator} seed ${seed} ${order.copy_mode}: ${difference === undefined ? 'bit-identical' : `DIFFERS: ${difference.detail}`}`);
+      verdicts.push({
+        operator,
+        what: `seed ${seed}`,
+        fate: difference === undefined ? 'equal' : 'survived',
+        detail: difference?.detail ?? 'bit-identical',
+      });
+      say(
+        `${name} ${operator} seed ${seed} ${order.copy_mode}: ${difference === undefined ? 'bit-identical' : `DIFFERS: ${difference.detail}`}`,
+      );
     }
   }
   return verdicts;
@@ -135,7 +169,12 @@ function relayout(plan: ExecutionPlan, seed: number): ExecutionPlan {
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { json: { type: 'boolean', default: false }, sample: { type: 'string', default: '24' }, plan: { type: 'string' }, data: { type: 'string' } },
+    options: {
+      json: { type: 'boolean', default: false },
+      sample: { type: 'string', default: '24' },
+      plan: { type: 'string' },
+      data: { type: 'string' },
+    },
   });
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-mutate-'));
@@ -159,7 +198,9 @@ async function main(): Promise<void> {
   const survivors = verdicts.filter(({ fate }) => fate === 'survived');
   const killed = verdicts.filter(({ fate }) => fate === 'refused' || fate === 'changed').length;
   if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'mutationReport', reports }, null, 1)}\n`);
-  say(`mutate ${survivors.length === 0 ? 'ok' : 'failed'}: ${killed} killed, ${verdicts.length - killed - survivors.length} equal by an explained rule, ${survivors.length} unexplained`);
+  say(
+    `mutate ${survivors.length === 0 ? 'ok' : 'failed'}: ${killed} killed, ${verdicts.length - killed - survivors.length} equal by an explained rule, ${survivors.length} unexplained`,
+  );
   process.exitCode = survivors.length === 0 ? 0 : 1;
 }
 

@@ -26,12 +26,21 @@ export function allMutants(plan: ExecutionPlan): readonly Candidate[] {
 }
 
 function sectionMutants(plan: ExecutionPlan, section: Section): readonly Candidate[] {
-  return section.ops.filter((op) => !OP_KINDS[op.kind].external).flatMap((op) => [
-    candidate('dropOp', op, () => withSection(plan, dropOp(section, op))),
-    ...swaps(op),
-    ...op.waits.map((wait) => candidate('dropWait', op, () => withOp({ ...op, waits: op.waits.filter((other) => other !== wait) }), ` without waiting for op ${wait}`)),
-    ...shifts(op).map((kv) => candidate('shiftKv', op, () => withOp({ ...op, kv }), ` over [${kv.start}:${kv.end})`)),
-  ]);
+  return section.ops
+    .filter((op) => !OP_KINDS[op.kind].external)
+    .flatMap((op) => [
+      candidate('dropOp', op, () => withSection(plan, dropOp(section, op))),
+      ...swaps(op),
+      ...op.waits.map((wait) =>
+        candidate(
+          'dropWait',
+          op,
+          () => withOp({ ...op, waits: op.waits.filter((other) => other !== wait) }),
+          ` without waiting for op ${wait}`,
+        ),
+      ),
+      ...shifts(op).map((kv) => candidate('shiftKv', op, () => withOp({ ...op, kv }), ` over [${kv.start}:${kv.end})`)),
+    ]);
 
   function candidate(operator: Operator, op: Op, build: () => ExecutionPlan, suffix = ''): Candidate {
     return { operator, what: `${section.name}: ${opToText(op, plan.buffers)}${suffix}`, build };
@@ -62,16 +71,16 @@ export function conflict(a: Op, b: Op): boolean {
 
 function dropOp(section: Section, dropped: Op): Section {
   const id = (old: number): number => (old > dropped.id ? old - 1 : old);
-  const ops = section.ops
-    .filter((op) => op !== dropped)
-    .map((op) => ({ ...op, id: id(op.id), waits: inherit(op.waits, dropped).map(id) }));
+  const ops = section.ops.filter((op) => op !== dropped).map((op) => ({ ...op, id: id(op.id), waits: inherit(op.waits, dropped).map(id) }));
   const parts = section.parts.map(({ layerSlot, start, end }) => ({ layerSlot, start: id(start), end: end > dropped.id ? end - 1 : end }));
   return { ...section, ops, parts };
 }
 
 /** Who waited for the dropped op waits for what it waited for: only the op is missing, not the order of the rest. */
 function inherit(waits: readonly number[], dropped: Op): readonly number[] {
-  return waits.includes(dropped.id) ? [...new Set([...waits, ...dropped.waits])].filter((wait) => wait !== dropped.id).sort((a, b) => a - b) : waits;
+  return waits.includes(dropped.id)
+    ? [...new Set([...waits, ...dropped.waits])].filter((wait) => wait !== dropped.id).sort((a, b) => a - b)
+    : waits;
 }
 
 function swap(section: Section, first: Op, second: Op): Section {
@@ -97,7 +106,9 @@ function overlaps(plan: ExecutionPlan): readonly Candidate[] {
     const bytes = buffer.instances * buffer.instanceBytes;
     const offset = Math.min(other.offset, plan.arenas[buffer.pool] - bytes);
     const build = (): ExecutionPlan => seal(plan, { buffers: plan.buffers.map((one) => (one === buffer ? { ...one, offset } : one)) });
-    return offset === buffer.offset ? [] : [{ operator: 'overlapBuffers' as const, what: `${buffer.name} moved onto ${other.name}`, build }];
+    return offset === buffer.offset
+      ? []
+      : [{ operator: 'overlapBuffers' as const, what: `${buffer.name} moved onto ${other.name}`, build }];
   });
 }
 

@@ -81,7 +81,9 @@ export function coveringCases(atLeast: number, seed = 1): readonly ParityCase[] 
 
 function randomCase(random: () => number): ParityCase {
   const drawn = (): ParityCase =>
-    Object.fromEntries(NAMES.map((name) => [name, DIMENSIONS[name][Math.floor(random() * DIMENSIONS[name].length)]])) as unknown as ParityCase;
+    Object.fromEntries(
+      NAMES.map((name) => [name, DIMENSIONS[name][Math.floor(random() * DIMENSIONS[name].length)]]),
+    ) as unknown as ParityCase;
   let candidate = drawn();
   while (!isLegal(candidate)) candidate = drawn();
   return candidate;
@@ -89,7 +91,15 @@ function randomCase(random: () => number): ParityCase {
 
 export function caseName(one: ParityCase): string {
   return [
-    `P${one.sequenceParallelSize}`, `dp${one.dataParallelSize}`, `zero${one.zeroStage}`, one.policy, `u${one.numChunks}`,
-    `k${one.segmentLayers}`, one.heads, one.tied ? 'tied' : 'untied', `acc${one.gradientAccumulationSteps}`, `scale${one.lossScale}`,
+    `P${one.sequenceParallelSize}`,
+    `dp${one.dataParallelSize}`,
+    `zero${one.zeroStage}`,
+    one.policy,
+    `u${one.numChunks}`,
+    `k${one.segmentLayers}`,
+    one.heads,
+    one.tied ? 'tied' : 'untied',
+    `acc${one.gradientAccumulationSteps}`,
+    `scale${one.lossScale}`,
   ].join(' ');
 }

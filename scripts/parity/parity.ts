@@ -48,8 +48,17 @@ class ParityRun {
     const ownError = await this.ownError(key, plan, dtype);
     const dumpGrads = join(this.folder, `worker-${this.numPlans}`);
     const worldSize = one.sequenceParallelSize * one.dataParallelSize;
-    const ran = await this.harness.run({ kind: 'worker', plan, data: this.data, steps: 1, worldSize, dumpGrads, options: { copy_mode: copyMode, seed: 3 } });
-    if (ran.failed !== undefined) return { name, error: null, ownError, ratio: null, ok: false, failed: `${ran.failed}\n${ran.traceback ?? ''}` };
+    const ran = await this.harness.run({
+      kind: 'worker',
+      plan,
+      data: this.data,
+      steps: 1,
+      worldSize,
+      dumpGrads,
+      options: { copy_mode: copyMode, seed: 3 },
+    });
+    if (ran.failed !== undefined)
+      return { name, error: null, ownError, ratio: null, ok: false, failed: `${ran.failed}\n${ran.traceback ?? ''}` };
     const { error = null, where } = await this.harness.mustRun({ kind: 'compare', left: dumpGrads, right: this.dump(key, 'float64') });
     const ratio = error === null || ownError === null ? null : error / ownError;
     return { name, error, ownError, ratio, ok: ratio !== null && ratio <= FACTOR[dtype], where };
@@ -89,7 +98,14 @@ class ParityRun {
 
   private async runReferences(key: string, plan: string, dtype: string): Promise<number | null> {
     for (const precision of ['float64', dtype]) {
-      await this.harness.mustRun({ kind: 'reference', plan, data: this.data, steps: 1, dtype: precision, dumpGrads: this.dump(key, precision) });
+      await this.harness.mustRun({
+        kind: 'reference',
+        plan,
+        data: this.data,
+        steps: 1,
+        dtype: precision,
+        dumpGrads: this.dump(key, precision),
+      });
     }
     const { error } = await this.harness.mustRun({ kind: 'compare', left: this.dump(key, dtype), right: this.dump(key, 'float64') });
     return error ?? null;
@@ -97,12 +113,22 @@ class ParityRun {
 }
 
 const STEADY: ParityCase = {
-  sequenceParallelSize: 2, zeroStage: 3, policy: 'fpdt', numChunks: 8, segmentLayers: 2, heads: 'gqa', tied: false,
-  gradientAccumulationSteps: 2, dataParallelSize: 1, lossScale: 1,
+  sequenceParallelSize: 2,
+  zeroStage: 3,
+  policy: 'fpdt',
+  numChunks: 8,
+  segmentLayers: 2,
+  heads: 'gqa',
+  tied: false,
+  gradientAccumulationSteps: 2,
+  dataParallelSize: 1,
+  lossScale: 1,
 };
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { json: { type: 'boolean', default: false }, limit: { type: 'string' }, only: { type: 'string' } } });
+  const { values } = parseArgs({
+    options: { json: { type: 'boolean', default: false }, limit: { type: 'string' }, only: { type: 'string' } },
+  });
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-parity-'));
   const harness = Harness.start();
@@ -113,7 +139,9 @@ async function main(): Promise<void> {
   };
   try {
     const run = new ParityRun(harness, folder, await writeTokens(folder));
-    const cases = coveringCases(NUM_CASES).filter((one) => caseName(one).includes(values.only ?? '')).slice(0, Number(values.limit ?? NUM_CASES * 2));
+    const cases = coveringCases(NUM_CASES)
+      .filter((one) => caseName(one).includes(values.only ?? ''))
+      .slice(0, Number(values.limit ?? NUM_CASES * 2));
     for (const [i, one] of cases.entries()) report(await run.gradients(one, COPY_MODES[i % COPY_MODES.length] ?? 'eager'));
     report(await run.losses(STEADY));
     report(await run.losses({ ...STEADY, policy: 'auto', zeroStage: 1, segmentLayers: 1, dataParallelSize: 2, tied: true }));

@@ -42,7 +42,12 @@ export function smallDeepSpeed(stage: number, accumulation: number): Record<stri
     zero_optimization: {
       stage,
       ...(stage === 3
-        ? { stage3_param_persistence_threshold: 0, stage3_max_live_parameters: 0, stage3_max_reuse_distance: 0, stage3_prefetch_bucket_size: 0 }
+        ? {
+            stage3_param_persistence_threshold: 0,
+            stage3_max_live_parameters: 0,
+            stage3_max_reuse_distance: 0,
+            stage3_prefetch_bucket_size: 0,
+          }
         : {}),
       ...(stage > 0 ? { reduce_bucket_size: 20_000 } : {}),
     },
@@ -84,6 +89,9 @@ export function referenceKey(one: ParityCase): string {
 export async function writeTokens(folder: string): Promise<string> {
   const random = randomNumbers(5);
   const path = join(folder, 'tokens.bytes');
-  await writeFile(path, Uint8Array.from({ length: 4096 }, () => Math.floor(random() * VOCAB_SIZE)));
+  await writeFile(
+    path,
+    Uint8Array.from({ length: 4096 }, () => Math.floor(random() * VOCAB_SIZE)),
+  );
   return path;
 }

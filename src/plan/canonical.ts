@@ -20,5 +20,8 @@ function numberText(value: number): string {
 /** A key whose value is undefined is absent, as in JSON.stringify. */
 function objectText(value: Readonly<Record<string, unknown>>): string {
   const keys = Object.keys(value).filter((key) => value[key] !== undefined);
-  return `{${keys.sort().map((key) => `${JSON.stringify(key)}:${canonicalJson(value[key])}`).join(',')}}`;
+  return `{${keys
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonicalJson(value[key])}`)
+    .join(',')}}`;
 }

@@ -1,7 +1,27 @@
 /** From header and columns back to a plan, checking that nothing is missing and that it is the plan its digest names. */
-import { type Access, OP_KINDS, type Op, type OpKind, SECTIONS, STREAMS, type Section, type SectionName, type SectionPart } from '../schedule/op.js';
+import {
+  type Access,
+  OP_KINDS,
+  type Op,
+  type OpKind,
+  SECTIONS,
+  STREAMS,
+  type Section,
+  type SectionName,
+  type SectionPart,
+} from '../schedule/op.js';
 import { FpdtError } from '../spec/errors.js';
-import { ACCESS_GROUPS, type AccessGroup, BINDS, COLUMNS, COLUMN_BYTES, COLUMN_NAMES, type ColumnDescriptor, type ColumnName, unpackColumn } from './columns.js';
+import {
+  ACCESS_GROUPS,
+  type AccessGroup,
+  BINDS,
+  COLUMNS,
+  COLUMN_BYTES,
+  COLUMN_NAMES,
+  type ColumnDescriptor,
+  type ColumnName,
+  unpackColumn,
+} from './columns.js';
 import { digestOf } from './encode.js';
 import { type ExecutionPlan, PLAN_VERSION } from './executionPlan.js';
 
@@ -26,7 +46,8 @@ export function decodePlan({ header: bytes, columns, digest }: PlanBytes): Execu
   const { opKinds, columns: descriptors, sections, ...rest } = header;
   const data = descriptors.map((descriptor) => columnData(descriptor, columns));
   const found = digestOf(bytes, data);
-  if (digest !== undefined && digest !== found) throw damaged(`its content has digest ${found}, not ${digest} as it says`, 'plan-digest-mismatch');
+  if (digest !== undefined && digest !== found)
+    throw damaged(`its content has digest ${found}, not ${digest} as it says`, 'plan-digest-mismatch');
   const values = Object.fromEntries(data.map((column) => [column.name, unpackColumn(column)])) as unknown as Values;
   const ops = decodeOps(values, opKinds);
   return { ...rest, schedule: splitSections(ops, sections), digest: found } as unknown as ExecutionPlan;
@@ -85,12 +106,14 @@ function decodeOps(values: Values, kinds: readonly OpKind[]): readonly Omit<Op, 
 }
 
 function accessReader(values: Values, { name, offsets }: AccessGroup): (op: number) => readonly Access[] {
-  const all = values[`${name}Buffer`].map((buffer, i): Access => ({
-    buffer,
-    rows: { start: at(values[`${name}Start`], i), end: at(values[`${name}End`], i) },
-    bind: pick(BINDS, at(values[`${name}Bind`], i), 'bind'),
-    index: at(values[`${name}Index`], i),
-  }));
+  const all = values[`${name}Buffer`].map(
+    (buffer, i): Access => ({
+      buffer,
+      rows: { start: at(values[`${name}Start`], i), end: at(values[`${name}End`], i) },
+      bind: pick(BINDS, at(values[`${name}Bind`], i), 'bind'),
+      index: at(values[`${name}Index`], i),
+    }),
+  );
   return (op) => all.slice(at(values[offsets], op), at(values[offsets], op + 1));
 }
 

@@ -5,7 +5,16 @@
 import { createHash } from 'node:crypto';
 import { type Access, OP_KIND_NAMES, type Op, SECTIONS, STREAMS } from '../schedule/op.js';
 import { canonicalJson } from './canonical.js';
-import { ACCESS_GROUPS, type AccessGroup, BINDS, COLUMN_NAMES, type ColumnDescriptor, type ColumnName, type EncodedColumn, packColumn } from './columns.js';
+import {
+  ACCESS_GROUPS,
+  type AccessGroup,
+  BINDS,
+  COLUMN_NAMES,
+  type ColumnDescriptor,
+  type ColumnName,
+  type EncodedColumn,
+  packColumn,
+} from './columns.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
 export interface EncodedPlan {

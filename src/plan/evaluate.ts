@@ -42,7 +42,10 @@ export function estimateMemory(input: BuildInput, strategy: Strategy): MemoryLed
   const formula = scratchFormula(context.model, context.run, context.parameters, context.cluster.device);
   const longest = (strategy.numChunks - 1) * strategy.chunkTokens;
   const scratch: ScratchFormula = (op, buffers) =>
-    formula(op.kv !== undefined && op.kv.end - op.kv.start > strategy.chunkTokens ? { ...op, kv: { start: 0, end: longest } } : op, buffers);
+    formula(
+      op.kv !== undefined && op.kv.end - op.kv.start > strategy.chunkTokens ? { ...op, kv: { start: 0, end: longest } } : op,
+      buffers,
+    );
   const built = buildSchedule(few, scratch);
   const buffers = built.buffers.map((buffer) => stretch(buffer, strategy));
   return placed(context, { ...built, buffers }).memory;

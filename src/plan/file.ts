@@ -81,11 +81,14 @@ async function writeAtomically(path: string, text: string): Promise<void> {
     await rm(temporary, { force: true });
     const { code, message } = cause as NodeJS.ErrnoException;
     const full = code === 'ENOSPC' || code === 'EDQUOT';
-    throw new FpdtError(full ? `no space left to write the plan file ${path} (${text.length} bytes)` : `cannot write the plan file ${path}: ${message}`, {
-      code: full ? 'plan-file-disk-full' : 'plan-file-unwritable',
-      hint: full ? 'free some space, or choose another place with --output' : undefined,
-      details: { path, cause: code ?? 'unknown' },
-      cause,
-    });
+    throw new FpdtError(
+      full ? `no space left to write the plan file ${path} (${text.length} bytes)` : `cannot write the plan file ${path}: ${message}`,
+      {
+        code: full ? 'plan-file-disk-full' : 'plan-file-unwritable',
+        hint: full ? 'free some space, or choose another place with --output' : undefined,
+        details: { path, cause: code ?? 'unknown' },
+        cause,
+      },
+    );
   }
 }

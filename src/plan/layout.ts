@@ -51,7 +51,9 @@ function extent(offsets: Float64Array, sizes: Float64Array): number {
 
 /** Largest first, then most contended first, then largest first with some disorder; the first of the smallest results. */
 function placeCompactly(sizes: Float64Array, conflicts: Uint8Array): Float64Array {
-  const contended = sizes.map((size, i) => sizes.reduce((sum, other, j) => sum + (conflicts[i * sizes.length + j] === 1 ? other : 0), size));
+  const contended = sizes.map((size, i) =>
+    sizes.reduce((sum, other, j) => sum + (conflicts[i * sizes.length + j] === 1 ? other : 0), size),
+  );
   const random = mulberry32(0);
   const shuffled = Array.from({ length: NUM_SHUFFLED_ORDERS }, () => descending(sizes.map((size) => size * (0.5 + random()))));
   const results = [descending(sizes), descending(contended), ...shuffled].map((order) =>

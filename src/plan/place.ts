@@ -23,7 +23,12 @@ export function placeByConflicts({ sizes, conflicts, order, alignment }: PlaceIn
   return offsets;
 }
 
-function bestFit(item: number, placed: readonly number[], { sizes, conflicts, alignment }: Omit<PlaceInput, 'order'>, offsets: Float64Array): number {
+function bestFit(
+  item: number,
+  placed: readonly number[],
+  { sizes, conflicts, alignment }: Omit<PlaceInput, 'order'>,
+  offsets: Float64Array,
+): number {
   const size = sizes[item] ?? 0;
   let end = 0;
   let best = -1;

@@ -32,7 +32,10 @@ interface Specs {
  */
 export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
   const asked = readSpecs(input);
-  const strategy = solveStrategy(asked, (candidate, request): Evaluation => evaluation(estimateMemory({ ...asked, ...request }, candidate)));
+  const strategy = solveStrategy(
+    asked,
+    (candidate, request): Evaluation => evaluation(estimateMemory({ ...asked, ...request }, candidate)),
+  );
   const specs = { ...asked, run: withChunks(asked.run, strategy.numChunks) };
   const built = buildStrategy(specs, strategy);
   if (!built.memory.fits) throw explainMisfit(built.memory);
@@ -42,7 +45,18 @@ export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
   const prediction = predictRun({ ...specs, strategy, buffers, schedule, work: workOf(specs, buffers) });
   const headMap = contiguousHeads(specs.model, specs.run.sequenceParallelSize);
   const { memory } = built;
-  return sealPlan({ kind: 'executionPlan', version: PLAN_VERSION, ...specs, strategy, headMap, arenas, buffers, schedule, memory, prediction });
+  return sealPlan({
+    kind: 'executionPlan',
+    version: PLAN_VERSION,
+    ...specs,
+    strategy,
+    headMap,
+    arenas,
+    buffers,
+    schedule,
+    memory,
+    prediction,
+  });
 }
 
 function readSpecs(input: PlanInput): Specs {

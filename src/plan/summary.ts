@@ -68,7 +68,9 @@ function timeLines({ prediction, cluster }: ExecutionPlan): readonly string[] {
   return [
     `Step        ${formatSeconds(stepSeconds)} predicted, ${tokensPerSecond.toPrecision(4)} tokens/s (rates ${cluster.ratesProvenance}: ${cluster.ratesSource})`,
     ...sections.map((section) => sectionLine(section, stepSeconds)),
-    ...(fixed > 0 ? [`  ${'outside the ops'.padEnd(20)} ${formatSeconds(fixed).padStart(10)}  ${share(fixed / stepSeconds).padStart(6)}`] : []),
+    ...(fixed > 0
+      ? [`  ${'outside the ops'.padEnd(20)} ${formatSeconds(fixed).padStart(10)}  ${share(fixed / stepSeconds).padStart(6)}`]
+      : []),
     `Copies      ${formatBytes(copiedBytes.h2d)} host to HBM, ${formatBytes(copiedBytes.d2h)} HBM to host a step and rank; ${formatSeconds(exposedCopySeconds)} exposed (${share(exposedCopySeconds / stepSeconds)})`,
     `MFU         ${share(mfu.causalModel)} causal model FLOPs; ${share(mfu.causalHardware)} causal with recompute; ${share(mfu.fullModel)} full attention; ${share(mfu.fullHardware)} full with recompute`,
   ];

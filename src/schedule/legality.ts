@@ -15,7 +15,9 @@ export function checkOpShape(op: Op, position: number, section: Section): readon
     ...(part === undefined ? ['belongs to no part of its section'] : []),
     ...(['reads', 'writes', 'accumulates'] as const).flatMap((group) => checkCount(op, group, row)),
     ...(pairs(row) && op.reads.length !== op.writes.length ? [`reads ${op.reads.length} views but writes ${op.writes.length}`] : []),
-    ...op.waits.flatMap((wait) => (part !== undefined && part.start <= wait && wait < op.id ? [] : [`waits for op ${wait}, which is not an earlier op of its part`])),
+    ...op.waits.flatMap((wait) =>
+      part !== undefined && part.start <= wait && wait < op.id ? [] : [`waits for op ${wait}, which is not an earlier op of its part`],
+    ),
   ];
 }
 
@@ -26,7 +28,9 @@ function pairs(row: OpKindRow): boolean {
 function checkCount(op: Op, group: 'reads' | 'writes' | 'accumulates', row: OpKindRow): readonly string[] {
   const declared = row[group];
   if (declared === 'many') return op[group].length > 0 ? [] : [`${group} nothing`];
-  return op[group].length === declared.length ? [] : [`${group} ${op[group].length} views, its kind ${declared.length} (${declared.join(', ')})`];
+  return op[group].length === declared.length
+    ? []
+    : [`${group} ${op[group].length} views, its kind ${declared.length} (${declared.join(', ')})`];
 }
 
 export function checkView(op: Op, access: Access, input: VerifyInput): readonly string[] {
@@ -37,9 +41,13 @@ export function checkView(op: Op, access: Access, input: VerifyInput): readonly 
   const { start, end } = access.rows;
   const arena = input.arenas[buffer.pool];
   return [
-    ...(0 <= start && start < end && end <= (buffer.shape[0] ?? 0) ? [] : [`${text} is outside the ${buffer.shape[0]} rows of ${buffer.name}`]),
+    ...(0 <= start && start < end && end <= (buffer.shape[0] ?? 0)
+      ? []
+      : [`${text} is outside the ${buffer.shape[0]} rows of ${buffer.name}`]),
     ...(0 <= lowest && highest < buffer.instances ? [] : [`${text} names instance ${highest} of ${buffer.instances}`]),
-    ...(buffer.offset >= 0 && buffer.offset + buffer.instances * buffer.instanceBytes <= arena ? [] : [`${buffer.name} does not lie in the ${buffer.pool} arena of ${arena} bytes`]),
+    ...(buffer.offset >= 0 && buffer.offset + buffer.instances * buffer.instanceBytes <= arena
+      ? []
+      : [`${buffer.name} does not lie in the ${buffer.pool} arena of ${arena} bytes`]),
     ...(buffer.instanceBytes >= (buffer.shape[0] ?? 0) * rowBytes(buffer) ? [] : [`the instances of ${buffer.name} overlap`]),
     ...(poolAllowed(op, access, buffer.pool) ? [] : [`${text} is in the ${buffer.pool} arena, where ${op.kind} may not touch it`]),
   ];
@@ -63,7 +71,13 @@ function instanceRange(op: Op, access: Access, { numSegments, segmentLayers }: V
 }
 
 /** Byte range of an access in its arena when the section runs for `segment`. */
-export function byteRange(op: Op, access: Access, buffers: readonly Buffer[], segment: number, segmentLayers: number): { readonly start: number; readonly end: number; readonly pool: Pool } {
+export function byteRange(
+  op: Op,
+  access: Access,
+  buffers: readonly Buffer[],
+  segment: number,
+  segmentLayers: number,
+): { readonly start: number; readonly end: number; readonly pool: Pool } {
   const buffer = buffers[access.buffer] as Buffer;
   const base = { fixed: 0, segment, layer: segment * segmentLayers + op.layerSlot }[access.bind];
   const offset = buffer.offset + (base + access.index) * buffer.instanceBytes;

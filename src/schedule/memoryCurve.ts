@@ -44,7 +44,10 @@ export function memoryCurves(section: Section, buffers: readonly Buffer[], times
   }
   for (const { id, scratchBytes } of section.ops) {
     if (scratchBytes === 0) continue;
-    changes.hbm.push({ seconds: times.startSeconds[id] ?? 0, bytes: scratchBytes }, { seconds: times.endSeconds[id] ?? 0, bytes: -scratchBytes });
+    changes.hbm.push(
+      { seconds: times.startSeconds[id] ?? 0, bytes: scratchBytes },
+      { seconds: times.endSeconds[id] ?? 0, bytes: -scratchBytes },
+    );
   }
   return { hbm: toCurve(base.hbm, changes.hbm), host: toCurve(base.host, changes.host) };
 }

@@ -44,7 +44,8 @@ export class MemoryState {
     for (let i = firstEndingAfter(spans, start); i < spans.length; i++) {
       const span = spans[i] as Span;
       if (span.start > from || span.start >= end) break;
-      if (span.buffer !== access.buffer) return [`reads ${this.view(access)}, whose bytes were overwritten through ${this.input.buffers[span.buffer]?.name}`];
+      if (span.buffer !== access.buffer)
+        return [`reads ${this.view(access)}, whose bytes were overwritten through ${this.input.buffers[span.buffer]?.name}`];
       from = span.end;
     }
     return from >= end ? [] : [`reads ${this.view(access)}, which nothing has written`];

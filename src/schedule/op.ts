@@ -8,14 +8,7 @@
 export const STREAMS = ['compute', 'h2d', 'd2h', 'comm'] as const;
 export type Stream = (typeof STREAMS)[number];
 
-export const SECTIONS = [
-  'embedForward',
-  'layerForward',
-  'lossForwardBackward',
-  'layerBackward',
-  'embedBackward',
-  'stepEnd',
-] as const;
+export const SECTIONS = ['embedForward', 'layerForward', 'lossForwardBackward', 'layerBackward', 'embedBackward', 'stepEnd'] as const;
 export type SectionName = (typeof SECTIONS)[number];
 
 /**
@@ -60,13 +53,7 @@ export const OP_KINDS = {
   cast: kind('compute', 'many', 'many', [], 'write = read, in the dtype of write'),
   post: kind('compute', ['x', 'o'], ['y'], [], 'y = x + oProj(o); y = y + mlp(norm2(y))'),
   postBwd: kind('compute', ['x', 'o'], ['do'], ['dx', 'wgrad'], 'rerun post under autograd; dx becomes the residual part'),
-  attnBwd: kind(
-    'compute',
-    ['q', 'k', 'v', 'o', 'lse', 'do'],
-    [],
-    ['dq', 'dk', 'dv'],
-    'attention backward with the final o and lse',
-  ),
+  attnBwd: kind('compute', ['q', 'k', 'v', 'o', 'lse', 'do'], [], ['dq', 'dk', 'dv'], 'attention backward with the final o and lse'),
   preBwd: kind('compute', ['x', 'positions', 'dq', 'dk', 'dv'], [], ['dx', 'wgrad'], 'rerun pre under autograd'),
   loss: kind('compute', ['x', 'labels'], ['dx'], ['lossSum', 'wgrad'], 'cross entropy of norm(x) @ lmHead, and its gradients'),
   embedBwd: kind('compute', ['dx', 'tokenIds'], [], ['wgrad'], 'scatter-add dx into the embedding gradient'),

@@ -15,7 +15,8 @@ export interface PredictInput extends CostInput {
 export function predictRun(input: PredictInput): Prediction {
   const cost = costModel(input);
   const sections = SECTIONS.map((name) => predictSection(input.schedule[name], cost, input));
-  const sum = (value: (section: SectionPrediction) => number): number => sections.reduce((total, section) => total + section.runs * value(section), 0);
+  const sum = (value: (section: SectionPrediction) => number): number =>
+    sections.reduce((total, section) => total + section.runs * value(section), 0);
   const stepSeconds = sum((section) => section.makespanSeconds) + input.cluster.rates.stepOverheadSeconds;
   return {
     kind: 'prediction',
@@ -58,7 +59,9 @@ function predictSection(section: Section, cost: CostModel, input: PredictInput):
 function hookGathers({ name, parts }: Section, input: PredictInput): KindSeconds {
   if (input.run.zeroStage < 3 || name === 'stepEnd') return { count: 0, seconds: 0 };
   const { numLayerElements, numHeadElements, numEmbedElements } = input.parameters;
-  const elements = { embedForward: numEmbedElements, embedBackward: numEmbedElements, lossForwardBackward: numHeadElements }[name as string] ?? numLayerElements;
+  const elements =
+    { embedForward: numEmbedElements, embedBackward: numEmbedElements, lossForwardBackward: numHeadElements }[name as string] ??
+    numLayerElements;
   return { count: parts.length, seconds: parts.length * gatherSeconds(elements, input) };
 }
 

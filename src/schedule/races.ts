@@ -46,9 +46,19 @@ function checkPart(section: Section, part: SectionPart, input: VerifyInput): rea
   const view = ({ access }: Touch): string => accessToText(access, input.buffers);
   for (const op of ops) {
     for (const { pool, touch } of touchesOf(op, input)) {
-      const rival = live[pool].find((other) => other.op !== op && (other.changes || touch.changes) && other.start < touch.end && touch.start < other.end && !ordered(other.op, op));
+      const rival = live[pool].find(
+        (other) =>
+          other.op !== op &&
+          (other.changes || touch.changes) &&
+          other.start < touch.end &&
+          touch.start < other.end &&
+          !ordered(other.op, op),
+      );
       if (rival !== undefined) {
-        findings.push({ op: op.id, problem: `races with op ${rival.op.id} ${rival.op.kind} on ${rival.op.stream}: ${view(touch)} shares bytes with its ${view(rival)}, and no wait orders them` });
+        findings.push({
+          op: op.id,
+          problem: `races with op ${rival.op.id} ${rival.op.kind} on ${rival.op.stream}: ${view(touch)} shares bytes with its ${view(rival)}, and no wait orders them`,
+        });
       }
       const kept = live[pool].filter((other) => !supersedes(touch, other, ordered));
       live[pool] = [...kept, touch];

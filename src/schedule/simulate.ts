@@ -114,7 +114,13 @@ class PartRun {
   private now: number;
 
   constructor(ops: readonly Op[], seconds: Float64Array, device: Device, times: OpTimes, now: number) {
-    this.streams = STREAMS.map((stream) => ({ stream, ops: ops.filter((op) => op.stream === stream), next: 0, running: undefined, remaining: 0 }));
+    this.streams = STREAMS.map((stream) => ({
+      stream,
+      ops: ops.filter((op) => op.stream === stream),
+      next: 0,
+      running: undefined,
+      remaining: 0,
+    }));
     this.seconds = seconds;
     this.device = device;
     this.times = times;

@@ -60,7 +60,12 @@ export function opFromText(text: string, buffers: Names): Op {
 
 export function sectionToText(section: Section, buffers: Names): string {
   return section.parts
-    .map((part) => [`${section.name} part L${part.layerSlot}`, ...section.ops.slice(part.start, part.end).map((op) => `  ${opToText(op, buffers)}`)].join('\n'))
+    .map((part) =>
+      [
+        `${section.name} part L${part.layerSlot}`,
+        ...section.ops.slice(part.start, part.end).map((op) => `  ${opToText(op, buffers)}`),
+      ].join('\n'),
+    )
     .join('\n');
 }
 

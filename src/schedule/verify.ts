@@ -47,9 +47,10 @@ function describe(section: Section, { buffers }: VerifyInput, findings: readonly
 
 function checkShapes(section: Section, input: VerifyInput): readonly Violation[] {
   const findings = section.ops.flatMap((op, i) =>
-    [...checkOpShape(op, i, section), ...[...op.reads, ...op.writes, ...op.accumulates].flatMap((access) => checkView(op, access, input))].map(
-      (problem) => ({ op: i, problem }),
-    ),
+    [
+      ...checkOpShape(op, i, section),
+      ...[...op.reads, ...op.writes, ...op.accumulates].flatMap((access) => checkView(op, access, input)),
+    ].map((problem) => ({ op: i, problem })),
   );
   return describe(section, input, findings);
 }
@@ -61,7 +62,8 @@ function checkShapes(section: Section, input: VerifyInput): readonly Violation[]
  */
 function checkValues(input: VerifyInput): readonly Violation[] {
   const state = new MemoryState(input);
-  const run = (name: SectionName, segment: number): readonly Violation[] => describe(input.schedule[name], input, state.runSection(input.schedule[name], segment));
+  const run = (name: SectionName, segment: number): readonly Violation[] =>
+    describe(input.schedule[name], input, state.runSection(input.schedule[name], segment));
   const segments = Array.from({ length: input.numSegments }, (_, segment) => segment);
   const last = input.numSegments - 1;
   const forward = (segment: number): readonly Violation[] => {

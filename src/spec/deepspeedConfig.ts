@@ -77,10 +77,13 @@ function sizeOf(config: JsonObject): number | undefined {
 function checkDataParallelSize(config: JsonObject, dataParallelSize: number): void {
   const given = config.data_parallel_size;
   if (given === undefined || given === dataParallelSize) return;
-  throw new FpdtError(`deepspeed.data_parallel_size is ${String(given)} but the ranks leave room for ${dataParallelSize} replicas`, {
-    code: 'conflict',
-    hint: `set data_parallel_size to ${dataParallelSize} or leave it out`,
-  });
+  throw new FpdtError(
+    `deepspeed.data_parallel_size is ${JSON.stringify(given)} but the ranks leave room for ${dataParallelSize} replicas`,
+    {
+      code: 'conflict',
+      hint: `set data_parallel_size to ${dataParallelSize} or leave it out`,
+    },
+  );
 }
 
 function stageOf(config: JsonObject): RunSpec['zeroStage'] {

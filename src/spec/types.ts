@@ -53,7 +53,12 @@ export interface ClusterSpec {
   /** Usable pinned host memory per rank. */
   readonly hostBytes: number;
   /** Memory that is gone before the first tensor: context, communicators. Named, with provenance. */
-  readonly overheads: readonly { readonly name: string; readonly bytes: number; readonly provenance: Provenance; readonly source: string }[];
+  readonly overheads: readonly {
+    readonly name: string;
+    readonly bytes: number;
+    readonly provenance: Provenance;
+    readonly source: string;
+  }[];
   readonly rates: Rates;
   readonly ratesProvenance: Provenance;
   readonly ratesSource: string;

@@ -1,7 +1,6 @@
 /** Runs of the echo worker: the whole bridge with real processes and without torch. */
 
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { PACKAGE_ROOT, resolvePython } from '../../src/bridge/python.js';
 import { isGroupAlive } from '../../src/bridge/processGroup.js';
@@ -63,15 +62,5 @@ export async function waitFor(run: Run, ...conditions: ((event: RunEvent) => boo
     const { done, value } = await events.next();
     if (done === true) throw new Error('the run ended first');
     open = open.filter((is) => !is(value));
-  }
-}
-
-/** Bridge tests need Python with pyzmq and pydantic; where CI is set they fail without, elsewhere they are skipped. */
-export function hasPython(): boolean {
-  try {
-    return existsSync(resolvePython()) || process.env.CI !== undefined;
-  } catch (error) {
-    if (process.env.CI !== undefined) throw error;
-    return false;
   }
 }

@@ -5,7 +5,7 @@ import { isGroupAlive } from '../../src/bridge/processGroup.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
 import { planRun } from '../../src/plan/planRun.js';
-import { ECHO_PATH, errorOf, hasPython } from './echoRun.js';
+import { ECHO_PATH, errorOf } from './echoRun.js';
 
 const DEMO = fileURLToPath(new URL('../../examples/demo/', import.meta.url));
 const ECHO: LaunchOptions = { data: 'ok', worker: 'echo_worker', environment: { ...process.env, PYTHONPATH: ECHO_PATH } };
@@ -20,7 +20,7 @@ beforeAll(async () => {
   });
 });
 
-describe.skipIf(!hasPython())('launchRun', () => {
+describe('launchRun', () => {
   test('brings a plan to all ranks unchanged and runs its steps', async () => {
     const run = await launchRun(plan, ECHO);
     expect(await run.result).toMatchObject({ digest: plan.digest, numRanks: 2, steps: [{ step: 0 }, { step: 1 }] });

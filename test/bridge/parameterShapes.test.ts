@@ -5,7 +5,6 @@ import { askParameterShapes, checkParameters } from '../../src/bridge/parameterS
 import { callPython } from '../../src/bridge/pythonCall.js';
 import { resolvePython } from '../../src/bridge/python.js';
 import type { ModelSpec, ParameterTable, ParameterView } from '../../src/spec/types.js';
-import { hasPython } from './echoRun.js';
 import { makeFolder } from './folder.js';
 
 const CALLS = `
@@ -27,7 +26,7 @@ const HF_CONFIG = {
   tie_word_embeddings: false,
 };
 
-describe.skipIf(!hasPython())('a guarded call', { timeout: 120_000 }, () => {
+describe('a guarded call', { timeout: 120_000 }, () => {
   test('returns JSON, time after time', async () => {
     const numbers = [call('add', { numbers: [1, 2] }), call('add', { numbers: [3, 4] })];
     expect(await Promise.all(numbers)).toEqual([3, 7]);

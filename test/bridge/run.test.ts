@@ -6,12 +6,12 @@ import { isGroupAlive, signalGroup } from '../../src/bridge/processGroup.js';
 import { TelemetryCollector } from '../../src/telemetry/collect.js';
 import type { RunEvent } from '../../src/bridge/events.js';
 import type { Run } from '../../src/bridge/run.js';
-import { collect, echoSetup, errorOf, hasPython, runEcho, waitFor, wirePlan } from './echoRun.js';
+import { collect, echoSetup, errorOf, runEcho, waitFor, wirePlan } from './echoRun.js';
 import { makeFolder } from './folder.js';
 
 const CONTROLLER_PROGRAM = fileURLToPath(new URL('./controllerProgram.ts', import.meta.url));
 
-describe.skipIf(!hasPython())('a run of two ranks', { timeout: 60_000 }, () => {
+describe('a run of two ranks', { timeout: 60_000 }, () => {
   test('goes through all steps and leaves no process', async () => {
     const run = await runEcho('ok');
     const telemetry = new TelemetryCollector();

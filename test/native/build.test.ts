@@ -26,7 +26,9 @@ describe('native/build.mjs', () => {
     const none = { CXX: '/nonexistent/c++', CC: '/nonexistent/cc', LINK: '/nonexistent/c++' };
     const lenient = await build([], none);
     expect(lenient.exitCode).toBe(0);
-    expect(lenient.stderr.split('\n')).toEqual([expect.stringMatching(/^fpdt: the native planner core was not built \(.+\); the TypeScript twin is used/)]);
+    expect(lenient.stderr.split('\n')).toEqual([
+      expect.stringMatching(/^fpdt: the native planner core was not built \(.+\); the TypeScript twin is used/),
+    ]);
     expect(existsSync(join(folder, 'native', 'build', 'fpdt.node'))).toBe(false);
     expect((await build(['--strict'], none)).exitCode).toBe(1);
   }, 60_000);

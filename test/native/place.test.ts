@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NATIVE_ADDON_PATH, loadNativeAddon } from '../../src/native.js';
@@ -7,14 +6,19 @@ import { type PlaceInput, placeByConflicts } from '../../src/plan/place.js';
 const randomInput: fc.Arbitrary<PlaceInput> = fc.integer({ min: 0, max: 24 }).chain((count) =>
   fc
     .record({
-      sizes: fc.array(fc.oneof(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2 ** 45 })), { minLength: count, maxLength: count }),
+      sizes: fc.array(fc.oneof(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2 ** 45 })), {
+        minLength: count,
+        maxLength: count,
+      }),
       pairs: fc.array(fc.boolean(), { minLength: count * count, maxLength: count * count }),
       order: fc.shuffledSubarray([...Array(count).keys()], { minLength: count }),
       alignment: fc.constantFrom(1, 8, 512, 1000),
     })
     .map(({ sizes, pairs, order, alignment }) => ({
       sizes: Float64Array.from(sizes),
-      conflicts: Uint8Array.from(pairs, (_, cell) => Number(pairs[cell] === true && pairs[(cell % count) * count + Math.floor(cell / count)] === true)),
+      conflicts: Uint8Array.from(pairs, (_, cell) =>
+        Number(pairs[cell] === true && pairs[(cell % count) * count + Math.floor(cell / count)] === true),
+      ),
       order: Int32Array.from(order),
       alignment,
     })),
@@ -24,7 +28,10 @@ describe('placeByConflicts', () => {
   it('takes the smallest gap that fits, and shares bytes where nothing forbids it', () => {
     const all = (count: number): Uint8Array => new Uint8Array(count * count).fill(1);
     const input = (sizes: readonly number[], conflicts: Uint8Array): PlaceInput => ({
-      sizes: Float64Array.from(sizes), conflicts, order: Int32Array.from(sizes.keys()), alignment: 512,
+      sizes: Float64Array.from(sizes),
+      conflicts,
+      order: Int32Array.from(sizes.keys()),
+      alignment: 512,
     });
     expect([...placeByConflicts(input([100, 600, 100], all(3)))]).toEqual([0, 512, 1536]);
     expect([...placeByConflicts(input([100, 600, 100], new Uint8Array(9)))]).toEqual([0, 0, 0]);
@@ -51,11 +58,11 @@ describe('placeByConflicts', () => {
   });
 });
 
-describe.skipIf(!existsSync(NATIVE_ADDON_PATH))('the native twin', () => {
+describe('the native twin', () => {
   const addon = loadNativeAddon().addon;
 
   it('gives the same offsets', () => {
-    if (addon === undefined) throw new Error(`${NATIVE_ADDON_PATH} is there but does not load`);
+    if (addon === undefined) throw new Error(`${NATIVE_ADDON_PATH} does not load: run node native/build.mjs`);
     fc.assert(
       fc.property(randomInput, (input) => {
         expect(addon.placeByConflicts(input.sizes, input.conflicts, input.order, input.alignment)).toEqual(placeByConflicts(input));

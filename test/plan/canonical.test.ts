@@ -4,7 +4,7 @@ import { canonicalJson } from '../../src/plan/canonical.js';
 
 describe('canonicalJson', () => {
   it('sorts keys by code unit, escapes nothing it need not, prints numbers as JavaScript does', () => {
-    const value = { b: [1, 2.5, 1e-6, 1e21, 1e-7, -0], a: { 'ü': 'ß☃', Z: null, a: true }, '': '"\n' };
+    const value = { b: [1, 2.5, 1e-6, 1e21, 1e-7, -0], a: { ü: 'ß☃', Z: null, a: true }, '': '"\n' };
     expect(canonicalJson(value)).toBe('{"":"\\"\\n","a":{"Z":null,"a":true,"ü":"ß☃"},"b":[1,2.5,0.000001,1e+21,1e-7,0]}');
   });
 
@@ -26,5 +26,9 @@ describe('canonicalJson', () => {
 function reverseKeys(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(reverseKeys);
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).reverse().map(([key, item]) => [key, reverseKeys(item)]));
+  return Object.fromEntries(
+    Object.entries(value)
+      .reverse()
+      .map(([key, item]) => [key, reverseKeys(item)]),
+  );
 }

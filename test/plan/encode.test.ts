@@ -45,7 +45,9 @@ describe('encodePlan', () => {
     expect(header.toString('utf8')).toBe(canonicalJson(parsed));
     expect(Object.keys(parsed)).not.toContain('schedule');
     expect(Object.keys(parsed)).not.toContain('digest');
-    const hash = createHash('sha256').update(Buffer.concat([header, ...columns.map(({ data }) => data)])).digest('hex');
+    const hash = createHash('sha256')
+      .update(Buffer.concat([header, ...columns.map(({ data }) => data)]))
+      .digest('hex');
     expect(digest).toBe(hash);
     expect(plan.digest).toBe(hash);
   });
@@ -53,7 +55,10 @@ describe('encodePlan', () => {
   it('a different address is a different digest, the same input the same one', () => {
     const plan = samplePlan();
     const { digest: _digest, ...unsealed } = plan;
-    const moved = { ...unsealed, buffers: plan.buffers.map((buffer, i) => (i === 0 ? { ...buffer, offset: buffer.offset + 512 } : buffer)) };
+    const moved = {
+      ...unsealed,
+      buffers: plan.buffers.map((buffer, i) => (i === 0 ? { ...buffer, offset: buffer.offset + 512 } : buffer)),
+    };
     expect(sealPlan(unsealed).digest).toBe(plan.digest);
     expect(sealPlan(moved).digest).not.toBe(plan.digest);
   });
@@ -80,7 +85,9 @@ describe('decodePlan', () => {
     const without = encoded.columns.filter(({ name }) => name !== 'opKv');
     expect(() => decodePlan({ header: encoded.header, columns: without })).toThrow(/column opKv is missing/);
     const retyped = withHeader((header) => {
-      header['columns'] = (header['columns'] as { name: string }[]).map((item) => (item.name === 'opKv' ? { ...item, dtype: 'uint8' } : item));
+      header['columns'] = (header['columns'] as { name: string }[]).map((item) =>
+        item.name === 'opKv' ? { ...item, dtype: 'uint8' } : item,
+      );
     });
     expect(() => decodePlan(retyped)).toThrow(/column opKv is of type uint8, expected int32/);
   });

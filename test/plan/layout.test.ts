@@ -9,7 +9,8 @@ import { verifySchedule } from '../../src/schedule/verify.js';
 import { smallContext } from '../schedule/context.js';
 
 const POLICIES = ['ulysses', 'fpdt', 'auto'] as const;
-const built = (policy: (typeof POLICIES)[number], segmentLayers = 1) => buildSchedule(smallContext(policy, policy === 'ulysses' ? 1 : 4, { segmentLayers }), () => 0);
+const built = (policy: (typeof POLICIES)[number], segmentLayers = 1) =>
+  buildSchedule(smallContext(policy, policy === 'ulysses' ? 1 : 4, { segmentLayers }), () => 0);
 
 describe('layoutBuffers', () => {
   it.each(POLICIES.flatMap((policy) => [1, 2].map((segmentLayers) => ({ policy, segmentLayers }))))(
@@ -50,7 +51,10 @@ describe('layoutBuffers', () => {
     expect(share([touch(0, 'compute', 0, []), touch(1, 'h2d', 1, [0]), touch(2, 'compute', 0, [])])).toBe(false);
     const viaComm = [touch(0, 'd2h', 0, []), op(1, 'comm', [], [0]), op(2, 'comm', [], []), touch(3, 'h2d', 1, [2])];
     expect(share(viaComm)).toBe(true);
-    const twoParts = [{ layerSlot: 0, start: 0, end: 1 }, { layerSlot: 1, start: 1, end: 2 }];
+    const twoParts = [
+      { layerSlot: 0, start: 0, end: 1 },
+      { layerSlot: 1, start: 1, end: 2 },
+    ];
     expect(share([touch(0, 'compute', 0, []), touch(1, 'h2d', 1, [])], twoParts)).toBe(true);
   });
 
@@ -102,7 +106,13 @@ function overlapsInTime({ buffers }: Layout, schedule: Schedule, random: () => n
     alive.push({ buffer: item, from: Math.min(...times.map(([from]) => from)), to: Math.max(...times.map(([, to]) => to)) });
   }
   return alive.flatMap((a, i) =>
-    alive.slice(i + 1).flatMap((b) => (a.buffer !== b.buffer && a.from < b.to && b.from < a.to && shareBytes(a.buffer, b.buffer) ? [`${a.buffer.name} and ${b.buffer.name}`] : [])),
+    alive
+      .slice(i + 1)
+      .flatMap((b) =>
+        a.buffer !== b.buffer && a.from < b.to && b.from < a.to && shareBytes(a.buffer, b.buffer)
+          ? [`${a.buffer.name} and ${b.buffer.name}`]
+          : [],
+      ),
   );
 
   function runPart(section: Section, part: SectionPart, start: number): number {
@@ -137,14 +147,35 @@ function bytesOf(buffers: readonly Buffer[], pool: Buffer['pool']): number {
 
 function buffer(id: number, more: Partial<Buffer>): Buffer {
   return {
-    id, name: `b${id}`, pool: 'hbm', dtype: 'float32', shape: [256], strides: [1], instances: 1, instanceBytes: 1024, offset: -1,
-    sections: ['layerForward'], scope: 'section', ...more,
+    id,
+    name: `b${id}`,
+    pool: 'hbm',
+    dtype: 'float32',
+    shape: [256],
+    strides: [1],
+    instances: 1,
+    instanceBytes: 1024,
+    offset: -1,
+    sections: ['layerForward'],
+    scope: 'section',
+    ...more,
   };
 }
 
 function op(id: number, stream: Op['stream'], touched: readonly number[], waits: readonly number[]): Op {
   const writes = touched.map((target) => ({ buffer: target, rows: { start: 0, end: 1 }, bind: 'fixed', index: 0 }) as const);
-  return { id, kind: 'zero', stream, layerSlot: 0, tokens: { start: 0, end: 1 }, reads: [], writes, accumulates: [], waits, scratchBytes: 0 };
+  return {
+    id,
+    kind: 'zero',
+    stream,
+    layerSlot: 0,
+    tokens: { start: 0, end: 1 },
+    reads: [],
+    writes,
+    accumulates: [],
+    waits,
+    scratchBytes: 0,
+  };
 }
 
 function scheduleOf(ops: readonly Op[], parts: readonly SectionPart[]): Schedule {
@@ -159,17 +190,32 @@ function randomSchedule(): fc.Arbitrary<{ readonly buffers: readonly Buffer[]; r
     touched: fc.array(fc.nat(9), { maxLength: 3 }),
     waits: fc.array(fc.integer({ min: 1, max: 6 }), { maxLength: 3 }),
   });
-  const anyBuffer = fc.record({ kib: fc.integer({ min: 1, max: 9 }), host: fc.boolean(), step: fc.boolean(), instances: fc.integer({ min: 1, max: 3 }) });
-  return fc.record({ ops: fc.array(anyOp, { maxLength: 24 }), split: fc.nat(24), sizes: fc.array(anyBuffer, { minLength: 10, maxLength: 10 }) }).map(({ ops, split, sizes }) => {
-    const middle = Math.min(split, ops.length);
-    const buffers = sizes.map(({ kib, host, step, instances }, id) =>
-      buffer(id, { instanceBytes: kib * 512, instances, pool: host ? 'host' : 'hbm', scope: step && id < 3 ? 'step' : 'section' }),
-    );
-    const placed = ops.map(({ stream, touched, waits }, id) => {
-      const first = id < middle ? 0 : middle;
-      return op(id, stream, touched, waits.map((back) => id - back).filter((wait) => wait >= first));
-    });
-    const parts = [{ layerSlot: 0, start: 0, end: middle }, { layerSlot: 0, start: middle, end: ops.length }];
-    return { buffers, schedule: scheduleOf(placed, parts) };
+  const anyBuffer = fc.record({
+    kib: fc.integer({ min: 1, max: 9 }),
+    host: fc.boolean(),
+    step: fc.boolean(),
+    instances: fc.integer({ min: 1, max: 3 }),
   });
+  return fc
+    .record({ ops: fc.array(anyOp, { maxLength: 24 }), split: fc.nat(24), sizes: fc.array(anyBuffer, { minLength: 10, maxLength: 10 }) })
+    .map(({ ops, split, sizes }) => {
+      const middle = Math.min(split, ops.length);
+      const buffers = sizes.map(({ kib, host, step, instances }, id) =>
+        buffer(id, { instanceBytes: kib * 512, instances, pool: host ? 'host' : 'hbm', scope: step && id < 3 ? 'step' : 'section' }),
+      );
+      const placed = ops.map(({ stream, touched, waits }, id) => {
+        const first = id < middle ? 0 : middle;
+        return op(
+          id,
+          stream,
+          touched,
+          waits.map((back) => id - back).filter((wait) => wait >= first),
+        );
+      });
+      const parts = [
+        { layerSlot: 0, start: 0, end: middle },
+        { layerSlot: 0, start: middle, end: ops.length },
+      ];
+      return { buffers, schedule: scheduleOf(placed, parts) };
+    });
 }

@@ -24,15 +24,29 @@ describe('copies of a layer', () => {
     const past = (u * (u - 1)) / 2;
     const pairs = (u * (u + 1)) / 2;
     expect(copiesOf('fpdt', u, 'layerForward')).toEqual({
-      'fetch x': u, 'offload x': u,
-      'offload k': u - 1, 'offload v': u - 1, 'fetch k': past, 'fetch v': past,
+      'fetch x': u,
+      'offload x': u,
+      'offload k': u - 1,
+      'offload v': u - 1,
+      'fetch k': past,
+      'fetch v': past,
     });
     expect(copiesOf('fpdt', u, 'layerBackward')).toEqual({
       'fetch x': 3 * u,
-      'offload k': u, 'offload v': u, 'fetch k': past + u, 'fetch v': past + u,
-      'offload q': u, 'offload o': u, 'offload lse': u, 'offload do': u,
-      'fetch q': pairs, 'fetch o': pairs + u, 'fetch lse': pairs, 'fetch do': pairs,
-      'offload dq': past, 'fetch dq': past,
+      'offload k': u,
+      'offload v': u,
+      'fetch k': past + u,
+      'fetch v': past + u,
+      'offload q': u,
+      'offload o': u,
+      'offload lse': u,
+      'offload do': u,
+      'fetch q': pairs,
+      'fetch o': pairs + u,
+      'fetch lse': pairs,
+      'fetch do': pairs,
+      'offload dq': past,
+      'fetch dq': past,
     });
   });
 
@@ -48,7 +62,9 @@ describe('copies of a layer', () => {
 
   it('a ring holds a constant number of chunks, however many there are', () => {
     const rows = (u: number): readonly (readonly [string, number | undefined])[] =>
-      buildSchedule(smallContext('fpdt', u), () => 0).buffers.filter(({ name }) => name.endsWith('.staged')).map(({ name, shape }) => [name, shape[0]]);
+      buildSchedule(smallContext('fpdt', u), () => 0)
+        .buffers.filter(({ name }) => name.endsWith('.staged'))
+        .map(({ name, shape }) => [name, shape[0]]);
     expect(rows(16)).toEqual(rows(8));
   });
 });

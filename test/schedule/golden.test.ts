@@ -15,7 +15,9 @@ const CASES: readonly (readonly [string, PolicyName, number, Partial<Strategy>])
 describe('op text of each policy', () => {
   it.each(CASES)('%s is as it was', async (name, policy, numChunks, more) => {
     const { schedule, buffers } = buildSchedule(smallContext(policy, numChunks, more), () => 0);
-    const text = Object.values(schedule).map((section) => sectionToText(section, buffers)).join('\n\n');
+    const text = Object.values(schedule)
+      .map((section) => sectionToText(section, buffers))
+      .join('\n\n');
     await expect(`${text}\n`).toMatchFileSnapshot(`../golden/${name}.txt`);
   });
 });

@@ -12,7 +12,15 @@ function input(policy: PolicyName, cluster: Partial<ClusterSpec> = {}, run: Part
   const context = smallContext(policy, policy === 'ulysses' ? 1 : 4, { segmentLayers });
   const built = buildSchedule(context, () => 0);
   const { buffers } = layoutBuffers(built.buffers, built.schedule);
-  return { ...context, run: { ...context.run, ...run }, cluster: { ...CLUSTER, ...cluster }, buffers, schedule: built.schedule, deepspeed: {}, work: WORK };
+  return {
+    ...context,
+    run: { ...context.run, ...run },
+    cluster: { ...CLUSTER, ...cluster },
+    buffers,
+    schedule: built.schedule,
+    deepspeed: {},
+    work: WORK,
+  };
 }
 
 const layerSections = ({ schedule }: PredictInput) => [schedule.layerForward, schedule.layerBackward];
@@ -21,7 +29,12 @@ describe('predictRun', () => {
   it('one optimizer step is its sections times their runs, and the fixed overhead', () => {
     const prediction = predictRun(input('auto', {}, { gradientAccumulationSteps: 3 }, 2));
     expect(prediction.sections.map(({ name, runs }) => [name, runs])).toEqual([
-      ['embedForward', 3], ['layerForward', 6], ['lossForwardBackward', 3], ['layerBackward', 6], ['embedBackward', 3], ['stepEnd', 1],
+      ['embedForward', 3],
+      ['layerForward', 6],
+      ['lossForwardBackward', 3],
+      ['layerBackward', 6],
+      ['embedBackward', 3],
+      ['stepEnd', 1],
     ]);
     const sum = prediction.sections.reduce((total, { runs, makespanSeconds }) => total + runs * makespanSeconds, RATES.stepOverheadSeconds);
     expect(prediction.stepSeconds).toBeCloseTo(sum, 12);
@@ -39,7 +52,7 @@ describe('predictRun', () => {
     expect(predictRun(input('auto')).copiedBytes).toEqual({ h2d: 0, d2h: 0 });
   });
 
-  it('on the CPU device one thread does everything: a section takes the sum of its ops and of ZeRO\'s gathers', () => {
+  it("on the CPU device one thread does everything: a section takes the sum of its ops and of ZeRO's gathers", () => {
     const serial = input('fpdt', { device: 'cpu' });
     const cost = costModel(serial);
     const prediction = predictRun(serial);
@@ -72,7 +85,8 @@ describe('predictRun', () => {
   });
 
   it('no ZeRO-3, no gathers; one rank, no communication at all', () => {
-    const seconds = (run: Partial<RunSpec>, cluster: Partial<ClusterSpec> = {}): number => predictRun(input('auto', { device: 'cpu', ...cluster }, run)).stepSeconds;
+    const seconds = (run: Partial<RunSpec>, cluster: Partial<ClusterSpec> = {}): number =>
+      predictRun(input('auto', { device: 'cpu', ...cluster }, run)).stepSeconds;
     expect(seconds({ zeroStage: 2 })).toBeLessThan(seconds({ zeroStage: 3 }));
     expect(predictRun(input('ulysses', { numRanks: 1 }, { sequenceParallelSize: 1 })).byKind.reduce?.seconds).toBe(RATES.launchSeconds);
   });

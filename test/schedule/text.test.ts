@@ -32,9 +32,11 @@ const op: fc.Arbitrary<Op> = fc
 
 describe('op text', () => {
   it('parses back to the same op', () => {
-    fc.assert(fc.property(op, (value) => {
+    fc.assert(
+      fc.property(op, (value) => {
         expect(opFromText(opToText(value, BUFFERS), BUFFERS)).toEqual(value);
-      }),);
+      }),
+    );
   });
 
   it.each(['ulysses', 'fpdt', 'auto'] as const)('every section of %s parses back', (policy) => {

@@ -40,7 +40,11 @@ function withoutEffect(plan: VerifyInput, name: SectionName, kind: OpKind, nth =
     const remaining = section.ops.filter((op) => op !== dropped);
     const id = (old: number): number => (old > (dropped?.id ?? 0) ? old - 1 : old);
     const renumber = (op: Op): Op => ({ ...op, id: id(op.id), waits: op.waits.filter((wait) => wait !== dropped?.id).map(id) });
-    const parts = section.parts.map((part) => ({ ...part, start: part.start > (dropped?.id ?? 0) ? part.start - 1 : part.start, end: part.end > (dropped?.id ?? 0) ? part.end - 1 : part.end }));
+    const parts = section.parts.map((part) => ({
+      ...part,
+      start: part.start > (dropped?.id ?? 0) ? part.start - 1 : part.start,
+      end: part.end > (dropped?.id ?? 0) ? part.end - 1 : part.end,
+    }));
     return { ...section, ops: remaining.map(renumber), parts };
   });
 }
@@ -106,7 +110,10 @@ describe('verifySchedule', () => {
       const plan = planOf(policy, numChunks, more);
       for (const name of ['layerForward', 'layerBackward'] as const) {
         for (const op of plan.schedule[name].ops.filter(({ waits }) => waits.length > 0)) {
-          const weakened = withSection(plan, name, (section) => ({ ...section, ops: section.ops.map((other) => (other === op ? { ...op, waits: [] } : other)) }));
+          const weakened = withSection(plan, name, (section) => ({
+            ...section,
+            ops: section.ops.map((other) => (other === op ? { ...op, waits: [] } : other)),
+          }));
           expect(verifySchedule(weakened), `${policy}/${numChunks} ${name} op ${op.id}`).not.toEqual([]);
         }
       }

@@ -43,12 +43,7 @@ function stagingRings(hosted: ReadonlyMap<string, Tensor>, slots: ReadonlyMap<st
   });
 }
 
-function stagePart(
-  part: LogicalPart,
-  hosted: ReadonlyMap<string, Tensor>,
-  prefetchDepth: number,
-  slots: Map<string, number>,
-): LogicalPart {
+function stagePart(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>, prefetchDepth: number, slots: Map<string, number>): LogicalPart {
   const residencies = findResidencies(part, hosted);
   const staging = new Map<LogicalOp, Map<string, number>>();
   /** Copies to insert before op i. */
@@ -80,7 +75,8 @@ function findResidencies(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>)
     function visit(refs: readonly TensorRef[], dirty: boolean, needsValue: boolean): void {
       for (const ref of refs) {
         if (!hosted.has(ref.tensor)) continue;
-        if (ref.chunks.end - ref.chunks.start !== 1) throw new Error(`${op.kind} reads several chunks of ${ref.tensor}, which lives on the host`);
+        if (ref.chunks.end - ref.chunks.start !== 1)
+          throw new Error(`${op.kind} reads several chunks of ${ref.tensor}, which lives on the host`);
         const key = `${sourceKey(ref)}/${op.layerSlot}/${op.turn}`;
         const stay = open.get(key);
         if (stay !== undefined) {
@@ -168,7 +164,11 @@ function rememberSlots(stay: Residency, part: LogicalPart, staging: Map<LogicalO
   }
 }
 
-function redirect(op: LogicalOp, hosted: ReadonlyMap<string, Tensor>, staging: ReadonlyMap<LogicalOp, ReadonlyMap<string, number>>): LogicalOp {
+function redirect(
+  op: LogicalOp,
+  hosted: ReadonlyMap<string, Tensor>,
+  staging: ReadonlyMap<LogicalOp, ReadonlyMap<string, number>>,
+): LogicalOp {
   const toSlot = (ref: TensorRef): TensorRef => {
     if (!hosted.has(ref.tensor)) return ref;
     const slot = staging.get(op)?.get(`${sourceKey(ref)}/${op.turn}`) ?? -1;

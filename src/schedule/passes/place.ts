@@ -65,7 +65,8 @@ function rowMajorStrides(shape: readonly number[]): readonly number[] {
 function rowRange(tensor: Tensor, ref: TensorRef): Access['rows'] {
   const count = ref.chunks.end - ref.chunks.start;
   const slot = ref.chunks.start % tensor.slots;
-  if (slot + count > tensor.slots) throw new Error(`chunks ${ref.chunks.start}..${ref.chunks.end} of ${tensor.name} wrap around its ${tensor.slots} slots`);
+  if (slot + count > tensor.slots)
+    throw new Error(`chunks ${ref.chunks.start}..${ref.chunks.end} of ${tensor.name} wrap around its ${tensor.slots} slots`);
   const base = slot * tensor.chunkRows;
   return ref.rows === undefined
     ? { start: base, end: base + count * tensor.chunkRows }

@@ -58,8 +58,5 @@ export function stepEnd(context: PolicyContext): LogicalSection {
 /** Row ranges of `count` nearly equal tiles; fewer when there are fewer rows. */
 function tiles(rows: number, count: number): readonly (readonly [number, number])[] {
   const number = Math.min(rows, count);
-  return Array.from({ length: number }, (_, tile) => [
-    Math.floor((rows * tile) / number),
-    Math.floor((rows * (tile + 1)) / number),
-  ]);
+  return Array.from({ length: number }, (_, tile) => [Math.floor((rows * tile) / number), Math.floor((rows * (tile + 1)) / number)]);
 }

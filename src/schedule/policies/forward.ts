@@ -9,9 +9,7 @@ export function layerInput(slot: number): (chunk: number) => TensorRef {
 }
 
 export function layerOutput(slot: number, segmentLayers: number): (chunk: number) => TensorRef {
-  return slot === segmentLayers - 1
-    ? (chunk) => at(ref('x', chunk), 'segment', 1)
-    : (chunk) => at(ref('xInner', chunk), 'fixed', slot);
+  return slot === segmentLayers - 1 ? (chunk) => at(ref('x', chunk), 'segment', 1) : (chunk) => at(ref('xInner', chunk), 'fixed', slot);
 }
 
 /** Attention output and lse: one instance per layer when saved, one for the part when recomputed. */
@@ -29,12 +27,7 @@ export function forwardPart(context: PolicyContext, slot: number): LogicalPart {
  * The whole layer: q, k, v of the next chunk are exchanged while attention of this one runs, and post runs one chunk
  * behind so that its exchange is hidden too.
  */
-export function streamForward(
-  part: PartWriter,
-  context: PolicyContext,
-  slot: number,
-  output: (chunk: number) => TensorRef,
-): void {
+export function streamForward(part: PartWriter, context: PolicyContext, slot: number, output: (chunk: number) => TensorRef): void {
   const input = layerInput(slot);
   streamAttention(part, context, slot, (chunk) => {
     part.addForSlot(slot, 'toSequence', chunk, { reads: [attentionResult(context, 'o', chunk)], writes: [ref('oLocal', chunk)] });
@@ -48,12 +41,7 @@ export function streamForward(
 }
 
 /** pre, the exchange to heads and attention of every chunk; `afterChunk` follows each chunk's result. */
-export function streamAttention(
-  part: PartWriter,
-  context: PolicyContext,
-  slot: number,
-  afterChunk: (chunk: number) => void,
-): void {
+export function streamAttention(part: PartWriter, context: PolicyContext, slot: number, afterChunk: (chunk: number) => void): void {
   const { numChunks } = context.strategy;
   let numPartials = 0;
   projectAndExchange(0);

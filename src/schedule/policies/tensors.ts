@@ -24,7 +24,13 @@ function batchTensors({ localTokens, numChunks }: Sizes): readonly Tensor[] {
 
 /** Hidden states between layers: checkpoints x, states inside a segment, and the gradient dx that walks back. */
 function streamTensors({ strategy }: PolicyContext, sizes: Sizes): readonly Tensor[] {
-  const local = { dtype: sizes.dtype, layout: 'local', inner: [sizes.hidden], chunkRows: sizes.localTokens, slots: sizes.numChunks } as const;
+  const local = {
+    dtype: sizes.dtype,
+    layout: 'local',
+    inner: [sizes.hidden],
+    chunkRows: sizes.localTokens,
+    slots: sizes.numChunks,
+  } as const;
   const checkpoints = { ...local, home: strategy.checkpoints };
   const inner = strategy.segmentLayers - 1;
   return [
