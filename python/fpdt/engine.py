@@ -146,6 +146,7 @@ def initialize(model: nn.Module, modules: Sequence[nn.Module], extra: EngineBind
     Every rank counts as a data-parallel one (no mpu), so that DeepSpeed shards over, and divides by, all of them.
     """
     quiet_deepspeed()
+    _use_plain_collectives()
     set_z3_leaf_modules(model, [type(modules[0])])
     for weight in extra.norm.parameters():
         deepspeed.zero.register_external_parameter(extra.lm_head, weight)
@@ -179,6 +180,11 @@ def check_config(plan: Plan) -> None:
     stage = int(config.get("zero_optimization", {}).get("stage", 0))
     if stage != plan.run["zeroStage"]:
         raise ConfigError(f"the run's ZeRO stage is {plan.run['zeroStage']}, ds_config's is {stage}", "plan again")
+
+
+def _use_plain_collectives() -> None:
+    """No shared-memory all-reduce of DeepSpeed's on CPU: it would compile it at start, on every rank, with g++."""
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def quiet_deepspeed() -> None:

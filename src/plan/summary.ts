@@ -28,9 +28,15 @@ function headLines({ model, cluster, run, strategy, schedule, memory }: Executio
     `Model       ${model.family}, ${model.numLayers} layers of ${model.hiddenSize}, ${model.numHeads} heads (${model.numKvHeads} kv), ${run.dtype}`,
     `Cluster     ${cluster.name}: ${cluster.numRanks} ranks, sequence parallel ${run.sequenceParallelSize} x data parallel ${run.dataParallelSize}, ZeRO-${run.zeroStage}`,
     `Sequence    ${run.seqLen} tokens${padding}; ${strategy.numChunks} chunks of ${strategy.chunkTokens} (${strategy.localChunkTokens} per rank), ${strategy.numLossTiles} loss tiles a chunk`,
+    `Rotary      fp32 angles by absolute position, as Hugging Face forms them: off by up to ${rotaryError(run.seqLen).toPrecision(2)} rad at the last token`,
     `Strategy    ${strategy.policy}: k, v in ${strategy.keyValues}; attention output ${keptOrNot(strategy.attentionOutput)}; layer inputs in ${strategy.checkpoints}, every ${ordinal(strategy.segmentLayers)}; backward ${strategy.backwardOrder}; prefetch depth ${strategy.prefetchDepth}`,
     `Ops         ${numOps} in ${Object.keys(schedule).length} sections`,
   ];
+}
+
+/** Half a unit in the last place of position * frequency in fp32: 0.03 rad at 1M tokens, 0.5 at 15M. */
+function rotaryError(seqLen: number): number {
+  return 2 ** (Math.floor(Math.log2(Math.max(1, seqLen - 1))) - 24);
 }
 
 function keptOrNot(home: 'hbm' | 'host' | 'recompute'): string {
