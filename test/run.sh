@@ -32,5 +32,9 @@ step 'ruff format' in_python ruff format --check .
 step 'mypy' in_python mypy
 step 'vitest' vitest run
 step 'pytest' in_python pytest
+# Subsets of `npm run parity` and `npm run mutate`, and the demo without its judgement of time: this machine may be shared.
+step 'parity, a subset' node --import tsx scripts/parity/parity.ts --limit 8
+step 'mutate, a subset' node --import tsx scripts/mutate/mutate.ts --sample 1
+step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
 current='all'
 echo "all tests passed in $SECONDS s"

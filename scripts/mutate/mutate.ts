@@ -71,13 +71,14 @@ class MutationRun {
     this.losses = ran.losses;
   }
 
-  async judge({ operator, what, build }: Candidate, plan: ExecutionPlan): Promise<Verdict> {
-    const mutant = build();
+  async judge(candidate: Candidate): Promise<Verdict> {
+    const { operator, what } = candidate;
+    const mutant = candidate.build();
     for (const order of operator === 'dropWait' ? WAIT_ORDERS : ORDERS) {
       const verdict = await this.difference(mutant, order);
       if (verdict !== undefined) return { operator, what, ...verdict };
     }
-    const reason = explainSurvivor({ operator, plan, mutant });
+    const reason = explainSurvivor(candidate, mutant);
     return { operator, what, fate: reason === undefined ? 'survived' : 'equal', detail: reason ?? 'gradients equal in every order tried' };
   }
 
@@ -138,7 +139,7 @@ async function mutatePlan(
   await run.runBaseline(plan);
   const verdicts: Verdict[] = [];
   for (const candidate of sample(allMutants(plan), perOperator)) {
-    const verdict = await run.judge(candidate, plan);
+    const verdict = await run.judge(candidate);
     verdicts.push(verdict);
     say(`${name} ${verdict.fate.padEnd(8)} ${verdict.operator}: ${verdict.what}: ${verdict.detail}`);
   }

@@ -8,16 +8,13 @@ import { opToText } from '../../src/schedule/text.js';
 export const OPERATORS = ['dropOp', 'swapOps', 'dropWait', 'overlapBuffers', 'shiftKv'] as const;
 export type Operator = (typeof OPERATORS)[number];
 
-export interface Mutant {
-  readonly operator: Operator;
-  readonly what: string;
-  readonly plan: ExecutionPlan;
-}
-
 /** A mutant before it is built: plans are large, and only a sample is run. */
 export interface Candidate {
   readonly operator: Operator;
   readonly what: string;
+  /** The ops of the legal plan that are dropped, swapped, or no longer ordered. */
+  readonly ops: readonly Op[];
+  readonly section?: Section;
   readonly build: () => ExecutionPlan;
 }
 
@@ -26,34 +23,51 @@ export function allMutants(plan: ExecutionPlan): readonly Candidate[] {
 }
 
 function sectionMutants(plan: ExecutionPlan, section: Section): readonly Candidate[] {
+  const describe = (op: Op, suffix = ''): string => `${section.name}: ${opToText(op, plan.buffers)}${suffix}`;
+  const withOp = (changed: Op): ExecutionPlan =>
+    withSection(plan, { ...section, ops: section.ops.map((op) => (op.id === changed.id ? changed : op)) });
   return section.ops
     .filter((op) => !OP_KINDS[op.kind].external)
-    .flatMap((op) => [
-      candidate('dropOp', op, () => withSection(plan, dropOp(section, op))),
-      ...swaps(op),
-      ...op.waits.map((wait) =>
-        candidate(
-          'dropWait',
-          op,
-          () => withOp({ ...op, waits: op.waits.filter((other) => other !== wait) }),
-          ` without waiting for op ${wait}`,
+    .flatMap((op): readonly Candidate[] => {
+      const next = section.ops[op.id + 1];
+      return [
+        { operator: 'dropOp', what: describe(op), section, ops: [op], build: () => withSection(plan, dropOp(section, op)) },
+        ...(next !== undefined && canSwap(section, op, next)
+          ? [
+              {
+                operator: 'swapOps',
+                what: describe(op, ` after ${next.kind}`),
+                section,
+                ops: [op, next],
+                build: () => withSection(plan, swap(section, op, next)),
+              } as const,
+            ]
+          : []),
+        ...op.waits.map(
+          (wait): Candidate => ({
+            operator: 'dropWait',
+            what: describe(op, ` without waiting for op ${wait}`),
+            section,
+            ops: [op, section.ops[wait] as Op],
+            build: () => withOp({ ...op, waits: op.waits.filter((other) => other !== wait) }),
+          }),
         ),
-      ),
-      ...shifts(op).map((kv) => candidate('shiftKv', op, () => withOp({ ...op, kv }), ` over [${kv.start}:${kv.end})`)),
-    ]);
+        ...shifts(op).map(
+          (kv): Candidate => ({
+            operator: 'shiftKv',
+            what: describe(op, ` over [${kv.start}:${kv.end})`),
+            section,
+            ops: [op],
+            build: () => withOp({ ...op, kv }),
+          }),
+        ),
+      ];
+    });
+}
 
-  function candidate(operator: Operator, op: Op, build: () => ExecutionPlan, suffix = ''): Candidate {
-    return { operator, what: `${section.name}: ${opToText(op, plan.buffers)}${suffix}`, build };
-  }
-  function withOp(changed: Op): ExecutionPlan {
-    return withSection(plan, { ...section, ops: section.ops.map((op) => (op.id === changed.id ? changed : op)) });
-  }
-  function swaps(op: Op): readonly Candidate[] {
-    const next = section.ops[op.id + 1];
-    if (next === undefined || OP_KINDS[next.kind].external || partOf(section, op) !== partOf(section, next)) return [];
-    if (!conflict(op, next)) return [];
-    return [candidate('swapOps', op, () => withSection(plan, swap(section, op, next)), ` after ${next.kind}`)];
-  }
+/** Neighbours of one part whose order matters. */
+function canSwap(section: Section, op: Op, next: Op): boolean {
+  return !OP_KINDS[next.kind].external && partOf(section, op) === partOf(section, next) && conflict(op, next);
 }
 
 function partOf({ parts }: Section, { id }: Op): number {
@@ -108,7 +122,7 @@ function overlaps(plan: ExecutionPlan): readonly Candidate[] {
     const build = (): ExecutionPlan => seal(plan, { buffers: plan.buffers.map((one) => (one === buffer ? { ...one, offset } : one)) });
     return offset === buffer.offset
       ? []
-      : [{ operator: 'overlapBuffers' as const, what: `${buffer.name} moved onto ${other.name}`, build }];
+      : [{ operator: 'overlapBuffers' as const, what: `${buffer.name} moved onto ${other.name}`, ops: [], build }];
   });
 }
 
