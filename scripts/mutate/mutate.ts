@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
-import { layoutBuffers } from '../../src/plan/layout.js';
-import { type ParityCase, caseName, randomNumbers } from '../parity/cases.js';
+import { layoutBuffers, mulberry32 } from '../../src/plan/layout.js';
+import { type ParityCase, caseName } from '../parity/cases.js';
 import { Harness, type JobResult } from '../parity/harness.js';
 import { planCase, writeTokens } from '../parity/setting.js';
 import { explainSurvivor } from './explain.js';
@@ -119,7 +119,7 @@ function firstLine(text: string): string {
 
 /** The same number of each operator, drawn with a fixed seed. */
 function sample(candidates: readonly Candidate[], perOperator: number): readonly Candidate[] {
-  const random = randomNumbers(11);
+  const random = mulberry32(11);
   return OPERATORS.flatMap((operator) => {
     const pool = candidates.filter((candidate) => candidate.operator === operator).map((candidate) => ({ candidate, key: random() }));
     return pool
@@ -145,7 +145,7 @@ async function mutatePlan(
   }
   for (const [seed, order] of ORDERS.entries()) {
     for (const [operator, changed] of [
-      ['reorder', reorderPlan(plan, randomNumbers(seed))],
+      ['reorder', reorderPlan(plan, mulberry32(seed))],
       ['relayout', relayout(plan, seed)],
     ] as const) {
       const difference = await run.difference(changed, order);

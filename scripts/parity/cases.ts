@@ -1,4 +1,5 @@
 /** Cases of the parity run: a set that covers every pair of values of any two dimensions, made greedily. */
+import { mulberry32 } from '../../src/plan/layout.js';
 import type { PolicyName } from '../../src/spec/types.js';
 
 export interface ParityCase {
@@ -36,17 +37,6 @@ export function isLegal(candidate: Partial<ParityCase>): boolean {
   return !(candidate.policy === 'ulysses' && (candidate.numChunks ?? 1) > 1);
 }
 
-/** Small, reproducible random numbers in [0, 1): mulberry32. */
-export function randomNumbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 export function pairsOf(one: ParityCase): readonly string[] {
   return NAMES.flatMap((a, i) => NAMES.slice(i + 1).map((b) => `${a}=${one[a]},${b}=${one[b]}`));
 }
@@ -66,7 +56,7 @@ export function allPairs(): ReadonlySet<string> {
 
 /** At least `atLeast` different legal cases that cover all pairs: the best of some random candidates, again and again. */
 export function coveringCases(atLeast: number, seed = 1): readonly ParityCase[] {
-  const random = randomNumbers(seed);
+  const random = mulberry32(seed);
   const missing = new Set(allPairs());
   const chosen = new Map<string, ParityCase>();
   while (missing.size > 0 || chosen.size < atLeast) {

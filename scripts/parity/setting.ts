@@ -2,8 +2,9 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type ExecutionPlan, planRun } from '../../src/index.js';
+import { mulberry32 } from '../../src/plan/layout.js';
 import type { PolicyName } from '../../src/spec/types.js';
-import { type ParityCase, randomNumbers } from './cases.js';
+import type { ParityCase } from './cases.js';
 
 const NUM_HEADS = 8;
 const KV_HEADS = { mha: NUM_HEADS, gqa: 4, mqa: 1 } as const;
@@ -87,7 +88,7 @@ export function referenceKey(one: ParityCase): string {
 
 /** Token file of random bytes. */
 export async function writeTokens(folder: string): Promise<string> {
-  const random = randomNumbers(5);
+  const random = mulberry32(5);
   const path = join(folder, 'tokens.bytes');
   await writeFile(
     path,

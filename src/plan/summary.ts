@@ -1,6 +1,7 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
 import type { MemoryInstant, MemoryItem, PoolLedger } from '../memory/ledger.js';
 import type { SectionPrediction } from '../schedule/simulate.js';
+import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
 const NUM_LARGEST_ITEMS = 5;
@@ -90,27 +91,4 @@ function sectionLine({ name, runs, makespanSeconds, exposedCopySeconds }: Sectio
 
 function percent({ peakBytes, capacityBytes }: PoolLedger): string {
   return `${((100 * peakBytes) / capacityBytes).toFixed(0)}%`;
-}
-
-/** `71.2 GiB`: three digits and the largest unit below the number. */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let [value, unit] = [bytes, 0];
-  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit += 1;
-  }
-  return `${unit === 0 ? value : threeDigits(value)} ${units[unit]}`;
-}
-
-/** `1.25 s`, `310 ms`, `42.0 us`. */
-export function formatSeconds(seconds: number): string {
-  if (seconds === 0) return '0 s';
-  if (seconds >= 1) return `${threeDigits(seconds)} s`;
-  return seconds >= 1e-3 ? `${threeDigits(seconds * 1e3)} ms` : `${threeDigits(seconds * 1e6)} us`;
-}
-
-function threeDigits(value: number): string {
-  const decimals = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
-  return value.toFixed(decimals);
 }

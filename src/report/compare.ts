@@ -1,7 +1,7 @@
 /** Planned against measured: op kinds, step time, memory and copied bytes. Pure functions of a plan and a run's result. */
 import type { RunResult, StepResult } from '../bridge/runResult.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
-import { formatBytes, formatSeconds } from '../plan/summary.js';
+import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import { formatRatio, formatTable } from './table.js';
 
 export type ReportPlan = Pick<ExecutionPlan, 'prediction' | 'memory' | 'run'>;

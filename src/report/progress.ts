@@ -1,6 +1,6 @@
 /** One line per step while a run goes on: step, loss, speed, memory against plan. */
 import type { StepResult } from '../bridge/runResult.js';
-import { formatBytes, formatSeconds } from '../plan/summary.js';
+import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { ReportPlan } from './compare.js';
 
 /** `step  3/20  loss 5.1234  1.42 s  11,512 tokens/s  hbm 41.2 of 41.9 MiB planned`. */

@@ -1,5 +1,5 @@
 /** What a run must keep to: the loss falls; memory, copies and time are what the plan said. */
-import { formatBytes, formatSeconds } from '../plan/summary.js';
+import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { Comparison, PlannedMeasured } from './compare.js';
 
 /** Largest factor, either way, between planned and measured step time. */

@@ -34,11 +34,25 @@ export function withChunks(run: RunSpec, numChunks: number): RunSpec {
   return { ...run, paddedSeqLen: padSeqLen(run.seqLen, numChunks, run.sequenceParallelSize) };
 }
 
-/** Bytes for a reader: `71.2 GiB`. */
+/** `71.2 GiB`: three digits, or a whole number, of the largest unit below the number. */
 export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
-  let value = bytes;
-  let unit = 0;
-  while (Math.abs(value) >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
-  return `${unit === 0 || Number.isInteger(value) ? String(value) : value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)} ${units[unit] as string}`;
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let [value, unit] = [bytes, 0];
+  while (Math.abs(value) >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${Number.isInteger(value) ? value : threeDigits(value)} ${units[unit]}`;
+}
+
+/** `1.25 s`, `310 ms`, `42.0 us`. */
+export function formatSeconds(seconds: number): string {
+  if (seconds === 0) return '0 s';
+  if (seconds >= 1) return `${threeDigits(seconds)} s`;
+  return seconds >= 1e-3 ? `${threeDigits(seconds * 1e3)} ms` : `${threeDigits(seconds * 1e6)} us`;
+}
+
+function threeDigits(value: number): string {
+  const decimals = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
+  return value.toFixed(decimals);
 }

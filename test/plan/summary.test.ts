@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { formatBytes, formatSeconds, planSummary } from '../../src/plan/summary.js';
+import { planSummary } from '../../src/plan/summary.js';
+import { formatBytes, formatSeconds } from '../../src/spec/sizes.js';
 import { samplePlan } from './samplePlan.js';
 
 describe('planSummary', () => {
