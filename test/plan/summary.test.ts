@@ -9,7 +9,7 @@ describe('planSummary', () => {
   it('says what fits, what is largest and where each number comes from', () => {
     expect(text).toContain('Fits        no');
     expect(text).toContain('HBM per rank: 605 MiB of 1 GiB at optimizerStep');
-    expect(text).toContain('Pinned host memory per rank: 605 MiB of 512 MiB at optimizerStep, 93.0 MiB too much');
+    expect(text).toContain('Pinned host memory per rank: 605 MiB of 512 MiB at optimizerStep, 93 MiB too much');
     expect(text).toMatch(/model states +600 MiB +derived: 16 P \/ N/);
     expect(text).toMatch(/optimizerStep +605 MiB {2}<- peak/);
   });
