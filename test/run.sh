@@ -27,9 +27,10 @@ step 'types' tsc --noEmit
 step 'biome' biome check .
 step 'oxlint, type-aware' oxlint --type-aware
 step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
-step 'ruff' in_python ruff check .
-step 'ruff format' in_python ruff format --check .
+step 'ruff' in_python ruff check . ../bench
+step 'ruff format' in_python ruff format --check . ../bench
 step 'mypy' in_python mypy
+step 'mypy, bench' in_python mypy ../bench/gpu/smoke.py
 step 'vitest' vitest run
 step 'pytest' in_python pytest
 # Subsets of `npm run parity` and `npm run mutate`, and the demo without its judgement of time: this machine may be shared.

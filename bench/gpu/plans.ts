@@ -47,4 +47,7 @@ for (const { name, ...choice } of RUNS) {
   await writePlanFile(plan, join(folder, `${name}.plan.json`));
 }
 const random = mulberry32(3);
-await writeFile(join(folder, 'tokens.bytes'), Uint8Array.from({ length: 4 * SEQ_LEN }, () => Math.floor(random() * 256)));
+await writeFile(
+  join(folder, 'tokens.bytes'),
+  Uint8Array.from({ length: 4 * SEQ_LEN }, () => Math.floor(random() * 256)),
+);

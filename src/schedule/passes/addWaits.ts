@@ -14,9 +14,14 @@ interface Use {
   readonly changes: boolean;
 }
 
+const BINDS: readonly Access['bind'][] = ['fixed', 'segment', 'layer'];
+
+/** Uses that still matter, by buffer and by the instance of it that they name. */
+type Uses = Map<number, Use[]>[];
+
 /** Waits of the ops of one part. Ids are positions in the section; `first` is the id of the part's first op. */
 export function addWaits(ops: readonly Unordered[]): readonly Op[] {
-  const uses = new Map<string, Use[]>();
+  const uses: Uses = [];
   const first = ops[0]?.id ?? 0;
   /** clocks[i][s]: highest id of stream s that is complete when op i starts; -1 when none is known to be. */
   const clocks: number[][] = [];
@@ -24,67 +29,77 @@ export function addWaits(ops: readonly Unordered[]): readonly Op[] {
   return ops.map((op) => {
     const stream = STREAMS.indexOf(op.stream);
     const previous = latest[stream] ?? -1;
-    const clock = previous < 0 ? STREAMS.map(() => -1) : [...(clocks[previous - first] as number[])];
+    const clock = previous < 0 ? STREAMS.map(() => -1) : (clocks[previous - first] as number[]).slice();
     if (previous >= 0) clock[stream] = previous;
     const waits = waitsFor(conflicts(op, uses), clock, ops, clocks, first);
     clocks.push(clock);
     latest[stream] = op.id;
-    recordUses(op, uses);
+    forEachAccess(op, (access, changes) => recordUse(op, access, changes, uses));
     return { ...op, waits };
   });
 }
 
 /** Drops what the clock already implies, and advances the clock by what is waited for. Latest ops imply most. */
 function waitsFor(
-  conflicting: ReadonlySet<number>,
+  conflicting: number[],
   clock: number[],
   ops: readonly Unordered[],
   clocks: readonly (readonly number[])[],
   first: number,
 ): readonly number[] {
   const waits: number[] = [];
-  for (const id of [...conflicting].sort((a, b) => b - a)) {
-    const other = ops[id - first] as Unordered;
-    const stream = STREAMS.indexOf(other.stream);
+  for (const id of conflicting.sort((a, b) => b - a)) {
+    const stream = STREAMS.indexOf((ops[id - first] as Unordered).stream);
     if ((clock[stream] ?? -1) >= id) continue;
     waits.push(id);
+    const implied = clocks[id - first] as readonly number[];
+    for (let s = 0; s < clock.length; s++) clock[s] = Math.max(clock[s] ?? -1, implied[s] ?? -1);
     clock[stream] = id;
-    for (const [s, known] of (clocks[id - first] as readonly number[]).entries()) clock[s] = Math.max(clock[s] ?? -1, known);
   }
-  return waits.sort((a, b) => a - b);
+  return waits.reverse();
 }
 
-/** Instances that may be the same memory share a key; a layer instance is relative to the op's own layer slot. */
-function instanceKey(access: Access, layerSlot: number): string {
-  const index = access.bind === 'layer' ? access.index + layerSlot : access.index;
-  return `${access.buffer}/${access.bind}/${index}`;
+function forEachAccess(op: Unordered, visit: (access: Access, changes: boolean) => void): void {
+  for (const access of op.reads) visit(access, false);
+  for (const access of op.writes) visit(access, true);
+  for (const access of op.accumulates) visit(access, true);
 }
 
-function accessesOf(op: Unordered): readonly { readonly access: Access; readonly changes: boolean }[] {
-  return [
-    ...op.reads.map((access) => ({ access, changes: false })),
-    ...[...op.writes, ...op.accumulates].map((access) => ({ access, changes: true })),
-  ];
-}
-
-function conflicts(op: Unordered, uses: ReadonlyMap<string, readonly Use[]>): ReadonlySet<number> {
-  const found = new Set<number>();
-  for (const { access, changes } of accessesOf(op)) {
-    for (const use of uses.get(instanceKey(access, op.layerSlot)) ?? []) {
-      if ((changes || use.changes) && use.start < access.rows.end && access.rows.start < use.end) found.add(use.op);
+/** Ids of the ops that `op` must come after; an id may be there more than once. */
+function conflicts(op: Unordered, uses: Uses): number[] {
+  const found: number[] = [];
+  forEachAccess(op, (access, changes) => {
+    const { start, end } = access.rows;
+    for (const use of usesOf(access, op.layerSlot, uses)) {
+      if ((changes || use.changes) && use.start < end && start < use.end) found.push(use.op);
     }
-  }
+  });
   return found;
 }
 
-function recordUses(op: Unordered, uses: Map<string, Use[]>): void {
-  for (const { access, changes } of accessesOf(op)) {
-    const key = instanceKey(access, op.layerSlot);
-    const { start, end } = access.rows;
-    const now = { start, end, op: op.id, stream: op.stream, changes };
-    const kept = (uses.get(key) ?? []).filter((use) => !replaces(now, use));
-    uses.set(key, [...kept, now]);
+/** What the new use replaces is dropped in place. */
+function recordUse(op: Unordered, access: Access, changes: boolean, uses: Uses): void {
+  const { start, end } = access.rows;
+  const now: Use = { start, end, op: op.id, stream: op.stream, changes };
+  const known = usesOf(access, op.layerSlot, uses);
+  let kept = 0;
+  for (const use of known) {
+    if (!replaces(now, use)) known[kept++] = use;
   }
+  known.length = kept;
+  known.push(now);
+}
+
+/** Instances that may be the same memory are one list; a layer instance is relative to the op's own layer slot. */
+function usesOf({ buffer, bind, index }: Access, layerSlot: number, uses: Uses): Use[] {
+  const instance = bind === 'layer' ? index + layerSlot : index;
+  const key = instance * BINDS.length + BINDS.indexOf(bind);
+  const byInstance = (uses[buffer] ??= new Map<number, Use[]>());
+  const known = byInstance.get(key);
+  if (known !== undefined) return known;
+  const none: Use[] = [];
+  byInstance.set(key, none);
+  return none;
 }
 
 /** A write of all its rows makes an earlier use irrelevant; so does a later read of the same rows on the same stream. */

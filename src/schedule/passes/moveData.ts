@@ -11,13 +11,18 @@ import type { LogicalOp, LogicalPart, LogicalSchedule, LogicalSection, Tensor, T
 interface Residency {
   readonly tensor: string;
   readonly source: TensorRef;
-  readonly chunk: number;
+  /** Stays of the same chunk have the same key. */
+  readonly sourceKey: string;
   readonly first: number;
   last: number;
   readonly fetched: boolean;
   dirty: boolean;
   slot: number;
 }
+
+type Group = 'reads' | 'writes' | 'accumulates';
+/** The stays of an op's refs, in their order; undefined for tensors that live in HBM. */
+type StaysOfOp = Readonly<Record<Group, readonly (Residency | undefined)[]>>;
 
 export function moveData(schedule: LogicalSchedule, prefetchDepth: number): LogicalSchedule {
   const hosted = new Map(schedule.tensors.filter((tensor) => tensor.home === 'host').map((tensor) => [tensor.name, tensor]));
@@ -44,54 +49,54 @@ function stagingRings(hosted: ReadonlyMap<string, Tensor>, slots: ReadonlyMap<st
 }
 
 function stagePart(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>, prefetchDepth: number, slots: Map<string, number>): LogicalPart {
-  const residencies = findResidencies(part, hosted);
-  const staging = new Map<LogicalOp, Map<string, number>>();
+  const { residencies, staysOfOps } = findResidencies(part, hosted);
   /** Copies to insert before op i. */
   const before: LogicalOp[][] = Array.from({ length: part.ops.length + 1 }, () => []);
-  for (const [name, stays] of groupBy(residencies, (stay) => stay.tensor)) {
+  for (const [name, stays] of groupByTensor(residencies)) {
     const tensor = hosted.get(name) as Tensor;
     dropDeadWrites(stays, tensor);
     const count = Math.max(assignSlots(stays, prefetchDepth), slots.get(name) ?? 0);
     slots.set(name, count);
     insertCopies(stays, part, before);
-    for (const stay of stays) rememberSlots(stay, part, staging);
   }
-  const ops = part.ops.flatMap((op, i) => [...(before[i] ?? []), redirect(op, hosted, staging)]);
-  return { layerSlot: part.layerSlot, ops: [...ops, ...(before[part.ops.length] ?? [])] };
+  const ops: LogicalOp[] = [];
+  for (const [i, op] of part.ops.entries()) ops.push(...(before[i] ?? []), redirect(op, staysOfOps[i] as StaysOfOp));
+  ops.push(...(before[part.ops.length] ?? []));
+  return { layerSlot: part.layerSlot, ops };
 }
 
-function sourceKey(ref: TensorRef): string {
-  return `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}`;
-}
-
-function findResidencies(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>): readonly Residency[] {
+function findResidencies(
+  part: LogicalPart,
+  hosted: ReadonlyMap<string, Tensor>,
+): { readonly residencies: readonly Residency[]; readonly staysOfOps: readonly StaysOfOp[] } {
   const open = new Map<string, Residency>();
-  const all: Residency[] = [];
-  part.ops.forEach((op, i) => {
-    visit(op.reads, false, true);
-    visit(op.accumulates, true, true);
-    visit(op.writes, true, false);
-
-    function visit(refs: readonly TensorRef[], dirty: boolean, needsValue: boolean): void {
-      for (const ref of refs) {
-        if (!hosted.has(ref.tensor)) continue;
-        if (ref.chunks.end - ref.chunks.start !== 1)
-          throw new Error(`${op.kind} reads several chunks of ${ref.tensor}, which lives on the host`);
-        const key = `${sourceKey(ref)}/${op.layerSlot}/${op.turn}`;
-        const stay = open.get(key);
-        if (stay !== undefined) {
-          stay.last = i;
-          stay.dirty ||= dirty;
-        } else {
-          const { rows: _rows, ...source } = ref;
-          const started = { tensor: ref.tensor, source, chunk: ref.chunks.start, first: i, last: i, fetched: needsValue, dirty, slot: -1 };
-          open.set(key, started);
-          all.push(started);
-        }
-      }
-    }
+  const residencies: Residency[] = [];
+  const staysOfOps = part.ops.map((op, i): StaysOfOp => {
+    const stay = (dirty: boolean, fetched: boolean) => (ref: TensorRef) =>
+      hosted.has(ref.tensor) ? visit(op, i, ref, dirty, fetched) : undefined;
+    // Written last: a chunk that an op both reads and writes must be fetched.
+    const [reads, accumulates] = [op.reads.map(stay(false, true)), op.accumulates.map(stay(true, true))];
+    return { reads, accumulates, writes: op.writes.map(stay(true, false)) };
   });
-  return all;
+  return { residencies, staysOfOps };
+
+  function visit(op: LogicalOp, position: number, ref: TensorRef, dirty: boolean, fetched: boolean): Residency {
+    if (ref.chunks.end - ref.chunks.start !== 1)
+      throw new Error(`${op.kind} reads several chunks of ${ref.tensor}, which lives on the host`);
+    const sourceKey = `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}`;
+    const key = `${sourceKey}/${op.layerSlot}/${op.turn}`;
+    const stay = open.get(key);
+    if (stay !== undefined) {
+      stay.last = position;
+      stay.dirty ||= dirty;
+      return stay;
+    }
+    const { rows: _rows, ...source } = ref;
+    const started = { tensor: ref.tensor, source, sourceKey, first: position, last: position, fetched, dirty, slot: -1 };
+    open.set(key, started);
+    residencies.push(started);
+    return started;
+  }
 }
 
 /** A section tensor that nothing reads again in the part need not go back to the host. */
@@ -99,9 +104,8 @@ function dropDeadWrites(stays: readonly Residency[], tensor: Tensor): void {
   if (tensor.scope === 'step') return;
   const readLater = new Map<string, boolean>();
   for (const stay of stays.toReversed()) {
-    const key = sourceKey(stay.source);
-    if (readLater.get(key) !== true) stay.dirty = false;
-    readLater.set(key, stay.fetched);
+    if (readLater.get(stay.sourceKey) !== true) stay.dirty = false;
+    readLater.set(stay.sourceKey, stay.fetched);
   }
 }
 
@@ -118,12 +122,11 @@ function assignSlots(stays: readonly Residency[], prefetchDepth: number): number
 }
 
 function maxOverlap(stays: readonly Residency[]): number {
-  const active: Residency[] = [];
+  let active: Residency[] = [];
   let most = 0;
   for (const stay of stays) {
-    const still = active.filter((other) => other.last >= stay.first);
-    active.length = 0;
-    active.push(...still, stay);
+    active = active.filter((other) => other.last >= stay.first);
+    active.push(stay);
     most = Math.max(most, active.length);
   }
   return most;
@@ -134,12 +137,12 @@ function insertCopies(stays: readonly Residency[], part: LogicalPart, before: Lo
   const storedAt = new Map<string, number>();
   for (const stay of stays) {
     if (stay.fetched) {
-      const earliest = Math.max(freeFrom.get(stay.slot) ?? 0, storedAt.get(sourceKey(stay.source)) ?? 0);
+      const earliest = Math.max(freeFrom.get(stay.slot) ?? 0, storedAt.get(stay.sourceKey) ?? 0);
       before[Math.min(earliest, stay.first)]?.push(copy('fetch', stay, part.ops[stay.first] as LogicalOp));
     }
     if (stay.dirty) {
       before[stay.last + 1]?.push(copy('offload', stay, part.ops[stay.last] as LogicalOp));
-      storedAt.set(sourceKey(stay.source), stay.last + 1);
+      storedAt.set(stay.sourceKey, stay.last + 1);
     }
     freeFrom.set(stay.slot, stay.last + 1);
   }
@@ -155,34 +158,24 @@ function stagedRef(stay: Residency): TensorRef {
   return { tensor: stagingName(stay.tensor), chunks: { start: stay.slot, end: stay.slot + 1 }, bind: 'fixed', index: 0 };
 }
 
-function rememberSlots(stay: Residency, part: LogicalPart, staging: Map<LogicalOp, Map<string, number>>): void {
-  for (let i = stay.first; i <= stay.last; i++) {
-    const op = part.ops[i] as LogicalOp;
-    const slots = staging.get(op) ?? new Map<string, number>();
-    slots.set(`${sourceKey(stay.source)}/${op.turn}`, stay.slot);
-    staging.set(op, slots);
-  }
+/** The op on the slots that its chunks stay in. */
+function redirect(op: LogicalOp, stays: StaysOfOp): LogicalOp {
+  const toSlots = (group: Group): readonly TensorRef[] => op[group].map((ref, n) => toSlot(ref, stays[group][n]));
+  return { ...op, reads: toSlots('reads'), writes: toSlots('writes'), accumulates: toSlots('accumulates') };
 }
 
-function redirect(
-  op: LogicalOp,
-  hosted: ReadonlyMap<string, Tensor>,
-  staging: ReadonlyMap<LogicalOp, ReadonlyMap<string, number>>,
-): LogicalOp {
-  const toSlot = (ref: TensorRef): TensorRef => {
-    if (!hosted.has(ref.tensor)) return ref;
-    const slot = staging.get(op)?.get(`${sourceKey(ref)}/${op.turn}`) ?? -1;
-    return { ...ref, tensor: stagingName(ref.tensor), chunks: { start: slot, end: slot + 1 }, bind: 'fixed', index: 0 };
-  };
-  return { ...op, reads: op.reads.map(toSlot), writes: op.writes.map(toSlot), accumulates: op.accumulates.map(toSlot) };
+function toSlot(ref: TensorRef, stay: Residency | undefined): TensorRef {
+  if (stay === undefined) return ref;
+  const staged = stagedRef(stay);
+  return ref.rows === undefined ? staged : { ...staged, rows: ref.rows };
 }
 
-function groupBy<T>(items: readonly T[], key: (item: T) => string): ReadonlyMap<string, readonly T[]> {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const group = groups.get(key(item)) ?? [];
-    group.push(item);
-    groups.set(key(item), group);
+function groupByTensor(stays: readonly Residency[]): ReadonlyMap<string, readonly Residency[]> {
+  const groups = new Map<string, Residency[]>();
+  for (const stay of stays) {
+    const group = groups.get(stay.tensor);
+    if (group === undefined) groups.set(stay.tensor, [stay]);
+    else group.push(stay);
   }
   return groups;
 }

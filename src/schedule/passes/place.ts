@@ -30,10 +30,16 @@ export function placeTensors(schedule: LogicalSchedule): Placement {
 function sectionsByTensor(schedule: LogicalSchedule): ReadonlyMap<string, ReadonlySet<SectionName>> {
   const touched = new Map<string, Set<SectionName>>();
   for (const section of schedule.sections) {
-    for (const op of section.parts.flatMap((part) => part.ops)) {
-      for (const ref of [...op.reads, ...op.writes, ...op.accumulates]) {
-        const sections = touched.get(ref.tensor) ?? new Set<SectionName>();
-        touched.set(ref.tensor, sections.add(section.name));
+    const touch = ({ tensor }: TensorRef): void => {
+      const sections = touched.get(tensor);
+      if (sections === undefined) touched.set(tensor, new Set([section.name]));
+      else sections.add(section.name);
+    };
+    for (const part of section.parts) {
+      for (const op of part.ops) {
+        op.reads.forEach(touch);
+        op.writes.forEach(touch);
+        op.accumulates.forEach(touch);
       }
     }
   }
