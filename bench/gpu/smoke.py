@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from fpdt.harness import compare
 from fpdt.reference import run_reference
 

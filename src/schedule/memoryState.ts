@@ -19,25 +19,33 @@ export class MemoryState {
   }
 
   runSection(section: Section, segment: number): readonly Finding[] {
-    return section.ops.flatMap((op) => this.runOp(op, segment));
+    const findings: Finding[] = [];
+    for (const op of section.ops) this.runOp(op, segment, findings);
+    return findings;
   }
 
   /** Only what a section leaves behind: its writes to buffers that outlive it. For segments whose reads were checked on another. */
   skipSection(section: Section, segment: number): void {
+    const outlives = ({ buffer }: Access): boolean => this.input.buffers[buffer]?.scope === 'step';
     for (const op of section.ops) {
-      for (const access of [...op.writes, ...op.accumulates]) {
-        if (this.input.buffers[access.buffer]?.scope === 'step') this.write(op, access, segment);
-      }
+      for (const access of op.writes) if (outlives(access)) this.write(op, access, segment);
+      for (const access of op.accumulates) if (outlives(access)) this.write(op, access, segment);
     }
   }
 
-  private runOp(op: Op, segment: number): readonly Finding[] {
-    const missing = [...op.reads, ...op.accumulates].flatMap((access) => this.read(op, access, segment));
-    for (const access of [...op.writes, ...op.accumulates]) this.write(op, access, segment);
-    return missing.map((problem) => ({ op: op.id, problem }));
+  private runOp(op: Op, segment: number, findings: Finding[]): void {
+    const read = (access: Access): void => {
+      const problem = this.read(op, access, segment);
+      if (problem !== undefined) findings.push({ op: op.id, problem });
+    };
+    op.reads.forEach(read);
+    op.accumulates.forEach(read);
+    for (const access of op.writes) this.write(op, access, segment);
+    for (const access of op.accumulates) this.write(op, access, segment);
   }
 
-  private read(op: Op, access: Access, segment: number): readonly string[] {
+  /** What is wrong with a read, if anything. */
+  private read(op: Op, access: Access, segment: number): string | undefined {
     const { pool, start, end } = this.bytes(op, access, segment);
     const spans = this.spans[pool];
     let from = start;
@@ -45,10 +53,10 @@ export class MemoryState {
       const span = spans[i] as Span;
       if (span.start > from || span.start >= end) break;
       if (span.buffer !== access.buffer)
-        return [`reads ${this.view(access)}, whose bytes were overwritten through ${this.input.buffers[span.buffer]?.name}`];
+        return `reads ${this.view(access)}, whose bytes were overwritten through ${this.input.buffers[span.buffer]?.name}`;
       from = span.end;
     }
-    return from >= end ? [] : [`reads ${this.view(access)}, which nothing has written`];
+    return from >= end ? undefined : `reads ${this.view(access)}, which nothing has written`;
   }
 
   /** Replaces the spans that the written bytes touch, keeping what sticks out on either side. */
@@ -57,6 +65,9 @@ export class MemoryState {
     const spans = this.spans[pool];
     const { buffer } = access;
     const first = firstEndingAfter(spans, start - 1);
+    const known = spans[first];
+    // Most writes repeat an earlier one, and change nothing here.
+    if (known !== undefined && known.buffer === buffer && known.start <= start && end <= known.end) return;
     let next = first;
     let joined: Span = { start, end, buffer };
     const pieces: Span[] = [];

@@ -46,12 +46,16 @@ function describe(section: Section, { buffers }: VerifyInput, findings: readonly
 }
 
 function checkShapes(section: Section, input: VerifyInput): readonly Violation[] {
-  const findings = section.ops.flatMap((op, i) =>
-    [
-      ...checkOpShape(op, i, section),
-      ...[...op.reads, ...op.writes, ...op.accumulates].flatMap((access) => checkView(op, access, input)),
-    ].map((problem) => ({ op: i, problem })),
-  );
+  const findings: Finding[] = [];
+  for (const [position, op] of section.ops.entries()) {
+    const report = (problems: readonly string[]): void => {
+      for (const problem of problems) findings.push({ op: position, problem });
+    };
+    report(checkOpShape(op, position, section));
+    for (const group of [op.reads, op.writes, op.accumulates]) {
+      for (const access of group) report(checkView(op, access, input));
+    }
+  }
   return describe(section, input, findings);
 }
 
