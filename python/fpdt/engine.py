@@ -17,7 +17,7 @@ from fpdt import autograd
 from fpdt.attention import AttentionBackend
 from fpdt.errors import FpdtError
 from fpdt.hf import DTYPES, build_model
-from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, family_named
+from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, check_complete, family_named
 from fpdt.plan import Plan
 from fpdt.program import EmittedGradients, PartRunner, Program
 from fpdt.timing import Recorder
@@ -87,6 +87,7 @@ def build_engine(
     layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
     emitted = EmittedGradients()
     extra = bind_engine(family, model, plan.parameters, plan.head_map, attention, emitted)
+    check_complete(model, layers, extra, plan.parameters)
     program = Program(plan, executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
     stream_model(model, layers, extra, program, before_layer)
     engine = initialize(model, modules, extra, plan)

@@ -24,7 +24,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fpdt.session import PlanSession
 
 Job = Mapping[str, Any]
 Result = dict[str, Any]
@@ -48,6 +51,18 @@ def run_worker(job: Job) -> Result:
 
 
 def worker_rank(job: Job, rank: int, port: int) -> Result:
+    session = open_session(job, rank, port)
+    steps = []
+    for step in range(int(job["steps"])):
+        result = dict(session.run_step(step))
+        result.pop("records", None)
+        steps.append(result)
+    session.close()
+    return {"losses": [step["loss"] for step in steps], "steps": steps}
+
+
+def open_session(job: Job, rank: int, port: int) -> PlanSession:
+    """The session of one rank of a `worker` job; a collective over its ranks."""
     environment = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -62,14 +77,7 @@ def worker_rank(job: Job, rank: int, port: int) -> Result:
 
     header, columns = read_plan_file(Path(job["plan"]))
     options = {"dump_grads": job.get("dumpGrads"), "copy_mode": None, "poison": True, "seed": None, "attention": None}
-    session = create(header, columns, {**options, "data": job["data"], **job.get("options", {})})
-    steps = []
-    for step in range(int(job["steps"])):
-        result = dict(session.run_step(step))
-        result.pop("records", None)
-        steps.append(result)
-    session.close()
-    return {"losses": [step["loss"] for step in steps], "steps": steps}
+    return create(header, columns, {**options, "data": job["data"], **job.get("options", {})})
 
 
 def run_reference(job: Job) -> Result:

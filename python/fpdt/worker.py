@@ -25,8 +25,9 @@ COPY_MODES = ("eager", "lazy", "random")
 class MissingPackageError(ImportError):
     """PyTorch or DeepSpeed is not there; `hint` says what to install."""
 
-    def __init__(self, error: ImportError) -> None:
-        super().__init__(f"cannot import {error.name or 'a package'} with {sys.executable}: {error}")
+    def __init__(self, error: ImportError | OSError) -> None:
+        name = getattr(error, "name", None) or "a package"
+        super().__init__(f"cannot import {name} with {sys.executable}: {error}")
         self.hint = "install python/requirements.txt and torch into this interpreter, or pass another one with --python"
 
 
@@ -36,7 +37,8 @@ def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, An
     os.environ.setdefault("DS_ACCELERATOR", str(device))
     try:
         from fpdt.session import create as create_session
-    except ImportError as error:
+    except (ImportError, OSError) as error:
+        # OSError: torch loads its libraries itself, and one of them is missing.
         raise MissingPackageError(error) from error
     return create_session(header, columns, options)
 

@@ -60,7 +60,7 @@ def test_lazy_runs_copies_when_a_wait_asks_for_them() -> None:
 
 
 def test_random_orders_are_legal_many_and_repeatable() -> None:
-    orders = [order_of(PROGRAM, "random", seed) for seed in range(40)]
+    orders = [order_of(PROGRAM, "random", seed) for seed in range(80)]
     for order in orders:
         check_legal(PROGRAM, order)
     assert len({tuple(order) for order in orders}) > 20

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-import fpdt.ops
 from fpdt.attention import AttentionError
 from fpdt.models import EngineBinding, LayerBinding
 from fpdt.op_kinds import EXTERNAL_KINDS, KIND_STREAMS
@@ -29,13 +26,6 @@ CHUNK = SEQ_LEN // NUM_CHUNKS
 
 def test_every_kind_that_is_not_external_has_a_handler() -> None:
     assert set(HANDLERS) == set(KIND_STREAMS) - EXTERNAL_KINDS
-
-
-def test_handlers_name_no_device_read_no_value_and_know_no_policy() -> None:
-    for path in Path(inspect.getfile(fpdt.ops)).parent.glob("*.py"):
-        text = path.read_text()
-        for word in ("torch.cuda", ".item()", ".tolist()", "data_ptr", "policy", "strategy", "num_chunks"):
-            assert word not in text, f"{path.name} has {word}"
 
 
 # --- a whole layer, streamed -------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from tests.planned import MODEL, ROOT, ZERO_3, Finished, make_plan, run_ranks, w
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A plan for 2 ranks under ZeRO-3 with segments of two layers, and its data."""
+    """A plan for 2 ranks under ZeRO-3 with segments of two layers and a padded sequence, and its data."""
     folder = tmp_path_factory.mktemp("run")
-    plan = make_plan(folder, "--gpus", "2", "--policy", "fpdt", "--segment-layers", "2", accumulation_steps=2)
+    options = ("--gpus", "2", "--seq-len", "93", "--policy", "fpdt", "--segment-layers", "2")
+    plan = make_plan(folder, *options, accumulation_steps=2)
     return plan, write_data(folder)
 
 
@@ -60,7 +61,7 @@ def test_a_step_reports_what_was_measured(two_ranks: tuple[Path, Path]) -> None:
     first, second = run_ranks(2, "--plan", str(plan), "--data", str(data), "--steps", "1")
     (step,) = check([first, second])
     assert second.steps == []
-    assert step["num_tokens"] == 96 * 2
+    assert step["num_tokens"] == 93 * 2
     assert step["copied_bytes"]["h2d"] > 0
     kinds = {"loadBatch", "gather", "release", "reduce", "optimizerStep", "attn", "emitGrads", "toHeads"}
     assert kinds <= step["by_kind"].keys()

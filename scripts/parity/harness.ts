@@ -18,6 +18,9 @@ export interface JobResult {
 /** The fields of a step's result that checks here look at. */
 export interface StepResult {
   readonly loss: number | null;
+  readonly seconds: number;
+  readonly idle_seconds: number;
+  readonly by_kind: Readonly<Record<string, { readonly count: number; readonly seconds: number }>>;
   readonly copied_bytes: { readonly h2d: number; readonly d2h: number };
 }
 

@@ -48,29 +48,46 @@ interface Found {
   readonly closest: Evaluation;
 }
 
-/**
- * Of every placement the fewest chunks that fit; of these the fastest, or the first where no time is known. More chunks never
- * need more memory, so a placement whose most chunks do not fit is given up at once.
- */
+/** Of every placement the fewest chunks that fit; of these the fastest, or the first where no time is known. */
 function search(input: SolveInput, evaluate: Evaluate): Found {
-  let best: { strategy: Strategy; evaluation: Evaluation } | undefined;
+  let best: Evaluated | undefined;
   let closest: Evaluation | undefined;
   for (const placement of candidates(input)) {
-    const smallest = placement.at(-1);
-    if (smallest === undefined) continue;
-    const least = evaluate(smallest, input);
-    if (closest === undefined || excess(least, input) < excess(closest, input)) closest = least;
-    if (!least.fits) continue;
-    for (const strategy of placement) {
-      const evaluation = strategy === smallest ? least : evaluate(strategy, input);
-      if (!evaluation.fits) continue;
-      if (best === undefined || (evaluation.stepSeconds ?? 0) < (best.evaluation.stepSeconds ?? 0)) best = { strategy, evaluation };
-      break;
-    }
-    if (best !== undefined && best.evaluation.stepSeconds === undefined) break;
+    const found = fewestChunks(placement, input, evaluate);
+    if (found === undefined) continue;
+    const { evaluation } = found;
+    if (closest === undefined || excess(evaluation, input) < excess(closest, input)) closest = evaluation;
+    if (!evaluation.fits) continue;
+    if (best === undefined || (evaluation.stepSeconds ?? 0) < (best.evaluation.stepSeconds ?? 0)) best = found;
+    if (best.evaluation.stepSeconds === undefined) break;
   }
   if (closest === undefined) throw new RangeError('no candidate strategy');
   return { ...best, closest };
+}
+
+interface Evaluated {
+  readonly strategy: Strategy;
+  readonly evaluation: Evaluation;
+}
+
+/**
+ * The fewest chunks of a placement that fit; its most chunks where none do. More chunks never need more memory, so a placement
+ * whose most chunks do not fit is given up after two looks.
+ */
+function fewestChunks(placement: readonly Strategy[], input: SolveInput, evaluate: Evaluate): Evaluated | undefined {
+  const look = (strategy: Strategy): Evaluated => ({ strategy, evaluation: evaluate(strategy, input) });
+  const [fewest, ...more] = placement;
+  const most = more.pop();
+  if (fewest === undefined) return undefined;
+  const first = look(fewest);
+  if (first.evaluation.fits || most === undefined) return first;
+  const last = look(most);
+  if (!last.evaluation.fits) return last;
+  for (const strategy of more) {
+    const found = look(strategy);
+    if (found.evaluation.fits) return found;
+  }
+  return last;
 }
 
 function excess({ hbmBytes, hostBytes }: Evaluation, { cluster }: SolveInput): number {

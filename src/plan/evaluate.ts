@@ -35,7 +35,7 @@ export function buildStrategy(input: BuildInput, strategy: Strategy): Built {
 }
 
 /** The memory of a strategy, in time that does not grow with its number of chunks. */
-export function estimateMemory(input: BuildInput, strategy: Strategy): MemoryLedger {
+export function estimateMemory(input: BuildInput, strategy: Strategy, FEW_CHUNKS = 12): MemoryLedger {
   if (strategy.numChunks <= FEW_CHUNKS) return buildStrategy(input, strategy).memory;
   const context = contextOf(input, strategy);
   const few = { ...context, strategy: { ...strategy, numChunks: FEW_CHUNKS } };
@@ -47,7 +47,7 @@ export function estimateMemory(input: BuildInput, strategy: Strategy): MemoryLed
       buffers,
     );
   const built = buildSchedule(few, scratch);
-  const buffers = built.buffers.map((buffer) => stretch(buffer, strategy));
+  const buffers = built.buffers.map((buffer) => stretch(buffer, strategy, FEW_CHUNKS));
   return placed(context, { ...built, buffers }).memory;
 }
 
@@ -56,12 +56,12 @@ function contextOf(input: BuildInput, strategy: Strategy) {
 }
 
 /** A buffer for FEW_CHUNKS chunks becomes one for all of them; rings and weight gradients stay. */
-function stretch(buffer: Buffer, { numChunks, chunkTokens, localChunkTokens }: Strategy): Buffer {
+function stretch(buffer: Buffer, { numChunks, chunkTokens, localChunkTokens }: Strategy, FEW_CHUNKS: number): Buffer {
   const rows = buffer.shape[0] ?? 0;
   const isWhole = buffer.shape.length > 1 || buffer.dtype === 'int64' || buffer.name.startsWith('lse');
   if (!isWhole || (rows !== FEW_CHUNKS * chunkTokens && rows !== FEW_CHUNKS * localChunkTokens)) return buffer;
-  const factor = numChunks / FEW_CHUNKS;
-  return { ...buffer, shape: [rows * factor, ...buffer.shape.slice(1)], instanceBytes: buffer.instanceBytes * factor };
+  const perChunk = (count: number): number => (count / FEW_CHUNKS) * numChunks;
+  return { ...buffer, shape: [perChunk(rows), ...buffer.shape.slice(1)], instanceBytes: perChunk(buffer.instanceBytes) };
 }
 
 function placed(context: ReturnType<typeof contextOf>, { buffers, schedule }: BuiltSchedule): Pick<Built, 'layout' | 'memory'> {

@@ -28,7 +28,7 @@ function toSection(section: LogicalSection, placement: Placement, scratchBytes: 
   for (const part of section.parts) {
     const start = ops.length;
     const placed = part.ops.map((op, i) => toPhysical(op, start + i, placement, scratchBytes));
-    ops.push(...addWaits(placed));
+    for (const op of addWaits(placed)) ops.push(op);
     parts.push({ layerSlot: part.layerSlot, start, end: ops.length });
   }
   return { name: section.name, ops, parts };

@@ -70,7 +70,9 @@ function flopRate({ kind }: Op, { cluster: { rates } }: CostInput): number {
 
 /** Bytes of views in their buffers. */
 export function viewBytes(views: readonly Access[], buffers: readonly Buffer[]): number {
-  return views.reduce((sum, { buffer, rows }) => sum + (rows.end - rows.start) * rowBytes(buffers[buffer] as Buffer), 0);
+  let bytes = 0;
+  for (const { buffer, rows } of views) bytes += (rows.end - rows.start) * rowBytes(buffers[buffer] as Buffer);
+  return bytes;
 }
 
 /** All-to-all over the sequence group: a rank keeps 1/P of its bytes. Without a group it is a copy in memory. */

@@ -64,10 +64,8 @@ export class MemoryState {
     const { pool, start, end } = this.bytes(op, access, segment);
     const spans = this.spans[pool];
     const { buffer } = access;
+    if (isWithin(spans[firstEndingAfter(spans, start)], start, end, buffer)) return;
     const first = firstEndingAfter(spans, start - 1);
-    const known = spans[first];
-    // Most writes repeat an earlier one, and change nothing here.
-    if (known !== undefined && known.buffer === buffer && known.start <= start && end <= known.end) return;
     let next = first;
     let joined: Span = { start, end, buffer };
     const pieces: Span[] = [];
@@ -100,6 +98,11 @@ function firstEndingAfter(spans: readonly Span[], byte: number): number {
     else low = middle + 1;
   }
   return low;
+}
+
+/** Most writes repeat an earlier one: the buffer is the last writer of all these bytes already. */
+function isWithin(span: Span | undefined, start: number, end: number, buffer: number): boolean {
+  return span !== undefined && span.buffer === buffer && span.start <= start && end <= span.end;
 }
 
 /** The parts of a span that lie before `start` and from `end` on. */

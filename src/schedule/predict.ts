@@ -14,7 +14,10 @@ export interface PredictInput extends CostInput {
 /** Seconds of one rank; all ranks do the same. Tokens are those of the data, padding not counted. */
 export function predictRun(input: PredictInput): Prediction {
   const cost = costModel(input);
-  const sections = SECTIONS.map((name) => predictSection(input.schedule[name], cost, input));
+  const seconds = opSeconds(input, cost);
+  const sections = SECTIONS.map((name) =>
+    predictSection(input.schedule[name], { ...cost, seconds: ({ id }) => seconds[name][id] ?? 0 }, input),
+  );
   const sum = (value: (section: SectionPrediction) => number): number =>
     sections.reduce((total, section) => total + section.runs * value(section), 0);
   const stepSeconds = sum((section) => section.makespanSeconds) + input.cluster.rates.stepOverheadSeconds;
@@ -24,10 +27,20 @@ export function predictRun(input: PredictInput): Prediction {
     tokensPerSecond: tokensPerStep(input) / stepSeconds,
     exposedCopySeconds: sum((section) => section.exposedCopySeconds),
     sections,
-    byKind: byKind(input, cost),
+    byKind: byKind(input, seconds),
     copiedBytes: { h2d: copiedBytes(input, 'fetch'), d2h: copiedBytes(input, 'offload') },
     mfu: mfu(input, stepSeconds),
   };
+}
+
+type OpSeconds = Readonly<Record<SectionName, Float64Array>>;
+
+/** What each op costs, by its id: found once, used by the simulation and the totals. */
+function opSeconds({ schedule }: PredictInput, cost: CostModel): OpSeconds {
+  return Object.fromEntries(SECTIONS.map((name) => [name, Float64Array.from(schedule[name].ops, cost.seconds)])) as Record<
+    SectionName,
+    Float64Array
+  >;
 }
 
 /** How often a section runs in one optimizer step. */
@@ -72,23 +85,26 @@ function overlapsGathers({ cluster, deepspeed }: PredictInput): boolean {
 }
 
 /** Ops by kind; `gather` also counts those of ZeRO's hooks. */
-function byKind(input: PredictInput, cost: CostModel): Prediction['byKind'] {
-  const totals = new Map<OpKind, KindSeconds>();
-  const add = (kind: OpKind, { count, seconds }: KindSeconds, runs: number): void => {
-    const before = totals.get(kind) ?? { count: 0, seconds: 0 };
-    totals.set(kind, { count: before.count + runs * count, seconds: before.seconds + runs * seconds });
+function byKind(input: PredictInput, opSecondsOf: OpSeconds): Prediction['byKind'] {
+  const totals = new Map<OpKind, { count: number; seconds: number }>();
+  const add = (kind: OpKind, count: number, seconds: number, runs: number): void => {
+    const total = totals.get(kind) ?? { count: 0, seconds: 0 };
+    total.count += runs * count;
+    total.seconds += runs * seconds;
+    totals.set(kind, total);
   };
-  forEachOp(input, (op, runs) => add(op.kind, { count: 1, seconds: cost.seconds(op) }, runs));
+  forEachOp(input, (op, runs, section) => add(op.kind, 1, opSecondsOf[section][op.id] ?? 0, runs));
   for (const section of Object.values(input.schedule)) {
     const gathers = hookGathers(section, input);
-    if (gathers.count > 0) add('gather', gathers, sectionRuns(section.name, input));
+    if (gathers.count > 0) add('gather', gathers.count, gathers.seconds, sectionRuns(section.name, input));
   }
   return Object.fromEntries(totals);
 }
 
-function forEachOp(input: PredictInput, visit: (op: Op, runs: number) => void): void {
-  for (const section of Object.values(input.schedule)) {
-    for (const op of section.ops) visit(op, sectionRuns(section.name, input));
+function forEachOp(input: PredictInput, visit: (op: Op, runs: number, section: SectionName) => void): void {
+  for (const { name, ops } of Object.values(input.schedule)) {
+    const runs = sectionRuns(name, input);
+    for (const op of ops) visit(op, runs, name);
   }
 }
 

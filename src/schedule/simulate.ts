@@ -56,6 +56,7 @@ export interface SectionTimeline extends OpTimes {
   readonly busySeconds: Readonly<Record<Stream, number>>;
   /** Makespan minus the makespan with free copies. */
   readonly exposedCopySeconds: number;
+  /** Found when it is first asked for: a prediction needs only times. */
   readonly memory: MemoryCurves;
 }
 
@@ -67,13 +68,17 @@ export function simulateSection(section: Section, cost: CostModel, buffers: read
   const freeCopies = seconds.map((value, id) => (isCopy(section.ops[id] as Op) ? 0 : value));
   const makespanSeconds = lastEnd(times);
   const busySeconds = { compute: 0, h2d: 0, d2h: 0, comm: 0 };
+  let memory: MemoryCurves | undefined;
   for (const op of section.ops) busySeconds[op.stream] += (times.endSeconds[op.id] ?? 0) - (times.startSeconds[op.id] ?? 0);
   return {
     ...times,
     makespanSeconds,
     busySeconds,
     exposedCopySeconds: Math.max(0, makespanSeconds - lastEnd(runParts(section, freeCopies, cost))),
-    memory: memoryCurves(section, buffers, times),
+    get memory() {
+      memory ??= memoryCurves(section, buffers, times);
+      return memory;
+    },
   };
 }
 
@@ -139,8 +144,11 @@ class PartRun {
 
   /** The earliest op that may start, in the order of the section. */
   private startOne(): void {
-    const ready = this.streams.filter((stream) => this.ready(stream));
-    const [first] = ready.sort((a, b) => (a.ops[a.next]?.id ?? 0) - (b.ops[b.next]?.id ?? 0));
+    const nextId = ({ ops, next }: StreamRun): number => ops[next]?.id ?? 0;
+    let first: StreamRun | undefined;
+    for (const stream of this.streams) {
+      if (this.ready(stream) && (first === undefined || nextId(stream) < nextId(first))) first = stream;
+    }
     if (first !== undefined) this.startNext(first);
   }
 
@@ -161,13 +169,16 @@ class PartRun {
   /** To the next end of an op. */
   private advance(): void {
     const slowdown = this.copySlowdown();
-    const secondsLeft = (stream: StreamRun): number => stream.remaining * (isCopy(stream.running as Op) ? slowdown : 1);
-    const active = this.streams.filter(({ running }) => running !== undefined);
-    const step = Math.min(...active.map(secondsLeft));
+    const secondsLeft = (op: Op, remaining: number): number => remaining * (isCopy(op) ? slowdown : 1);
+    let step = Number.POSITIVE_INFINITY;
+    for (const { running, remaining } of this.streams) {
+      if (running !== undefined) step = Math.min(step, secondsLeft(running, remaining));
+    }
     this.now += step;
-    for (const stream of active) {
-      const op = stream.running as Op;
-      const left = secondsLeft(stream);
+    for (const stream of this.streams) {
+      const op = stream.running;
+      if (op === undefined) continue;
+      const left = secondsLeft(op, stream.remaining);
       stream.remaining *= left > 0 ? (left - step) / left : 0;
       if (left > step) continue;
       this.times.endSeconds[op.id] = this.now;
@@ -177,8 +188,9 @@ class PartRun {
 
   /** Copies of both directions at once share the link. */
   private copySlowdown(): number {
-    const copies = this.streams.filter(({ running }) => running !== undefined && isCopy(running));
-    return copies.length === 2 ? this.device.duplexSlowdown : 1;
+    let numCopies = 0;
+    for (const { running } of this.streams) if (running !== undefined && isCopy(running)) numCopies += 1;
+    return numCopies === 2 ? this.device.duplexSlowdown : 1;
   }
 }
 

@@ -31,7 +31,8 @@ class CpuRuntime(Runtime):
     eager   every op when it is launched;
     lazy    copies and exchanges as late as a wait of another op, or the end of the part, allows;
     random  all ops in a random order that keeps each stream's own order and the waits, drawn from `seed`: the streams
-            have random priorities that change now and then, so that one runs far ahead of another.
+            have random priorities, which in every other part stay, so that one stream comes last wherever the waits
+            let it, and in the others change now and then.
 
     Orders depend on the plan and the seed alone. Exchanges keep their order on every rank, so that ranks with
     different seeds still meet in the same collectives.
@@ -48,7 +49,8 @@ class CpuRuntime(Runtime):
         super().__init__(torch.device("cpu"), arenas, group)
         self._copy_mode = copy_mode
         self._random = random.Random(seed)
-        self._priorities = self._random.sample(STREAMS, len(STREAMS))
+        self._priorities = list(STREAMS)
+        self._is_restless = self._random.random() < 0.5
         self._pending: dict[str, deque[Launch]] = {stream: deque() for stream in STREAMS}
         self._stream_of: dict[int, str] = {}
         self._done: set[int] = set()
@@ -56,6 +58,8 @@ class CpuRuntime(Runtime):
 
     def begin_part(self, ops: Sequence[Op]) -> None:
         self.abandon_part()
+        self._is_restless = not self._is_restless
+        self._random.shuffle(self._priorities)
 
     def launch(self, op: Op, body: Body) -> None:
         self._pending[op.stream].append(Launch(op, body))
@@ -105,7 +109,7 @@ class CpuRuntime(Runtime):
     def _choose(self, ready: Sequence[Launch]) -> Launch:
         if self._copy_mode != "random":
             return min(ready, key=lambda launch: launch.op.id)
-        if self._random.random() < RESHUFFLE_PROBABILITY:
+        if self._is_restless and self._random.random() < RESHUFFLE_PROBABILITY:
             self._random.shuffle(self._priorities)
         return min(ready, key=lambda launch: self._priorities.index(launch.op.stream))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from fpdt.attention import AttentionBackend
 from fpdt.models.base import EngineBinding, Family, LayerBinding, Rotary, UnsupportedModelError
-from fpdt.parameters import bind_weights
+from fpdt.parameters import ParameterError, bind_weights
 from fpdt.plan_data import HeadMap, ParameterTable
 
 
@@ -51,6 +51,20 @@ def bind_engine(
         head_map=head_map,
         emit=emit,
     )
+
+
+def check_complete(
+    model: nn.Module, layers: Sequence[LayerBinding], extra: EngineBinding, table: ParameterTable
+) -> None:
+    """Raises ParameterError when the model trains a weight that the table lacks, or has another count of them."""
+    groups = (*(layer.weights for layer in layers), extra.head_weights, extra.embed_weights)
+    bound = {id(weight.parameter) for weights in groups for weight in weights}
+    named = model.named_parameters()
+    if missing := [name for name, weight in named if weight.requires_grad and id(weight) not in bound]:
+        raise ParameterError(f"the model trains {len(missing)} weights that the plan lacks: {', '.join(missing[:4])}")
+    count = sum(weight.numel() for weight in model.parameters())
+    if count != table.num_model_parameters:
+        raise ParameterError(f"the model has {count} parameters, the plan says {table.num_model_parameters}")
 
 
 def _check_even(head_map: HeadMap) -> None:

@@ -94,7 +94,8 @@ function recordUse(op: Unordered, access: Access, changes: boolean, uses: Uses):
 function usesOf({ buffer, bind, index }: Access, layerSlot: number, uses: Uses): Use[] {
   const instance = bind === 'layer' ? index + layerSlot : index;
   const key = instance * BINDS.length + BINDS.indexOf(bind);
-  const byInstance = (uses[buffer] ??= new Map<number, Use[]>());
+  const byInstance = uses[buffer] ?? new Map<number, Use[]>();
+  uses[buffer] = byInstance;
   const known = byInstance.get(key);
   if (known !== undefined) return known;
   const none: Use[] = [];

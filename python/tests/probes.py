@@ -1,0 +1,49 @@
+"""The harness with jobs that only tests need; started as `python -m tests.probes`, see test_session.py.
+
+- ``{"kind": "scratch", ...}``, as a ``worker`` job: runs a step and answers ``{"scratch": [[section, op id, bytes]]}``,
+  the measured peak of every op on rank 0;
+- ``{"kind": "heldLayer", "layer", ...}``: runs a step while somebody else holds a layer gathered.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fpdt import harness
+from fpdt.harness import Job, Result
+
+
+def run_scratch(job: Job) -> Result:
+    return on_ranks(job, scratch_rank)
+
+
+def scratch_rank(job: Job, rank: int, port: int) -> Result:
+    session = harness.open_session(job, rank, port)
+    session.run_step(0)
+    debug: Any = session._executor._debug
+    return {"scratch": [[*where, peak] for where, peak in debug.scratch_by_op.items()]}
+
+
+def run_held_layer(job: Job) -> Result:
+    return on_ranks(job, held_layer_rank)
+
+
+def held_layer_rank(job: Job, rank: int, port: int) -> Result:
+    import deepspeed  # Not sooner: it prints, and standard output is for answers until harness.main has moved it.
+
+    session = harness.open_session(job, rank, port)
+    model: Any = session._steps._engine.model
+    deepspeed.zero.GatheredParameters(list(model.model.layers[job["layer"]].parameters())).__enter__()
+    return {"loss": session.run_step(0)["loss"]}
+
+
+def on_ranks(job: Job, work: Any) -> Result:
+    port = harness.free_port()
+    ranks = [harness.fork(partial(work, job, rank, port)) for rank in range(int(job["worldSize"]))]
+    return harness.collect(ranks, harness.DEFAULT_TIMEOUT_SECONDS)[0]
+
+
+if __name__ == "__main__":
+    harness.KINDS.update({"scratch": run_scratch, "heldLayer": run_held_layer})
+    harness.main()
