@@ -29,7 +29,7 @@ const RUNS = [
 ] as const;
 const SEQ_LEN = 8192;
 
-const [folder = 'bench/gpu/work'] = process.argv.slice(2);
+const [folder = 'bench/gpu/staging'] = process.argv.slice(2);
 await mkdir(folder, { recursive: true });
 for (const { name, ...choice } of RUNS) {
   const plan = await planRun({

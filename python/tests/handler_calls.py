@@ -102,3 +102,8 @@ class Caller:
 
 def refuse(*_: object) -> None:
     raise AssertionError("a handler called back for an external op")
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float = 3e-6) -> bool:
+    """Relative to the largest expected value."""
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())

@@ -192,7 +192,9 @@ describe('a sleep of 50 ms in one handler', { timeout: 120_000 }, () => {
     if (before === undefined || after === undefined) throw new Error('a run without a step');
     const count = after.by_kind['post']?.count ?? 0;
     expect(count).toBe(plan.prediction.byKind.post?.count);
-    const growth = Object.entries(after.by_kind).map(([kind, { seconds }]) => [kind, seconds - (before.by_kind[kind]?.seconds ?? 0)] as const);
+    const growth = Object.entries(after.by_kind).map(
+      ([kind, { seconds }]) => [kind, seconds - (before.by_kind[kind]?.seconds ?? 0)] as const,
+    );
     const slept = SLEEP * count;
     expect(growth.filter(([, seconds]) => seconds > slept / 2).map(([kind]) => kind)).toEqual(['post']);
     expect(after.by_kind['post']?.seconds).toBeGreaterThanOrEqual(slept);

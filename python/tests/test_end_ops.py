@@ -1,0 +1,119 @@
+"""Handlers at the ends of a step: loss, embedding, emitted gradients and moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.handler_calls import Caller, Group, close
+from tests.tiny_models import bound_engine, tiny_llama
+
+HIDDEN = 32
+
+
+def loss_case(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(12, HIDDEN, generator=generator).to(dtype)
+    labels = torch.randint(0, 40, (12,), generator=generator)
+    labels[[2, 11]] = -100
+    return x, labels
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_loss_of_tiles_is_cross_entropy_with_its_gradients(tied: bool) -> None:
+    model, factor = tiny_llama(tie_word_embeddings=tied), 4096.0
+    extra = bound_engine(model)
+    extra.loss_factor = factor
+    x, labels = loss_case(torch.float32)
+    dx, total = torch.full_like(x, float("nan")), torch.zeros(1)
+    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    call = Caller(Group(1).ranks()[0], extra)
+    for rows in (slice(0, 5), slice(5, 12)):
+        call("loss", [x[rows], labels[rows]], [dx[rows]], [total, wgrad])
+
+    leaf = x.clone().requires_grad_()
+    expected = functional.cross_entropy(model.lm_head(model.model.norm(leaf)), labels, reduction="sum")
+    weights = [weight.parameter for weight in extra.head_weights]
+    grads = torch.autograd.grad(expected * factor, [leaf, *weights])
+    torch.testing.assert_close(total[0], expected)
+    for actual, grad in zip([dx, *(weight.view(wgrad) for weight in extra.head_weights)], grads, strict=True):
+        assert close(actual, grad)
+    assert not dx[[2, 11]].any()
+
+
+def test_loss_in_bf16_sums_in_fp32_and_survives_large_logits() -> None:
+    model = tiny_llama(torch.bfloat16)
+    model.lm_head.weight.data.mul_(64)
+    extra = bound_engine(model)
+    x, labels = loss_case(torch.bfloat16)
+    dx, total = torch.empty_like(x), torch.zeros(1)
+    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [total, wgrad])
+    leaf = x.clone().requires_grad_()
+    logits = model.lm_head(model.model.norm(leaf)).float()
+    expected = functional.cross_entropy(logits, labels, reduction="sum")
+    torch.testing.assert_close(total[0], expected)
+    dx_expected, dw_expected = torch.autograd.grad(expected, [leaf, model.lm_head.weight])
+    torch.testing.assert_close(dx, dx_expected, rtol=0.05, atol=0.05 * float(dx_expected.abs().max()))
+    assert close(extra.head_weights[1].view(wgrad), dw_expected, 0.01)
+    assert bool(torch.isfinite(wgrad).all())
+
+
+def test_loss_of_ignored_rows_alone_is_zero() -> None:
+    extra = bound_engine(tiny_llama())
+    x, labels = loss_case(torch.float32)
+    dx, total = torch.full_like(x, float("nan")), torch.zeros(1)
+    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    Caller(Group(1).ranks()[0], extra)("loss", [x, labels.fill_(-100)], [dx], [total, wgrad])
+    assert not (dx.any() or total.any() or wgrad.any())
+
+
+def test_loss_with_a_frozen_head_still_gives_dx() -> None:
+    model = tiny_llama()
+    x, labels = loss_case(torch.float32)
+    results = []
+    for trainable in (True, False):
+        model.requires_grad_(trainable)
+        extra = bound_engine(model)
+        dx, wgrad = torch.empty_like(x), torch.zeros(sum(weight.numel for weight in extra.head_weights))
+        Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [torch.zeros(1), wgrad])
+        results.append(dx)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_embedding_and_its_gradient(dtype: torch.dtype, padding: int | None) -> None:
+    model = tiny_llama(dtype, pad_token_id=padding)
+    extra = bound_engine(model)
+    token_ids = torch.tensor([3, 7, 7, 0, 3, 39])
+    x, dx = torch.empty(6, HIDDEN, dtype=dtype), torch.randn(6, HIDDEN).to(dtype)
+    wgrad = torch.zeros(40 * HIDDEN)
+    call = Caller(Group(1).ranks()[0], extra)
+    call("embed", [token_ids], [x])
+    call("embedBwd", [dx, token_ids], [], [wgrad])
+    expected = model.model.embed_tokens(token_ids)
+    assert torch.equal(x, expected)
+    (grad,) = torch.autograd.grad(expected, [model.model.embed_tokens.weight], dx)
+    assert close(wgrad.view(40, HIDDEN), grad, 1e-6 if dtype == torch.float32 else 1e-2)
+    assert bool(wgrad.view(40, HIDDEN)[3].any()) == (padding is None)
+
+
+def test_emit_grads_hands_over_the_region() -> None:
+    emitted: list[tuple[int, Tensor]] = []
+    extra = bound_engine(tiny_llama(), emit=lambda slot, region: emitted.append((slot, region)))
+    region = torch.ones(5)
+    Caller(Group(1).ranks()[0], extra)("emitGrads", [region])
+    assert len(emitted) == 1
+    assert emitted[0][0] == 0
+    assert emitted[0][1] is region
+
+
+@pytest.mark.parametrize("kind", ["fetch", "offload", "cast", "mergeFirst"])
+def test_moves_pair_reads_with_writes(kind: str) -> None:
+    reads = [torch.randn(4, 2), torch.randn(3)]
+    writes = [torch.empty(4, 2, dtype=torch.float32), torch.empty(3)]
+    Caller(Group(1).ranks()[0], None)(kind, reads, writes)
+    assert all(torch.equal(read, write) for read, write in zip(reads, writes, strict=True))
