@@ -1,4 +1,4 @@
-"""What the op contract forbids in handlers, read off their syntax: loops over chunks, policies, devices, values."""
+"""What handlers and measurements may not do, read off their syntax: loops over chunks, policies, values; the plan."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import fpdt.memory
 import fpdt.ops
+import fpdt.timing
 from fpdt.op_kinds import KIND_STREAMS
 
 POLICY_WORDS = {"ulysses", "fpdt", "auto", "policy", "strategy"}
@@ -116,3 +119,13 @@ def test_what_is_forbidden_is_found(line: str) -> None:
 
 def test_a_loop_over_views_is_not() -> None:
     assert violations("for read, write in zip(ctx.reads, ctx.writes, strict=True): write.copy_(read)") == []
+
+
+@pytest.mark.parametrize("module", [fpdt.memory, fpdt.timing])
+def test_what_measures_cannot_see_the_plan(module: ModuleType) -> None:
+    tree = ast.parse(inspect.getsource(module))
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in imported if name.startswith("fpdt.")} <= {"fpdt.runtime"}
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert {name for name in names if "plan" in name.lower() or "scratch" in name.lower()} == set()

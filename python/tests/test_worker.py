@@ -13,7 +13,7 @@ from fpdt.gradients import gradient_file
 from fpdt.plan import load_plan
 from fpdt.reference import run_reference
 from fpdt.worker import main, read_plan_file
-from tests.planned import MODEL, ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
+from tests.planned import ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,8 @@ def check(finished: list[Finished]) -> list[dict[str, Any]]:
 
 def test_two_ranks_train_as_the_unsharded_model_does(two_ranks: tuple[Path, Path], tmp_path: Path) -> None:
     plan, data = two_ranks
+    run = load_plan(plan).run
+    assert (run["seqLen"], run["paddedSeqLen"]) == (93, 96)
     options = ("--plan", str(plan), "--data", str(data), "--dump-grads", str(tmp_path / "run"), "--poison")
     steps = check(run_ranks(2, *options, "--copy-mode", "random", "--seed", "5"))
     losses = run_reference(plan, data, 2, "float64", tmp_path / "float64")
@@ -87,23 +89,6 @@ def test_zero_variants_dump_the_same_gradients(zero: dict[str, Any], tmp_path: P
     check(run_ranks(1, "--plan", str(plan), "--data", str(data), "--dump-grads", str(tmp_path / "run")))
     run_reference(plan, data, 2, "float64", tmp_path / "reference")
     assert worst_error(tmp_path / "run", tmp_path / "reference", 1) < 1e-4
-
-
-def test_a_slow_handler_shows_under_its_kind_only(one_rank: tuple[Path, Path]) -> None:
-    plan, data = one_rank
-    options = ("--plan", str(plan), "--data", str(data), "--steps", "1")
-    (step,) = check(run_ranks(1, *options, environment={"FPDT_FAULT": "sleep:cast:0.3"}))
-    kinds: dict[str, Any] = step["by_kind"]
-    assert kinds["cast"]["seconds"] >= 0.3 * kinds["cast"]["count"]
-    others = [kind["seconds"] for name, kind in kinds.items() if name != "cast"]
-    assert sum(others) + step["idle_seconds"] < step["seconds"] - 0.3 * kinds["cast"]["count"] + 0.01
-
-
-def test_a_leak_shows_in_measured_memory(one_rank: tuple[Path, Path]) -> None:
-    plan, data = one_rank
-    options = ("--plan", str(plan), "--data", str(data), "--steps", "3")
-    steps = check(run_ranks(1, *options, environment={"FPDT_FAULT": "leak:1000000"}))
-    assert steps[2]["hbm_bytes"] - steps[1]["hbm_bytes"] == pytest.approx(MODEL["num_hidden_layers"] * 1e6, rel=0.01)
 
 
 def test_a_failing_rank_says_why_and_ends_with_1(one_rank: tuple[Path, Path]) -> None:

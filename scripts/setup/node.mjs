@@ -1,7 +1,7 @@
 /** The JavaScript half of setup: packages, compiled library, native addon. */
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT, SetupError, hashOf, isStamped, lastLines, runLogged, say, stamp, timed } from './shared.mjs';
 
@@ -38,6 +38,8 @@ export function buildLibrary() {
     rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
     const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
     runLogged(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { log: 'build.log', what: 'the TypeScript build' });
+    // npx makes it executable once; a new build would take that away.
+    chmodSync(join(ROOT, 'dist', 'cli', 'main.js'), 0o755);
     stamp('dist', hash);
   });
 }

@@ -41,10 +41,12 @@ function toPhysical(op: LogicalOp, id: number, { toAccess, buffers }: Placement,
     stream: OP_KINDS[op.kind].stream,
     layerSlot: op.layerSlot,
     tokens: op.tokens,
-    ...(op.kv === undefined ? {} : { kv: op.kv }),
     reads: op.reads.map(toAccess),
     writes: op.writes.map(toAccess),
     accumulates: op.accumulates.map(toAccess),
+    scratchBytes: 0,
   };
-  return { ...placed, scratchBytes: scratchBytes(placed, buffers) };
+  const whole: Omit<Op, 'waits' | 'scratchBytes'> & { scratchBytes: number } = op.kv === undefined ? placed : { ...placed, kv: op.kv };
+  whole.scratchBytes = scratchBytes(whole, buffers);
+  return whole;
 }

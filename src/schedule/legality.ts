@@ -41,19 +41,21 @@ function checkCount(op: Op, group: (typeof GROUPS)[number], row: OpKindRow): rea
 export function checkView(op: Op, access: Access, input: VerifyInput): readonly string[] {
   const buffer = input.buffers[access.buffer];
   if (buffer === undefined) return [`names buffer ${access.buffer}, and there are ${input.buffers.length}`];
-  const text = (): string => accessToText(access, input.buffers);
   const lowest = lowestInstance(op, access);
   const highest = lowest + instanceSpan(access, input);
   const { start, end } = access.rows;
   const rows = buffer.shape[0] ?? 0;
   const arena = input.arenas[buffer.pool];
   const problems: string[] = [];
-  if (!(0 <= start && start < end && end <= rows)) problems.push(`${text()} is outside the ${buffer.shape[0]} rows of ${buffer.name}`);
-  if (!(0 <= lowest && highest < buffer.instances)) problems.push(`${text()} names instance ${highest} of ${buffer.instances}`);
+  if (!(0 <= start && start < end && end <= rows))
+    problems.push(`${accessToText(access, input.buffers)} is outside the ${buffer.shape[0]} rows of ${buffer.name}`);
+  if (!(0 <= lowest && highest < buffer.instances))
+    problems.push(`${accessToText(access, input.buffers)} names instance ${highest} of ${buffer.instances}`);
   if (!(buffer.offset >= 0 && buffer.offset + buffer.instances * buffer.instanceBytes <= arena))
     problems.push(`${buffer.name} does not lie in the ${buffer.pool} arena of ${arena} bytes`);
   if (!(buffer.instanceBytes >= rows * rowBytes(buffer))) problems.push(`the instances of ${buffer.name} overlap`);
-  if (!poolAllowed(op, access, buffer.pool)) problems.push(`${text()} is in the ${buffer.pool} arena, where ${op.kind} may not touch it`);
+  if (!poolAllowed(op, access, buffer.pool))
+    problems.push(`${accessToText(access, input.buffers)} is in the ${buffer.pool} arena, where ${op.kind} may not touch it`);
   return problems;
 }
 

@@ -34,12 +34,12 @@ export class MemoryState {
   }
 
   private runOp(op: Op, segment: number, findings: Finding[]): void {
-    const read = (access: Access): void => {
-      const problem = this.read(op, access, segment);
-      if (problem !== undefined) findings.push({ op: op.id, problem });
-    };
-    op.reads.forEach(read);
-    op.accumulates.forEach(read);
+    for (const views of [op.reads, op.accumulates]) {
+      for (const access of views) {
+        const problem = this.read(op, access, segment);
+        if (problem !== undefined) findings.push({ op: op.id, problem });
+      }
+    }
     for (const access of op.writes) this.write(op, access, segment);
     for (const access of op.accumulates) this.write(op, access, segment);
   }

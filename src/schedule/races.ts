@@ -80,38 +80,37 @@ function checkPart(
 
   function check(touch: Touch): void {
     const { buffer } = touch.access;
-    const rival = findRival(touch, sharing[buffer] ?? []);
-    if (rival !== undefined) findings.push({ op: touch.op.id, problem: raceText(touch, rival, buffers) });
-    for (const other of sharing[buffer] ?? []) removeIf(live[other] ?? [], (earlier) => supersedes(touch, earlier, ordered));
-    live[buffer]?.push(touch);
-  }
-
-  function findRival(touch: Touch, among: readonly number[]): Touch | undefined {
-    for (const buffer of among) {
-      const rival = live[buffer]?.find((other) => overlapChanged(touch, other) && other.op !== touch.op && !ordered(other.op, touch.op));
-      if (rival !== undefined) return rival;
+    let rival: Touch | undefined;
+    for (const other of sharing[buffer] ?? []) {
+      const found = meet(touch, live[other] ?? [], ordered);
+      rival ??= found;
     }
-    return undefined;
+    if (rival !== undefined) findings.push({ op: touch.op.id, problem: raceText(touch, rival, buffers) });
+    live[buffer]?.push(touch);
   }
 }
 
-function overlapChanged(touch: Touch, other: Touch): boolean {
-  return other.start < touch.end && touch.start < other.end && (other.changes || touch.changes);
+/** The first of the earlier touches that `now` races with; those that it supersedes are dropped in place. */
+function meet(now: Touch, touches: Touch[], ordered: Ordered): Touch | undefined {
+  let rival: Touch | undefined;
+  let kept = 0;
+  for (const earlier of touches) {
+    if (earlier.start < now.end && now.start < earlier.end) {
+      const inOrder = earlier.op === now.op || ordered(earlier.op, now.op);
+      if (!inOrder && (earlier.changes || now.changes)) rival ??= earlier;
+      if (supersedes(now, earlier, inOrder)) continue;
+    }
+    touches[kept++] = earlier;
+  }
+  if (kept < touches.length) touches.length = kept;
+  return rival;
 }
 
 /** An earlier touch need not be remembered when a later change covers it: ops ordered after the change are after it too. */
-function supersedes(now: Touch, earlier: Touch, ordered: Ordered): boolean {
-  if (now.start > earlier.start || earlier.end > now.end) return false;
+function supersedes(now: Touch, earlier: Touch, inOrder: boolean): boolean {
+  const covers = now.start <= earlier.start && earlier.end <= now.end;
   const sameReader = !now.changes && !earlier.changes && now.op.stream === earlier.op.stream;
-  return sameReader || (now.changes && ordered(earlier.op, now.op));
-}
-
-function removeIf<T>(items: T[], isGone: (item: T) => boolean): void {
-  let kept = 0;
-  for (const item of items) {
-    if (!isGone(item)) items[kept++] = item;
-  }
-  items.length = kept;
+  return covers && (sameReader || (now.changes && inOrder));
 }
 
 function raceText(touch: Touch, rival: Touch, buffers: readonly Buffer[]): string {

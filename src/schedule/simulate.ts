@@ -137,8 +137,7 @@ class PartRun {
     for (;;) {
       if (this.device.serial) this.startOne();
       else for (const stream of this.streams) this.startNext(stream);
-      if (!this.streams.some(({ running }) => running !== undefined)) return this.now;
-      this.advance();
+      if (!this.advance()) return this.now;
     }
   }
 
@@ -163,27 +162,33 @@ class PartRun {
 
   private ready({ running, ops, next }: StreamRun): boolean {
     const op = ops[next];
-    return running === undefined && op !== undefined && op.waits.every((wait) => (this.times.endSeconds[wait] ?? -1) >= 0);
+    if (running !== undefined || op === undefined) return false;
+    for (const wait of op.waits) if ((this.times.endSeconds[wait] ?? -1) < 0) return false;
+    return true;
   }
 
-  /** To the next end of an op. */
-  private advance(): void {
+  /** To the next end of an op; false when nothing runs. */
+  private advance(): boolean {
     const slowdown = this.copySlowdown();
-    const secondsLeft = (op: Op, remaining: number): number => remaining * (isCopy(op) ? slowdown : 1);
     let step = Number.POSITIVE_INFINITY;
-    for (const { running, remaining } of this.streams) {
-      if (running !== undefined) step = Math.min(step, secondsLeft(running, remaining));
+    let busy = false;
+    for (const stream of this.streams) {
+      if (stream.running === undefined) continue;
+      busy = true;
+      step = Math.min(step, secondsLeft(stream, slowdown));
     }
+    if (!busy) return false;
     this.now += step;
     for (const stream of this.streams) {
       const op = stream.running;
       if (op === undefined) continue;
-      const left = secondsLeft(op, stream.remaining);
+      const left = secondsLeft(stream, slowdown);
       stream.remaining *= left > 0 ? (left - step) / left : 0;
       if (left > step) continue;
       this.times.endSeconds[op.id] = this.now;
       stream.running = undefined;
     }
+    return true;
   }
 
   /** Copies of both directions at once share the link. */
@@ -192,6 +197,11 @@ class PartRun {
     for (const { running } of this.streams) if (running !== undefined && isCopy(running)) numCopies += 1;
     return numCopies === 2 ? this.device.duplexSlowdown : 1;
   }
+}
+
+/** Of the op that a stream runs. */
+function secondsLeft({ stream, remaining }: StreamRun, copySlowdown: number): number {
+  return stream === 'h2d' || stream === 'd2h' ? remaining * copySlowdown : remaining;
 }
 
 /**

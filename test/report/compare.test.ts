@@ -25,7 +25,7 @@ describe('planned against measured', () => {
     expect(lines.find((line) => line.startsWith('attn'))).toMatch(/attn\s+4\s+4\s+1\.50 s\s+1\.60 s\s+1\.07x/);
     expect(lines.find((line) => line.startsWith('gather'))).toMatch(/-$/);
     expect(lines.find((line) => line.startsWith('idle'))).toContain('100 ms');
-    expect(lines.find((line) => line.startsWith('hbm, peak'))).toMatch(/100 MiB\s+99\.0 MiB\s+0\.99x/);
+    expect(lines.find((line) => line.startsWith('hbm, peak'))).toMatch(/100 MiB\s+99 MiB\s+0\.99x/);
   });
 
   it('has a median of none, odd and even many', () => {
@@ -36,9 +36,7 @@ describe('planned against measured', () => {
 describe('verdict', () => {
   it('keeps a run that kept to its plan', () => {
     expect(judge(COMPARISON)).toMatchObject({ ok: true, failures: [] });
-    expect(verdictLine(COMPARISON)).toBe(
-      'loss 5.0000 -> 4.8000, hbm planned 100 MiB measured 99.0 MiB, step planned 2.00 s measured 2.20 s',
-    );
+    expect(verdictLine(COMPARISON)).toBe('loss 5.0000 -> 4.8000, hbm planned 100 MiB measured 99 MiB, step planned 2.00 s measured 2.20 s');
   });
 
   const broken: readonly (readonly [string, Parameters<typeof result>[0], Parameters<typeof result>[1], RegExp])[] = [
@@ -62,7 +60,7 @@ describe('verdict', () => {
 describe('progress', () => {
   it('is one line with step, loss, speed and memory against plan', () => {
     expect(progressLine(PLAN, step(1))).toBe(
-      'step 2/3  loss 4.9000  2.10 s (plan 2.00 s)  476 tokens/s  hbm 99.0 MiB of 100 MiB planned  host 10.0 MiB of 10.0 MiB planned',
+      'step 2/3  loss 4.9000  2.10 s (plan 2.00 s)  476 tokens/s  hbm 99 MiB of 100 MiB planned  host 10 MiB of 10 MiB planned',
     );
   });
 

@@ -31,10 +31,9 @@ export function addWaits(ops: readonly Unordered[]): readonly Op[] {
     const previous = latest[stream] ?? -1;
     const clock = previous < 0 ? STREAMS.map(() => -1) : (clocks[previous - first] as number[]).slice();
     if (previous >= 0) clock[stream] = previous;
-    const waits = waitsFor(conflicts(op, uses), clock, ops, clocks, first);
+    const waits = waitsFor(meetUses(op, uses), clock, ops, clocks, first);
     clocks.push(clock);
     latest[stream] = op.id;
-    forEachAccess(op, (access, changes) => recordUse(op, access, changes, uses));
     return { ...op, waits };
   });
 }
@@ -59,35 +58,26 @@ function waitsFor(
   return waits.reverse();
 }
 
-function forEachAccess(op: Unordered, visit: (access: Access, changes: boolean) => void): void {
-  for (const access of op.reads) visit(access, false);
-  for (const access of op.writes) visit(access, true);
-  for (const access of op.accumulates) visit(access, true);
-}
-
-/** Ids of the ops that `op` must come after; an id may be there more than once. */
-function conflicts(op: Unordered, uses: Uses): number[] {
+/** Ids of the ops that `op` must come after, some more than once. Its own uses are remembered in place of those they replace. */
+function meetUses(op: Unordered, uses: Uses): number[] {
   const found: number[] = [];
-  forEachAccess(op, (access, changes) => {
-    const { start, end } = access.rows;
-    for (const use of usesOf(access, op.layerSlot, uses)) {
-      if ((changes || use.changes) && use.start < end && start < use.end) found.push(use.op);
-    }
-  });
+  for (const access of op.reads) meet(access, false);
+  for (const access of op.writes) meet(access, true);
+  for (const access of op.accumulates) meet(access, true);
   return found;
-}
 
-/** What the new use replaces is dropped in place. */
-function recordUse(op: Unordered, access: Access, changes: boolean, uses: Uses): void {
-  const { start, end } = access.rows;
-  const now: Use = { start, end, op: op.id, stream: op.stream, changes };
-  const known = usesOf(access, op.layerSlot, uses);
-  let kept = 0;
-  for (const use of known) {
-    if (!replaces(now, use)) known[kept++] = use;
+  function meet(access: Access, changes: boolean): void {
+    const { start, end } = access.rows;
+    const now: Use = { start, end, op: op.id, stream: op.stream, changes };
+    const known = usesOf(access, op.layerSlot, uses);
+    let kept = 0;
+    for (const use of known) {
+      if ((changes || use.changes) && use.start < end && start < use.end && use.op !== op.id) found.push(use.op);
+      if (!replaces(now, use)) known[kept++] = use;
+    }
+    known[kept++] = now;
+    if (kept < known.length) known.length = kept;
   }
-  known.length = kept;
-  known.push(now);
 }
 
 /** Instances that may be the same memory are one list; a layer instance is relative to the op's own layer slot. */

@@ -18,6 +18,8 @@ interface Residency {
   readonly fetched: boolean;
   dirty: boolean;
   slot: number;
+  /** The slot, as a ref. */
+  staged: TensorRef;
 }
 
 type Group = 'reads' | 'writes' | 'accumulates';
@@ -55,7 +57,7 @@ function stagePart(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>, prefe
   for (const [name, stays] of groupByTensor(residencies)) {
     const tensor = hosted.get(name) as Tensor;
     dropDeadWrites(stays, tensor);
-    const count = Math.max(assignSlots(stays, prefetchDepth), slots.get(name) ?? 0);
+    const count = Math.max(assignSlots(name, stays, prefetchDepth), slots.get(name) ?? 0);
     slots.set(name, count);
     insertCopies(stays, part, before);
   }
@@ -71,20 +73,22 @@ function findResidencies(
 ): { readonly residencies: readonly Residency[]; readonly staysOfOps: readonly StaysOfOp[] } {
   const open = new Map<string, Residency>();
   const residencies: Residency[] = [];
-  const staysOfOps = part.ops.map((op, i): StaysOfOp => {
-    const stay = (dirty: boolean, fetched: boolean) => (ref: TensorRef) =>
-      hosted.has(ref.tensor) ? visit(op, i, ref, dirty, fetched) : undefined;
-    // Written last: a chunk that an op both reads and writes must be fetched.
-    const [reads, accumulates] = [op.reads.map(stay(false, true)), op.accumulates.map(stay(true, true))];
-    return { reads, accumulates, writes: op.writes.map(stay(true, false)) };
+  const staysOfOps = part.ops.map((op, position): StaysOfOp => {
+    // Writes last: a chunk that an op both reads and writes must be fetched.
+    const reads = stays(op, position, op.reads, false, true);
+    const accumulates = stays(op, position, op.accumulates, true, true);
+    return { reads, accumulates, writes: stays(op, position, op.writes, true, false) };
   });
   return { residencies, staysOfOps };
+
+  function stays(op: LogicalOp, position: number, refs: readonly TensorRef[], dirty: boolean, fetched: boolean): StaysOfOp[Group] {
+    return refs.map((ref) => (hosted.has(ref.tensor) ? visit(op, position, ref, dirty, fetched) : undefined));
+  }
 
   function visit(op: LogicalOp, position: number, ref: TensorRef, dirty: boolean, fetched: boolean): Residency {
     if (ref.chunks.end - ref.chunks.start !== 1)
       throw new Error(`${op.kind} reads several chunks of ${ref.tensor}, which lives on the host`);
-    const sourceKey = `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}`;
-    const key = `${sourceKey}/${op.layerSlot}/${op.turn}`;
+    const key = `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}/${op.layerSlot}/${op.turn}`;
     const stay = open.get(key);
     if (stay !== undefined) {
       stay.last = position;
@@ -92,7 +96,8 @@ function findResidencies(
       return stay;
     }
     const { rows: _rows, ...source } = ref;
-    const started = { tensor: ref.tensor, source, sourceKey, first: position, last: position, fetched, dirty, slot: -1 };
+    const sourceKey = `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}`;
+    const started = { tensor: ref.tensor, source, sourceKey, first: position, last: position, fetched, dirty, slot: -1, staged: source };
     open.set(key, started);
     residencies.push(started);
     return started;
@@ -110,12 +115,14 @@ function dropDeadWrites(stays: readonly Residency[], tensor: Tensor): void {
 }
 
 /** Gives each residency the slot that fell free first; returns the number of slots. */
-function assignSlots(stays: readonly Residency[], prefetchDepth: number): number {
+function assignSlots(tensor: string, stays: readonly Residency[], prefetchDepth: number): number {
   const numSlots = Math.min(maxOverlap(stays) + prefetchDepth - 1, stays.length);
   const freeAfter = Array.from({ length: numSlots }, () => -1);
+  const refs = freeAfter.map((_, slot) => slotRef(tensor, slot));
   for (const stay of stays) {
     const slot = freeAfter.indexOf(Math.min(...freeAfter));
     stay.slot = slot;
+    stay.staged = refs[slot] as TensorRef;
     freeAfter[slot] = stay.last;
   }
   return numSlots;
@@ -149,13 +156,12 @@ function insertCopies(stays: readonly Residency[], part: LogicalPart, before: Lo
 }
 
 function copy(kind: 'fetch' | 'offload', stay: Residency, op: LogicalOp): LogicalOp {
-  const staged = stagedRef(stay);
-  const [from, to] = kind === 'fetch' ? [stay.source, staged] : [staged, stay.source];
+  const [from, to] = kind === 'fetch' ? [stay.source, stay.staged] : [stay.staged, stay.source];
   return { kind, layerSlot: op.layerSlot, tokens: op.tokens, turn: op.turn, reads: [from], writes: [to], accumulates: [] };
 }
 
-function stagedRef(stay: Residency): TensorRef {
-  return { tensor: stagingName(stay.tensor), chunks: { start: stay.slot, end: stay.slot + 1 }, bind: 'fixed', index: 0 };
+function slotRef(tensor: string, slot: number): TensorRef {
+  return { tensor: stagingName(tensor), chunks: { start: slot, end: slot + 1 }, bind: 'fixed', index: 0 };
 }
 
 /** The op on the slots that its chunks stay in. */
@@ -166,8 +172,7 @@ function redirect(op: LogicalOp, stays: StaysOfOp): LogicalOp {
 
 function toSlot(ref: TensorRef, stay: Residency | undefined): TensorRef {
   if (stay === undefined) return ref;
-  const staged = stagedRef(stay);
-  return ref.rows === undefined ? staged : { ...staged, rows: ref.rows };
+  return ref.rows === undefined ? stay.staged : { ...stay.staged, rows: ref.rows };
 }
 
 function groupByTensor(stays: readonly Residency[]): ReadonlyMap<string, readonly Residency[]> {

@@ -16,15 +16,38 @@ export function placeTensors(schedule: LogicalSchedule): Placement {
   const touched = sectionsByTensor(schedule);
   const used = schedule.tensors.filter((tensor) => touched.has(tensor.name));
   const buffers = used.map((tensor, id) => toBuffer(tensor, id, touched.get(tensor.name) as ReadonlySet<SectionName>));
-  const ids = new Map(used.map((tensor, id) => [tensor.name, { tensor, id }]));
+  const placed = new Map(used.map((tensor, id) => [tensor.name, new PlacedTensor(tensor, id)]));
   return {
     buffers,
     toAccess: (ref) => {
-      const found = ids.get(ref.tensor);
+      const found = placed.get(ref.tensor);
       if (found === undefined) throw new Error(`a policy names the tensor ${ref.tensor}, which is not declared`);
-      return { buffer: found.id, rows: rowRange(found.tensor, ref), bind: ref.bind, index: ref.index };
+      return found.toAccess(ref);
     },
   };
+}
+
+/** A tensor with the id of its buffer. */
+class PlacedTensor {
+  private readonly tensor: Tensor;
+  private readonly id: number;
+  /** Whole chunks of instance 0 by number. Most accesses are one of these few: a long schedule has tens of thousands that share them. */
+  private readonly chunks: Access[] = [];
+
+  constructor(tensor: Tensor, id: number) {
+    this.tensor = tensor;
+    this.id = id;
+  }
+
+  toAccess(ref: TensorRef): Access {
+    const { start, end } = ref.chunks;
+    const isOneChunk = ref.bind === 'fixed' && ref.index === 0 && ref.rows === undefined && end - start === 1;
+    const known = isOneChunk ? this.chunks[start] : undefined;
+    if (known !== undefined) return known;
+    const access = { buffer: this.id, rows: rowRange(this.tensor, ref), bind: ref.bind, index: ref.index };
+    if (isOneChunk) this.chunks[start] = access;
+    return access;
+  }
 }
 
 function sectionsByTensor(schedule: LogicalSchedule): ReadonlyMap<string, ReadonlySet<SectionName>> {
@@ -46,7 +69,8 @@ function sectionsByTensor(schedule: LogicalSchedule): ReadonlyMap<string, Readon
   return touched;
 }
 
-function toBuffer(tensor: Tensor, id: number, sections: ReadonlySet<SectionName>): Buffer {
+/** The buffer of a tensor, without an address. */
+export function toBuffer(tensor: Tensor, id: number, sections: ReadonlySet<SectionName>): Buffer {
   const shape = [tensor.slots * tensor.chunkRows, ...tensor.inner];
   const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[tensor.dtype]);
   return {

@@ -10,6 +10,7 @@ import { forwardPart } from './forward.js';
 import { declareTensors } from './tensors.js';
 
 export type { PolicyContext } from './context.js';
+export { declareTensors } from './tensors.js';
 
 /** The compute-only schedule of one optimizer step's sections; no copies, no waits, no addresses. */
 export function logicalSchedule(context: PolicyContext): LogicalSchedule {
