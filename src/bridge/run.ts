@@ -10,7 +10,7 @@ import { describeExit, SETTLE_MS, toError, type Failure } from './failure.js';
 import { stopGroups } from './killLadder.js';
 import type { Body, Message, MessageType, RunOptions } from './protocol.js';
 import { freePort, rankEnvironment, type Environment } from './rankEnvironment.js';
-import { startRank, type RankProcess } from './ranks.js';
+import { startRank, type RankExit, type RankProcess } from './ranks.js';
 import { mergeSteps, type RunResult } from './runResult.js';
 import { Watchdog, type WatchLimits } from './watchdog.js';
 
@@ -38,6 +38,7 @@ export interface Run extends AsyncIterable<RunEvent> {
 }
 
 const EXIT_AFTER_BYE_MS = 10_000;
+const BYE_AFTER_EXIT_MS = 5000;
 
 export async function startRun(setup: RunSetup): Promise<Run> {
   const run = new ActiveRun(setup);
@@ -141,7 +142,15 @@ class ActiveRun implements Run {
     this.#events.push({ type: 'rank', rank: process.rank, state: 'exited', detail });
     const exit = process.exit();
     if (exit === null || this.#coordinator.hasLeft(process.rank)) return;
-    this.#fail({ kind: 'exit', ...this.#placeOf(process.rank), exit });
+    const place = this.#placeOf(process.rank);
+    if (exit.code === 0 && place.phase === 'closing') void this.#awaitBye(process.rank, exit);
+    else this.#fail({ kind: 'exit', ...place, exit });
+  }
+
+  /** The exit of a rank that left in order may be seen before its bye, which is in the socket then. */
+  async #awaitBye(rank: number, exit: RankExit): Promise<void> {
+    await sleep(BYE_AFTER_EXIT_MS, undefined, { ref: false });
+    if (!this.#coordinator.hasLeft(rank)) this.#fail({ kind: 'exit', ...this.#placeOf(rank), exit });
   }
 
   #send<T extends MessageType>(rank: number, type: T, body: Body<T>, frames: readonly Uint8Array[] = []): void {
