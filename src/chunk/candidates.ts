@@ -15,6 +15,8 @@ const SMALLEST_LOGITS_BYTES = 1024 ** 2;
 /** Chunks below this many tokens cost more in launches than they save, unless there are only a few. */
 const MIN_CHUNK_TOKENS = 2048;
 const ALWAYS_TRIED_CHUNKS = 8;
+/** `auto` tries no chunk of more tokens per rank: projections of that many fill a GPU, and its loss alone would be thousands of ops. */
+const MOST_LOCAL_CHUNK_TOKENS = 256 * 1024;
 /** Fetched chunk by chunk, attention ops grow with the square of this; 15M tokens are then 30,000 to a chunk. */
 const MAX_CHUNKS = 512;
 
@@ -55,8 +57,8 @@ function placements(policy: RunSpec['policy']): readonly Placement[] {
 function chunkCounts(run: RunSpec): readonly number[] {
   if (run.numChunks !== undefined) return [run.numChunks];
   if (run.policy === 'ulysses') return [1];
-  const first = run.policy === 'fpdt' ? Math.ceil(run.seqLen / FPDT_CHUNK_TOKENS) : 1;
   const localTokens = Math.ceil(run.seqLen / run.sequenceParallelSize);
+  const first = Math.ceil(run.policy === 'fpdt' ? run.seqLen / FPDT_CHUNK_TOKENS : localTokens / MOST_LOCAL_CHUNK_TOKENS);
   const most = Math.min(localTokens, MAX_CHUNKS, Math.max(ALWAYS_TRIED_CHUNKS, Math.floor(run.seqLen / MIN_CHUNK_TOKENS)));
   const counts: number[] = [];
   for (let count = first; count <= most || counts.length === 0; count *= 2) counts.push(count);

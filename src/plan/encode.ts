@@ -3,7 +3,7 @@
  * ranks can agree on a plan by 64 characters.
  */
 import { createHash } from 'node:crypto';
-import { type Access, OP_KIND_NAMES, type Op, SECTIONS, STREAMS } from '../schedule/op.js';
+import { type Access, OP_KIND_NAMES, type Op, type Range, SECTIONS, STREAMS } from '../schedule/op.js';
 import { canonicalJson } from './canonical.js';
 import {
   ACCESS_GROUPS,
@@ -61,8 +61,8 @@ function columnValues(ops: readonly Op[]): Readonly<Record<ColumnName, readonly 
     opKind: ops.map((op) => OP_KIND_NAMES.indexOf(op.kind)),
     opStream: ops.map((op) => STREAMS.indexOf(op.stream)),
     opLayerSlot: ops.map((op) => op.layerSlot),
-    opTokens: ops.flatMap(({ tokens }) => [tokens.start, tokens.end]),
-    opKv: ops.flatMap(({ kv }) => (kv === undefined ? [-1, -1] : [kv.start, kv.end])),
+    opTokens: rangeValues(ops.map(({ tokens }) => tokens)),
+    opKv: rangeValues(ops.map(({ kv }) => kv)),
     opScratch: ops.map((op) => op.scratchBytes),
     opReads: offsetsOf(ops.map((op) => op.reads)),
     opWrites: offsetsOf(ops.map((op) => op.writes)),
@@ -75,13 +75,21 @@ function columnValues(ops: readonly Op[]): Readonly<Record<ColumnName, readonly 
   };
 }
 
+/** Start and end of each range; -1 twice where there is none. */
+function rangeValues(ranges: readonly (Range | undefined)[]): readonly number[] {
+  const values: number[] = [];
+  for (const range of ranges) values.push(range?.start ?? -1, range?.end ?? -1);
+  return values;
+}
+
 type GroupColumn<N extends AccessGroup['name']> = `${N}${'Buffer' | 'Start' | 'End' | 'Bind' | 'Index'}`;
 
 function accessValues<N extends AccessGroup['name']>(
   ops: readonly Op[],
   { name, field }: { readonly name: N; readonly field: AccessGroup['field'] },
 ): Readonly<Record<GroupColumn<N>, readonly number[]>> {
-  const all: readonly Access[] = ops.flatMap((op) => op[field]);
+  const all: Access[] = [];
+  for (const op of ops) for (const access of op[field]) all.push(access);
   return {
     [`${name}Buffer`]: all.map(({ buffer }) => buffer),
     [`${name}Start`]: all.map(({ rows }) => rows.start),

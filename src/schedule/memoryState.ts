@@ -10,9 +10,17 @@ interface Span {
   readonly buffer: number;
 }
 
+/** A write to a buffer that outlives its section. */
+interface LastingWrite {
+  readonly op: Op;
+  readonly access: Access;
+}
+
 export class MemoryState {
   private readonly spans: Record<'hbm' | 'host', Span[]> = { hbm: [], host: [] };
   private readonly input: VerifyInput;
+  /** By section, as nearly all segments are skipped. */
+  private readonly lasting = new Map<Section, readonly LastingWrite[]>();
 
   constructor(input: VerifyInput) {
     this.input = input;
@@ -26,11 +34,14 @@ export class MemoryState {
 
   /** Only what a section leaves behind: its writes to buffers that outlive it. For segments whose reads were checked on another. */
   skipSection(section: Section, segment: number): void {
+    const writes = this.lasting.get(section) ?? this.lastingWrites(section);
+    this.lasting.set(section, writes);
+    for (const { op, access } of writes) this.write(op, access, segment);
+  }
+
+  private lastingWrites({ ops }: Section): readonly LastingWrite[] {
     const outlives = ({ buffer }: Access): boolean => this.input.buffers[buffer]?.scope === 'step';
-    for (const op of section.ops) {
-      for (const access of op.writes) if (outlives(access)) this.write(op, access, segment);
-      for (const access of op.accumulates) if (outlives(access)) this.write(op, access, segment);
-    }
+    return ops.flatMap((op) => [...op.writes, ...op.accumulates].filter(outlives).map((access) => ({ op, access })));
   }
 
   private runOp(op: Op, segment: number, findings: Finding[]): void {

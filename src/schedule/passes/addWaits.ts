@@ -19,43 +19,51 @@ const BINDS: readonly Access['bind'][] = ['fixed', 'segment', 'layer'];
 /** Uses that still matter, by buffer and by the instance of it that they name. */
 type Uses = Map<number, Use[]>[];
 
-/** Waits of the ops of one part. Ids are positions in the section; `first` is the id of the part's first op. */
+/** Waits of the ops of one part. Ids are positions in the section, and follow one another. */
 export function addWaits(ops: readonly Unordered[]): readonly Op[] {
   const uses: Uses = [];
-  const first = ops[0]?.id ?? 0;
-  /** clocks[i][s]: highest id of stream s that is complete when op i starts; -1 when none is known to be. */
-  const clocks: number[][] = [];
-  const latest = STREAMS.map(() => -1);
-  return ops.map((op) => {
-    const stream = STREAMS.indexOf(op.stream);
-    const previous = latest[stream] ?? -1;
-    const clock = previous < 0 ? STREAMS.map(() => -1) : (clocks[previous - first] as number[]).slice();
-    if (previous >= 0) clock[stream] = previous;
-    const waits = waitsFor(meetUses(op, uses), clock, ops, clocks, first);
-    clocks.push(clock);
-    latest[stream] = op.id;
-    return { ...op, waits };
-  });
+  const order = new KnownOrder(ops);
+  return ops.map((op, i) => ({ ...op, waits: order.waitsFor(i, meetUses(op, uses)) }));
 }
 
-/** Drops what the clock already implies, and advances the clock by what is waited for. Latest ops imply most. */
-function waitsFor(
-  conflicting: number[],
-  clock: number[],
-  ops: readonly Unordered[],
-  clocks: readonly (readonly number[])[],
-  first: number,
-): readonly number[] {
-  const waits: number[] = [];
-  for (const id of conflicting.sort((a, b) => b - a)) {
-    const stream = STREAMS.indexOf((ops[id - first] as Unordered).stream);
-    if ((clock[stream] ?? -1) >= id) continue;
-    waits.push(id);
-    const implied = clocks[id - first] as readonly number[];
-    for (let s = 0; s < clock.length; s++) clock[s] = Math.max(clock[s] ?? -1, implied[s] ?? -1);
-    clock[stream] = id;
+/** What is complete when each op starts: its stream's earlier ops, and what its waits imply. */
+class KnownOrder {
+  private readonly first: number;
+  private readonly streams: Uint8Array;
+  /** Row i: for each stream the highest id that is complete when op number i starts; -1 when none is known to be. */
+  private readonly clocks: Int32Array;
+  private readonly latest = new Int32Array(STREAMS.length).fill(-1);
+
+  constructor(ops: readonly Unordered[]) {
+    this.first = ops[0]?.id ?? 0;
+    this.streams = Uint8Array.from(ops, ({ stream }) => STREAMS.indexOf(stream));
+    this.clocks = new Int32Array(ops.length * STREAMS.length).fill(-1);
   }
-  return waits.reverse();
+
+  /** Drops what is implied already. Latest ops imply most, so they come first. Ops are asked for in order. */
+  waitsFor(i: number, conflicting: number[]): readonly number[] {
+    const stream = this.streams[i] ?? 0;
+    this.learn(i, this.latest[stream] ?? -1);
+    this.latest[stream] = this.first + i;
+    const waits: number[] = [];
+    for (const id of conflicting.sort((a, b) => b - a)) {
+      if ((this.clocks[i * STREAMS.length + (this.streams[id - this.first] ?? 0)] ?? -1) >= id) continue;
+      waits.push(id);
+      this.learn(i, id);
+    }
+    return waits.reverse();
+  }
+
+  /** Op number i starts after op `done`, and so after all that came before that. */
+  private learn(i: number, done: number): void {
+    if (done < 0) return;
+    const source = done - this.first;
+    for (let s = 0; s < STREAMS.length; s++) {
+      const known = s === this.streams[source] ? done : (this.clocks[source * STREAMS.length + s] ?? -1);
+      const at = i * STREAMS.length + s;
+      if (known > (this.clocks[at] ?? -1)) this.clocks[at] = known;
+    }
+  }
 }
 
 /** Ids of the ops that `op` must come after, some more than once. Its own uses are remembered in place of those they replace. */

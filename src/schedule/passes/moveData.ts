@@ -23,7 +23,7 @@ interface Residency {
 }
 
 type Group = 'reads' | 'writes' | 'accumulates';
-/** The stays of an op's refs, in their order; undefined for tensors that live in HBM. */
+/** The stays of an op's refs, in their order; undefined for tensors that live in HBM, and for an op that uses no others. */
 type StaysOfOp = Readonly<Record<Group, readonly (Residency | undefined)[]>>;
 
 export function moveData(schedule: LogicalSchedule, prefetchDepth: number): LogicalSchedule {
@@ -62,7 +62,7 @@ function stagePart(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>, prefe
     insertCopies(stays, part, before);
   }
   const ops: LogicalOp[] = [];
-  for (const [i, op] of part.ops.entries()) ops.push(...(before[i] ?? []), redirect(op, staysOfOps[i] as StaysOfOp));
+  for (const [i, op] of part.ops.entries()) ops.push(...(before[i] ?? []), redirect(op, staysOfOps[i]));
   ops.push(...(before[part.ops.length] ?? []));
   return { layerSlot: part.layerSlot, ops };
 }
@@ -70,10 +70,12 @@ function stagePart(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>, prefe
 function findResidencies(
   part: LogicalPart,
   hosted: ReadonlyMap<string, Tensor>,
-): { readonly residencies: readonly Residency[]; readonly staysOfOps: readonly StaysOfOp[] } {
+): { readonly residencies: readonly Residency[]; readonly staysOfOps: readonly (StaysOfOp | undefined)[] } {
   const open = new Map<string, Residency>();
   const residencies: Residency[] = [];
-  const staysOfOps = part.ops.map((op, position): StaysOfOp => {
+  const isHosted = ({ tensor }: TensorRef): boolean => hosted.has(tensor);
+  const staysOfOps = part.ops.map((op, position): StaysOfOp | undefined => {
+    if (!op.reads.some(isHosted) && !op.writes.some(isHosted) && !op.accumulates.some(isHosted)) return undefined;
     // Writes last: a chunk that an op both reads and writes must be fetched.
     const reads = stays(op, position, op.reads, false, true);
     const accumulates = stays(op, position, op.accumulates, true, true);
@@ -82,7 +84,7 @@ function findResidencies(
   return { residencies, staysOfOps };
 
   function stays(op: LogicalOp, position: number, refs: readonly TensorRef[], dirty: boolean, fetched: boolean): StaysOfOp[Group] {
-    return refs.map((ref) => (hosted.has(ref.tensor) ? visit(op, position, ref, dirty, fetched) : undefined));
+    return refs.map((ref) => (isHosted(ref) ? visit(op, position, ref, dirty, fetched) : undefined));
   }
 
   function visit(op: LogicalOp, position: number, ref: TensorRef, dirty: boolean, fetched: boolean): Residency {
@@ -165,7 +167,8 @@ function slotRef(tensor: string, slot: number): TensorRef {
 }
 
 /** The op on the slots that its chunks stay in. */
-function redirect(op: LogicalOp, stays: StaysOfOp): LogicalOp {
+function redirect(op: LogicalOp, stays: StaysOfOp | undefined): LogicalOp {
+  if (stays === undefined) return op;
   const toSlots = (group: Group): readonly TensorRef[] => op[group].map((ref, n) => toSlot(ref, stays[group][n]));
   return { ...op, reads: toSlots('reads'), writes: toSlots('writes'), accumulates: toSlots('accumulates') };
 }
