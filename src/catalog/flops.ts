@@ -2,7 +2,6 @@
 import { DTYPE_BYTES } from '../spec/dtype.js';
 import type { ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
 import { type BufferShape, type OpShape, type RowRange, rowsOf, viewBytes } from './opShape.js';
-import { scratchFormula } from './scratch.js';
 
 export interface OpWork {
   readonly matmulFlops: number;
@@ -67,11 +66,16 @@ export function causalPairs(query: RowRange, key: RowRange): number {
  * HBM bytes of an op: its views, read once and written once (accumulated: both), its temporaries written and read once, and
  * the weights it multiplies by. An upper estimate for kernels that fuse.
  */
-export function opBytes(op: OpShape, model: ModelSpec, run: RunSpec, parameters: ParameterTable, buffers: readonly BufferShape[]): number {
+export function opBytes(
+  op: OpShape & { readonly scratchBytes: number },
+  model: ModelSpec,
+  run: RunSpec,
+  parameters: ParameterTable,
+  buffers: readonly BufferShape[],
+): number {
   const views = viewBytes(op.reads, buffers) + viewBytes(op.writes, buffers) + 2 * viewBytes(op.accumulates, buffers);
   if (op.kind === 'attn' || op.kind === 'attnBwd') return views;
-  const scratch = scratchFormula(model, run, parameters)(op, buffers);
-  return views + 2 * scratch + weightElements(op.kind, model, parameters) * DTYPE_BYTES[run.dtype];
+  return views + 2 * op.scratchBytes + weightElements(op.kind, model, parameters) * DTYPE_BYTES[run.dtype];
 }
 
 function weightElements(kind: string, model: ModelSpec, { numPreElements, numLayerElements }: ParameterTable): number {
