@@ -11,5 +11,5 @@ npx --no -- tsx bench/gpu/plans.ts "$staging"
 DS_BUILD_OPS=0 "$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir "$staging/wheels" deepspeed==0.19.8
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
   --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any --dest "$staging/wheels" \
-  pyzmq==27.3.0 pydantic==2.14.3 pydantic-core annotated-types typing-inspection hjson msgpack einops py-cpuinfo ninja psutil tqdm packaging
+  pyzmq==27.3.0 pydantic==2.14.3 pydantic-core==2.50.4 annotated-types typing-inspection hjson msgpack einops py-cpuinfo ninja psutil tqdm packaging
 ls "$staging" "$staging/wheels"

@@ -172,7 +172,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       json: { type: 'boolean', default: false },
-      sample: { type: 'string', default: '24' },
+      sample: { type: 'string', default: '12' },
       plan: { type: 'string' },
       data: { type: 'string' },
     },
