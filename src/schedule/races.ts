@@ -1,5 +1,6 @@
 /** Races: two ops of one part that touch the same bytes, one of them changing them, without an order between them. */
 import type { Buffer } from './buffer.js';
+import { completionClocks } from './clocks.js';
 import { byteRange } from './legality.js';
 import { type Access, type Op, STREAMS, type Section, type SectionPart } from './op.js';
 import { accessToText } from './text.js';
@@ -27,34 +28,10 @@ function sharingBuffers(buffers: readonly Buffer[]): readonly (readonly number[]
 
 type Ordered = (earlier: Op, later: Op) => boolean;
 
-/**
- * For each op the latest op of every stream that is surely complete when it starts: the same stream's earlier ops, and
- * whatever its waits imply.
- */
-function happensBefore(ops: readonly Op[]): Ordered {
-  const first = ops[0]?.id ?? 0;
-  const numStreams = STREAMS.length;
-  const streams = Uint8Array.from(ops, ({ stream }) => STREAMS.indexOf(stream));
-  const clocks = new Int32Array(ops.length * numStreams).fill(-1);
-  const last = new Int32Array(numStreams).fill(-1);
-  for (const [i, op] of ops.entries()) {
-    const own = streams[i] ?? 0;
-    learn(i, last[own] ?? -1);
-    for (const wait of op.waits) learn(i, wait);
-    last[own] = op.id;
-  }
-  return (earlier, later) => (clocks[(later.id - first) * numStreams + (streams[earlier.id - first] ?? 0)] ?? -1) >= earlier.id;
-
-  /** Op number i starts after op `done`, and so after all that came before that. */
-  function learn(i: number, done: number): void {
-    const source = done - first;
-    if (source < 0 || source >= ops.length) return;
-    for (let s = 0; s < numStreams; s++) {
-      const known = s === streams[source] ? done : (clocks[source * numStreams + s] ?? -1);
-      const at = i * numStreams + s;
-      clocks[at] = Math.max(clocks[at] ?? -1, known);
-    }
-  }
+/** Whether the earlier of two ops of a part is surely complete when the later one starts. */
+function happensBefore(ops: readonly Op[], part: SectionPart): Ordered {
+  const clocks = completionClocks(ops, part);
+  return (earlier, later) => (clocks[(later.id - part.start) * STREAMS.length + STREAMS.indexOf(earlier.stream)] ?? -1) >= earlier.id;
 }
 
 function checkPart(
@@ -64,7 +41,7 @@ function checkPart(
   { buffers, segmentLayers }: VerifyInput,
 ): readonly Finding[] {
   const ops = section.ops.slice(part.start, part.end);
-  const ordered = happensBefore(ops);
+  const ordered = happensBefore(section.ops, part);
   /** Touches that a later op may still race with, by buffer. */
   const live: Touch[][] = buffers.map(() => []);
   const findings: Finding[] = [];
