@@ -3,8 +3,8 @@ import type { Pool } from '../buffer.js';
 import type { Tensor } from '../logical.js';
 import { type PolicyContext, type Sizes, sizesOf, tensor } from './context.js';
 
-/** Slots of a ring whose chunk i + 1 is filled while chunk i is used. */
-const RING = 2;
+/** Slots of a ring whose chunk i + 1 is filled while chunk i is used; a single chunk has nothing to follow it. */
+const ringSlots = ({ numChunks }: Sizes): number => Math.min(2, numChunks);
 
 export function declareTensors(context: PolicyContext): readonly Tensor[] {
   const sizes = sizesOf(context);
@@ -43,8 +43,9 @@ function streamTensors({ strategy }: PolicyContext, sizes: Sizes): readonly Tens
 function attentionTensors(context: PolicyContext, sizes: Sizes): readonly Tensor[] {
   const { strategy, model } = context;
   const { dtype, headDim, localTokens, chunkTokens, numChunks } = sizes;
+  const ring = ringSlots(sizes);
   const local = (name: string, heads: number, type = dtype): Tensor =>
-    tensor({ name, dtype: type, layout: 'local', inner: [heads, headDim], chunkRows: localTokens, slots: RING });
+    tensor({ name, dtype: type, layout: 'local', inner: [heads, headDim], chunkRows: localTokens, slots: ring });
   const head = (name: string, heads: number, slots: number, type = dtype, home: Pool = 'hbm'): Tensor =>
     tensor({ name, dtype: type, layout: 'head', inner: [heads, headDim], chunkRows: chunkTokens, slots, home });
   const lse = (name: string, slots: number, home: Pool = 'hbm'): Tensor =>
@@ -54,8 +55,8 @@ function attentionTensors(context: PolicyContext, sizes: Sizes): readonly Tensor
   const keyValueSlots = numChunks;
   const keyValueOuter = strategy.backwardOrder === 'keyValueOuterAscending';
   const perQuery = keyValueOuter ? strategy.keyValues : 'hbm';
-  const querySlots = keyValueOuter ? numChunks : RING;
-  const accumulatorSlots = keyValueOuter ? RING : numChunks;
+  const querySlots = keyValueOuter ? numChunks : ring;
+  const accumulatorSlots = keyValueOuter ? ring : numChunks;
   const saved = strategy.attentionOutput !== 'recompute';
   const outputHome = saved ? (strategy.attentionOutput as Pool) : perQuery;
   const output = { home: outputHome, ...(saved ? { scope: 'step' as const, instances: model.numLayers } : {}) };
@@ -71,10 +72,10 @@ function attentionTensors(context: PolicyContext, sizes: Sizes): readonly Tensor
     head('q', ownHeads, querySlots, dtype, perQuery),
     head('k', ownKvHeads, keyValueSlots, dtype, strategy.keyValues),
     head('v', ownKvHeads, keyValueSlots, dtype, strategy.keyValues),
-    head('oPart', ownHeads, RING),
-    lse('lsePart', RING),
-    head('oAcc', ownHeads, RING, 'float32'),
-    lse('lseAcc', RING),
+    head('oPart', ownHeads, ring),
+    lse('lsePart', ring),
+    head('oAcc', ownHeads, ring, 'float32'),
+    lse('lseAcc', ring),
     { ...head('o', ownHeads, numChunks), ...output },
     { ...lse('lse', numChunks), ...output },
     head('do', ownHeads, querySlots, dtype, perQuery),
