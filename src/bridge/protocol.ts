@@ -9,7 +9,6 @@ import * as z from 'zod';
 
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 1;
-export const SUPPORTED_PROTOCOLS = [1, 1] as const;
 
 export const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'closing'] as const;
 export const phaseSchema = z.enum(PHASES);

@@ -39,7 +39,6 @@ export const phaseRecordSchema = z.strictObject({
 export const telemetryRecordSchema = z
   .discriminatedUnion('kind', [opRecordSchema, memoryRecordSchema, phaseRecordSchema])
   .meta({ discriminator: { propertyName: 'kind' } });
-export type TelemetryRecord = z.infer<typeof telemetryRecordSchema>;
 export type OpRecord = z.infer<typeof opRecordSchema>;
 export type MemoryRecord = z.infer<typeof memoryRecordSchema>;
 export type PhaseRecord = z.infer<typeof phaseRecordSchema>;

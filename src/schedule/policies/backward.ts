@@ -10,14 +10,14 @@ import { attentionResult, keyValueRanges, layerInput, layerOutput, streamAttenti
 export function backwardPart(context: PolicyContext, slot: number): LogicalPart {
   const part = new PartWriter(slot, sizesOf(context));
   if (slot === context.strategy.segmentLayers - 1) rebuildInputs(part, context, slot);
-  part.add('zero', 0, { writes: [wgradRows(context, 0, context.parameters.numLayerElements)] });
+  part.add('zero', 0, { writes: [wgradRows(0, context.parameters.numLayerElements)] });
   if (context.strategy.backwardOrder === 'keyValueOuterAscending') keyValueOuter(part, context, slot);
   else queryOuter(part, context, slot);
-  part.add('emitGrads', 0, { reads: [wgradRows(context, 0, context.parameters.numLayerElements)] });
+  part.add('emitGrads', 0, { reads: [wgradRows(0, context.parameters.numLayerElements)] });
   return part.finish();
 }
 
-function wgradRows(_context: PolicyContext, start: number, end: number): TensorRef {
+function wgradRows(start: number, end: number): TensorRef {
   return rowsOf(ref('wgradLayer'), start, end);
 }
 
@@ -111,7 +111,7 @@ function postBackward(part: PartWriter, context: PolicyContext, slot: number, ch
   part.add('postBwd', chunk, {
     reads: [layerInput(slot)(chunk), ref('oLocal', chunk)],
     writes: [ref('doLocal', chunk)],
-    accumulates: [ref('dx', chunk), wgradRows(context, numPreElements, numLayerElements)],
+    accumulates: [ref('dx', chunk), wgradRows(numPreElements, numLayerElements)],
   });
 }
 
@@ -144,6 +144,6 @@ function gradientsToSequence(part: PartWriter, chunk: number): void {
 function projectBackward(part: PartWriter, context: PolicyContext, slot: number, chunk: number): void {
   part.add('preBwd', chunk, {
     reads: [layerInput(slot)(chunk), ref('positions', chunk), ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)],
-    accumulates: [ref('dx', chunk), wgradRows(context, 0, context.parameters.numPreElements)],
+    accumulates: [ref('dx', chunk), wgradRows(0, context.parameters.numPreElements)],
   });
 }

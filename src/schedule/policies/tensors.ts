@@ -8,12 +8,7 @@ const ringSlots = ({ numChunks }: Sizes): number => Math.min(2, numChunks);
 
 export function declareTensors(context: PolicyContext): readonly Tensor[] {
   const sizes = sizesOf(context);
-  return [
-    ...batchTensors(sizes),
-    ...streamTensors(context, sizes),
-    ...attentionTensors(context, sizes),
-    ...gradientTensors(context, sizes),
-  ];
+  return [...batchTensors(sizes), ...streamTensors(context, sizes), ...attentionTensors(context, sizes), ...gradientTensors(context)];
 }
 
 function batchTensors({ localTokens, numChunks }: Sizes): readonly Tensor[] {
@@ -86,7 +81,7 @@ function attentionTensors(context: PolicyContext, sizes: Sizes): readonly Tensor
 }
 
 /** Flat fp32 regions that weight gradients accumulate in, and the sum of token losses. */
-function gradientTensors({ parameters }: PolicyContext, _sizes: Sizes): readonly Tensor[] {
+function gradientTensors({ parameters }: PolicyContext): readonly Tensor[] {
   const flat = (name: string, rows: number, scope: Tensor['scope']): Tensor =>
     tensor({ name, dtype: 'float32', layout: 'flat', inner: [], chunkRows: rows, slots: 1, scope });
   return [
