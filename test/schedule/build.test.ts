@@ -39,4 +39,11 @@ describe('buildSchedule', () => {
     expect(schedule.layerBackward.parts.map((part) => part.layerSlot)).toEqual([1, 0]);
     expect(count(schedule.layerBackward, 'gather')).toBe(1);
   });
+
+  it('a single chunk has one slot everywhere: nothing follows it', () => {
+    const { run, strategy } = smallContext('ulysses', 1);
+    const { buffers } = buildSchedule(smallContext('ulysses', 1), () => 0);
+    const rows = buffers.filter(({ shape }) => shape.length > 1).map(({ shape }) => shape[0]);
+    expect(new Set(rows)).toEqual(new Set([strategy.localChunkTokens, run.seqLen]));
+  });
 });
