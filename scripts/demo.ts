@@ -12,10 +12,11 @@ import { parseArgs } from 'node:util';
 import { resolvePython } from '../src/bridge/python.js';
 import { INTERRUPTED, withInterrupt } from '../src/cli/interrupt.js';
 import { CONSOLE, printError } from '../src/cli/output.js';
-import { type ExecutionPlan, FpdtError, launchRun, planRun, planSummary, writePlanFile } from '../src/index.js';
+import { type ExecutionPlan, launchRun, planRun, planSummary, writePlanFile } from '../src/index.js';
 import { compareRun, comparisonToText } from '../src/report/compare.js';
 import { progressLine } from '../src/report/progress.js';
 import { judge, verdictLine } from '../src/report/verdict.js';
+import { wholeNumber } from './options.js';
 import { calibrate, writeStandardLibrary } from './demo/python.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -120,11 +121,6 @@ function readOptions(): Options {
     verbose: values.verbose,
     ignoreStepTime: values['ignore-step-time'],
   };
-}
-
-function wholeNumber(name: string, text: string): number {
-  if (/^[1-9]\d*$/.test(text)) return Number(text);
-  throw new FpdtError(`--${name}: expected a whole number of at least 1, found '${text}'`, { code: 'usage' });
 }
 
 function title(text: string): void {

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import { layoutBuffers, mulberry32 } from '../../src/plan/layout.js';
+import { runScript, wholeNumber } from '../options.js';
 import { type ParityCase, caseName } from '../parity/cases.js';
 import { Harness, type JobResult } from '../parity/harness.js';
 import { planCase, writeTokens } from '../parity/setting.js';
@@ -177,6 +178,7 @@ async function main(): Promise<void> {
       data: { type: 'string' },
     },
   });
+  const perOperator = wholeNumber('sample', values.sample);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-mutate-'));
   const harness = Harness.start();
@@ -189,7 +191,7 @@ async function main(): Promise<void> {
         ? await Promise.all([BASE, auto].map(async (one) => [caseName(one), await planCase(one)] as const))
         : [[values.plan, await readPlanFile(values.plan)] as const];
     for (const [name, plan] of plans) {
-      reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, Number(values.sample), say) });
+      reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, perOperator, say) });
     }
   } finally {
     await harness.stop();
@@ -205,4 +207,4 @@ async function main(): Promise<void> {
   process.exitCode = survivors.length === 0 ? 0 : 1;
 }
 
-await main();
+await runScript(main);

@@ -7,7 +7,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { writePlanFile } from '../../src/index.js';
+import { FpdtError, writePlanFile } from '../../src/index.js';
+import { runScript, wholeNumber } from '../options.js';
 import { type ParityCase, caseName, coveringCases } from './cases.js';
 import { Harness } from './harness.js';
 import { type CaseOptions, planCase, referenceKey, writeTokens } from './setting.js';
@@ -129,6 +130,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: { json: { type: 'boolean', default: false }, limit: { type: 'string' }, only: { type: 'string' } },
   });
+  const cases = chooseCases(values.only ?? '', values.limit);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-parity-'));
   const harness = Harness.start();
@@ -139,9 +141,6 @@ async function main(): Promise<void> {
   };
   try {
     const run = new ParityRun(harness, folder, await writeTokens(folder));
-    const cases = coveringCases(NUM_CASES)
-      .filter((one) => caseName(one).includes(values.only ?? ''))
-      .slice(0, Number(values.limit ?? NUM_CASES * 2));
     for (const [i, one] of cases.entries()) report(await run.gradients(one, COPY_MODES[i % COPY_MODES.length] ?? 'eager'));
     report(await run.losses(STEADY));
     report(await run.losses({ ...STEADY, policy: 'auto', zeroStage: 1, segmentLayers: 1, dataParallelSize: 2, tied: true }));
@@ -156,10 +155,20 @@ async function main(): Promise<void> {
   process.exitCode = failed.length === 0 ? 0 : 1;
 }
 
+/** Never none: a run that checks nothing would pass. */
+function chooseCases(only: string, limit: string | undefined): readonly ParityCase[] {
+  const found = coveringCases(NUM_CASES).filter((one) => caseName(one).includes(only));
+  if (found.length === 0) {
+    const hint = `give a part of a name such as '${caseName(STEADY)}'`;
+    throw new FpdtError(`--only: no case has '${only}' in its name`, { code: 'usage', hint });
+  }
+  return limit === undefined ? found : found.slice(0, wholeNumber('limit', limit));
+}
+
 function describe({ name, error, ownError, ratio, ok, where, failed }: Outcome): string {
   const number = (value: number | null): string => (value === null ? '-' : value.toExponential(2));
   const line = `${ok ? 'ok    ' : 'FAILED'} ${name}: ${number(error)}, own ${number(ownError)}${ratio === null ? '' : `, ratio ${ratio.toFixed(2)}`}`;
   return ok ? line : `${line} ${where ?? ''}${failed === undefined ? '' : `\n${failed}`}`;
 }
 
-await main();
+await runScript(main);
