@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from fpdt.harness import compare
-from fpdt.reference import run_reference
+from fpdt.testing.harness import compare
+from fpdt.testing.reference import run_reference
 
 STEPS = 3
 FACTOR = 1.5

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fpdt import lifeline
+from fpdt.wire import lifeline
 
 _STARTED = time.perf_counter()
 _RESERVE_SECONDS = 1.5
@@ -114,7 +114,7 @@ def measure_on_ranks(options: argparse.Namespace, config: Mapping[str, Any]) -> 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
 
-    from fpdt import rates
+    from fpdt.measure import rates
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="fpdt-calibrate-") as folder:

@@ -36,7 +36,7 @@ def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, An
     device = json.loads(header)["cluster"]["device"]
     os.environ.setdefault("DS_ACCELERATOR", str(device))
     try:
-        from fpdt.session import create as create_session
+        from fpdt.run.session import create as create_session
     except (ImportError, OSError) as error:
         # OSError: torch loads its libraries itself, and one of them is missing.
         raise MissingPackageError(error) from error
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _serve(args: argparse.Namespace) -> NoReturn:
-    from fpdt import comms
+    from fpdt.wire import comms
 
     rank = int(os.environ.get("RANK", "0"))
     comms.serve(args.controller, args.telemetry, args.run, rank, args.incarnation, "fpdt.worker:create")

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from fpdt import protocol
+from fpdt.wire import protocol
 
 
 class EchoSession:

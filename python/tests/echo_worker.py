@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from fpdt import comms
+from fpdt.wire import comms
 
 
 def main() -> None:

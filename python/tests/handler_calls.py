@@ -9,12 +9,12 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from fpdt.context import Bound, OpContext
 from fpdt.models import EngineBinding, LayerBinding
-from fpdt.op_kinds import KIND_STREAMS
 from fpdt.ops import HANDLERS
-from fpdt.plan_data import Op, Range
-from fpdt.runtime import Runtime
+from fpdt.plan.data import Op, Range
+from fpdt.plan.op_kinds import KIND_STREAMS
+from fpdt.run.context import Bound, OpContext
+from fpdt.run.runtime import Runtime
 
 Result = TypeVar("Result")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpdt.canonical import canonical_bytes
-from fpdt.op_kinds import KIND_STREAMS
 from fpdt.plan import BIND_NAMES, DTYPE_BYTES, SECTIONS, STREAMS, Plan, decode
+from fpdt.plan.canonical import canonical_bytes
+from fpdt.plan.op_kinds import KIND_STREAMS
 
 ALIGNMENT = 512
 TYPE_CODES = {"uint8": "B", "int32": "i", "float64": "d"}

@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from fpdt import harness
-from fpdt.harness import Job, Result
+from fpdt.testing import harness
+from fpdt.testing.harness import Job, Result
 
 
 def run_scratch(job: Job) -> Result:

@@ -7,9 +7,9 @@ import mmap
 import pytest
 import torch
 
-from fpdt.arena import BufferViews, mapped_arena
 from fpdt.errors import ArenaError
 from fpdt.plan import Access
+from fpdt.run.arena import BufferViews, mapped_arena
 from tests.plan_builder import PlanBuilder, View
 
 PAGE = mmap.PAGESIZE

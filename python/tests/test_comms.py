@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import pytest
 import zmq
 
-from fpdt import comms, protocol
-from fpdt.channel import EXIT_ABORTED, EXIT_ORPHANED, Channel, Context, Identity
-from fpdt.lifeline import CONTROLLER_PID_VARIABLE, Lifeline
+from fpdt.wire import comms, protocol
+from fpdt.wire.channel import EXIT_ABORTED, EXIT_ORPHANED, Channel, Context, Identity
+from fpdt.wire.lifeline import CONTROLLER_PID_VARIABLE, Lifeline
 
 TESTS = Path(__file__).resolve().parent
 HEADER = json.dumps({"kind": "executionPlan", "version": 1, "cluster": {"device": "cpu"}}).encode()

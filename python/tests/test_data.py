@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fpdt.data import IGNORED_LABEL, DataError, Sequences, ShardedBatches, TokenFile, open_tokens
+from fpdt.run.data import IGNORED_LABEL, DataError, Sequences, ShardedBatches, TokenFile, open_tokens
 
 
 def sequences(path: Path, seq_len: int, dp: int = 1, steps: int = 1, vocab: int = 1000) -> Sequences:

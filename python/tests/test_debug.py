@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpdt.context import Handler, OpContext
-from fpdt.debug import DebugMode
 from fpdt.devices import CopyMode, create_runtime
 from fpdt.errors import StorageLeakError
-from fpdt.executor import Executor
-from fpdt.memory import LiveBytes
+from fpdt.measure.memory import LiveBytes
+from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan
-from fpdt.timing import Recorder
+from fpdt.run.context import Handler, OpContext
+from fpdt.run.executor import Executor
+from fpdt.testing.debug import DebugMode
 from tests.plan_builder import PlanBuilder, View
 from tests.test_executor import ORDERS, add_one, bound, copy_views, ring_plan, run
 

@@ -10,15 +10,15 @@ import torch
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import nn
 
-from fpdt.engine import ConfigError, check_config, engine_config
-from fpdt.faults import InjectedFaultError, Leak, Sleep, Stop, leak_per_call, parse_fault, slow_handlers
-from fpdt.hf import build_model
 from fpdt.models import UnsupportedModelError
+from fpdt.models.hf import build_model
 from fpdt.plan import Plan, load_plan
-from fpdt.program import LossScale
-from fpdt.ranks import RankError, join_process_group
-from fpdt.reference import make_optimizer
-from fpdt.zero import GatheredLayersError, LayerWeights
+from fpdt.run.engine import ConfigError, check_config, engine_config
+from fpdt.run.program import LossScale
+from fpdt.run.ranks import RankError, join_process_group
+from fpdt.run.zero import GatheredLayersError, LayerWeights
+from fpdt.testing.faults import InjectedFaultError, Leak, Sleep, Stop, leak_per_call, parse_fault, slow_handlers
+from fpdt.testing.reference import make_optimizer
 from tests.planned import MODEL, make_plan
 
 STRICT = {"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 0, "stage3_prefetch_bucket_size": 0}}

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from fpdt.context import Bound, Handler, OpContext
 from fpdt.devices import CopyMode, CpuRuntime, create_runtime
 from fpdt.errors import PlanError, ScheduleError
-from fpdt.executor import Executor
+from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan
-from fpdt.timing import Recorder
+from fpdt.run.context import Bound, Handler, OpContext
+from fpdt.run.executor import Executor
 from tests.plan_builder import PlanBuilder, View
 
 ORDERS: list[tuple[CopyMode, int]] = [("eager", 0), ("lazy", 0), ("random", 1), ("random", 2)]

@@ -11,21 +11,21 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from fpdt.attention import default_backend
-from fpdt.autograd import StaleBackwardError
-from fpdt.data import ShardedBatches, plan_sequences, sharded_batches
 from fpdt.devices import create_runtime
-from fpdt.engine import stream_model
-from fpdt.executor import Executor
-from fpdt.gradients import gradient_file, write_gradients
-from fpdt.hf import build_model
+from fpdt.measure.timing import Recorder
 from fpdt.models import bind_engine, bind_layer, family_named
+from fpdt.models.hf import build_model
 from fpdt.ops import HANDLERS
-from fpdt.parameters import WeightSlice
 from fpdt.plan import Plan, load_plan
-from fpdt.program import EmittedGradients, LossScale, Program
-from fpdt.reference import token_loss_sum
-from fpdt.timing import Recorder
-from fpdt.zero import LayerWeights
+from fpdt.run.autograd import StaleBackwardError
+from fpdt.run.data import ShardedBatches, plan_sequences, sharded_batches
+from fpdt.run.engine import stream_model
+from fpdt.run.executor import Executor
+from fpdt.run.gradients import gradient_file, write_gradients
+from fpdt.run.parameters import WeightSlice
+from fpdt.run.program import EmittedGradients, LossScale, Program
+from fpdt.run.zero import LayerWeights
+from fpdt.testing.reference import token_loss_sum
 from tests.planned import MODEL, make_plan, write_data
 
 TOLERANCE = 5e-6

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpdt.gradients import write_gradients
-from fpdt.harness import JobError, compare
+from fpdt.run.gradients import write_gradients
+from fpdt.testing.harness import JobError, compare
 
 
 def dumps(folder: Path, left: dict[str, Tensor], right: dict[str, Tensor]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fpdt.devices import create_runtime
-from fpdt.memory import LiveBytes, measure_pools
+from fpdt.measure.memory import LiveBytes, measure_pools
 
 KIB = 1024
 

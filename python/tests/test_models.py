@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fpdt.attention import backend_named
 from fpdt.models import LayerBinding, UnsupportedModelError, bind_engine, bind_layer, family_named
-from fpdt.parameters import ParameterError, WeightSlice, accumulate, cast_gradients
-from fpdt.plan_data import HeadMap
+from fpdt.plan.data import HeadMap
+from fpdt.run.parameters import ParameterError, WeightSlice, accumulate, cast_gradients
 from tests.tiny_models import bound_engine, bound_layer, layer_forward, refuse_emit, table_of, tiny_llama
 
 ROWS = 24

@@ -13,9 +13,9 @@ from transformers import LlamaForCausalLM
 
 from fpdt.attention import AttentionError
 from fpdt.models import EngineBinding, LayerBinding
-from fpdt.op_kinds import EXTERNAL_KINDS, KIND_STREAMS
 from fpdt.ops import HANDLERS
-from fpdt.plan_data import HeadMap
+from fpdt.plan.data import HeadMap
+from fpdt.plan.op_kinds import EXTERNAL_KINDS, KIND_STREAMS
 from tests.handler_calls import Caller, Group, GroupRuntime, close
 from tests.tiny_models import bound_engine, bound_layer, even_head_map, layer_forward, tiny_llama
 

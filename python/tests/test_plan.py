@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpdt.canonical import canonical_bytes, canonical_text, js_number
 from fpdt.errors import PlanError
 from fpdt.plan import Range, Stage, decode, load_plan
+from fpdt.plan.canonical import canonical_bytes, canonical_text, js_number
 from tests.plan_builder import PlanBuilder, View
 
 CANONICAL_JS = """

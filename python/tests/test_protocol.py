@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fpdt import protocol
+from fpdt.wire import protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = ROOT / "test" / "fixtures" / "wire"

@@ -11,10 +11,10 @@ from types import ModuleType
 
 import pytest
 
-import fpdt.memory
+import fpdt.measure.memory
+import fpdt.measure.timing
 import fpdt.ops
-import fpdt.timing
-from fpdt.op_kinds import KIND_STREAMS
+from fpdt.plan.op_kinds import KIND_STREAMS
 
 POLICY_WORDS = {"ulysses", "fpdt", "auto", "policy", "strategy"}
 FORBIDDEN_ATTRIBUTES = {"cuda", "item", "tolist", "numpy", "cpu", "data_ptr", "synchronize"}
@@ -121,11 +121,11 @@ def test_a_loop_over_views_is_not() -> None:
     assert violations("for read, write in zip(ctx.reads, ctx.writes, strict=True): write.copy_(read)") == []
 
 
-@pytest.mark.parametrize("module", [fpdt.memory, fpdt.timing])
+@pytest.mark.parametrize("module", [fpdt.measure.memory, fpdt.measure.timing])
 def test_what_measures_cannot_see_the_plan(module: ModuleType) -> None:
     tree = ast.parse(inspect.getsource(module))
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name for name in imported if name.startswith("fpdt.")} <= {"fpdt.runtime"}
+    assert {name for name in imported if name.startswith("fpdt.")} <= {"fpdt.run.runtime"}
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert {name for name in names if "plan" in name.lower() or "scratch" in name.lower()} == set()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fpdt.op_kinds import EXTERNAL_KINDS
 from fpdt.plan import load_plan
+from fpdt.plan.op_kinds import EXTERNAL_KINDS
 from tests.planned import MODEL, ROOT, ZERO_3, make_plan, write_data
 
 WIDE: Mapping[str, Any] = {**MODEL, "hidden_size": 64, "intermediate_size": 160, "vocab_size": 256}

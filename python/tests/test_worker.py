@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from fpdt.gradients import gradient_file
 from fpdt.plan import load_plan
-from fpdt.reference import run_reference
+from fpdt.run.gradients import gradient_file
+from fpdt.testing.reference import run_reference
 from fpdt.worker import main, read_plan_file
 from tests.planned import ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
 

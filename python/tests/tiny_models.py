@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fpdt.attention import backend_named
 from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, family_named
-from fpdt.plan_data import HeadMap, ParameterTable, ParameterView
+from fpdt.plan.data import HeadMap, ParameterTable, ParameterView
 
 PRE_MODULES = ("input_layernorm.", "self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")
 

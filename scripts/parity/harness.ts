@@ -28,7 +28,7 @@ export type Job = { readonly kind: 'worker' | 'reference' | 'compare' } & Readon
 
 function startHarness(python: string) {
   const env = { PYTHONPATH: PYTHON_FOLDER, OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu' };
-  return execa(python, ['-m', 'fpdt.harness'], { env, stdin: 'pipe', stderr: 'pipe', buffer: false, reject: false });
+  return execa(python, ['-m', 'fpdt.testing.harness'], { env, stdin: 'pipe', stderr: 'pipe', buffer: false, reject: false });
 }
 
 export class Harness {

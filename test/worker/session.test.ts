@@ -105,7 +105,7 @@ describe('a worker refuses a table of parameters that is not its model’s', { t
     ['another count', ({ numModelParameters }) => ({ numModelParameters: numModelParameters + 1 }), 'parameters, the plan says'],
   ])('%s', async (_name, change, message) => {
     const { digest: _digest, ...unsealed } = fpdt;
-    const { failed } = await execute(sealPlan({ ...unsealed, parameters: { ...fpdt.parameters, ...change(fpdt.parameters) } }));
+    const { failed } = await execute(sealPlan({ ...unsealed, parameters: { ...fpdt.run.parameters, ...change(fpdt.run.parameters) } }));
     expect(failed).toMatch(/^ParameterError: /);
     expect(failed).toContain(message);
   });

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from fpdt.devices.cpu import CopyMode, CpuRuntime
 from fpdt.devices.cuda import CudaRuntime
 from fpdt.errors import FpdtError
-from fpdt.runtime import Runtime
+from fpdt.run.runtime import Runtime
 
 __all__ = ["CopyMode", "CpuRuntime", "CudaRuntime", "create_runtime"]
 

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import torch
 import torch.distributed as dist
 
-from fpdt.arena import mapped_arena
 from fpdt.errors import ScheduleError
 from fpdt.plan import STREAMS, Op
-from fpdt.runtime import Body, Runtime
+from fpdt.run.arena import mapped_arena
+from fpdt.run.runtime import Body, Runtime
 
 CopyMode = Literal["eager", "lazy", "random"]
 RESHUFFLE_PROBABILITY = 0.125

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch.cuda import Event, Stream
 
-from fpdt.arena import Arena, mapped_arena
 from fpdt.errors import ArenaError
 from fpdt.plan import STREAMS, Op
-from fpdt.runtime import Body, Runtime
+from fpdt.run.arena import Arena, mapped_arena
+from fpdt.run.runtime import Body, Runtime
 
 
 class CudaRuntime(Runtime):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fpdt.attention import AttentionBackend, AttentionConfig
-from fpdt.parameters import WeightSlice
-from fpdt.plan_data import HeadMap
+from fpdt.plan.data import HeadMap
+from fpdt.run.parameters import WeightSlice
 
 
 class UnsupportedModelError(ValueError):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fpdt.attention import AttentionBackend
 from fpdt.models.base import EngineBinding, Family, LayerBinding, Rotary, UnsupportedModelError
-from fpdt.parameters import ParameterError, bind_weights
-from fpdt.plan_data import HeadMap, ParameterTable
+from fpdt.plan.data import HeadMap, ParameterTable
+from fpdt.run.parameters import ParameterError, bind_weights
 
 
 def bind_layer(family: Family, module: nn.Module, rotary: Rotary, table: ParameterTable) -> LayerBinding:

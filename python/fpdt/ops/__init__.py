@@ -12,7 +12,7 @@ import torch
 from fpdt.ops import attend, embedding, exchange, loss, moves, projections
 
 if TYPE_CHECKING:
-    from fpdt.context import Handler
+    from fpdt.run.context import Handler
 
 _HANDLERS: dict[str, Handler] = {
     "embed": embedding.embed,

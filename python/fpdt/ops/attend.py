@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fpdt.attention import AttentionError, merge_partial
 
 if TYPE_CHECKING:
-    from fpdt.context import OpContext
+    from fpdt.run.context import OpContext
 
 
 def attn(ctx: OpContext) -> None:

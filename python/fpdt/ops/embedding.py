@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from fpdt.context import OpContext
+    from fpdt.run.context import OpContext
 
 
 def embed(ctx: OpContext) -> None:

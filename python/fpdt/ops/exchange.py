@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fpdt.context import OpContext
-    from fpdt.plan_data import HeadMap
+    from fpdt.plan.data import HeadMap
+    from fpdt.run.context import OpContext
 
 Pair = tuple[Tensor, Tensor]
 Heads = tuple[int, ...]

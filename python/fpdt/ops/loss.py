@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fpdt.parameters import WeightSlice, accumulate
+from fpdt.run.parameters import WeightSlice, accumulate
 
 if TYPE_CHECKING:
-    from fpdt.context import OpContext
     from fpdt.models.base import EngineBinding
+    from fpdt.run.context import OpContext
 
 IGNORED_LABEL = -100
 

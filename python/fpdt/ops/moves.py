@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fpdt.context import OpContext
+    from fpdt.run.context import OpContext
 
 
 def zero(ctx: OpContext) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fpdt.parameters import WeightSlice, accumulate
+from fpdt.run.parameters import WeightSlice, accumulate
 
 if TYPE_CHECKING:
-    from fpdt.context import OpContext
     from fpdt.models.base import LayerBinding
+    from fpdt.run.context import OpContext
 
 
 def pre(ctx: OpContext) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fpdt.context import Handler, OpContext
+    from fpdt.run.context import Handler, OpContext
 
 VARIABLE = "FPDT_FAULT"
 

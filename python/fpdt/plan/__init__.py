@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpdt.canonical import canonical_bytes
 from fpdt.errors import PlanError
-from fpdt.plan_columns import decode_sections
-from fpdt.plan_data import (
+from fpdt.plan.canonical import canonical_bytes
+from fpdt.plan.columns import decode_sections
+from fpdt.plan.data import (
     BIND_NAMES,
     DTYPE_BYTES,
     FIXED,

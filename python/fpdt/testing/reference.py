@@ -1,6 +1,6 @@
 """The reference: the untouched Hugging Face model on full sequences, in one process, without DeepSpeed.
 
-    python -m fpdt.reference --plan plan.json --data FILE --steps N --dtype float64 [--dump-grads DIR] [--json]
+    python -m fpdt.testing.reference --plan plan.json --data FILE --steps N --dtype float64 [--dump-grads DIR] [--json]
 
 Same initial weights, tokens, loss and optimizer as the plan's run: every replica's and micro-step's tokens are averaged
 by valid target tokens. The weights are those of the run in the run's dtype, then cast to `--dtype`.
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpdt.data import Sequences, plan_sequences
-from fpdt.gradients import write_gradients
-from fpdt.hf import DTYPES, build_model, cast_weights
+from fpdt.models.hf import DTYPES, build_model, cast_weights
 from fpdt.plan import Plan, load_plan
+from fpdt.run.data import Sequences, plan_sequences
+from fpdt.run.gradients import write_gradients
 
 DEFAULT_CLIPPING = 1.0
 """DeepSpeed clips gradients at this norm when the config does not say otherwise."""
@@ -126,7 +126,7 @@ def _grad_of(weight: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="fpdt.reference", description="Train a plan's model unsharded.")
+    parser = argparse.ArgumentParser(prog="fpdt.testing.reference", description="Train a plan's model unsharded.")
     parser.add_argument("--plan", type=Path, required=True, help="plan.json")
     parser.add_argument("--data", type=Path, required=True, help="token file")
     parser.add_argument("--steps", type=int, default=1, help="optimizer steps")

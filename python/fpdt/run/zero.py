@@ -12,7 +12,7 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import Tensor, nn
 
 from fpdt.errors import FpdtError
-from fpdt.timing import Recorder
+from fpdt.measure.timing import Recorder
 
 DEFAULT_MAX_LIVE_PARAMETERS = 1e9
 DEFAULT_PREFETCH_BUCKET_SIZE = 5e7

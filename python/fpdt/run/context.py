@@ -12,7 +12,7 @@ from fpdt.plan import Op
 
 if TYPE_CHECKING:
     from fpdt.models.base import EngineBinding, LayerBinding
-    from fpdt.runtime import Runtime
+    from fpdt.run.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)

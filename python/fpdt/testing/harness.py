@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fpdt.session import PlanSession
+    from fpdt.run.session import PlanSession
 
 Job = Mapping[str, Any]
 Result = dict[str, Any]
@@ -72,7 +72,7 @@ def open_session(job: Job, rank: int, port: int) -> PlanSession:
     }
     os.environ.update({key: str(value) for key, value in environment.items()})
     os.environ.update(job.get("environment", {}))
-    from fpdt.session import create
+    from fpdt.run.session import create
     from fpdt.worker import read_plan_file
 
     header, columns = read_plan_file(Path(job["plan"]))
@@ -87,7 +87,7 @@ def run_reference(job: Job) -> Result:
 
 
 def reference_process(job: Job) -> Result:
-    from fpdt.reference import run_reference as run
+    from fpdt.testing.reference import run_reference as run
 
     dump = job.get("dumpGrads")
     losses = run(
@@ -203,9 +203,6 @@ def main() -> None:
     import deepspeed  # noqa: F401
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
-
-    import fpdt.reference
-    import fpdt.session  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from fpdt.arena import BufferViews
-from fpdt.context import Bound, Handler, OpContext
-from fpdt.debug import DebugMode
 from fpdt.errors import PlanError, ScheduleError
-from fpdt.op_kinds import EXTERNAL_KINDS
+from fpdt.measure.timing import Recorder
 from fpdt.plan import Op, Part, Plan, Stage
-from fpdt.runtime import Runtime
-from fpdt.timing import Recorder
+from fpdt.plan.op_kinds import EXTERNAL_KINDS
+from fpdt.run.arena import BufferViews
+from fpdt.run.context import Bound, Handler, OpContext
+from fpdt.run.runtime import Runtime
+from fpdt.testing.debug import DebugMode
 
 _BY_ENGINE: Mapping[str, Handler] = {
     "gather": lambda context: context.bound.gather(context.op.layer_slot),

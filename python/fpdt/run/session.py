@@ -13,21 +13,21 @@ import torch
 import transformers
 
 from fpdt.attention import backend_named, default_backend
-from fpdt.data import sharded_batches
-from fpdt.debug import DebugMode
 from fpdt.devices import create_runtime
-from fpdt.engine import build_engine
-from fpdt.executor import Executor
-from fpdt.faults import Stop, fault_from_environment, leak_per_call, slow_handlers
-from fpdt.memory import LiveBytes, PoolBytes, measure_pools
+from fpdt.measure.memory import LiveBytes, PoolBytes, measure_pools
+from fpdt.measure.timing import OpTime, Recorder, StepTimes
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
-from fpdt.protocol import MemoryRecord, OpRecord
-from fpdt.ranks import check_same_plan, join_process_group, sequence_group
-from fpdt.runtime import Runtime
-from fpdt.step import StepOutcome, StepRunner
-from fpdt.timing import OpTime, Recorder, StepTimes
+from fpdt.run.data import sharded_batches
+from fpdt.run.engine import build_engine
+from fpdt.run.executor import Executor
+from fpdt.run.ranks import check_same_plan, join_process_group, sequence_group
+from fpdt.run.runtime import Runtime
+from fpdt.run.step import StepOutcome, StepRunner
+from fpdt.testing.debug import DebugMode
+from fpdt.testing.faults import Stop, fault_from_environment, leak_per_call, slow_handlers
 from fpdt.version import VERSION
+from fpdt.wire.protocol import MemoryRecord, OpRecord
 
 MICROSECONDS = 1e6
 

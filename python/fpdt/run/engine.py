@@ -13,15 +13,15 @@ import torch
 from deepspeed.utils import set_z3_leaf_modules
 from torch import Tensor, nn
 
-from fpdt import autograd
 from fpdt.attention import AttentionBackend
 from fpdt.errors import FpdtError
-from fpdt.hf import DTYPES, build_model
+from fpdt.measure.timing import Recorder
 from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, check_complete, family_named
+from fpdt.models.hf import DTYPES, build_model
 from fpdt.plan import Plan
-from fpdt.program import EmittedGradients, PartRunner, Program
-from fpdt.timing import Recorder
-from fpdt.zero import LayerWeights, StaticLossScale, time_engine, undo_first_step
+from fpdt.run import autograd
+from fpdt.run.program import EmittedGradients, PartRunner, Program
+from fpdt.run.zero import LayerWeights, StaticLossScale, time_engine, undo_first_step
 
 
 class ConfigError(FpdtError):

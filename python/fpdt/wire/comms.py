@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
-from fpdt import protocol
-from fpdt.channel import Channel, Identity, Incoming, Telemetry, exit_now, failure
-from fpdt.lifeline import die_with_parent
+from fpdt.wire import protocol
+from fpdt.wire.channel import Channel, Identity, Incoming, Telemetry, exit_now, failure
+from fpdt.wire.lifeline import die_with_parent
 
 PLAN_VERSION = 1
 DEVICES = ("cpu", "cuda")

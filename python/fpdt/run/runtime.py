@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fpdt.arena import Arena
 from fpdt.plan import Op
+from fpdt.run.arena import Arena
 
 Body = Callable[[], None]
 

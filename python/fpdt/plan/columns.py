@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from fpdt.errors import PlanError
-from fpdt.op_kinds import KIND_STREAMS
-from fpdt.plan_data import BIND_NAMES, SECTIONS, STREAMS, Access, Buffer, Op, Part, Range, Section
+from fpdt.plan.data import BIND_NAMES, SECTIONS, STREAMS, Access, Buffer, Op, Part, Range, Section
+from fpdt.plan.op_kinds import KIND_STREAMS
 
 _TYPE_CODES = {"uint8": "B", "int32": "i", "float64": "d"}
 _GROUPS = ("read", "write", "accumulate")

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import zmq
 
-from fpdt import protocol
-from fpdt.lifeline import Lifeline
 from fpdt.version import VERSION
+from fpdt.wire import protocol
+from fpdt.wire.lifeline import Lifeline
 
 MAX_RECORDS_PER_BATCH = 256
 MAX_MESSAGE_BYTES = 256 * 2**20

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fpdt.plan_data import ParameterView
+from fpdt.plan.data import ParameterView
 
 
 class ParameterError(ValueError):

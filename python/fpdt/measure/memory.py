@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, TypedStorage, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fpdt.runtime import Runtime
+from fpdt.run.runtime import Runtime
 
 SETTLE_POLL_SECONDS = 0.0005
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fpdt.context import Bound
 from fpdt.models.base import EngineBinding, LayerBinding
-from fpdt.parameters import WeightSlice, cast_gradients
 from fpdt.plan import Plan
+from fpdt.run.context import Bound
+from fpdt.run.parameters import WeightSlice, cast_gradients
 
 
 class PartRunner(Protocol):

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from fpdt.arena import BufferViews
 from fpdt.errors import StorageLeakError
-from fpdt.memory import LiveBytes, Made
-from fpdt.op_kinds import EXTERNAL_KINDS
+from fpdt.measure.memory import LiveBytes, Made
 from fpdt.plan import Op, Plan, Stage
-from fpdt.runtime import Runtime
+from fpdt.plan.op_kinds import EXTERNAL_KINDS
+from fpdt.run.arena import BufferViews
+from fpdt.run.runtime import Runtime
 
 EXCHANGE_SETTLE_SECONDS = 5.0
 """How long a process group's own thread may hold on to the tensors of an exchange that is done."""

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fpdt.data import Batch, DataError, ShardedBatches
-from fpdt.engine import StreamedEngine
-from fpdt.gradients import dump_gradients
 from fpdt.plan import Plan
-from fpdt.program import LossScale, PartRunner
+from fpdt.run.data import Batch, DataError, ShardedBatches
+from fpdt.run.engine import StreamedEngine
+from fpdt.run.gradients import dump_gradients
+from fpdt.run.program import LossScale, PartRunner
 
 
 @dataclass(frozen=True)

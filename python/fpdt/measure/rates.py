@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from fpdt.attention import AttentionConfig, backend_named, merge_partial
 from fpdt.ops import exchange
-from fpdt.plan_data import HeadMap
+from fpdt.plan.data import HeadMap
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Between the controller and a rank."""
