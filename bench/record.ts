@@ -11,6 +11,7 @@ import { resolvePython } from '../src/bridge/python.js';
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
+  planner: ['run', '--silent', 'bench:planner', '--', '--json'],
 };
 const FOLDER = fileURLToPath(new URL('results/', import.meta.url));
 const VERSIONS = `
@@ -39,3 +40,4 @@ const document = {
 };
 await mkdir(FOLDER, { recursive: true });
 await writeFile(`${FOLDER}${name}.json`, `${JSON.stringify(document, null, 1)}\n`);
+process.exitCode = exitCode ?? 1;

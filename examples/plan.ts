@@ -24,8 +24,8 @@ for (const policy of ['ulysses', 'fpdt', 'auto'] as const) {
 function describe({ strategy, memory, prediction }: ExecutionPlan): string {
   const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
   return [
-    `${strategy.numChunks} chunks, k and v in ${strategy.keyValues}`,
-    `${gib(memory.hbm.peakBytes)} HBM at ${memory.hbm.peakInstant}, ${gib(memory.host.peakBytes)} pinned host`,
+    `${strategy.numChunks} chunks, k and v in ${strategy.layers[0]?.keyValues}`,
+    memory.pools.map(({ pool, peakBytes, peakInstant }) => `${gib(peakBytes)} of ${pool} at ${peakInstant}`).join(', '),
     `${prediction.stepSeconds.toFixed(0)} s a step, MFU ${(100 * prediction.mfu.causalModel).toFixed(1)}%`,
   ].join('; ');
 }

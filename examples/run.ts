@@ -14,11 +14,14 @@ const plan = await planRun({
   cluster: { gpus: 2, gpu: 'cpu' },
   run: { seqLen: 1024, numChunks: 4, policy: 'fpdt', numSteps: 3 },
 });
-console.log(`planned: ${plan.memory.hbm.peakBytes} bytes of HBM, ${plan.prediction.copiedBytes.h2d} bytes fetched a step`);
+const [hbm] = plan.memory.pools;
+console.log(`planned: ${hbm?.peakBytes} bytes of ${hbm?.pool}, ${plan.prediction.copiedBytes.h2d} bytes fetched a step`);
 
 const run = await launchRun(plan, { data });
 for await (const event of run) {
   if (event.type === 'step') console.log(`step ${event.step.step}: loss ${event.step.loss?.toFixed(4)}, ${event.step.tokens} tokens`);
 }
 const result = await run.result;
-console.log(`measured: ${result.hbmBytes} bytes of HBM, ${result.copiedBytes.h2d / result.steps.length} bytes fetched a step`);
+console.log(
+  `measured: ${result.poolBytes['hbm']} bytes of hbm, ${(result.copiedBytes['h2d'] ?? 0) / result.steps.length} bytes fetched a step`,
+);

@@ -17,7 +17,7 @@ import { compareRun, comparisonToText } from '../src/report/compare.js';
 import { progressLine } from '../src/report/progress.js';
 import { judge, verdictLine } from '../src/report/verdict.js';
 import { wholeNumber } from './options.js';
-import { calibrate, writeStandardLibrary } from './demo/python.js';
+import { calibrate, speedFactor, writeStandardLibrary } from './demo/python.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FOLDER = join(ROOT, '.fpdt', 'demo');
@@ -91,7 +91,8 @@ async function train(
   const comparison = compareRun(plan, await run.result);
   title('Planned against measured');
   say(comparisonToText(comparison));
-  const { failures, kept } = judge(comparison, { stepTime: !ignoreStepTime });
+  const factor = ignoreStepTime ? undefined : speedFactor(python, join(FOLDER, 'cluster.json'));
+  const { failures, kept } = judge(comparison, { stepTime: !ignoreStepTime, ...(factor === undefined ? {} : { speedFactor: factor }) });
   title('Assertions');
   for (const line of kept) say(`ok      ${line}`);
   say('ok      ZeRO-3 held no other layer gathered during a section (each rank checks every section)');

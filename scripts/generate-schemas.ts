@@ -5,8 +5,9 @@ import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import { messageSchema } from '../src/bridge/protocol.js';
 import { telemetryBatchSchema } from '../src/bridge/telemetryBatch.js';
+import { planHeaderSchema } from '../src/plan/header.js';
 
-const SCHEMAS = { message: messageSchema, telemetryBatch: telemetryBatchSchema };
+const SCHEMAS = { message: messageSchema, telemetryBatch: telemetryBatchSchema, planHeader: planHeaderSchema };
 
 const check = process.argv.includes('--check');
 let numStale = 0;

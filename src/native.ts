@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { type PlaceInput, placeByConflicts as placeByConflictsTwin } from './plan/place.js';
+import { type PlaceInput, placeByConflicts as placeByConflictsTwin } from './address/place.js';
 
 /** What native/addon.cc exports. */
 export interface NativeAddon {

@@ -2,7 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { planRun, writePlanFile } from '../../src/index.js';
-import { mulberry32 } from '../../src/plan/layout.js';
+import { mulberry32 } from '../../src/address/layout.js';
 
 const MODEL = {
   architectures: ['LlamaForCausalLM'],

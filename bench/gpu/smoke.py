@@ -50,7 +50,8 @@ def reference_error(plan: Path, data: Path, folder: Path) -> float:
 def run_plan(plan: Path, data: Path, folder: Path, own_error: float) -> dict[str, Any]:
     name = plan.name.removesuffix(".plan.json")
     dump = folder / f"gradients-{name}"
-    header = json.loads(plan.read_text())["header"]
+    document = json.loads(plan.read_text())
+    prose = json.loads(document["prose"])
     command = [sys.executable, "-m", "fpdt.worker", "--plan", str(plan), "--data", str(data), "--steps", str(STEPS)]
     run_worker([*command, "--dump-grads", str(dump)])
     first = dump / "step-000000.safetensors"
@@ -61,18 +62,19 @@ def run_plan(plan: Path, data: Path, folder: Path, own_error: float) -> dict[str
     steps = run_worker(command)
     last = steps[-1]
     ratio = float("inf") if error is None else error / own_error
-    planned = header["prediction"]["copiedBytes"]
+    planned = prose["prediction"]["copiedBytes"]
+    device = prose["memory"]["pools"][0]
     copied_equal = last["copied_bytes"] == planned
     return {
         "plan": name,
-        "digest": json.loads(plan.read_text())["digest"],
+        "digest": document["digest"],
         "ok": ratio <= FACTOR and copied_equal,
         "ratio": ratio,
         "losses": [step["loss"] for step in steps],
         "stepSeconds": last["seconds"],
-        "plannedStepSeconds": header["prediction"]["stepSeconds"],
-        "hbmBytes": last["hbm_bytes"],
-        "plannedHbmBytes": header["memory"]["hbm"]["peakBytes"],
+        "plannedStepSeconds": prose["prediction"]["stepSeconds"],
+        "hbmBytes": last["pool_bytes"][device["pool"]],
+        "plannedHbmBytes": device["peakBytes"],
         "copiedEqual": copied_equal,
         "byKind": last["by_kind"],
     }

@@ -8,18 +8,20 @@ step. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the environment; w
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from fpdt.plan import load_plan
+from fpdt.testing import faults
+from fpdt.wire.exits import exit_now
+from fpdt.wire.protocol import CopyMode
 
-COPY_MODES = ("eager", "lazy", "random")
+if TYPE_CHECKING:
+    from fpdt.plan import Frames
 
 
 class MissingPackageError(ImportError):
@@ -31,31 +33,32 @@ class MissingPackageError(ImportError):
         self.hint = "install python/requirements.txt and torch into this interpreter, or pass another one with --python"
 
 
-def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> Any:
+def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> Any:
     """session.create, with the heavy imports. Raises MissingPackageError where one of them is not installed."""
-    device = json.loads(header)["cluster"]["device"]
+    device = json.loads(header)["device"]
     os.environ.setdefault("DS_ACCELERATOR", str(device))
     try:
         from fpdt.run.session import create as create_session
     except (ImportError, OSError) as error:
         # OSError: torch loads its libraries itself, and one of them is missing.
         raise MissingPackageError(error) from error
-    return create_session(header, columns, options)
+    if faults.VARIABLE in os.environ:
+        faults.install()
+    return create_session(header, prose, columns, options)
 
 
-def read_plan_file(path: Path) -> tuple[bytes, dict[str, bytes]]:
-    """The header and columns of a plan.json as they travel. Raises PlanError for a file that is not a sound plan."""
-    load_plan(path)
-    document = json.loads(path.read_bytes())
-    columns = {name: base64.b64decode(text) for name, text in document["columns"].items()}
-    return json.dumps(document["header"]).encode(), columns
+def read_plan_file(path: Path) -> Frames:
+    """Header, prose and columns of a plan.json as they travel. Raises PlanError for a file that is not one."""
+    from fpdt.plan import read_frames
+
+    return read_frames(path)
 
 
 def run_alone(args: argparse.Namespace) -> None:
     """Every step of the plan, or `--steps` of them, without a controller."""
-    header, columns = read_plan_file(args.plan)
-    session = create(header, columns, run_options(args))
-    steps = args.steps if args.steps is not None else int(json.loads(header)["run"]["numSteps"])
+    frames = read_plan_file(args.plan)
+    session = create(*frames, run_options(args))
+    steps = args.steps if args.steps is not None else int(json.loads(frames.header)["run"]["numSteps"])
     for step in range(steps):
         result = session.run_step(step)
         result.pop("records")
@@ -72,7 +75,11 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "copy_mode": args.copy_mode,
         "poison": args.poison,
         "seed": args.seed,
-        "attention": args.attention,
+        "disk_folder": None if args.disk_folder is None else str(args.disk_folder),
+        "disk_direct": args.disk_direct,
+        "record_layers": args.record_layers,
+        "trace_steps": args.trace_steps,
+        "trace_folder": None if args.trace_folder is None else str(args.trace_folder),
     }
 
 
@@ -88,10 +95,18 @@ def make_parser() -> argparse.ArgumentParser:
     alone.add_argument("--data", type=Path, help="token file: text, .npy or .bin of int32 ids")
     alone.add_argument("--steps", type=int, help="optimizer steps; default: the plan's numSteps")
     alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
-    alone.add_argument("--copy-mode", choices=COPY_MODES, help="order of asynchronous ops on the cpu device")
+    alone.add_argument("--copy-mode", choices=get_args(CopyMode), help="order of asynchronous ops on the cpu device")
     alone.add_argument("--seed", type=int, help="seed of --copy-mode random")
     alone.add_argument("--poison", action="store_true", help="fill memory that nobody may read with NaN, check leaks")
-    alone.add_argument("--attention", help="attention backend; default: the device's")
+    alone.add_argument("--disk-folder", type=Path, help="folder on a fast local disk, for plans with a file pool")
+    alone.add_argument(
+        "--disk-direct",
+        action=argparse.BooleanOptionalAction,
+        help="past the page cache, or never; default: where the file system can",
+    )
+    alone.add_argument("--record-layers", type=int, default=0, help="keep op records of one layer in so many; 0: none")
+    alone.add_argument("--trace-steps", type=int, nargs="*", default=[], help="steps to write a Chrome trace of")
+    alone.add_argument("--trace-folder", type=Path, help="directory for traces; default: here")
     return parser
 
 
@@ -108,10 +123,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _serve(args: argparse.Namespace) -> NoReturn:
-    from fpdt.wire import comms
+    from fpdt.wire import rank_loop
 
     rank = int(os.environ.get("RANK", "0"))
-    comms.serve(args.controller, args.telemetry, args.run, rank, args.incarnation, "fpdt.worker:create")
+    rank_loop.serve(args.controller, args.telemetry, args.run, rank, args.incarnation, "fpdt.worker:create")
 
 
 def _exit_code(args: argparse.Namespace) -> int:
@@ -127,9 +142,7 @@ def _exit_code(args: argparse.Namespace) -> int:
 
 def leave(code: int) -> NoReturn:
     """Ends the process without interpreter teardown, in which a gloo process may abort."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_now(code)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +21,13 @@ from fpdt.wire import protocol
 
 
 class EchoSession:
-    def __init__(self, header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> None:
+    def __init__(self, header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(header)
         for column in columns.values():
-            digest.update(column)
+            digest.update(zlib.decompress(column))
         self.digest = digest.hexdigest()
-        self.device = json.loads(header)["cluster"]["device"]
+        self.device = json.loads(header)["device"]
+        json.loads(prose)
         self.versions = {"python": sys.version.split()[0]}
         self._rank = int(os.environ["RANK"])
         self._fault, _, where = str(options["data"]).partition("@")
@@ -56,9 +58,9 @@ class EchoSession:
             "loss": None if non_finite else 10.0 - step,
             "seconds": 0.5,
             "num_tokens": 128,
-            "hbm_bytes": 1000 + self._rank,
-            "host_bytes": 0,
-            "copied_bytes": protocol.CopiedBytes(h2d=4, d2h=8),
+            "pool_bytes": {"hbm": 1000 + self._rank, "host": 0},
+            "memory_measured": True,
+            "copied_bytes": {"h2d": 4, "d2h": 8},
             "by_kind": {"attn": protocol.KindTime(count=2, seconds=0.25)},
             "idle_seconds": 0.25,
             "non_finite": non_finite,
@@ -81,5 +83,5 @@ class EchoSession:
             print(f"grandchild {child.pid}", flush=True)
 
 
-def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> EchoSession:
-    return EchoSession(header, columns, options)
+def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> EchoSession:
+    return EchoSession(header, prose, columns, options)

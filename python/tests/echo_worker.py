@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from fpdt.wire import comms
+from fpdt.wire import rank_loop
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
         parser.add_argument(name, required=True)
     parser.add_argument("--incarnation", type=int, default=0)
     args = parser.parse_args()
-    comms.serve(
+    rank_loop.serve(
         args.controller,
         args.telemetry,
         args.run,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fpdt.models import EngineBinding, LayerBinding
 from fpdt.ops import HANDLERS
-from fpdt.plan.data import Op, Range
-from fpdt.plan.op_kinds import KIND_STREAMS
-from fpdt.run.context import Bound, OpContext
+from fpdt.plan import OP_KINDS, Attribute, Mask, Op, Range, Section
+from fpdt.plan.sections import HeadLists
+from fpdt.run.context import Frame, OpContext
 from fpdt.run.runtime import Runtime
 
 Result = TypeVar("Result")
@@ -63,21 +63,22 @@ class GroupRuntime:
         self.num_exchanges += 1
         self.group.sent[self.rank] = in_
         self.group.barrier.wait()
+        size = len(self.group.sent)
         for sender, message in enumerate(self.group.sent):
-            out[sender].copy_(message[self.rank])
+            out.view(size, -1)[sender].copy_(message.view(size, -1)[self.rank])
         self.group.barrier.wait()
 
-    def copy(self, dst: Tensor, src: Tensor) -> None:
+    def copy(self, dst: Tensor, src: Tensor, ctx: OpContext) -> None:
         dst.copy_(src)
 
 
 class Caller:
-    """Calls handlers of one rank against one layer binding (slot 0) and one engine binding."""
+    """Calls handlers of one rank against one layer binding and one engine binding."""
 
-    def __init__(self, runtime: GroupRuntime, extra: EngineBinding | None, layer: LayerBinding | None = None) -> None:
+    def __init__(self, runtime: GroupRuntime, engine: EngineBinding | None, layer: LayerBinding | None = None) -> None:
         self.runtime = runtime
-        layers = {} if layer is None else {0: layer}
-        self.bound = Bound(layers, cast(EngineBinding, extra), refuse, refuse, refuse)
+        self.frame = Frame(cast(Runtime, runtime))
+        self.frame.engine, self.frame.layer = engine, layer
 
     def __call__(
         self,
@@ -87,21 +88,24 @@ class Caller:
         accumulates: Sequence[Tensor] = (),
         tokens: tuple[int, int] = (0, 0),
         kv: tuple[int, int] | None = None,
+        mask: Mask | None = None,
+        tiles: int = 1,
+        pair_heads: tuple[HeadLists, ...] = (),
     ) -> None:
         """Fails when a handler modifies what it only reads, or returns something."""
-        key_values = None if kv is None else Range(*kv)
-        op = Op(0, kind, KIND_STREAMS[kind], 0, Range(*tokens), key_values, (), (), (), (), 0)
+        row, key_values = OP_KINDS[kind], None if kv is None else Range(*kv)
+        attribute = Attribute(mask=mask, tiles=tiles)
+        op = Op(cast(Section, None), 0, kind, row.stream, Range(*tokens), key_values, attribute, pair_heads)
         before = [view.clone() for view in reads]
-        runtime = cast(Runtime, self.runtime)
-        handler: Callable[[OpContext], Any] = HANDLERS[kind]
-        result = handler(OpContext(op, tuple(reads), tuple(writes), tuple(accumulates), runtime, self.bound))
+        views: list[Any] = []
+        for group, names in zip((reads, writes, accumulates), row.groups, strict=True):
+            views += [tuple(group)] if names == "many" else list(group)
+        handler: Callable[..., Any] = HANDLERS[kind]
+        with torch.no_grad():
+            result = handler(OpContext(op, self.frame), *views)
         assert result is None
         assert all(torch.equal(view, copy) for view, copy in zip(reads, before, strict=True))
         assert not any(view.requires_grad for view in (*writes, *accumulates))
-
-
-def refuse(*_: object) -> None:
-    raise AssertionError("a handler called back for an external op")
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = 3e-6) -> bool:

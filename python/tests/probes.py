@@ -7,43 +7,40 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from fpdt.testing import harness
-from fpdt.testing.harness import Job, Result
+from fpdt.testing.children import Result
+from fpdt.testing.harness import Job
 
 
 def run_scratch(job: Job) -> Result:
-    return on_ranks(job, scratch_rank)
+    return harness.on_ranks(job, scratch_rank)
 
 
 def scratch_rank(job: Job, rank: int, port: int) -> Result:
     session = harness.open_session(job, rank, port)
     session.run_step(0)
-    debug: Any = session._executor._debug
+    debug = session.debug
+    assert debug is not None
     return {"scratch": [[*where, peak] for where, peak in debug.scratch_by_op.items()]}
 
 
 def run_held_layer(job: Job) -> Result:
-    return on_ranks(job, held_layer_rank)
+    return harness.on_ranks(job, held_layer_rank)
 
 
 def held_layer_rank(job: Job, rank: int, port: int) -> Result:
     import deepspeed  # Not sooner: it prints, and standard output is for answers until harness.main has moved it.
 
     session = harness.open_session(job, rank, port)
-    model: Any = session._steps._engine.model
+    model: Any = session.engine.model
     deepspeed.zero.GatheredParameters(list(model.model.layers[job["layer"]].parameters())).__enter__()
     return {"loss": session.run_step(0)["loss"]}
 
 
-def on_ranks(job: Job, work: Any) -> Result:
-    port = harness.free_port()
-    ranks = [harness.fork(partial(work, job, rank, port)) for rank in range(int(job["worldSize"]))]
-    return harness.collect(ranks, harness.DEFAULT_TIMEOUT_SECONDS)[0]
-
-
 if __name__ == "__main__":
     harness.KINDS.update({"scratch": run_scratch, "heldLayer": run_held_layer})
+    worker = harness.KEYS["worker"]
+    harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}})
     harness.main()

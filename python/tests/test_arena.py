@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from fpdt.errors import ArenaError
-from fpdt.plan import Access
-from fpdt.run.arena import BufferViews, mapped_arena
-from tests.plan_builder import PlanBuilder, View
+from fpdt.run.arena import Views, byte_range, mapped_arena
+from tests.plan_builder import PlanBuilder
 
 PAGE = mmap.PAGESIZE
 
@@ -66,44 +65,35 @@ def test_poison_is_nan_or_far_below_zero_in_every_dtype() -> None:
     assert (arena.view(512, "int64", (64,), (1,)) < -(10**15)).all()
 
 
-def test_resolves_rows_of_the_bound_instance() -> None:
-    builder = PlanBuilder(num_layers=4, segment_layers=2)
-    builder.buffer("pad", 100).buffer("o", 8, (4,), instances=4, scope="step")
-    builder.part("layerForward", 1).op("zero", writes=[View("o", 2, 5, "layer"), View("o", 0, 8, index=1)])
-    plan = builder.build()
-    arenas = {pool: mapped_arena(pool, size) for pool, size in plan.arenas.items()}
-    views = BufferViews(plan, arenas)
-    (op,) = plan.sections["layerForward"].ops
-    rows, whole = views.resolve(op, op.writes, segment=1)
+def test_rows_are_at_the_plans_addresses_and_one_object() -> None:
+    plan = PlanBuilder().buffer("pad", 100).buffer("o", 8, (4,), instances=4, scope="step").build()
+    arena = mapped_arena("hbm", 1 << 14)
+    views = Views(plan, {"hbm": arena})
+    rows = views.rows(1, 3, 2, 5)
     assert rows.shape == (3, 4) and rows.is_contiguous()
-    assert rows.data_ptr() - arenas["hbm"].tensor.data_ptr() == 512 + 3 * 512 + 2 * 16
-    assert views.resolve(op, op.writes, segment=1)[0] is rows
-    assert views.whole("o", 1) is whole
-    assert views.byte_range(plan.buffer("o"), 1) == (1024, 1024 + 128)
+    assert rows.data_ptr() - arena.tensor.data_ptr() == 512 + 3 * 512 + 2 * 16
+    assert views.rows(1, 3, 2, 5) is rows
+    assert views.whole("o", 1) is views.rows(1, 1, 0, 8)
+    assert byte_range(plan.buffer("o"), 1) == (1024, 1024 + 128)
 
 
-@pytest.mark.parametrize("segment", [-2, 2])
-def test_names_an_instance_that_does_not_exist(segment: int) -> None:
-    builder = PlanBuilder(num_layers=4, segment_layers=2).buffer("o", 8, instances=4, scope="step")
-    plan = builder.part("layerForward", 1).op("zero", writes=[View("o", 2, 5, "layer")]).build()
-    views = BufferViews(plan, {"hbm": mapped_arena("hbm", plan.arenas["hbm"])})
-    (op,) = plan.sections["layerForward"].ops
-    with pytest.raises(ArenaError, match=r"o#layer\[2:5\) means instance"):
-        views.resolve(op, op.writes, segment)
+def test_rows_may_lie_further_apart_than_their_values() -> None:
+    builder = PlanBuilder().buffer("wide", 4, (2,))
+    builder.buffers[0]["strides"] = [10, 1]
+    views = Views(builder.build(), {"hbm": mapped_arena("hbm", 512)})
+    views.whole("wide").fill_(1)
+    assert views.rows(0, 0, 2, 4).stride() == (10, 1)
+    assert byte_range(builder.build().buffer("wide"), 0) == (0, 4 * (30 + 2))
 
 
 def test_names_a_buffer_that_does_not_exist() -> None:
     plan = PlanBuilder().buffer("o", 8).build()
-    views = BufferViews(plan, {"hbm": mapped_arena("hbm", plan.arenas["hbm"])})
+    views = Views(plan, {"hbm": mapped_arena("hbm", 512)})
     with pytest.raises(KeyError, match="no buffer q; it has o"):
         views.whole("q")
 
 
 def test_a_buffer_that_ends_behind_its_arena_is_refused() -> None:
-    builder = PlanBuilder().buffer("o", 256)
-    builder.arenas["hbm"] = 512
-    plan = builder.part("layerForward").op("zero", writes=[View("o", 0, 129)]).build()
-    views = BufferViews(plan, {"hbm": mapped_arena("hbm", 512)})
-    (op,) = plan.sections["layerForward"].ops
+    plan = PlanBuilder().buffer("o", 256).build()
     with pytest.raises(ArenaError, match="not in the hbm arena"):
-        views.resolve(op, (Access(0, 0, 129, 0, 0),), 0)
+        Views(plan, {"hbm": mapped_arena("hbm", 512)}).rows(0, 0, 0, 256)

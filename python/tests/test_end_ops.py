@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fpdt.models import EngineBinding
 from tests.handler_calls import Caller, Group, close
 from tests.tiny_models import bound_engine, tiny_llama
 
@@ -21,25 +22,33 @@ def loss_case(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return x, labels
 
 
+def head_regions(engine: EngineBinding) -> tuple[Tensor, Tensor]:
+    """Zeroed regions of the final norm and of lm_head."""
+    norm, lm_head = ([weight.numel for weight in group] for group in (engine.norm_weights, engine.lm_head_weights))
+    return torch.zeros(sum(norm)), torch.zeros(sum(lm_head))
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 7])
 @pytest.mark.parametrize("tied", [False, True])
-def test_loss_of_tiles_is_cross_entropy_with_its_gradients(tied: bool) -> None:
+def test_loss_of_tiles_is_cross_entropy_with_its_gradients(tied: bool, tiles: int) -> None:
     model, factor = tiny_llama(tie_word_embeddings=tied), 4096.0
     extra = bound_engine(model)
     extra.loss_factor = factor
     x, labels = loss_case(torch.float32)
     dx, total = torch.full_like(x, float("nan")), torch.zeros(1)
-    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
+    regions = head_regions(extra)
     call = Caller(Group(1).ranks()[0], extra)
     for rows in (slice(0, 5), slice(5, 12)):
-        call("loss", [x[rows], labels[rows]], [dx[rows]], [total, wgrad])
+        call("loss", [x[rows], labels[rows]], [dx[rows]], [total, *regions], tiles=tiles)
 
     leaf = x.clone().requires_grad_()
     expected = functional.cross_entropy(model.lm_head(model.model.norm(leaf)), labels, reduction="sum")
-    weights = [weight.parameter for weight in extra.head_weights]
-    grads = torch.autograd.grad(expected * factor, [leaf, *weights])
+    grads = torch.autograd.grad(expected * factor, [leaf, model.model.norm.weight, model.lm_head.weight])
     torch.testing.assert_close(total[0], expected)
-    for actual, grad in zip([dx, *(weight.view(wgrad) for weight in extra.head_weights)], grads, strict=True):
+    (norm,), (lm_head,) = extra.norm_weights, extra.lm_head_weights
+    for actual, grad in zip([dx, norm.view(regions[0]), lm_head.view(regions[1])], grads, strict=True):
         assert close(actual, grad)
+    assert len(extra.head_weights) == (1 if tied else 2)
     assert not dx[[2, 11]].any()
 
 
@@ -49,25 +58,25 @@ def test_loss_in_bf16_sums_in_fp32_and_survives_large_logits() -> None:
     extra = bound_engine(model)
     x, labels = loss_case(torch.bfloat16)
     dx, total = torch.empty_like(x), torch.zeros(1)
-    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
-    Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [total, wgrad])
+    regions = head_regions(extra)
+    Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [total, *regions])
     leaf = x.clone().requires_grad_()
     logits = model.lm_head(model.model.norm(leaf)).float()
     expected = functional.cross_entropy(logits, labels, reduction="sum")
     torch.testing.assert_close(total[0], expected)
     dx_expected, dw_expected = torch.autograd.grad(expected, [leaf, model.lm_head.weight])
     torch.testing.assert_close(dx, dx_expected, rtol=0.05, atol=0.05 * float(dx_expected.abs().max()))
-    assert close(extra.head_weights[1].view(wgrad), dw_expected, 0.01)
-    assert bool(torch.isfinite(wgrad).all())
+    assert close(extra.lm_head_weights[0].view(regions[1]), dw_expected, 0.01)
+    assert all(bool(torch.isfinite(region).all()) for region in regions)
 
 
 def test_loss_of_ignored_rows_alone_is_zero() -> None:
     extra = bound_engine(tiny_llama())
     x, labels = loss_case(torch.float32)
     dx, total = torch.full_like(x, float("nan")), torch.zeros(1)
-    wgrad = torch.zeros(sum(weight.numel for weight in extra.head_weights))
-    Caller(Group(1).ranks()[0], extra)("loss", [x, labels.fill_(-100)], [dx], [total, wgrad])
-    assert not (dx.any() or total.any() or wgrad.any())
+    regions = head_regions(extra)
+    Caller(Group(1).ranks()[0], extra)("loss", [x, labels.fill_(-100)], [dx], [total, *regions])
+    assert not (dx.any() or total.any() or any(region.any() for region in regions))
 
 
 def test_loss_with_a_frozen_head_still_gives_dx() -> None:
@@ -77,8 +86,8 @@ def test_loss_with_a_frozen_head_still_gives_dx() -> None:
     for trainable in (True, False):
         model.requires_grad_(trainable)
         extra = bound_engine(model)
-        dx, wgrad = torch.empty_like(x), torch.zeros(sum(weight.numel for weight in extra.head_weights))
-        Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [torch.zeros(1), wgrad])
+        dx = torch.empty_like(x)
+        Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [torch.zeros(1), *head_regions(extra)])
         results.append(dx)
     assert torch.equal(*results)
 
@@ -102,18 +111,34 @@ def test_embedding_and_its_gradient(dtype: torch.dtype, padding: int | None) -> 
 
 
 def test_emit_grads_hands_over_the_region() -> None:
-    emitted: list[tuple[int, Tensor]] = []
-    extra = bound_engine(tiny_llama(), emit=lambda slot, region: emitted.append((slot, region)))
+    emitted: list[Tensor] = []
+    extra = bound_engine(tiny_llama(), emit=emitted.append)
     region = torch.ones(5)
     Caller(Group(1).ranks()[0], extra)("emitGrads", [region])
     assert len(emitted) == 1
-    assert emitted[0][0] == 0
-    assert emitted[0][1] is region
+    assert emitted[0] is region
 
 
-@pytest.mark.parametrize("kind", ["fetch", "offload", "cast", "mergeFirst"])
+@pytest.mark.parametrize("kind", ["copy", "cast"])
 def test_moves_pair_reads_with_writes(kind: str) -> None:
     reads = [torch.randn(4, 2), torch.randn(3)]
     writes = [torch.empty(4, 2, dtype=torch.float32), torch.empty(3)]
     Caller(Group(1).ranks()[0], None)(kind, reads, writes)
     assert all(torch.equal(read, write) for read, write in zip(reads, writes, strict=True))
+
+
+@pytest.mark.parametrize(("quotient", "expected"), [(1.0, 2.0), (3.0, 6.0), (-0.5, -1.0)])
+def test_rescale_multiplies_by_the_quotient(quotient: float, expected: float) -> None:
+    extra = bound_engine(tiny_llama())
+    extra.quotient = quotient
+    views = [torch.full((3, 2), 2.0), torch.full((4,), 2.0)]
+    Caller(Group(1).ranks()[0], extra)("rescale", [], [], views)
+    assert all(bool((view == expected).all()) for view in views)
+
+
+def test_load_batch_fills_the_tables_in_their_order() -> None:
+    extra = bound_engine(tiny_llama())
+    extra.batch = {name: torch.arange(4) + 10 * i for i, name in enumerate(("labels", "positions", "tokenIds"))}
+    writes = [torch.empty(4, dtype=torch.int64) for _ in range(3)]
+    Caller(Group(1).ranks()[0], extra)("loadBatch", [], writes)
+    assert [int(write[0]) for write in writes] == [20, 10, 0]

@@ -10,24 +10,30 @@ import torch
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import nn
 
+from fpdt.errors import PlanError
 from fpdt.models import UnsupportedModelError
 from fpdt.models.hf import build_model
-from fpdt.plan import Plan, load_plan
+from fpdt.plan import Plan
 from fpdt.run.engine import ConfigError, check_config, engine_config
+from fpdt.run.kernels import masks_of, plan_kernels
 from fpdt.run.program import LossScale
 from fpdt.run.ranks import RankError, join_process_group
 from fpdt.run.zero import GatheredLayersError, LayerWeights
-from fpdt.testing.faults import InjectedFaultError, Leak, Sleep, Stop, leak_per_call, parse_fault, slow_handlers
 from fpdt.testing.reference import make_optimizer
-from tests.planned import MODEL, make_plan
+from tests.hand_plan import HandPlan
+from tests.planned import MODEL, ZERO_3
 
 STRICT = {"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 0, "stage3_prefetch_bucket_size": 0}}
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    options = ["--gpus", "4", "--sequence-parallel", "2", "--data-parallel", "2"]
-    return load_plan(make_plan(tmp_path_factory.mktemp("plan"), *options, accumulation_steps=3))
+def plan() -> Plan:
+    """Two replicas of two ranks."""
+    hand = HandPlan({"zero_optimization": ZERO_3}, num_ranks=2, accumulation_steps=3)
+    hand.overrides["numRanks"] = 4
+    hand.overrides["run"]["dataParallelSize"] = 2
+    hand.overrides["layout"]["sequenceGroups"] = [[0, 1], [2, 3]]
+    return hand.build()
 
 
 def test_deepspeed_counts_every_rank_as_data_parallel(plan: Plan) -> None:
@@ -51,11 +57,40 @@ def test_the_loss_of_a_rank_makes_deepspeeds_mean_the_mean_over_tokens() -> None
     assert scale.gradient_factor == pytest.approx(8.0 * 4 / 100)
 
 
+class FakeHandle:
+    """Of an all-gather, or of ZeRO's prefetch."""
+
+    def __init__(self, weights: list[FakeWeight]) -> None:
+        self.weights = weights
+        self.num_waits = 0
+
+    def wait(self) -> None:
+        self.num_waits += 1
+        for weight in self.weights:
+            weight.ds_status = ZeroParamStatus.AVAILABLE
+
+
 @dataclass(eq=False)
 class FakeWeight:
     ds_numel: int
     ds_status: Any = ZeroParamStatus.NOT_AVAILABLE
     ds_persist: bool = False
+    handles: list[FakeHandle] = field(default_factory=list)
+    partitioned: list[list[FakeWeight]] = field(default_factory=list)
+
+    def all_gather_coalesced(self, params: list[FakeWeight]) -> FakeHandle:
+        for weight in params:
+            assert weight.ds_status == ZeroParamStatus.NOT_AVAILABLE
+            weight.ds_status = ZeroParamStatus.INFLIGHT
+        self.handles.append(FakeHandle(params))
+        return self.handles[-1]
+
+    def partition(self, param_list: list[FakeWeight], has_been_updated: bool) -> None:
+        assert not has_been_updated
+        self.partitioned.append(param_list)
+        for weight in param_list:
+            assert weight.ds_status == ZeroParamStatus.AVAILABLE
+            weight.ds_status = ZeroParamStatus.NOT_AVAILABLE
 
 
 @dataclass(eq=False)
@@ -65,14 +100,70 @@ class FakeLayer:
     def parameters(self) -> list[FakeWeight]:
         return self.weights
 
+    @property
+    def statuses(self) -> list[str]:
+        return [weight.ds_status.name for weight in self.weights]
 
-def fake_weights(config: Any) -> tuple[list[FakeLayer], LayerWeights]:
-    layers = [FakeLayer(), FakeLayer()]
-    return layers, LayerWeights(nn.Module(), layers, config)  # type: ignore[arg-type]
+
+def fake_weights(config: Any) -> tuple[list[FakeLayer], LayerWeights, dict[FakeWeight, FakeHandle]]:
+    layers, model = [FakeLayer(), FakeLayer()], nn.Module()
+    registry: dict[FakeWeight, FakeHandle] = {}
+    model.ds_inflight_param_registry = registry  # type: ignore[assignment]
+    return layers, LayerWeights(model, layers, config), registry  # type: ignore[arg-type]
+
+
+def test_a_gather_goes_on_until_somebody_needs_its_weights() -> None:
+    layers, weights, _ = fake_weights(STRICT)
+    weights.gather(1)
+    assert layers[1].statuses == ["INFLIGHT"] * 2
+    (handle,) = layers[1].weights[0].handles
+    weights.acquire(0)
+    assert handle.num_waits == 0
+    weights.acquire(1)
+    weights.acquire(1)
+    assert handle.num_waits == 1 and layers[1].statuses == ["AVAILABLE"] * 2
+    weights.release(1)
+    assert layers[1].statuses == ["NOT_AVAILABLE"] * 2 and layers[0].statuses == ["NOT_AVAILABLE"] * 2
+
+
+def test_a_release_leaves_to_zero_what_zero_gathered() -> None:
+    layers, weights, registry = fake_weights(STRICT)
+    prefetched, held = layers[0].weights[0], layers[0].weights[1]
+    prefetched.ds_status = ZeroParamStatus.INFLIGHT
+    registry[prefetched] = FakeHandle([prefetched])
+    weights.gather(0)
+    weights.acquire(0)
+    assert registry == {} and layers[0].statuses == ["AVAILABLE"] * 2
+    weights.release(0)
+    assert layers[0].statuses == ["AVAILABLE", "NOT_AVAILABLE"]
+    assert held.partitioned == [[held]] and prefetched.partitioned == []
+
+
+def test_weights_that_zero_holds_are_neither_gathered_nor_dropped() -> None:
+    layers, weights, _ = fake_weights(STRICT)
+    for weight in layers[0].weights:
+        weight.ds_status = ZeroParamStatus.AVAILABLE
+    weights.gather(0)
+    weights.release(0)
+    assert layers[0].statuses == ["AVAILABLE"] * 2
+
+
+def test_after_an_error_nobody_waits_and_what_is_whole_goes() -> None:
+    layers, weights, _ = fake_weights(STRICT)
+    for layer in range(2):
+        weights.gather(layer)
+    weights.acquire(0)
+    weights.abandon()
+    assert layers[0].statuses == ["NOT_AVAILABLE"] * 2
+    assert layers[1].statuses == ["INFLIGHT"] * 2
+    weights.gather(1)
+    weights.acquire(1)
+    weights.release(1)
+    assert layers[1].statuses == ["NOT_AVAILABLE"] * 2
 
 
 def test_no_other_layer_may_be_gathered_beyond_what_the_config_allows() -> None:
-    layers, weights = fake_weights(STRICT)
+    layers, weights, _ = fake_weights(STRICT)
     layers[0].weights[0].ds_status = ZeroParamStatus.AVAILABLE
     weights.check_others(0)
     with pytest.raises(GatheredLayersError, match=r"while layer 1 runs, ZeRO-3 holds 10 .* of layers \[0\]"):
@@ -82,15 +173,17 @@ def test_no_other_layer_may_be_gathered_beyond_what_the_config_allows() -> None:
 
 
 def test_gathered_layers_within_the_configs_limit_are_fine() -> None:
-    layers, weights = fake_weights({"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 100}})
+    layers, weights, _ = fake_weights({"zero_optimization": {"stage": 3, "stage3_max_live_parameters": 100}})
     layers[0].weights[0].ds_status = ZeroParamStatus.AVAILABLE
     weights.check_others(1)
 
 
 def test_weights_are_always_whole_below_stage_3() -> None:
-    _, weights = fake_weights({"zero_optimization": {"stage": 2}})
+    _, weights, _ = fake_weights({"zero_optimization": {"stage": 2}})
     weights.gather(0)
+    weights.acquire(0)
     weights.release(0)
+    weights.abandon()
     weights.check_others(1)
 
 
@@ -128,27 +221,17 @@ def test_a_wrong_number_of_ranks_is_refused(plan: Plan, monkeypatch: pytest.Monk
         join_process_group(plan)
 
 
-def test_faults_are_parsed_and_others_refused_by_form() -> None:
-    assert parse_fault("") is None
-    assert parse_fault("leak:100") == Leak(100)
-    assert parse_fault("sleep:attn:0.05") == Sleep("attn", 0.05)
-    assert parse_fault("kill:1:2") == Stop(kill=True, rank=1, step=2)
-    for text in ("boom", "leak:many", "kill:1", "sleep:attn"):
-        with pytest.raises(ValueError, match="expected leak:BYTES"):
-            parse_fault(text)
-
-
-def test_faults_hit_only_their_target() -> None:
-    stop = parse_fault("raise:1:2")
-    assert isinstance(stop, Stop)
-    stop.before_step(0, 2)
-    stop.before_step(1, 1)
-    with pytest.raises(InjectedFaultError, match=r"rank 1 .* step 2"):
-        stop.before_step(1, 2)
-    calls: list[str] = []
-    table = slow_handlers({"a": lambda _: calls.append("a"), "b": lambda _: calls.append("b")}, Sleep("a", 0.0))
-    table["a"](None)  # type: ignore[arg-type]
-    assert calls == ["a"]
-    with pytest.raises(ValueError, match="no handler of kind c"):
-        slow_handlers(table, Sleep("c", 0.1))
-    leak_per_call(None)()
+def test_kernels_are_obeyed_or_refused_by_name() -> None:
+    hand = HandPlan({"zero_optimization": {"stage": 0}})
+    kernels = plan_kernels(hand.build())
+    assert (kernels.attn.name, kernels.attn_bwd.name) == ("cpu_flash", "cpu_flash")
+    hand.kernels["attnBwd"] = "flash9"
+    with pytest.raises(PlanError, match="names the kernel 'flash9' for attnBwd, this worker has reference"):
+        plan_kernels(hand.build())
+    hand.kernels["attnBwd"] = "reference"
+    assert plan_kernels(hand.build()).attn_bwd.name == "reference"
+    hand.attributes[hand.full] = {"mask": {"kind": "window", "window": 7}}
+    assert masks_of(hand.build(), "attn") == {"square", "window"}
+    with pytest.raises(PlanError, match="the kernel 'cpu_flash' for attn, which cannot do its mask 'window'") as caught:
+        plan_kernels(hand.build())
+    assert "reference" in caught.value.hint and "cpu_flash" not in caught.value.hint

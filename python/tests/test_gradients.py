@@ -7,65 +7,65 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import LlamaForCausalLM
+from torch import Tensor, nn
 
-from fpdt.attention import default_backend
-from fpdt.devices import create_runtime
-from fpdt.measure.timing import Recorder
+from fpdt.devices import CopyMode, plan_runtime
+from fpdt.errors import ScheduleError
 from fpdt.models import bind_engine, bind_layer, family_named
 from fpdt.models.hf import build_model
 from fpdt.ops import HANDLERS
-from fpdt.plan import Plan, load_plan
+from fpdt.plan import Plan
 from fpdt.run.autograd import StaleBackwardError
 from fpdt.run.data import ShardedBatches, plan_sequences, sharded_batches
 from fpdt.run.engine import stream_model
 from fpdt.run.executor import Executor
 from fpdt.run.gradients import gradient_file, write_gradients
+from fpdt.run.kernels import plan_kernels
 from fpdt.run.parameters import WeightSlice
 from fpdt.run.program import EmittedGradients, LossScale, Program
 from fpdt.run.zero import LayerWeights
 from fpdt.testing.reference import token_loss_sum
-from tests.planned import MODEL, make_plan, write_data
+from tests.hand_plan import HandPlan
+from tests.planned import write_data
 
 TOLERANCE = 5e-6
+
+
+STAGE_0 = {"zero_optimization": {"stage": 0}}
 
 
 class Streamed:
     """A streamed model without DeepSpeed: plain autograd accumulates into `grad`."""
 
-    def __init__(self, plan: Plan, batches: ShardedBatches, dtype: torch.dtype = torch.float32) -> None:
-        runtime = create_runtime("cpu", plan.arenas)
+    def __init__(self, plan: Plan, batches: ShardedBatches, copy_mode: CopyMode = "eager") -> None:
+        runtime = plan_runtime(plan, copy_mode=copy_mode)
         family = family_named("llama")
-        self.model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), dtype)
-        self.executor = Executor(plan, runtime, HANDLERS, Recorder(runtime))
+        self.model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), torch.float32)
+        self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
         rotary = family.rotary(self.model, runtime.device)
         modules = family.layers(self.model)
         layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
         emitted = EmittedGradients()
-        backend = default_backend("cpu")
-        extra = bind_engine(family, self.model, plan.parameters, plan.head_map, backend, emitted)
+        extra = bind_engine(family, self.model, plan, plan_kernels(plan), emitted)
         weights = LayerWeights(self.model, modules, {})
-        self.program = Program(plan, self.executor, layers, extra, emitted, weights)
+        self.program = Program(self.executor, layers, extra, emitted, weights)
         stream_model(self.model, layers, extra, self.program)
         self._batches = batches
 
     def loss(self, scale: LossScale) -> Tensor:
-        self.program.begin_micro_step(self._load, scale)
+        self.program.begin_micro_step(lambda: self._batches.read(0, 0).tables, scale)
+        return self.forward()
+
+    def forward(self) -> Tensor:
         loss: Tensor = self.model(torch.zeros(1, requires_grad=True))
         return loss
 
-    def _load(self) -> None:
-        batch = self._batches.read(0, 0)
-        for name, rows in (("tokenIds", batch.token_ids), ("positions", batch.positions), ("labels", batch.labels)):
-            self.executor.buffer(name).copy_(rows)
 
-
-@pytest.fixture(scope="module", params=["untied", "tied"])
-def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    folder = tmp_path_factory.mktemp("plan")
-    model = {**MODEL, "tie_word_embeddings": request.param == "tied"}
-    return load_plan(make_plan(folder, "--policy", "fpdt", "--segment-layers", "2", model=model, zero={"stage": 0}))
+@pytest.fixture(scope="module", params=["untied", "tied", "rebuilt in tiles"])
+def plan(request: pytest.FixtureRequest) -> Plan:
+    is_rebuilt = request.param == "rebuilt in tiles"
+    hand = HandPlan(STAGE_0, tied=request.param == "tied", rebuild=is_rebuilt, tiles=5 if is_rebuilt else 1)
+    return hand.build()
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-def streamed(plan: Plan, data: Path) -> Streamed:
-    return Streamed(plan, sharded_batches(plan, data, 0))
+def streamed(plan: Plan, data: Path, copy_mode: CopyMode = "eager") -> Streamed:
+    return Streamed(plan, sharded_batches(plan, data, 0), copy_mode)
 
 
 def expected(plan: Plan, data: Path, factor: float) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ def expected(plan: Plan, data: Path, factor: float) -> dict[str, Tensor]:
     return gradients(model)
 
 
-def gradients(model: LlamaForCausalLM) -> dict[str, Tensor]:
+def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight.grad.double() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
@@ -117,6 +117,14 @@ def test_gradients_are_exact_for_any_upstream_gradient(plan: Plan, data: Path, c
     assert worst_error(gradients(ours.model), reference) < TOLERANCE
 
 
+@pytest.mark.parametrize("copy_mode", ["lazy", "random"])
+def test_gradients_are_the_same_in_every_order(plan: Plan, data: Path, copy_mode: CopyMode) -> None:
+    ours = streamed(plan, data, copy_mode)
+    ours.loss(one_rank(plan)).backward()  # type: ignore[no-untyped-call]
+    ours.program.finish_step(lambda: None)
+    assert worst_error(gradients(ours.model), expected(plan, data, 1.0)) < TOLERANCE
+
+
 def test_gradients_accumulate_over_forwards(plan: Plan, data: Path) -> None:
     ours = streamed(plan, data)
     for _ in range(2):
@@ -136,6 +144,23 @@ def test_a_second_backward_of_one_forward_is_refused(plan: Plan, data: Path) -> 
         loss.backward()  # type: ignore[no-untyped-call]
 
 
+def test_a_second_forward_before_its_backward_is_refused(plan: Plan, data: Path) -> None:
+    ours = streamed(plan, data)
+    loss = ours.loss(one_rank(plan))
+    with pytest.raises(StaleBackwardError, match="a second forward before the backward of the first"):
+        ours.forward()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert worst_error(gradients(ours.model), expected(plan, data, 1.0)) < TOLERANCE
+
+
+def test_modules_out_of_their_order_are_refused(plan: Plan, data: Path) -> None:
+    ours = streamed(plan, data)
+    ours.program.begin_micro_step(lambda: {}, one_rank(plan))
+    layer = ours.model.model.layers[1]
+    with pytest.raises(ScheduleError, match="layer 1 forward was asked for; the plan's next turn is embed forward"):
+        layer(torch.zeros(1, requires_grad=True))
+
+
 def test_a_forward_without_a_batch_is_refused(plan: Plan, data: Path) -> None:
     with pytest.raises(RuntimeError, match="begin_micro_step"):
         streamed(plan, data).model(torch.zeros(1, requires_grad=True))
@@ -147,9 +172,9 @@ def test_emitted_gradients_are_cast_once_and_taken_once() -> None:
     emitted.expect([WeightSlice("w", weight, (2, 2), 1, 4)])
     with pytest.raises(RuntimeError, match="without emitGrads"):
         emitted.take()
-    emitted(0, torch.arange(5, dtype=torch.float32))
+    emitted(torch.arange(5, dtype=torch.float32))
     with pytest.raises(RuntimeError, match="second emitGrads"):
-        emitted(0, torch.zeros(5))
+        emitted(torch.zeros(5))
     (gradient,) = emitted.take()
     assert gradient.dtype == torch.bfloat16
     assert gradient.tolist() == [[1, 2], [3, 4]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fpdt.devices import create_runtime
 from fpdt.measure.memory import LiveBytes, measure_pools
+from fpdt.run.arena import Arena, mapped_arena
 
 KIB = 1024
 
@@ -218,11 +220,38 @@ def test_resize_is_itself_again_outside() -> None:
     assert torch.UntypedStorage.resize_ is original
 
 
-def test_pools_add_the_touched_arena_to_what_torch_allocated() -> None:
-    runtime = create_runtime("cpu", {"hbm": 1 << 20, "host": 1 << 20})
+KINDS = {"hbm": "device", "host": "pinned", "disk": "file"}
+
+
+@dataclass
+class Pools:
+    """The part of a Runtime that is measured."""
+
+    peak: int | None = None
+    arenas: Mapping[str, Arena] = field(
+        default_factory=lambda: {name: mapped_arena(name, 1 << 20) for name in ("hbm", "host")}
+    )
+    files: Mapping[str, Any] = field(default_factory=dict)
+
+    def device_peak_bytes(self) -> int | None:
+        return self.peak
+
+
+def test_pools_add_to_the_touched_arena_of_the_device_what_torch_allocated() -> None:
+    pools = Pools()
     live = LiveBytes()
     with live:
         kib(64)
-    runtime.arenas["hbm"].tensor[:8192].fill_(1)
-    runtime.arenas["host"].tensor[:4096].fill_(1)
-    assert measure_pools(runtime, live) == (8192 + 64 * KIB, 4096)
+    pools.arenas["hbm"].tensor[:8192].fill_(1)
+    pools.arenas["host"].tensor[:4096].fill_(1)
+    assert measure_pools(KINDS, pools, live) == {"hbm": 8192 + 64 * KIB, "host": 4096, "disk": 0}
+    assert measure_pools(KINDS, pools) == {"hbm": 8192, "host": 4096, "disk": 0}
+
+
+def test_a_file_counts_its_size_and_a_device_with_a_peak_of_its_own_that() -> None:
+    pools = Pools(peak=12345, files={"disk": SimpleNamespace(num_bytes=1 << 16)})
+    assert measure_pools(KINDS, pools, LiveBytes()) == {"hbm": 12345, "host": 0, "disk": 1 << 16}
+
+
+def test_a_plan_without_a_device_pool_has_only_what_it_has() -> None:
+    assert measure_pools({"host": "pinned"}, Pools(peak=1)) == {"host": 0}

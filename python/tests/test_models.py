@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fpdt.attention import backend_named
-from fpdt.models import LayerBinding, UnsupportedModelError, bind_engine, bind_layer, family_named
-from fpdt.plan.data import HeadMap
+from fpdt.attention import CAUSAL, backend_named
+from fpdt.models import LayerBinding, UnsupportedModelError, bind_layer, family_named
 from fpdt.run.parameters import ParameterError, WeightSlice, accumulate, cast_gradients
-from tests.tiny_models import bound_engine, bound_layer, layer_forward, refuse_emit, table_of, tiny_llama
+from tests.tiny_models import bound_engine, bound_layer, layer_forward, table_of, tiny_llama
 
 ROWS = 24
 
@@ -22,7 +21,7 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layer: LayerBinding) -> Tensor:
-        o, lse = backend_named("cpu_flash").forward(q, k, v, layer.attention, causal=True)
+        o, lse = backend_named("cpu_flash").forward(q, k, v, layer.attention, CAUSAL, 0, 0)
         ctx.save_for_backward(q, k, v, o, lse)
         ctx.layer = layer
         return o
@@ -31,7 +30,7 @@ class Attention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, o, lse = ctx.saved_tensors
         backend = backend_named("cpu_flash")
-        return (*backend.backward(grads[0], q, k, v, o, lse, ctx.layer.attention, causal=True), None)
+        return (*backend.backward(grads[0], q, k, v, o, lse, ctx.layer.attention, CAUSAL, 0, 0), None)
 
 
 def composed(layer: LayerBinding, x: Tensor, positions: Tensor) -> Tensor:
@@ -146,13 +145,6 @@ def test_unknown_family_is_refused_by_name() -> None:
         family_named("mamba")
 
 
-def test_uneven_head_map_is_refused() -> None:
-    model = tiny_llama()
-    uneven = HeadMap(((0, 1, 2), (3,)), ((0,), (1,)))
-    with pytest.raises(UnsupportedModelError, match=r"headMap.query .* 2 ranks .* got \[3, 1\]"):
-        bind_engine(family_named("llama"), model, table_of(model), uneven, backend_named("reference"), refuse_emit)
-
-
 def test_slices_of_pre_and_post_start_at_0_and_cover_the_layer() -> None:
     layer = bound_layer(tiny_llama())
     pre, post = (sum(weight.numel for weight in part) for part in (layer.pre_weights, layer.post_weights))
@@ -162,9 +154,17 @@ def test_slices_of_pre_and_post_start_at_0_and_cover_the_layer() -> None:
     assert pre + post == sum(parameter.numel() for parameter in layer.module.parameters())
 
 
-def test_tied_lm_head_is_the_embedding_in_both_groups() -> None:
+def test_a_tied_lm_head_adds_to_the_embeddings_region_and_emits_nothing() -> None:
     extra = bound_engine(tiny_llama(tie_word_embeddings=True))
-    assert extra.head_weights[1].parameter is extra.embed_weights[0].parameter is extra.embed.weight
+    assert extra.lm_head_weights == extra.embed_weights
+    assert extra.embed_weights[0].parameter is extra.embed.weight is extra.lm_head.weight
+    assert [weight.name for weight in extra.head_weights] == ["model.norm.weight"]
+
+
+def test_slices_of_the_head_start_at_0_in_each_view() -> None:
+    extra = bound_engine(tiny_llama())
+    assert extra.norm_weights[0].offset == extra.lm_head_weights[0].offset == 0
+    assert [weight.offset for weight in extra.head_weights] == [0, extra.norm_weights[0].numel]
 
 
 def test_frozen_weights_have_no_slice() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,19 +11,32 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from fpdt.attention import AttentionError
+from fpdt.errors import PlanError
 from fpdt.models import EngineBinding, LayerBinding
-from fpdt.ops import HANDLERS
-from fpdt.plan.data import HeadMap
-from fpdt.plan.op_kinds import EXTERNAL_KINDS, KIND_STREAMS
+from fpdt.ops import HANDLERS, check_handlers, view_names
+from fpdt.plan import OP_KINDS, Mask
+from fpdt.plan.op_kinds import EXTERNAL_KINDS
+from fpdt.plan.sections import HeadLists
 from tests.handler_calls import Caller, Group, GroupRuntime, close
 from tests.tiny_models import bound_engine, bound_layer, even_head_map, layer_forward, tiny_llama
 
 SEQ_LEN, NUM_CHUNKS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM = 32, 4, 32, 4, 2, 8
 CHUNK = SEQ_LEN // NUM_CHUNKS
+QKV: tuple[HeadLists, ...] = ("query", "keyValue", "keyValue")
 
 
 def test_every_kind_that_is_not_external_has_a_handler() -> None:
-    assert set(HANDLERS) == set(KIND_STREAMS) - EXTERNAL_KINDS
+    assert set(HANDLERS) == set(OP_KINDS) - EXTERNAL_KINDS
+
+
+def test_handlers_take_their_kinds_views_by_name() -> None:
+    assert view_names(OP_KINDS["merge"]) == ("o_part", "lse_part", "o_acc", "lse")
+    assert view_names(OP_KINDS["copy"]) == ("reads", "writes")
+    assert view_names(OP_KINDS["rescale"]) == ("accumulates",)
+    with pytest.raises(PlanError, match="the handler of post takes ctx, x, y, its views are ctx, x, o, y"):
+        check_handlers({**HANDLERS, "post": lambda ctx, x, y: None})
+    with pytest.raises(PlanError, match="op kind attn has no handler"):
+        check_handlers({kind: handler for kind, handler in HANDLERS.items() if kind != "attn"})
 
 
 # --- a whole layer, streamed -------------------------------------------------------------------------------------
@@ -42,7 +54,16 @@ class Streamed:
 class LayerStream:
     """Runs one decoder layer through the handlers, forward and descending backward, on one rank of a group."""
 
-    def __init__(self, runtime: GroupRuntime, extra: EngineBinding, layer: LayerBinding, x: Tensor, dy: Tensor) -> None:
+    def __init__(
+        self,
+        runtime: GroupRuntime,
+        extra: EngineBinding,
+        layer: LayerBinding,
+        x: Tensor,
+        dy: Tensor,
+        tiles: int = 1,
+    ) -> None:
+        self.tiles = tiles
         self.size, self.rank, self.layer, self.dtype = len(extra.head_map.query), runtime.rank, layer, x.dtype
         self.call = Caller(runtime, extra, layer)
         self.local = CHUNK // self.size
@@ -75,16 +96,16 @@ class LayerStream:
     def forward(self, i: int) -> Tensor:
         rows = slice(i * CHUNK, (i + 1) * CHUNK)
         local = self.shares(HEADS, KV_HEADS, KV_HEADS)
-        self.call("pre", [self.x[i], self.positions[i]], local)
-        self.call("toHeads", local, [self.q[rows], self.k[rows], self.v[rows]])
+        self.call("pre", [self.x[i], self.positions[i]], local, tiles=self.tiles)
+        self.call("toHeads", local, [self.q[rows], self.k[rows], self.v[rows]], pair_heads=QKV)
         part = [self.heads(CHUNK, HEADS), torch.empty(CHUNK, HEADS // self.size)]
         total = [self.heads(CHUNK, HEADS, torch.float32), torch.empty(CHUNK, HEADS // self.size)]
         for n, (kv, span) in enumerate(self.ranges(i)):
-            self.call("attn", [self.q[rows], self.k[kv], self.v[kv]], part, tokens=(rows.start, rows.stop), kv=span)
+            self.call("attn", [self.q[rows], self.k[kv], self.v[kv]], part, **self.attended(rows, span))
             self.call("mergeFirst", part, total) if n == 0 else self.call("merge", part, [], total)
         self.call("cast", total, [self.o[rows], self.lse[rows]])
         y = torch.empty_like(self.x[i])
-        self.call("post", [self.x[i], self.o_local(rows)], [y])
+        self.call("post", [self.x[i], self.o_local(rows)], [y], tiles=self.tiles)
         return y
 
     def backward(self, i: int, dk: Tensor, dv: Tensor) -> None:
@@ -92,21 +113,27 @@ class LayerStream:
         num_pre = sum(weight.numel for weight in self.layer.pre_weights)
         q_local, do_local = self.shares(HEADS, HEADS)
         do, dq = self.heads(CHUNK, HEADS), self.heads(CHUNK, HEADS, torch.float32)
-        self.call("postBwd", [self.x[i], self.o_local(rows)], [do_local], [self.dx[i], self.wgrad[num_pre:]])
-        self.call("preQ", [self.x[i], self.positions[i]], [q_local])
-        self.call("toHeads", [do_local, q_local], [do, self.q[rows]])
+        total = [self.dx[i], self.wgrad[num_pre:]]
+        self.call("postBwd", [self.x[i], self.o_local(rows)], [do_local], total, tiles=self.tiles)
+        self.call("preQ", [self.x[i], self.positions[i]], [q_local], tiles=self.tiles)
+        self.call("toHeads", [do_local, q_local], [do, self.q[rows]], pair_heads=("query", "query"))
         self.call("zero", [], [dq])
         for kv, span in self.ranges(i):
             reads = [self.q[rows], self.k[kv], self.v[kv], self.o[rows], self.lse[rows], do]
-            self.call("attnBwd", reads, [], [dq, dk[kv], dv[kv]], tokens=(rows.start, rows.stop), kv=span)
+            self.call("attnBwd", reads, [], [dq, dk[kv], dv[kv]], **self.attended(rows, span))
         grads = self.shares(HEADS, KV_HEADS, KV_HEADS, dtype=torch.float32)
-        self.call("toSequence", [dq, dk[rows], dv[rows]], grads)
-        self.call("preBwd", [self.x[i], self.positions[i], *grads], [], [self.dx[i], self.wgrad[:num_pre]])
+        self.call("toSequence", [dq, dk[rows], dv[rows]], grads, pair_heads=QKV)
+        total = [self.dx[i], self.wgrad[:num_pre]]
+        self.call("preBwd", [self.x[i], self.positions[i], *grads], [], total, tiles=self.tiles)
 
     def o_local(self, rows: slice) -> Tensor:
         (o,) = self.shares(HEADS)
-        self.call("toSequence", [self.o[rows]], [o])
+        self.call("toSequence", [self.o[rows]], [o], pair_heads=("query",))
         return o
+
+    def attended(self, rows: slice, span: tuple[int, int]) -> dict[str, Any]:
+        mask = Mask(kind="full" if span[1] <= rows.start else "causal")
+        return {"tokens": (rows.start, rows.stop), "kv": span, "mask": mask}
 
     def ranges(self, i: int) -> list[tuple[slice, tuple[int, int]]]:
         """The diagonal, then all before it."""
@@ -179,67 +206,41 @@ def test_frozen_weights_are_skipped() -> None:
     assert torch.equal(bare.dx, full.dx)
 
 
-def test_attention_over_keys_that_reach_past_the_queries_start_is_refused() -> None:
+def test_a_mask_that_the_kernel_does_not_have_is_refused() -> None:
     model = tiny_llama()
     call = Caller(Group(1).ranks()[0], bound_engine(model), bound_layer(model))
     q, k = torch.zeros(8, HEADS, HEAD_DIM), torch.zeros(16, KV_HEADS, HEAD_DIM)
-    with pytest.raises(AttentionError, match=r"kv .*end=16.* must end before tokens .*start=8"):
-        call("attn", [q, k, k], [q.clone(), torch.zeros(8, HEADS)], tokens=(8, 16), kv=(0, 16))
-    with pytest.raises(AttentionError, match="has no kv range"):
-        call("attn", [q, k, k], [q.clone(), torch.zeros(8, HEADS)], tokens=(8, 16))
+    out = [q.clone(), torch.zeros(8, HEADS)]
+    with pytest.raises(AttentionError, match="'cpu_flash' has no mask 'rectangle'"):
+        call("attn", [q, k, k], out, tokens=(8, 16), kv=(0, 16), mask=Mask(kind="causal"))
 
 
-# --- exchanges ---------------------------------------------------------------------------------------------------
-
-REPLICATED = HeadMap(((0,), (1,), (2,), (3,)), ((0,), (0,), (1,), (1,)))
-SCATTERED = HeadMap(((3, 0), (1, 2)), ((1,), (0,)))
+# --- row tiles ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head_map", [even_head_map(1), even_head_map(2), SCATTERED, REPLICATED])
-def test_exchange_gives_every_rank_all_tokens_of_its_heads_and_back(head_map: HeadMap) -> None:
-    size = len(head_map.query)
-    rows = 2 * size
-    q, k, v = (torch.randn(rows, heads, HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
-    extra = cast(EngineBinding, SimpleNamespace(head_map=head_map))
-    lists = (head_map.query, head_map.key_value, head_map.key_value)
-
-    def work(runtime: GroupRuntime) -> list[Tensor]:
-        call = Caller(runtime, extra)
-        local = [x[runtime.rank * 2 : runtime.rank * 2 + 2].clone() for x in (q, k, v)]
-        own = [x[:, list(heads[runtime.rank])] for x, heads in zip((q, k, v), lists, strict=True)]
-        heads = [torch.full_like(x, float("nan")) for x in own]
-        call("toHeads", local, heads)
-        assert all(torch.equal(actual, expected) for actual, expected in zip(heads, own, strict=True))
-        back = [torch.full_like(x, float("nan")) for x in local]
-        call("toSequence", heads, back)
-        copies = [sum(count.count(0) for count in one) for one in lists]
-        for actual, expected, count in zip(back, local, copies, strict=True):
-            torch.testing.assert_close(actual, expected * count)
-        assert runtime.num_exchanges == (0 if size == 1 else 2)
-        return back
-
-    Group(size).run(work)
+@pytest.mark.parametrize("tiles", [2, 5, 64])
+def test_row_tiles_change_no_result(tiles: int) -> None:
+    """Nothing but the order of additions into the weight gradients."""
+    model, x, dy = layer_case(torch.float32)
+    layer = bound_layer(model)
+    (whole,) = Group(1).run(lambda runtime: LayerStream(runtime, bound_engine(model), layer, x, dy).run())
+    (tiled,) = Group(1).run(lambda runtime: LayerStream(runtime, bound_engine(model), layer, x, dy, tiles).run())
+    assert close(tiled.y, whole.y) and close(tiled.dx, whole.dx) and close(tiled.wgrad, whole.wgrad)
 
 
-def test_pairs_of_two_dtypes_travel_in_two_exchanges() -> None:
-    extra = cast(EngineBinding, SimpleNamespace(head_map=even_head_map(2)))
+def test_tiles_are_nearly_equal_rows() -> None:
+    model, x, _ = layer_case(torch.float32)
+    layer, sizes = bound_layer(model), list[int]()
 
-    def work(runtime: GroupRuntime) -> Tensor:
-        dtypes, value = (torch.float32, torch.bfloat16), float(runtime.rank)
-        local = [torch.full((3, HEADS, 2), value, dtype=dtype) for dtype in dtypes]
-        heads = [torch.empty(6, HEADS // 2, 2, dtype=x.dtype) for x in local]
-        Caller(runtime, extra)("toHeads", local, heads)
-        assert runtime.num_exchanges == 2
-        return torch.cat([x.float() for x in heads])
+    class Family:
+        def post(self, layer: LayerBinding, x: Tensor, o: Tensor) -> Tensor:
+            sizes.append(x.shape[0])
+            return x
 
-    for result in Group(2).run(work):
-        assert result[:, 0, 0].tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0] * 2
-
-
-def test_a_tensor_with_other_heads_is_refused() -> None:
-    extra = cast(EngineBinding, SimpleNamespace(head_map=even_head_map(2)))
-    with pytest.raises(ValueError, match="no lists of 5 heads"):
-        Caller(Group(2).ranks()[0], extra)("toHeads", [torch.zeros(2, 5, 2)], [torch.zeros(4, 2, 2)])
+    seen = replace(layer, family=cast("Any", Family()))
+    call = Caller(Group(1).ranks()[0], bound_engine(model), seen)
+    call("post", [x[:7], torch.zeros(7, HEADS, HEAD_DIM)], [torch.empty(7, HIDDEN)], tiles=3)
+    assert sizes == [2, 2, 3]
 
 
 def distance(actual: Tensor, exact: Tensor) -> float:

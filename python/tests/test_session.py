@@ -66,7 +66,9 @@ def test_temporaries_of_every_kind_are_what_the_plan_says(policy: str, probes: P
     # On torch 2.13 for the CPU they are equal to the byte, in every kind. Of the weights' gradients at least no more:
     # gloo's thread may let go of weights that ZeRO gathered while the one op of a group runs, and so hide its bytes.
     assert {group: peak for group, peak in peaks.items() if peak > 1.01 * group[1]} == {}
-    least = {group: peak for group, peak in peaks.items() if group[0] != "emitGrads"}
+    # For the same reason an exchange may find the message of its pair before freed, or not.
+    loose = ("emitGrads", "toHeads", "toSequence")
+    least = {group: peak for group, peak in peaks.items() if group[0] not in loose}
     assert {group: peak for group, peak in least.items() if peak < 0.99 * group[1]} == {}
     assert {"toHeads", "attnBwd", "postBwd", "preBwd", "loss"} <= {
         op.kind for op in planned.values() if op.scratch_bytes > 0

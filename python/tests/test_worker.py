@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,38 @@ from fpdt.plan import load_plan
 from fpdt.run.gradients import gradient_file
 from fpdt.testing.reference import run_reference
 from fpdt.worker import main, read_plan_file
-from tests.planned import ROOT, ZERO_3, Finished, make_plan, run_ranks, write_data
+from tests.hand_plan import HandPlan
+from tests.planned import ROOT, ZERO_3, Finished, run_ranks, write_data
+
+
+def deepspeed(zero: Mapping[str, Any], steps: int = 1, bf16: bool = False) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": steps,
+        "gradient_clipping": 1.0,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
+        "zero_optimization": dict(zero),
+        **({"bf16": {"enabled": True}} if bf16 else {}),
+    }
+
+
+def hand_plan(folder: Path, zero: Mapping[str, Any], *, steps: int = 1, **options: Any) -> Path:
+    config = deepspeed(zero, steps, bf16=options.get("dtype") == "bfloat16")
+    return HandPlan(config, accumulation_steps=steps, **options).write(folder / "plan.json")
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A plan for 2 ranks under ZeRO-3 with segments of two layers and a padded sequence, and its data."""
     folder = tmp_path_factory.mktemp("run")
-    options = ("--gpus", "2", "--seq-len", "93", "--policy", "fpdt", "--segment-layers", "2")
-    plan = make_plan(folder, *options, accumulation_steps=2)
+    plan = hand_plan(folder, ZERO_3, steps=2, num_ranks=2, seq_len=93, rebuild=True, tiles=3)
     return plan, write_data(folder)
 
 
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("run")
-    return make_plan(folder, zero={"stage": 1}), write_data(folder)
+    return hand_plan(folder, {"stage": 1}), write_data(folder)
 
 
 def worst_error(left: Path, right: Path, step: int) -> float:
@@ -64,31 +82,64 @@ def test_a_step_reports_what_was_measured(two_ranks: tuple[Path, Path]) -> None:
     (step,) = check([first, second])
     assert second.steps == []
     assert step["num_tokens"] == 93 * 2
-    assert step["copied_bytes"]["h2d"] > 0
+    assert step["copied_bytes"] == dict.fromkeys(("h2d", "d2h", "read", "write"), 0)
     kinds = {"loadBatch", "gather", "release", "reduce", "optimizerStep", "attn", "emitGrads", "toHeads"}
     assert kinds <= step["by_kind"].keys()
     assert step["by_kind"]["loadBatch"]["count"] == 2
     assert sum(kind["seconds"] for kind in step["by_kind"].values()) <= step["seconds"]
     assert 0 < step["idle_seconds"] < step["seconds"]
-    header = load_plan(plan)
-    assert 0 < step["host_bytes"] <= header.arenas["host"] + 4096
-    assert step["hbm_bytes"] > header.arenas["hbm"]
+    pools = {pool.name: pool.bytes for pool in load_plan(plan).header.pools}
+    assert step["memory_measured"]
+    assert step["pool_bytes"].keys() == pools.keys()
+    assert step["pool_bytes"]["hbm"] > pools["hbm"] // 2
+    assert step["pool_bytes"]["host"] == step["pool_bytes"]["disk"] == 0
 
 
 def test_bfloat16_without_zero_takes_full_first_steps(tmp_path: Path) -> None:
-    plan, data = make_plan(tmp_path, "--dtype", "bfloat16", zero={"stage": 0}), write_data(tmp_path)
+    plan, data = hand_plan(tmp_path, {"stage": 0}, dtype="bfloat16"), write_data(tmp_path)
     steps = check(run_ranks(1, "--plan", str(plan), "--data", str(data)))
     losses = run_reference(plan, data, 2, "bfloat16")
     drop = losses[0] - losses[1]
     assert steps[0]["loss"] - steps[1]["loss"] == pytest.approx(drop, rel=0.02)
 
 
-@pytest.mark.parametrize("zero", [{"stage": 2}, {**ZERO_3, "stage3_prefetch_bucket_size": 10**6}])
-def test_zero_variants_dump_the_same_gradients(zero: dict[str, Any], tmp_path: Path) -> None:
-    plan, data = make_plan(tmp_path, "--segment-layers", "2", zero=zero), write_data(tmp_path)
-    check(run_ranks(1, "--plan", str(plan), "--data", str(data), "--dump-grads", str(tmp_path / "run")))
+ZERO_VARIANTS: list[tuple[dict[str, Any], int]] = [
+    ({"stage": 0}, 2),
+    ({"stage": 1}, 1),
+    ({"stage": 2}, 2),
+    (dict(ZERO_3), 2),
+    ({**ZERO_3, "stage3_prefetch_bucket_size": 10**6}, 2),
+    ({**ZERO_3, "stage3_prefetch_bucket_size": 10**6, "stage3_max_live_parameters": 10**6}, 1),
+]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("zero", "num_ranks"), ZERO_VARIANTS)
+def test_zero_variants_dump_the_same_gradients(
+    zero: dict[str, Any], num_ranks: int, tied: bool, tmp_path: Path
+) -> None:
+    """Of a tied weight too: the head adds to the embedding's region, which alone hands it over."""
+    plan = hand_plan(tmp_path, zero, num_ranks=num_ranks, tied=tied, rebuild=True)
+    data = write_data(tmp_path)
+    options = ("--plan", str(plan), "--data", str(data), "--dump-grads", str(tmp_path / "run"), "--poison")
+    check(run_ranks(num_ranks, *options))
     run_reference(plan, data, 2, "float64", tmp_path / "reference")
+    assert worst_error(tmp_path / "run", tmp_path / "reference", 0) < 1e-5
     assert worst_error(tmp_path / "run", tmp_path / "reference", 1) < 1e-4
+
+
+def test_traces_and_records_are_of_the_steps_that_were_asked_for(one_rank: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, data = one_rank
+    options = ("--plan", str(plan), "--data", str(data), "--trace-steps", "1", "--trace-folder", str(tmp_path))
+    steps = check(run_ranks(1, *options, "--record-layers", "1"))
+    (trace,) = tmp_path.iterdir()
+    assert trace.name == "trace-step000001-rank0.json"
+    events = json.loads(trace.read_text())["traceEvents"]
+    ops = [event for event in events if "cat" in event]
+    counts = {kind: item["count"] for kind, item in steps[1]["by_kind"].items()}
+    spans = {"gather", "release", "reduce", "optimizerStep"}
+    assert len(ops) == sum(count for kind, count in counts.items() if kind not in spans)
+    assert {event["args"]["section"] for event in ops} >= {"layerForward", "layerBackward", "lossForward"}
 
 
 def test_a_failing_rank_says_why_and_ends_with_1(one_rank: tuple[Path, Path]) -> None:
@@ -103,7 +154,7 @@ def test_a_failing_rank_says_why_and_ends_with_1(one_rank: tuple[Path, Path]) ->
 
 def test_ranks_with_different_plans_stop_before_the_first_step(two_ranks: tuple[Path, Path], tmp_path: Path) -> None:
     plan, data = two_ranks
-    other = make_plan(tmp_path, "--gpus", "2", "--policy", "ulysses")
+    other = hand_plan(tmp_path, ZERO_3, num_ranks=2)
     (tmp_path / "rank0.json").write_bytes(plan.read_bytes())
     (tmp_path / "rank1.json").write_bytes(other.read_bytes())
     for rank in run_ranks(2, "--plan", f"{tmp_path}/rank{{rank}}.json", "--data", str(data)):
@@ -136,6 +187,6 @@ def test_the_command_line_refuses_half_of_a_mode(capsys: pytest.CaptureFixture[s
 
 
 def test_a_plan_file_is_read_as_it_travels(one_rank: tuple[Path, Path]) -> None:
-    header, columns = read_plan_file(one_rank[0])
-    assert header.startswith(b"{")
+    header, prose, columns = read_plan_file(one_rank[0])
+    assert header.startswith(b"{") and prose.startswith(b"{")
     assert set(columns) >= {"opKind", "opStream", "wait"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fpdt.attention import backend_named
-from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, family_named
+from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, family_named
 from fpdt.plan.data import HeadMap, ParameterTable, ParameterView
 
 PRE_MODULES = ("input_layernorm.", "self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")
@@ -56,16 +57,19 @@ def layer_forward(model: LlamaForCausalLM, x: Tensor, positions: Tensor) -> Tens
 
 
 def table_of(model: LlamaForCausalLM) -> ParameterTable:
-    """As the planner makes it: what pre uses first; a tied weight is named in both of its groups."""
+    """As the planner makes it: what pre uses first; a tied weight is the embedding's alone."""
     layer = sorted(model.model.layers[0].named_parameters(), key=lambda item: not item[0].startswith(PRE_MODULES))
     num_pre = sum(parameter.numel() for name, parameter in layer if name.startswith(PRE_MODULES))
-    head = [("model.norm.weight", model.model.norm.weight), ("lm_head.weight", model.lm_head.weight)]
+    head = [("model.norm.weight", model.model.norm.weight)]
+    if not model.config.tie_word_embeddings:
+        head.append(("lm_head.weight", model.lm_head.weight))
     embed = [("model.embed_tokens.weight", model.model.embed_tokens.weight)]
     return ParameterTable(
         layer=views(layer),
         num_pre_elements=num_pre,
         head=views(head),
         embed=views(embed),
+        num_head_norm_elements=model.model.norm.weight.numel(),
         num_layer_elements=sum(parameter.numel() for _, parameter in layer),
         num_head_elements=sum(parameter.numel() for _, parameter in head),
         num_embed_elements=sum(parameter.numel() for _, parameter in embed),
@@ -95,16 +99,25 @@ def even_head_map(num_ranks: int, heads: int = 4, kv_heads: int = 2) -> HeadMap:
     return HeadMap(lists(heads), lists(kv_heads))
 
 
-def refuse_emit(slot: int, region: Tensor) -> None:
-    raise AssertionError(f"unexpected emitGrads of slot {slot}, {region.numel()} elements")
+def refuse_emit(region: Tensor) -> None:
+    raise AssertionError(f"unexpected emitGrads of {region.numel()} elements")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What bind_engine reads of a plan."""
+
+    parameters: ParameterTable
+    head_map: HeadMap
+    table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
 
 
 def bound_engine(
     model: LlamaForCausalLM,
     head_map: HeadMap | None = None,
-    emit: Callable[[int, Tensor], None] = refuse_emit,
+    emit: Callable[[Tensor], None] = refuse_emit,
     attention: str = "cpu_flash",
 ) -> EngineBinding:
-    return bind_engine(
-        family_named("llama"), model, table_of(model), head_map or even_head_map(1), backend_named(attention), emit
-    )
+    kernels = Kernels(backend_named(attention), backend_named(attention))
+    tables = Tables(table_of(model), head_map or even_head_map(1))
+    return bind_engine(family_named("llama"), model, tables, kernels, emit)

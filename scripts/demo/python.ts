@@ -18,12 +18,25 @@ const CALIBRATION_SECONDS = 10;
 /** Measures this machine with the run's own shapes; everything together takes at most ten seconds. */
 export function calibrate(python: string, { model, ranks, seqLen, chunkTokens, output }: Calibration): void {
   const options = { model, ranks, 'seq-len': seqLen, 'chunk-tokens': chunkTokens, seconds: CALIBRATION_SECONDS, output };
-  const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  runCalibrate(
+    python,
+    Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]),
+    'inherit',
+  );
+}
+
+/** How much faster (above 1) or slower this machine is now than when `cluster` was measured; takes at most five seconds. */
+export function speedFactor(python: string, cluster: string): number {
+  const { factor } = JSON.parse(runCalibrate(python, ['--compare', cluster], 'pipe')) as { readonly factor: number };
+  return factor;
+}
+
+function runCalibrate(python: string, options: readonly string[], stdout: 'inherit' | 'pipe'): string {
   const path = [PYTHON_FOLDER, process.env['PYTHONPATH']].filter((folder) => folder !== undefined && folder !== '').join(delimiter);
   const env = { ...process.env, PYTHONPATH: path, OMP_NUM_THREADS: '1' };
-  const { status, error } = spawnSync(python, ['-m', 'fpdt.calibrate', ...flags], { env, stdio: ['ignore', 'inherit', 'inherit'] });
-  if (status === 0) return;
-  throw new FpdtError(`the calibration failed: ${error?.message ?? `exit code ${status}`}`, {
+  const done = spawnSync(python, ['-m', 'fpdt.calibrate', ...options], { env, stdio: ['ignore', stdout, 'inherit'], encoding: 'utf8' });
+  if (done.status === 0) return done.stdout ?? '';
+  throw new FpdtError(`the calibration failed: ${done.error?.message ?? `exit code ${done.status}`}`, {
     code: 'calibration-failed',
     hint: SETUP_HINT,
   });

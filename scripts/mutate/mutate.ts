@@ -7,28 +7,58 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { layoutSchedule, mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
-import { layoutBuffers, mulberry32 } from '../../src/plan/layout.js';
 import { runScript, wholeNumber } from '../options.js';
 import { type ParityCase, caseName } from '../parity/cases.js';
 import { Harness, type JobResult } from '../parity/harness.js';
 import { planCase, writeTokens } from '../parity/setting.js';
 import { explainSurvivor } from './explain.js';
-import { type Candidate, OPERATORS, allMutants } from './mutations.js';
+import { type Candidate, OPERATORS, type Operator } from './candidate.js';
+import { allMutants } from './mutations.js';
 import { reorderPlan } from './reorder.js';
 
-const BASE: ParityCase = {
+/** Keys, values and layer inputs on the host, segments of unequal length: rings, rebuilds and an outer loop over keys. */
+const HOSTED: ParityCase = {
   sequenceParallelSize: 2,
+  dataParallelSize: 1,
   zeroStage: 3,
-  policy: 'fpdt',
-  numChunks: 4,
-  segmentLayers: 2,
+  gradientAccumulationSteps: 1,
+  lossScale: 1,
   heads: 'gqa',
   tied: false,
-  gradientAccumulationSteps: 1,
-  dataParallelSize: 1,
-  lossScale: 1,
+  window: null,
+  kernel: 'cpu_flash',
+  numChunks: 8,
+  kvTileChunks: 3,
+  numLossTiles: 1,
+  numTokenTiles: 1,
+  prefetchDepth: 2,
+  keyValues: 'host',
+  keyValueGradients: 'hbm',
+  attentionOutput: 'recompute',
+  checkpoints: 'host',
+  hiddenGradients: 'hbm',
+  backwardOrder: 'keyValueOuterAscending',
+  segments: 'unequal',
+  ranges: 'one',
+};
+/** Two ranges of layers, saved outputs, a file, kernels with rectangles and windows. */
+const MIXED: ParityCase = {
+  ...HOSTED,
+  window: 20,
+  tied: true,
+  kernel: 'reference',
+  numTokenTiles: 3,
+  keyValues: 'hbm',
+  keyValueGradients: 'host',
+  attentionOutput: 'host',
+  checkpoints: 'disk',
+  hiddenGradients: 'host',
+  backwardOrder: 'queryOuterDescending',
+  segments: 'twos',
+  ranges: 'mixed',
 };
 /** Orders of asynchronous ops each mutant runs under, until one tells it from the plan. */
 const ORDERS = [
@@ -39,8 +69,9 @@ const ORDERS = [
 ] as const;
 /** More of them for a missing wait, which shows only in some orders. */
 const WAIT_ORDERS = [ORDERS[0], ...Array.from({ length: 12 }, (_, i) => ({ copy_mode: 'random', seed: i + 1 }) as const)];
-/** Healthy runs take about a second; a mutant may wait for a message that never comes. */
-const TIMEOUT_SECONDS = 20;
+const WAIT_OPERATORS: ReadonlySet<Operator> = new Set(['dropWait', 'dropEntryWait']);
+/** A mutant may wait for a message that never comes: no rank then makes progress. */
+const IDLE_SECONDS = 5;
 
 interface Verdict {
   readonly operator: string;
@@ -75,7 +106,7 @@ class MutationRun {
   async judge(candidate: Candidate): Promise<Verdict> {
     const { operator, what } = candidate;
     const mutant = candidate.build();
-    for (const order of operator === 'dropWait' ? WAIT_ORDERS : ORDERS) {
+    for (const order of WAIT_OPERATORS.has(operator) ? WAIT_ORDERS : ORDERS) {
       const verdict = await this.difference(mutant, order);
       if (verdict !== undefined) return { operator, what, ...verdict };
     }
@@ -108,8 +139,8 @@ class MutationRun {
       steps: 1,
       worldSize: plan.cluster.numRanks,
       dumpGrads,
-      options,
-      timeout: TIMEOUT_SECONDS,
+      options: { ...options, disk_folder: this.folder },
+      idleSeconds: IDLE_SECONDS,
     });
   }
 }
@@ -165,8 +196,7 @@ async function mutatePlan(
 }
 
 function relayout(plan: ExecutionPlan, seed: number): ExecutionPlan {
-  const { digest: _digest, ...unsealed } = plan;
-  return sealPlan({ ...unsealed, ...layoutBuffers(plan.buffers, plan.schedule, { seed }) });
+  return sealPlan({ ...plan, ...layoutSchedule(plan, { seed }) });
 }
 
 async function main(): Promise<void> {
@@ -185,10 +215,9 @@ async function main(): Promise<void> {
   const reports: { readonly plan: string; readonly verdicts: readonly Verdict[] }[] = [];
   try {
     const run = new MutationRun(harness, folder, values.data ?? (await writeTokens(folder)));
-    const auto: ParityCase = { ...BASE, policy: 'auto', segmentLayers: 1 };
     const plans =
       values.plan === undefined
-        ? await Promise.all([BASE, auto].map(async (one) => [caseName(one), await planCase(one)] as const))
+        ? await Promise.all([HOSTED, MIXED].map(async (one) => [caseName(one), await planCase(one)] as const))
         : [[values.plan, await readPlanFile(values.plan)] as const];
     for (const [name, plan] of plans) {
       reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, perOperator, say) });

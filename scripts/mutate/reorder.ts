@@ -1,31 +1,22 @@
-/** Legal reorderings of a plan: other topological orders of each part, with waits and addresses made anew. */
+/** Legal reorderings of a plan: other topological orders of each section, with waits, addresses and entry masks made anew. */
+import { layoutSchedule } from '../../src/address/layout.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
-import { layoutBuffers } from '../../src/plan/layout.js';
-import type { Op, Section, SectionName } from '../../src/schedule/op.js';
+import type { Op, Section } from '../../src/schedule/op.js';
 import { addWaits } from '../../src/schedule/passes/addWaits.js';
 import { conflict } from './mutations.js';
 
-/** One random order of every part that keeps each pair of ops in order whose order matters. */
+/** One random order of every section that keeps each pair of ops in order whose order matters. */
 export function reorderPlan(plan: ExecutionPlan, random: () => number): ExecutionPlan {
-  const { digest: _digest, ...unsealed } = plan;
-  const sections = Object.entries(plan.schedule).map(([name, section]) => [name, reorderSection(section, random)]);
-  const schedule = Object.fromEntries(sections) as Record<SectionName, Section>;
-  return sealPlan({ ...unsealed, schedule, ...layoutBuffers(plan.buffers, schedule) });
-}
-
-function reorderSection(section: Section, random: () => number): Section {
-  const ops = section.parts.flatMap((part) => {
-    const order = randomOrder(section.ops.slice(part.start, part.end), random);
-    return addWaits(order.map((op, i) => ({ ...op, id: part.start + i })));
+  const sections = plan.sections.map((section): Section => {
+    const order = randomOrder(section.ops, random);
+    return { ...section, ops: addWaits(order.map((op, id) => ({ ...op, id }))) };
   });
-  return { ...section, ops };
+  return sealPlan({ ...plan, ...layoutSchedule({ ...plan, sections }) });
 }
 
-/** gather and release stand still: what is between them needs the weights, though no view says so. */
 function randomOrder(ops: readonly Op[], random: () => number): readonly Op[] {
-  const isFence = ({ kind }: Op): boolean => kind === 'gather' || kind === 'release';
-  const before = ops.map((op, i) => ops.slice(0, i).filter((other) => isFence(op) || isFence(other) || conflict(other, op)));
+  const before = ops.map((op, i) => ops.slice(0, i).filter((other) => conflict(other, op)));
   const done = new Set<Op>();
   const order: Op[] = [];
   while (order.length < ops.length) {

@@ -1,40 +1,47 @@
 /** Cases of the parity run: a set that covers every pair of values of any two dimensions, made greedily. */
-import { mulberry32 } from '../../src/plan/layout.js';
-import type { PolicyName } from '../../src/spec/types.js';
+import { mulberry32 } from '../../src/address/layout.js';
 
-export interface ParityCase {
-  readonly sequenceParallelSize: 1 | 2 | 4;
-  readonly zeroStage: 0 | 1 | 2 | 3;
-  readonly policy: PolicyName;
-  readonly numChunks: number;
-  readonly segmentLayers: 1 | 2;
-  readonly heads: 'mha' | 'gqa' | 'mqa';
-  readonly tied: boolean;
-  readonly gradientAccumulationSteps: 1 | 2;
-  readonly dataParallelSize: 1 | 2;
-  readonly lossScale: 1 | 65536;
-}
+const POOLS = ['hbm', 'host'] as const;
+const POOLS_AND_DISK = ['hbm', 'host', 'disk'] as const;
 
-type Values = { readonly [K in keyof ParityCase]: readonly ParityCase[K][] };
-
-export const DIMENSIONS: Values = {
+/** One model, one parallel layout, one forced strategy. */
+export const DIMENSIONS = {
   sequenceParallelSize: [1, 2, 4],
-  zeroStage: [0, 1, 2, 3],
-  policy: ['ulysses', 'fpdt', 'auto'],
-  numChunks: [1, 2, 8],
-  segmentLayers: [1, 2],
-  heads: ['mha', 'gqa', 'mqa'],
-  tied: [false, true],
-  gradientAccumulationSteps: [1, 2],
   dataParallelSize: [1, 2],
+  zeroStage: [0, 1, 2, 3],
+  gradientAccumulationSteps: [1, 2],
   lossScale: [1, 65536],
-};
+  /** 8 query heads over 8, 4, 2 or 1 key/value heads; with 4 ranks the last two are copied. */
+  heads: ['mha', 'gqa', 'gqa2', 'mqa'],
+  tied: [false, true],
+  /** A sliding window, which cuts through chunks of 8 and of 30 tokens. */
+  window: [null, 20],
+  kernel: ['cpu_flash', 'reference'],
+  numChunks: [1, 2, 8],
+  kvTileChunks: [1, 3],
+  numLossTiles: [1, 3],
+  numTokenTiles: [1, 3],
+  prefetchDepth: [1, 2, 3],
+  keyValues: POOLS,
+  keyValueGradients: POOLS,
+  attentionOutput: [...POOLS_AND_DISK, 'recompute'],
+  checkpoints: POOLS_AND_DISK,
+  hiddenGradients: POOLS,
+  backwardOrder: ['queryOuterDescending', 'keyValueOuterAscending'],
+  segments: ['ones', 'twos', 'unequal'],
+  /** Whether the last layer has a placement of its own, the opposite of the others'. */
+  ranges: ['one', 'mixed'],
+} as const;
+
+type Values = typeof DIMENSIONS;
+export type ParityCase = { readonly [K in keyof Values]: Values[K][number] };
 const NAMES = Object.keys(DIMENSIONS) as (keyof ParityCase)[];
 
-/** Multi-query attention has one key/value head, so no sequence parallelism; `ulysses` is one chunk by definition. */
-export function isLegal(candidate: Partial<ParityCase>): boolean {
-  if (candidate.heads === 'mqa' && (candidate.sequenceParallelSize ?? 1) > 1) return false;
-  return !(candidate.policy === 'ulysses' && (candidate.numChunks ?? 1) > 1);
+/** What no plan can be made for, or would be the same plan as another value's. */
+export function isLegal(one: Partial<ParityCase>): boolean {
+  if (one.backwardOrder === 'keyValueOuterAscending' && (one.keyValueGradients === 'host' || typeof one.window === 'number')) return false;
+  if (typeof one.window === 'number' && one.kernel === 'cpu_flash') return false;
+  return !((one.kvTileChunks ?? 1) > 1 && one.numChunks !== undefined && one.numChunks < 8);
 }
 
 export function pairsOf(one: ParityCase): readonly string[] {
@@ -60,16 +67,16 @@ export function coveringCases(atLeast: number, seed = 1): readonly ParityCase[] 
   const missing = new Set(allPairs());
   const chosen = new Map<string, ParityCase>();
   while (missing.size > 0 || chosen.size < atLeast) {
-    const candidates = Array.from({ length: 64 }, () => randomCase(random)).filter((one) => !chosen.has(JSON.stringify(one)));
+    const candidates = Array.from({ length: 64 }, () => randomCase(random)).filter((one) => !chosen.has(caseName(one)));
     const gain = (one: ParityCase): number => pairsOf(one).filter((pair) => missing.has(pair)).length;
     const best = candidates.reduce((a, b) => (gain(b) > gain(a) ? b : a));
-    chosen.set(JSON.stringify(best), best);
+    chosen.set(caseName(best), best);
     for (const pair of pairsOf(best)) missing.delete(pair);
   }
   return [...chosen.values()];
 }
 
-function randomCase(random: () => number): ParityCase {
+export function randomCase(random: () => number): ParityCase {
   const drawn = (): ParityCase =>
     Object.fromEntries(
       NAMES.map((name) => [name, DIMENSIONS[name][Math.floor(random() * DIMENSIONS[name].length)]]),
@@ -79,17 +86,31 @@ function randomCase(random: () => number): ParityCase {
   return candidate;
 }
 
+const PLACE: Readonly<Record<string, string>> = { hbm: 'D', host: 'H', disk: 'F', recompute: 'R' };
+
+/** `P2 dp1 zero3 gqa untied u8 g3 ...`: short, and part of it selects cases with --only. */
 export function caseName(one: ParityCase): string {
   return [
     `P${one.sequenceParallelSize}`,
     `dp${one.dataParallelSize}`,
     `zero${one.zeroStage}`,
-    one.policy,
-    `u${one.numChunks}`,
-    `k${one.segmentLayers}`,
-    one.heads,
-    one.tied ? 'tied' : 'untied',
     `acc${one.gradientAccumulationSteps}`,
     `scale${one.lossScale}`,
+    one.heads,
+    one.tied ? 'tied' : 'untied',
+    one.window === null ? 'causal' : `window${one.window}`,
+    one.kernel,
+    `u${one.numChunks}`,
+    `g${one.kvTileChunks}`,
+    `tiles${one.numTokenTiles}/${one.numLossTiles}`,
+    `depth${one.prefetchDepth}`,
+    `kv${PLACE[one.keyValues]}`,
+    `dkv${PLACE[one.keyValueGradients]}`,
+    `o${PLACE[one.attentionOutput]}`,
+    `x${PLACE[one.checkpoints]}`,
+    `dx${PLACE[one.hiddenGradients]}`,
+    one.backwardOrder === 'keyValueOuterAscending' ? 'asc' : 'desc',
+    one.segments,
+    one.ranges,
   ].join(' ');
 }

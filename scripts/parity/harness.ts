@@ -1,4 +1,4 @@
-/** The Python process that runs jobs one after another; see python/fpdt/harness.py. */
+/** The Python process that runs jobs one after another; see python/fpdt/testing/harness.py. */
 import { createInterface } from 'node:readline';
 import { execa } from 'execa';
 import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
@@ -21,10 +21,19 @@ export interface StepResult {
   readonly seconds: number;
   readonly idle_seconds: number;
   readonly by_kind: Readonly<Record<string, { readonly count: number; readonly seconds: number }>>;
-  readonly copied_bytes: { readonly h2d: number; readonly d2h: number };
+  /** By pool. */
+  readonly pool_bytes: Readonly<Record<string, number>>;
+  readonly memory_measured: boolean;
+  /** By stream. */
+  readonly copied_bytes: Readonly<Record<string, number>>;
 }
 
-export type Job = { readonly kind: 'worker' | 'reference' | 'compare' } & Readonly<Record<string, unknown>>;
+/** What a job may have beside its kind is in the Python file; keys it does not know are refused there. */
+export type Job = {
+  readonly kind: 'worker' | 'reference' | 'compare';
+  /** A job may take any time; it fails when none of its processes has used a processor for so long. */
+  readonly idleSeconds?: number;
+} & Readonly<Record<string, unknown>>;
 
 function startHarness(python: string) {
   const env = { PYTHONPATH: PYTHON_FOLDER, OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu' };

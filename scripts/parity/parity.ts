@@ -1,22 +1,25 @@
 /**
- * `npm run parity -- [--json] [--limit n] [--only text]`: gradients of the worker against an untouched transformers model
- * in fp64, over a pairwise-covering set of cases; then 20 optimizer steps and one case in bf16. Fails when an error is more
+ * `npm run parity -- [--json] [--limit n] [--only text] [--random n] [--seed n]`: gradients of the worker against an untouched
+ * transformers model in fp64: every pair of choices that a strategy can be forced to, head layouts, what the policies choose, and
+ * `--random` mixtures drawn from a seed that is printed; then 20 optimizer steps and one case in bf16. Fails when an error is more
  * than FACTOR times what transformers' own run in the same precision has.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { FpdtError, writePlanFile } from '../../src/index.js';
+import { mulberry32 } from '../../src/address/layout.js';
+import { type ExecutionPlan, FpdtError, writePlanFile } from '../../src/index.js';
 import { runScript, wholeNumber } from '../options.js';
-import { type ParityCase, caseName, coveringCases } from './cases.js';
+import { type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
 import { Harness } from './harness.js';
-import { type CaseOptions, planCase, referenceKey, writeTokens } from './setting.js';
+import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
 /** Largest allowed error in units of transformers' own: fp32 as the design asks, bf16 has fewer digits to lose. */
 const FACTOR = { float32: 4, bfloat16: 1.5 } as const;
 const LOSS_TOLERANCE = 1e-5;
 const NUM_CASES = 60;
+const NUM_RANDOM = 12;
 const COPY_MODES = ['eager', 'lazy', 'random'] as const;
 
 interface Outcome {
@@ -42,24 +45,30 @@ class ParityRun {
     this.data = data;
   }
 
-  async gradients(one: ParityCase, copyMode: string, { dtype = 'float32' }: CaseOptions = {}): Promise<Outcome> {
-    const name = `${caseName(one)} ${copyMode}${dtype === 'float32' ? '' : ` ${dtype}`}`;
-    const plan = await this.plan(one, { dtype });
-    const key = referenceKey(one);
+  async gradients({ name: base, key, plan: make, options = {} }: NamedPlan, copyMode: string): Promise<Outcome> {
+    const made = await make();
+    const { dtype } = made.run;
+    const name = `${base} ${copyMode}${dtype === 'float32' ? '' : ` ${dtype}`}`;
+    const plan = await this.write(made);
     const ownError = await this.ownError(key, plan, dtype);
     const dumpGrads = join(this.folder, `worker-${this.numPlans}`);
-    const worldSize = one.sequenceParallelSize * one.dataParallelSize;
     const ran = await this.harness.run({
       kind: 'worker',
       plan,
       data: this.data,
       steps: 1,
-      worldSize,
+      worldSize: made.cluster.numRanks,
       dumpGrads,
-      options: { copy_mode: copyMode, seed: 3 },
+      options: { copy_mode: copyMode, seed: 3, disk_folder: this.folder, ...options },
     });
     if (ran.failed !== undefined)
       return { name, error: null, ownError, ratio: null, ok: false, failed: `${ran.failed}\n${ran.traceback ?? ''}` };
+    const copied = ran.steps?.[0]?.copied_bytes ?? {};
+    const other = Object.entries(made.prediction.copiedBytes).find(([stream, bytes]) => copied[stream] !== bytes);
+    if (other !== undefined) {
+      const failed = `${copied[other[0]]} bytes copied on ${other[0]}, planned ${other[1]}`;
+      return { name, error: null, ownError, ratio: null, ok: false, failed };
+    }
     const { error = null, where } = await this.harness.mustRun({ kind: 'compare', left: dumpGrads, right: this.dump(key, 'float64') });
     const ratio = error === null || ownError === null ? null : error / ownError;
     return { name, error, ownError, ratio, ok: ratio !== null && ratio <= FACTOR[dtype], where };
@@ -68,9 +77,10 @@ class ParityRun {
   /** Losses of 20 AdamW steps with clipping against plain PyTorch in the same precision. */
   async losses(one: ParityCase): Promise<Outcome> {
     const steps = 20;
-    const plan = await this.plan(one, { numSteps: steps });
+    const plan = await this.write(await planCase(one, { numSteps: steps }));
     const worldSize = one.sequenceParallelSize * one.dataParallelSize;
-    const ours = await this.harness.run({ kind: 'worker', plan, data: this.data, steps, worldSize });
+    const options = { disk_folder: this.folder };
+    const ours = await this.harness.run({ kind: 'worker', plan, data: this.data, steps, worldSize, options });
     const theirs = await this.harness.mustRun({ kind: 'reference', plan, data: this.data, steps, dtype: 'float32' });
     const expected = theirs.losses ?? [];
     const found = ours.losses ?? [];
@@ -79,9 +89,9 @@ class ParityRun {
     return { name, error, ownError: LOSS_TOLERANCE, ratio: null, ok: error !== null && error <= LOSS_TOLERANCE, failed: ours.failed };
   }
 
-  private async plan(one: ParityCase, options: CaseOptions): Promise<string> {
+  private async write(plan: ExecutionPlan): Promise<string> {
     const path = join(this.folder, `plan-${this.numPlans++}.json`);
-    await writePlanFile(await planCase(one, options), path);
+    await writePlanFile(plan, path);
     return path;
   }
 
@@ -115,23 +125,60 @@ class ParityRun {
 
 const STEADY: ParityCase = {
   sequenceParallelSize: 2,
+  dataParallelSize: 1,
   zeroStage: 3,
-  policy: 'fpdt',
-  numChunks: 8,
-  segmentLayers: 2,
+  gradientAccumulationSteps: 2,
+  lossScale: 1,
   heads: 'gqa',
   tied: false,
-  gradientAccumulationSteps: 2,
-  dataParallelSize: 1,
-  lossScale: 1,
+  window: null,
+  kernel: 'cpu_flash',
+  numChunks: 8,
+  kvTileChunks: 1,
+  numLossTiles: 1,
+  numTokenTiles: 1,
+  prefetchDepth: 2,
+  keyValues: 'host',
+  keyValueGradients: 'hbm',
+  attentionOutput: 'recompute',
+  checkpoints: 'host',
+  hiddenGradients: 'hbm',
+  backwardOrder: 'keyValueOuterAscending',
+  segments: 'twos',
+  ranges: 'one',
 };
+/** Stage 1, two replicas, a tied embedding, everything kept on the device but the checkpoints, which are on disk. */
+const RESIDENT: ParityCase = {
+  ...STEADY,
+  dataParallelSize: 2,
+  zeroStage: 1,
+  tied: true,
+  keyValues: 'hbm',
+  attentionOutput: 'hbm',
+  checkpoints: 'disk',
+  backwardOrder: 'queryOuterDescending',
+  segments: 'ones',
+};
+
+function toNamed(one: ParityCase, options: CaseOptions = {}): NamedPlan {
+  return { name: caseName(one), key: referenceKey(one), plan: () => planCase(one, options) };
+}
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { json: { type: 'boolean', default: false }, limit: { type: 'string' }, only: { type: 'string' } },
+    options: {
+      json: { type: 'boolean', default: false },
+      limit: { type: 'string' },
+      only: { type: 'string' },
+      random: { type: 'string' },
+      seed: { type: 'string' },
+    },
   });
-  const cases = chooseCases(values.only ?? '', values.limit);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
+  const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber('seed', values.seed);
+  const numRandom = values.random === undefined ? NUM_RANDOM : wholeNumber('random', values.random);
+  const cases = chooseCases(values.only ?? '', values.limit, numRandom, seed);
+  say(`${cases.length} cases; random ones of --seed ${seed}`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-parity-'));
   const harness = Harness.start();
   const outcomes: Outcome[] = [];
@@ -143,26 +190,28 @@ async function main(): Promise<void> {
     const run = new ParityRun(harness, folder, await writeTokens(folder));
     for (const [i, one] of cases.entries()) report(await run.gradients(one, COPY_MODES[i % COPY_MODES.length] ?? 'eager'));
     report(await run.losses(STEADY));
-    report(await run.losses({ ...STEADY, policy: 'auto', zeroStage: 1, segmentLayers: 1, dataParallelSize: 2, tied: true }));
-    report(await run.gradients(STEADY, 'eager', { dtype: 'bfloat16' }));
+    report(await run.losses(RESIDENT));
+    report(await run.gradients(toNamed(STEADY, { dtype: 'bfloat16' }), 'eager'));
   } finally {
     await harness.stop();
     await rm(folder, { recursive: true, force: true });
   }
   const failed = outcomes.filter(({ ok }) => !ok);
-  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'parityReport', factor: FACTOR, cases: outcomes }, null, 1)}\n`);
+  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'parityReport', factor: FACTOR, seed, cases: outcomes }, null, 1)}\n`);
   say(failed.length === 0 ? `parity ok: ${outcomes.length} cases` : `parity failed: ${failed.length} of ${outcomes.length} cases`);
   process.exitCode = failed.length === 0 ? 0 : 1;
 }
 
-/** Never none: a run that checks nothing would pass. */
-function chooseCases(only: string, limit: string | undefined): readonly ParityCase[] {
-  const found = coveringCases(NUM_CASES).filter((one) => caseName(one).includes(only));
-  if (found.length === 0) {
-    const hint = `give a part of a name such as '${caseName(STEADY)}'`;
-    throw new FpdtError(`--only: no case has '${only}' in its name`, { code: 'usage', hint });
-  }
-  return limit === undefined ? found : found.slice(0, wholeNumber('limit', limit));
+/** Never none: a run that checks nothing would pass. A limit is for the covering cases; the others are few. */
+function chooseCases(only: string, limit: string | undefined, numRandom: number, seed: number): readonly NamedPlan[] {
+  const random = mulberry32(seed);
+  const covering = coveringCases(NUM_CASES).slice(0, limit === undefined ? undefined : wholeNumber('limit', limit));
+  const drawn = Array.from({ length: numRandom }, () => randomCase(random));
+  const all = [...namedPlans(), ...[...covering, ...drawn].map((one) => toNamed(one))];
+  const found = all.filter(({ name }) => name.includes(only));
+  if (found.length > 0) return found;
+  const hint = `give a part of a name such as '${caseName(STEADY)}'`;
+  throw new FpdtError(`--only: no case has '${only}' in its name`, { code: 'usage', hint });
 }
 
 function describe({ name, error, ownError, ratio, ok, where, failed }: Outcome): string {

@@ -1,35 +1,42 @@
-/** The small models, ds_configs and token files that parity and mutation runs use. */
+/** The small models, ds_configs, strategies and token files that parity and mutation runs use. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, planRun } from '../../src/index.js';
-import { mulberry32 } from '../../src/plan/layout.js';
-import type { PolicyName } from '../../src/spec/types.js';
+import type { ForcedLayerStrategy, ForcedStrategy } from '../../src/spec/strategy.js';
 import type { ParityCase } from './cases.js';
 
+const NUM_LAYERS = 4;
 const NUM_HEADS = 8;
-const KV_HEADS = { mha: NUM_HEADS, gqa: 4, mqa: 1 } as const;
+const KV_HEADS = { mha: NUM_HEADS, gqa: 4, gqa2: 2, mqa: 1 } as const;
 const VOCAB_SIZE = 61;
 /** Not a multiple of anything: every case pads. */
 const SEQ_LEN = 59;
 
-export function smallModel(heads: ParityCase['heads'], tied: boolean): Record<string, unknown> {
+export interface ModelShape {
+  readonly numHeads: number;
+  readonly numKvHeads: number;
+  readonly tied: boolean;
+  readonly window: number | null;
+}
+
+export function smallModel({ numHeads, numKvHeads, tied, window }: ModelShape): Record<string, unknown> {
   return {
-    architectures: ['LlamaForCausalLM'],
-    model_type: 'llama',
+    ...(window === null
+      ? { architectures: ['LlamaForCausalLM'], model_type: 'llama', attention_bias: false, mlp_bias: false }
+      : { architectures: ['MistralForCausalLM'], model_type: 'mistral', sliding_window: window }),
     hidden_act: 'silu',
-    hidden_size: 64,
+    hidden_size: 8 * numHeads,
     intermediate_size: 96,
-    num_hidden_layers: 4,
-    num_attention_heads: NUM_HEADS,
-    num_key_value_heads: KV_HEADS[heads],
+    num_hidden_layers: NUM_LAYERS,
+    num_attention_heads: numHeads,
+    num_key_value_heads: numKvHeads,
     head_dim: 8,
     vocab_size: VOCAB_SIZE,
     max_position_embeddings: 4096,
     rms_norm_eps: 1e-5,
     rope_theta: 10_000,
     attention_dropout: 0,
-    attention_bias: false,
-    mlp_bias: false,
     initializer_range: 0.1,
     tie_word_embeddings: tied,
   };
@@ -56,6 +63,54 @@ export function smallDeepSpeed(stage: number, accumulation: number): Record<stri
   };
 }
 
+/** The case's choices, all of them forced. */
+export function strategyOf(one: ParityCase): ForcedStrategy {
+  return {
+    numChunks: one.numChunks,
+    kvTileChunks: one.kvTileChunks,
+    numLossTiles: one.numLossTiles,
+    numTokenTiles: one.numTokenTiles,
+    prefetchDepth: one.prefetchDepth,
+    hiddenGradients: one.hiddenGradients,
+    layers:
+      one.ranges === 'one'
+        ? [rangeOf(one, [0, NUM_LAYERS])]
+        : [rangeOf(one, [0, NUM_LAYERS - 1]), rangeOf(opposite(one), [NUM_LAYERS - 1, NUM_LAYERS])],
+  };
+}
+
+function rangeOf(one: ParityCase, layers: readonly [number, number]): ForcedLayerStrategy {
+  const { keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder } = one;
+  return {
+    layers,
+    keyValues,
+    keyValueGradients,
+    attentionOutput,
+    checkpoints,
+    backwardOrder,
+    segments: segmentsOf(one, layers[1] - layers[0]),
+  };
+}
+
+function segmentsOf({ segments }: ParityCase, numLayers: number): readonly number[] {
+  if (segments === 'unequal') return numLayers > 2 ? [numLayers - 1, 1] : [numLayers];
+  const length = segments === 'ones' ? 1 : 2;
+  return Array.from({ length: Math.ceil(numLayers / length) }, (_, i) => Math.min(length, numLayers - i * length));
+}
+
+/** Another choice wherever there is one. */
+function opposite(one: ParityCase): ParityCase {
+  const isOuter = one.backwardOrder === 'keyValueOuterAscending';
+  return {
+    ...one,
+    keyValues: one.keyValues === 'hbm' ? 'host' : 'hbm',
+    keyValueGradients: 'hbm',
+    attentionOutput: one.attentionOutput === 'recompute' ? 'host' : 'recompute',
+    checkpoints: one.checkpoints === 'host' ? 'hbm' : 'host',
+    backwardOrder: isOuter || one.window !== null ? 'queryOuterDescending' : 'keyValueOuterAscending',
+  };
+}
+
 export interface CaseOptions {
   readonly dtype?: 'float32' | 'bfloat16';
   readonly numSteps?: number;
@@ -63,16 +118,15 @@ export interface CaseOptions {
 
 export async function planCase(one: ParityCase, { dtype = 'float32', numSteps = 1 }: CaseOptions = {}): Promise<ExecutionPlan> {
   return await planRun({
-    model: smallModel(one.heads, one.tied),
-    cluster: { gpus: one.sequenceParallelSize * one.dataParallelSize, gpu: 'cpu' },
+    model: smallModel({ numHeads: NUM_HEADS, numKvHeads: KV_HEADS[one.heads], tied: one.tied, window: one.window }),
+    cluster: { gpus: one.sequenceParallelSize * one.dataParallelSize, gpu: 'cpu', diskBytes: '1G' },
     deepspeed: smallDeepSpeed(one.zeroStage, one.gradientAccumulationSteps),
     run: {
       seqLen: SEQ_LEN,
       sequenceParallelSize: one.sequenceParallelSize,
       dataParallelSize: one.dataParallelSize,
-      policy: one.policy as PolicyName,
-      numChunks: one.numChunks,
-      segmentLayers: one.segmentLayers,
+      strategy: strategyOf(one) as unknown as Record<string, unknown>,
+      attention: one.kernel,
       lossScale: one.lossScale,
       dtype,
       numSteps,
@@ -83,7 +137,83 @@ export async function planCase(one: ParityCase, { dtype = 'float32', numSteps = 
 
 /** What the unsharded model depends on: cases with the same key share their reference runs. */
 export function referenceKey(one: ParityCase): string {
-  return `${one.heads}-${one.tied ? 'tied' : 'untied'}-acc${one.gradientAccumulationSteps}-dp${one.dataParallelSize}`;
+  const window = one.window === null ? 'causal' : `window${one.window}`;
+  return `${one.heads}-${window}-${one.tied ? 'tied' : 'untied'}-acc${one.gradientAccumulationSteps}-dp${one.dataParallelSize}`;
+}
+
+/** Plans whose heads no case above has, or that a policy chooses. */
+export interface NamedPlan {
+  readonly name: string;
+  /** Plans with the same key share their reference runs. */
+  readonly key: string;
+  readonly plan: () => Promise<ExecutionPlan>;
+  /** Options of the worker beside the usual ones. */
+  readonly options?: Readonly<Record<string, unknown>>;
+}
+
+const LAYOUTS = [
+  { numHeads: 8, numKvHeads: 2, ranks: 4 },
+  { numHeads: 8, numKvHeads: 1, ranks: 4 },
+  { numHeads: 8, numKvHeads: 2, ranks: 8 },
+  { numHeads: 12, numKvHeads: 4, ranks: 6 },
+  { numHeads: 6, numKvHeads: 6, ranks: 4 },
+  { numHeads: 6, numKvHeads: 2, ranks: 4 },
+] as const;
+const POLICIES = ['ulysses', 'fpdt', 'auto'] as const;
+
+export function namedPlans(): readonly NamedPlan[] {
+  const run = { seqLen: SEQ_LEN, seed: 7, numSteps: 1 };
+  const layouts = LAYOUTS.map(({ numHeads, numKvHeads, ranks }, i): NamedPlan => {
+    const policy = POLICIES[1 + (i % 2)];
+    return {
+      name: `heads ${numHeads}/${numKvHeads} P${ranks} ${policy}`,
+      key: `heads-${numHeads}-${numKvHeads}`,
+      plan: () =>
+        planRun({
+          model: smallModel({ numHeads, numKvHeads, tied: false, window: null }),
+          cluster: { gpus: ranks, gpu: 'cpu' },
+          deepspeed: smallDeepSpeed(3, 1),
+          run: { ...run, sequenceParallelSize: ranks, policy, numChunks: 3 },
+        }),
+    };
+  });
+  const policies = POLICIES.map(
+    (policy): NamedPlan => ({
+      name: `policy ${policy} P2`,
+      key: 'heads-8-4',
+      plan: () =>
+        planRun({
+          model: smallModel({ numHeads: 8, numKvHeads: 4, tied: false, window: null }),
+          cluster: { gpus: 2, gpu: 'cpu' },
+          deepspeed: smallDeepSpeed(3, 1),
+          run: { ...run, sequenceParallelSize: 2, policy, segmentLayers: policy === 'auto' ? 3 : 1 },
+        }),
+    }),
+  );
+  return [...layouts, ...policies, ...[true, false].map(onDisk)];
+}
+
+/** Layer inputs and attention outputs in a file, past the page cache (refused where the file system cannot) or through it. */
+function onDisk(direct: boolean): NamedPlan {
+  return {
+    name: `disk ${direct ? 'O_DIRECT' : 'buffered'} P2`,
+    key: 'heads-8-4',
+    options: { disk_direct: direct },
+    plan: () =>
+      planRun({
+        model: smallModel({ numHeads: 8, numKvHeads: 4, tied: false, window: null }),
+        cluster: { gpus: 2, gpu: 'cpu', diskBytes: '1G' },
+        deepspeed: smallDeepSpeed(3, 1),
+        run: {
+          seqLen: SEQ_LEN,
+          seed: 7,
+          numSteps: 1,
+          sequenceParallelSize: 2,
+          numChunks: 3,
+          strategy: { layers: [{ layers: [0, NUM_LAYERS], attentionOutput: 'disk', checkpoints: 'disk', segments: 2 }] },
+        },
+      }),
+  };
 }
 
 /** Token file of random bytes. */

@@ -17,13 +17,14 @@ import { mergeRanks, type StepResult } from './runResult.js';
 /** Steps sent ahead, so that no rank waits for the controller between two steps. */
 const STEPS_IN_FLIGHT = 2;
 
-/** A plan as it travels, and what the controller must know of it. */
+/** A plan as it travels, and what the controller must know of it. The data of columns is deflated. */
 export interface WirePlan {
   readonly digest: string;
   readonly device: 'cpu' | 'cuda';
   readonly numRanks: number;
   readonly header: Uint8Array;
-  readonly columns: readonly { readonly name: string; readonly dtype: 'uint8' | 'int32' | 'float64'; readonly data: Uint8Array }[];
+  readonly prose: Uint8Array;
+  readonly columns: readonly { readonly name: string; readonly dtype: FrameDescriptor['dtype']; readonly data: Uint8Array }[];
 }
 
 export interface Host {
@@ -103,10 +104,19 @@ export class Coordinator {
   }
 
   #sendPlan(rank: number): void {
-    const { header, columns, digest } = this.#plan;
-    const frames: FrameDescriptor[] = [{ name: 'header', dtype: 'json', bytes: header.byteLength }];
-    for (const { name, dtype, data } of columns) frames.push({ name, dtype, bytes: data.byteLength });
-    this.#host.send(rank, 'plan', { digest, options: this.#options, frames }, [header, ...columns.map((one) => one.data)]);
+    const { header, prose, columns, digest } = this.#plan;
+    const texts = [
+      { name: 'header', dtype: 'json', data: header },
+      { name: 'prose', dtype: 'json', data: prose },
+    ] as const;
+    const all = [...texts, ...columns];
+    const frames: FrameDescriptor[] = all.map(({ name, dtype, data }) => ({ name, dtype, bytes: data.byteLength }));
+    this.#host.send(
+      rank,
+      'plan',
+      { digest, options: this.#options, frames },
+      all.map(({ data }) => data),
+    );
   }
 
   #accept(rank: number, digest: string): void {

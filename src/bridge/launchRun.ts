@@ -18,13 +18,21 @@ export interface LaunchOptions {
   /** Folder for the gradients of every parameter after each step. */
   readonly dumpGrads?: string | undefined;
   /** When the CPU device runs asynchronous copies and exchanges; default eager. */
-  readonly copyMode?: 'eager' | 'lazy' | 'random' | undefined;
+  readonly copyMode?: NonNullable<RunOptions['copyMode']> | undefined;
   /** Fill arenas and freed buffers with NaN, to find reads of what is no longer there. */
   readonly poison?: boolean | undefined;
   /** Of the order of `copyMode` random. */
   readonly seed?: number | undefined;
-  /** Attention implementation of the worker. */
-  readonly attention?: string | undefined;
+  /** Folder for the files of file pools, on the disk the plan was made for; a plan without one needs none. */
+  readonly diskFolder?: string | undefined;
+  /** Files past the page cache, or never; left out: where the file system can. */
+  readonly diskDirect?: boolean | undefined;
+  /** Telemetry has the single ops of one decoder layer in so many; default 0: of none. */
+  readonly recordLayers?: number | undefined;
+  /** Optimizer steps to write a Chrome trace of; they take longer. */
+  readonly traceSteps?: readonly number[] | undefined;
+  /** Folder for these traces. */
+  readonly traceFolder?: string | undefined;
   /** Interpreter; default FPDT_PYTHON, else the environment that setup made. */
   readonly python?: string | undefined;
   /** Instead of the plan's number of steps. */
@@ -52,6 +60,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   const wire = toWirePlan(plan);
   const python = resolvePython(options.python);
   const runOptions = toRunOptions(options);
+  checkDiskFolder(plan, options);
   options.signal?.throwIfAborted();
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model.hfConfig, { python }));
   const run = await startRun({
@@ -69,7 +78,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
 }
 
 function toWirePlan(plan: ExecutionPlan): WirePlan {
-  const { header, columns, digest } = encodePlan(plan);
+  const { header, prose, columns, digest } = encodePlan(plan);
   if (digest !== plan.digest) {
     throw new FpdtError(`the plan has digest ${digest}, but says ${plan.digest}`, {
       code: 'plan-changed',
@@ -77,7 +86,7 @@ function toWirePlan(plan: ExecutionPlan): WirePlan {
       details: { expected: plan.digest, found: digest },
     });
   }
-  return { digest, device: plan.cluster.device, numRanks: plan.cluster.numRanks, header, columns };
+  return { digest, device: plan.cluster.device, numRanks: plan.cluster.numRanks, header, prose, columns };
 }
 
 function toRunOptions(options: LaunchOptions): RunOptions {
@@ -87,7 +96,11 @@ function toRunOptions(options: LaunchOptions): RunOptions {
     copyMode: options.copyMode ?? null,
     poison: options.poison ?? false,
     seed: options.seed ?? null,
-    attention: options.attention ?? null,
+    diskFolder: options.diskFolder ?? null,
+    diskDirect: options.diskDirect ?? null,
+    recordLayers: options.recordLayers ?? 0,
+    traceSteps: [...(options.traceSteps ?? [])],
+    traceFolder: options.traceFolder ?? null,
   });
   const { steps } = options;
   const isCount = steps === undefined || (Number.isSafeInteger(steps) && steps >= 0);
@@ -95,6 +108,17 @@ function toRunOptions(options: LaunchOptions): RunOptions {
   const issue = parsed.error?.issues[0];
   const what = issue === undefined ? `steps: ${steps} is not a count` : `${issue.path.join('.')}: ${issue.message}`;
   throw new FpdtError(`run option ${what}`, { code: 'invalid-option', details: { option: issue?.path[0] ?? 'steps' } });
+}
+
+/** The ranks would refuse it too, after half a minute of imports. */
+function checkDiskFolder({ pools }: ExecutionPlan, { diskFolder }: LaunchOptions): void {
+  const used = pools.find(({ kind, bytes }) => kind === 'file' && bytes > 0);
+  if (used === undefined || diskFolder !== undefined) return;
+  throw new FpdtError(`the plan keeps ${used.bytes} bytes a rank in the file pool ${used.name}, but there is no diskFolder`, {
+    code: 'disk-folder-missing',
+    hint: 'give --disk-folder, a folder on the disk that the plan is for',
+    details: { pool: used.name, bytes: used.bytes },
+  });
 }
 
 function stepLimit(plan: ExecutionPlan): number {

@@ -19,19 +19,19 @@ const answerSchema = z.strictObject({
   shapes: z.record(z.string(), z.array(z.int().nonnegative())),
   numParameters: z.int().nonnegative(),
 });
-const TIMEOUT_SECONDS = 180;
+const IDLE_SECONDS = 60;
 
 /** Builds the model on the meta device, without memory for weights. Throws `python-call-failed` with the traceback. */
 export async function askParameterShapes(
   hfConfig: Readonly<Record<string, unknown>>,
-  options: { readonly python: string; readonly timeoutSeconds?: number },
+  options: { readonly python: string; readonly idleSeconds?: number },
 ): Promise<ParameterShapes> {
   const answer = await callPython({
     python: options.python,
-    file: join(PYTHON_FOLDER, 'fpdt', 'shapes.py'),
+    file: join(PYTHON_FOLDER, 'fpdt', 'models', 'shapes.py'),
     name: 'parameter_shapes',
     arguments: { hf_config: hfConfig },
-    timeoutSeconds: options.timeoutSeconds ?? TIMEOUT_SECONDS,
+    idleSeconds: options.idleSeconds ?? IDLE_SECONDS,
     hint: SETUP_HINT,
   });
   return answerSchema.parse(answer);

@@ -1,6 +1,7 @@
 /** Processes of a group: whether one is left, and signalling all of them. */
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
+import { readProcessStat } from './processStat.js';
 
 const liveGroups = new Set<number>();
 let hasExitHook = false;
@@ -38,21 +39,7 @@ export function isGroupAlive(group: number): boolean {
 function runningMembers(group: number): number[] {
   const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
   return pids.map(Number).filter((pid) => {
-    const stat = readStat(pid);
+    const stat = readProcessStat(pid);
     return stat !== null && stat.group === group && stat.state !== 'Z' && stat.state !== 'X';
   });
-}
-
-function readStat(pid: number): { state: string; group: number } | null {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'ENOENT' || code === 'ESRCH') return null; // It ended between listing and reading.
-    throw error;
-  }
-  // The command name is in parentheses and may itself hold spaces and parentheses.
-  const [state = '', , group = ''] = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return { state, group: Number(group) };
 }

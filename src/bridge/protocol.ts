@@ -1,14 +1,14 @@
 /**
  * The control protocol between the controller and its ranks: one strict envelope per message, one body per type.
  *
- * Twin of python/fpdt/protocol.py; both read test/fixtures/wire. The JSON Schema in schemas/ is generated from here.
+ * Twin of python/fpdt/wire/protocol.py; both read test/fixtures/wire. The JSON Schema in schemas/ is generated from here.
  */
 
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 
 /** Bumped only when an older worker could misread a message. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 export const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'closing'] as const;
 export const phaseSchema = z.enum(PHASES);
@@ -19,10 +19,12 @@ const seconds = z.number().nonnegative();
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const runId = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
 
-/** One frame after the envelope: the plan header first, then its columns in order. */
+/** One frame after the envelope: the plan's header, its prose, then its columns in the header's order. */
 export const frameSchema = z.strictObject({
   name: z.string(),
-  dtype: z.enum(['json', 'uint8', 'int32', 'float64']),
+  /** Of the elements of a column. */
+  dtype: z.enum(['json', 'uint8', 'int16', 'uint16', 'int32', 'int64']),
+  /** As they travel: columns are deflated. */
   bytes: count,
 });
 export type FrameDescriptor = z.infer<typeof frameSchema>;
@@ -38,13 +40,19 @@ export const runOptionsSchema = z.strictObject({
   /** Fill arenas and freed buffers with NaN. */
   poison: z.boolean(),
   seed: count.nullable(),
-  /** Attention implementation of the worker. */
-  attention: z.string().nullable(),
+  /** Folder for the files of file pools; null where the plan has none. */
+  diskFolder: z.string().nullable(),
+  diskDirect: z.boolean().nullable(),
+  /** Telemetry has the single ops of one decoder layer in so many; 0: of none. */
+  recordLayers: count,
+  /** Optimizer steps to write a Chrome trace of. */
+  traceSteps: z.array(count),
+  /** Folder for these traces. */
+  traceFolder: z.string().nullable(),
 });
 export type RunOptions = z.infer<typeof runOptionsSchema>;
 
 export const kindTimeSchema = z.strictObject({ count, seconds });
-export const copiedBytesSchema = z.strictObject({ h2d: count, d2h: count });
 
 /** What a rank says about one finished step. `nonFinite` names the numbers that were NaN or infinite and are null. */
 export const stepDoneSchema = z.strictObject({
@@ -54,9 +62,12 @@ export const stepDoneSchema = z.strictObject({
   seconds,
   /** Valid target tokens of the whole optimizer step, all ranks together. */
   numTokens: count,
-  hbmBytes: count,
-  hostBytes: count,
-  copiedBytes: copiedBytesSchema,
+  /** High water by pool. */
+  poolBytes: z.record(z.string(), count),
+  /** Whether `poolBytes` is of this step; else it is of an earlier one, or empty. */
+  memoryMeasured: z.boolean(),
+  /** By stream of the copies. */
+  copiedBytes: z.record(z.string(), count),
   byKind: z.record(z.string(), kindTimeSchema),
   /** Time of the step in no timed op, measured as the gaps between them. */
   idleSeconds: seconds,

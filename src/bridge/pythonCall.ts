@@ -1,10 +1,11 @@
 /**
  * One guarded call into Python through pythonia. Only JSON text crosses the bridge (a NaN or an object would crash or hang it),
- * the death of the interpreter and a time limit end the call, and the interpreter is always stopped. Never used while training.
+ * the death of the interpreter or its idleness end the call, and the interpreter is always stopped. Never used while training.
  */
 
 import type { ChildProcess } from 'node:child_process';
 import { FpdtError } from '../spec/errors.js';
+import { watchIdle } from './idleWatch.js';
 
 export interface PythonCall {
   readonly python: string;
@@ -12,7 +13,8 @@ export interface PythonCall {
   readonly file: string;
   readonly name: string;
   readonly arguments: Readonly<Record<string, unknown>>;
-  readonly timeoutSeconds: number;
+  /** The call is ended when the interpreter has used no processor time for this long. */
+  readonly idleSeconds: number;
   readonly hint: string;
 }
 
@@ -72,19 +74,21 @@ function restore(name: string, value: string | undefined): void {
   else process.env[name] = value;
 }
 
-/** `ended` rejects when the interpreter is gone or the time is over. */
+/** `ended` rejects when the interpreter is gone or hangs. */
 function watchCall(call: PythonCall, process: ChildProcess | null): { readonly ended: Promise<never>; readonly stop: () => void } {
-  let timer: NodeJS.Timeout | undefined;
+  let stop: () => void = () => undefined;
   const ended = new Promise<never>((_, reject) => {
     const fail = (reason: string): void => reject(callError(call, reason));
     process?.on('error', (error) => fail(`cannot start or reach ${call.python}: ${error.message}`));
     process?.once('exit', (code, signal) => fail(`${call.python} ended (${signal ?? `code ${code}`}) during ${call.name}`));
     process?.once('disconnect', () => fail(`${call.python} closed the channel during ${call.name}`));
-    timer = setTimeout(() => fail(`${call.name} took more than ${call.timeoutSeconds} s`), call.timeoutSeconds * 1000);
+    if (process?.pid !== undefined) {
+      stop = watchIdle(process.pid, call.idleSeconds, () => fail(`${call.name} has done nothing for ${call.idleSeconds} s`));
+    }
   });
   // Ends of the interpreter after the answer are expected.
   ended.catch(() => undefined);
-  return { ended, stop: () => clearTimeout(timer) };
+  return { ended, stop };
 }
 
 function readAnswer(call: PythonCall, answer: Answer): unknown {

@@ -39,6 +39,7 @@ export interface Run extends AsyncIterable<RunEvent> {
 
 const EXIT_AFTER_BYE_MS = 10_000;
 const BYE_AFTER_EXIT_MS = 5000;
+const BYE_POLL_MS = 50;
 
 export async function startRun(setup: RunSetup): Promise<Run> {
   const run = new ActiveRun(setup);
@@ -147,10 +148,13 @@ class ActiveRun implements Run {
     else this.#fail({ kind: 'exit', ...place, exit });
   }
 
-  /** The exit of a rank that left in order may be seen before its bye, which is in the socket then. */
+  /** The exit of a rank that left in order may be seen before its bye, which is in the socket then. Sockets are read between polls. */
   async #awaitBye(rank: number, exit: RankExit): Promise<void> {
-    await sleep(BYE_AFTER_EXIT_MS, undefined, { ref: false });
-    if (!this.#coordinator.hasLeft(rank)) this.#fail({ kind: 'exit', ...this.#placeOf(rank), exit });
+    for (let waitedMs = 0; waitedMs < BYE_AFTER_EXIT_MS; waitedMs += BYE_POLL_MS) {
+      await sleep(BYE_POLL_MS, undefined, { ref: false });
+      if (this.#coordinator.hasLeft(rank)) return;
+    }
+    this.#fail({ kind: 'exit', ...this.#placeOf(rank), exit });
   }
 
   #send<T extends MessageType>(rank: number, type: T, body: Body<T>, frames: readonly Uint8Array[] = []): void {

@@ -16,11 +16,11 @@ export interface StepResult {
   readonly seconds: number;
   /** Target tokens of all ranks together. */
   readonly tokens: number;
-  /** Peak bytes, of the rank with most. */
-  readonly hbmBytes: number;
-  readonly hostBytes: number;
-  /** Of the rank with most; all ranks run the same ops. */
-  readonly copiedBytes: { readonly h2d: number; readonly d2h: number };
+  /** Peak bytes by pool, of the rank with most; of this step where `memoryMeasured`, else of an earlier one. */
+  readonly poolBytes: Readonly<Record<string, number>>;
+  readonly memoryMeasured: boolean;
+  /** By stream, of the rank with most; all ranks run the same ops. */
+  readonly copiedBytes: Readonly<Record<string, number>>;
   /** Mean of one rank, as a prediction is one rank's. */
   readonly byKind: Readonly<Record<string, KindResult>>;
   /** Seconds outside every op, mean of one rank. */
@@ -28,7 +28,7 @@ export interface StepResult {
   readonly nonFinite: readonly string[];
 }
 
-/** A whole run. Peaks are the largest of its steps; the other numbers are sums over its steps. */
+/** A whole run. Peaks are the largest of the steps in which memory was measured; the other numbers are sums over all steps. */
 export interface RunResult extends Omit<StepResult, 'step' | 'loss'> {
   readonly kind: 'runResult';
   readonly digest: string;
@@ -49,12 +49,15 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
     loss: first.loss,
     seconds: largest(ranks, (one) => one.seconds),
     tokens: first.numTokens,
-    hbmBytes: largest(ranks, (one) => one.hbmBytes),
-    hostBytes: largest(ranks, (one) => one.hostBytes),
-    copiedBytes: {
-      h2d: largest(ranks, (one) => one.copiedBytes.h2d),
-      d2h: largest(ranks, (one) => one.copiedBytes.d2h),
-    },
+    poolBytes: byName(
+      ranks.map((one) => one.poolBytes),
+      Math.max,
+    ),
+    memoryMeasured: ranks.every((one) => one.memoryMeasured),
+    copiedBytes: byName(
+      ranks.map((one) => one.copiedBytes),
+      Math.max,
+    ),
     byKind: addKinds(
       ranks.map((one) => one.byKind),
       ranks.length,
@@ -67,15 +70,22 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
 export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'versions' | 'loadSeconds'>;
 
 export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunResult {
+  const measured = steps.filter((one) => one.memoryMeasured);
   return {
     kind: 'runResult',
     ...facts,
     steps,
     seconds: sum(steps, (one) => one.seconds),
     tokens: sum(steps, (one) => one.tokens),
-    hbmBytes: largest(steps, (one) => one.hbmBytes),
-    hostBytes: largest(steps, (one) => one.hostBytes),
-    copiedBytes: { h2d: sum(steps, (one) => one.copiedBytes.h2d), d2h: sum(steps, (one) => one.copiedBytes.d2h) },
+    poolBytes: byName(
+      measured.map((one) => one.poolBytes),
+      Math.max,
+    ),
+    memoryMeasured: measured.length > 0,
+    copiedBytes: byName(
+      steps.map((one) => one.copiedBytes),
+      (a, b) => a + b,
+    ),
     byKind: addKinds(
       steps.map((one) => one.byKind),
       1,
@@ -97,6 +107,12 @@ function addKinds(tables: readonly Readonly<Record<string, KindResult>>[], divis
       },
     ]),
   );
+}
+
+/** Tables put together name by name; a name that a table lacks counts 0. */
+function byName(tables: readonly Readonly<Record<string, number>>[], add: (a: number, b: number) => number): Record<string, number> {
+  const names = uniqueSorted(tables.flatMap((table) => Object.keys(table)));
+  return Object.fromEntries(names.map((name) => [name, tables.reduce((total, table) => add(total, table[name] ?? 0), 0)]));
 }
 
 function largest<T>(items: readonly T[], of: (item: T) => number): number {

@@ -13,7 +13,7 @@ export const opRecordSchema = z.strictObject({
   layer: count,
   op: count,
   opKind: z.string(),
-  stream: z.enum(['compute', 'h2d', 'd2h', 'comm']),
+  stream: z.string(),
   startUs: count,
   durationUs: count,
   bytes: count,
@@ -23,7 +23,7 @@ export const opRecordSchema = z.strictObject({
 export const memoryRecordSchema = z.strictObject({
   kind: z.literal('memory'),
   step: count,
-  pool: z.enum(['hbm', 'host']),
+  pool: z.string(),
   tsUs: count,
   bytes: count,
 });

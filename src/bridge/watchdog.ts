@@ -1,4 +1,4 @@
-/** Finds ranks that live but do nothing: their comms thread is silent, or they stay in one phase for too long. */
+/** Finds ranks that live but do nothing: their socket thread is silent, or they stay in one phase for too long. */
 
 import type { Body, Phase } from './protocol.js';
 
@@ -33,22 +33,28 @@ export interface WatchHost {
 }
 
 interface Watched {
-  lastHeardMs: number;
+  /** Checks since the last sign of life. */
+  numSilent: number;
+  /** What it did when last asked, and checks since it began to. */
+  place: string;
+  numInPlace: number;
   stacksAsked: boolean;
 }
 
+/**
+ * Time is counted in the watchdog's own checks, `pingSeconds` each: while this process is stopped or gets no processor, it hears nobody,
+ * and no time passes.
+ */
 export class Watchdog {
   readonly #limits: WatchLimits;
   readonly #host: WatchHost;
-  readonly #ranks: Watched[];
-  readonly #startedMs: number;
+  readonly #ranks: readonly Watched[];
   readonly #timer: NodeJS.Timeout;
 
   constructor(numRanks: number, limits: WatchLimits, host: WatchHost) {
     this.#limits = limits;
     this.#host = host;
-    this.#startedMs = performance.now();
-    this.#ranks = Array.from({ length: numRanks }, () => ({ lastHeardMs: this.#startedMs, stacksAsked: false }));
+    this.#ranks = Array.from({ length: numRanks }, () => ({ numSilent: 0, place: '', numInPlace: 0, stacksAsked: false }));
     this.#timer = setInterval(() => this.#check(), limits.pingSeconds * 1000);
   }
 
@@ -56,45 +62,55 @@ export class Watchdog {
     clearInterval(this.#timer);
   }
 
-  /** Any message of a rank shows that its comms thread lives. */
+  /** Any message of a rank shows that its socket thread lives. */
   heard(rank: number): void {
     const watched = this.#ranks[rank];
-    if (watched !== undefined) watched.lastHeardMs = performance.now();
+    if (watched !== undefined) watched.numSilent = 0;
   }
 
-  pong(rank: number, { phase, sinceUs }: Body<'pong'>): void {
+  pong(rank: number, { phase, step, sinceUs }: Body<'pong'>): void {
     const watched = this.#ranks[rank];
     if (watched === undefined) return;
+    const place = `${phase} ${step}`;
+    if (place !== watched.place) Object.assign(watched, { place, numInPlace: 0, stacksAsked: false });
     const limit = limitOf(phase, this.#limits);
-    if (sinceUs <= limit * 1e6) watched.stacksAsked = false;
-    else if (watched.stacksAsked) this.#host.hang(rank, `is in phase ${phase} for ${toSeconds(sinceUs / 1000)}, limit ${limit} s`);
+    if (this.#seconds(watched.numInPlace) <= limit) return;
+    const since = (sinceUs / 1e6).toFixed(1);
+    if (watched.stacksAsked) this.#host.hang(rank, `is in phase ${phase} for ${since} s, limit ${limit} s`);
     else this.#askStacks(rank, watched);
   }
 
   #check(): void {
-    const now = performance.now();
     for (const [rank, watched] of this.#ranks.entries()) {
       const state = this.#host.stateOf(rank);
-      if (state === 'starting') this.#checkStart(rank, now);
-      else if (state === 'connected') this.#checkSilence(rank, now - watched.lastHeardMs);
+      if (state === 'gone') continue;
+      watched.numSilent += 1;
+      watched.numInPlace += 1;
+      const silent = this.#seconds(watched.numSilent);
+      if (state === 'starting') this.#checkStart(rank, silent);
+      else this.#checkSilence(rank, silent);
     }
   }
 
-  #checkStart(rank: number, now: number): void {
-    const waitedMs = now - this.#startedMs;
-    if (waitedMs <= this.#limits.startSeconds * 1000) return;
-    this.#host.hang(rank, `has not said hello for ${toSeconds(waitedMs)}, limit ${this.#limits.startSeconds} s`);
+  #checkStart(rank: number, waited: number): void {
+    const { startSeconds } = this.#limits;
+    if (waited > startSeconds) this.#host.hang(rank, `has not said hello for ${waited.toFixed(1)} s, limit ${startSeconds} s`);
   }
 
-  #checkSilence(rank: number, silentMs: number): void {
-    if (silentMs <= this.#limits.silentSeconds * 1000) this.#host.ping(rank, false);
-    else this.#host.hang(rank, `answers no ping for ${toSeconds(silentMs)}, limit ${this.#limits.silentSeconds} s`);
+  #checkSilence(rank: number, silent: number): void {
+    const { silentSeconds } = this.#limits;
+    if (silent <= silentSeconds) this.#host.ping(rank, false);
+    else this.#host.hang(rank, `answers no ping for ${silent.toFixed(1)} s, limit ${silentSeconds} s`);
   }
 
   /** The stacks go to the rank's stderr; the next pong then decides. */
   #askStacks(rank: number, watched: Watched): void {
     watched.stacksAsked = true;
     this.#host.ping(rank, true);
+  }
+
+  #seconds(numChecks: number): number {
+    return numChecks * this.#limits.pingSeconds;
   }
 }
 
@@ -103,8 +119,4 @@ function limitOf(phase: Phase, limits: WatchLimits): number {
   if (phase === 'stepping') return limits.stepSeconds;
   if (phase === 'closing') return limits.closeSeconds;
   return phase === 'starting' ? limits.startSeconds : Number.POSITIVE_INFINITY;
-}
-
-function toSeconds(ms: number): string {
-  return `${(ms / 1000).toFixed(1)} s`;
 }

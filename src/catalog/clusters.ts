@@ -16,7 +16,7 @@ export function parseCluster(input: string | JsonObject): ClusterSpec {
   return 'kind' in cluster ? cluster : fromCatalog(cluster);
 }
 
-function fromCatalog({ gpus, gpu, ranksPerNode, hbmBytes, hostBytes }: ShortClusterInput): ClusterSpec {
+function fromCatalog({ gpus, gpu, ranksPerNode, hbmBytes, hostBytes, diskBytes }: ShortClusterInput): ClusterSpec {
   const entry = entryNamed(gpu);
   const perNode = Math.min(gpus, ranksPerNode ?? entry.ranksPerNode);
   return {
@@ -27,6 +27,7 @@ function fromCatalog({ gpus, gpu, ranksPerNode, hbmBytes, hostBytes }: ShortClus
     ranksPerNode: perNode,
     hbmBytes: hbmBytes ?? entry.hbmBytes,
     hostBytes: hostBytes ?? entry.hostBytes,
+    diskBytes: diskBytes ?? 0,
     overheads: entry.device === 'cuda' ? overheads(entry, gpus, perNode) : [],
     rates: entry.rates,
     ratesProvenance: entry.ratesProvenance,

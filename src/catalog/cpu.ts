@@ -22,6 +22,11 @@ export const CPU: DeviceEntry = {
     launchSeconds: 5e-5,
     optimizerSecondsPerParameter: 1e-8,
     stepOverheadSeconds: 0.02,
+    // One thread issues and computes: launchSeconds holds both.
+    hostSecondsPerOp: 0,
+    hostSecondsPerKernel: 0,
+    diskReadBytes: 1e9,
+    diskWriteBytes: 5e8,
   },
   ratesProvenance: 'assumed',
   ratesSource: 'order of magnitude of one server core; calibrate for a real machine',

@@ -24,6 +24,12 @@ const GIGA = 1e9;
 const MEMORY_EFFICIENCY = 0.8;
 /** NVLink: 396 of 450 GB/s seen on H200 (nvbandwidth). */
 const NVLINK_EFFICIENCY = 0.88;
+/** The worker's part of an op of a linked section, with its waits and events; and PyTorch's of one kernel, 4 to 5 us. Assumed until calibrated. */
+const HOST_SECONDS_PER_OP = 8e-6;
+const HOST_SECONDS_PER_KERNEL = 4.5e-6;
+/** One PCIe 4 drive for two ranks: 7.0 GB/s read, 3.8 GB/s written in sequence (Samsung PM1733, data sheet). */
+const DISK_READ = 3.5;
+const DISK_WRITE = 1.9;
 /** Fused Adam reads master, two moments and gradient and writes master, two moments and the weight: 16 + 14 bytes. */
 const ADAM_BYTES_PER_PARAMETER = 30;
 
@@ -53,12 +59,16 @@ function rates(figures: Figures): Rates {
     launchSeconds: 5e-6,
     optimizerSecondsPerParameter: ADAM_BYTES_PER_PARAMETER / memoryBytes,
     stepOverheadSeconds: 0.02,
+    hostSecondsPerOp: HOST_SECONDS_PER_OP,
+    hostSecondsPerKernel: HOST_SECONDS_PER_KERNEL,
+    diskReadBytes: DISK_READ * GIGA,
+    diskWriteBytes: DISK_WRITE * GIGA,
   };
 }
 
 const SOURCE =
   'matmul: MAMF of stas00/ml-engineering; attention: FlashAttention-2 at d=128, bf16, causal; link: pinned copies on nvbandwidth; ' +
-  'NVLink: specification * 0.88; memory: specification * 0.8; latencies and step overhead assumed';
+  'NVLink: specification * 0.88; memory: specification * 0.8; disk: half a PM1733; latencies, host and step overhead assumed';
 
 export const DEVICES: readonly DeviceEntry[] = [
   {

@@ -1,4 +1,4 @@
-/** Llama: RMSNorm, RoPE, grouped-query attention, SwiGLU (transformers/models/llama). */
+/** Llama and Mistral: RMSNorm, RoPE, grouped-query attention, SwiGLU (transformers/models/llama, models/mistral). */
 import { z } from 'zod';
 import { FpdtError } from '../spec/errors.js';
 import { refuseUnsupported } from '../spec/hfConfig.js';
@@ -22,14 +22,15 @@ const schema = z.looseObject({
   mlp_bias: z.boolean().nullish(),
   attention_dropout: z.number().nullish(),
   pretraining_tp: z.literal(1).nullish(),
+  sliding_window: count.nullish(),
 });
 
-export const llama: ModelFamily = { name: 'llama', modelTypes: ['llama'], translate, parameterTable };
+export const llama: ModelFamily = { name: 'llama', modelTypes: ['llama', 'mistral'], translate, parameterTable };
 
 function translate(config: JsonObject): ModelSpec {
   const c = parseWith(schema, config, 'model config');
   refuseUnsupported(config);
-  const numKvHeads = c.num_key_value_heads ?? c.num_attention_heads;
+  const numKvHeads = keyValueHeads(config, c);
   const headDim = c.head_dim ?? c.hidden_size / c.num_attention_heads;
   if (!Number.isInteger(headDim)) {
     throw mismatch('hidden_size', c.hidden_size, 'num_attention_heads', c.num_attention_heads, 'or give head_dim');
@@ -48,8 +49,23 @@ function translate(config: JsonObject): ModelSpec {
     mlpWidth: c.intermediate_size,
     vocabSize: c.vocab_size,
     tieWordEmbeddings: c.tie_word_embeddings ?? false,
+    windows: Array.from({ length: c.num_hidden_layers }, () => windowOf(config, c)),
     hfConfig: config,
   };
+}
+
+/** What transformers' MistralConfig has where a config names none; a Llama has as many as query heads, and no window. */
+const MISTRAL_DEFAULTS = { keyValueHeads: 8, window: 4096 };
+
+function keyValueHeads(config: JsonObject, c: z.infer<typeof schema>): number {
+  const isMistral = config.model_type === 'mistral' && config.num_key_value_heads === undefined;
+  return isMistral ? MISTRAL_DEFAULTS.keyValueHeads : (c.num_key_value_heads ?? c.num_attention_heads);
+}
+
+/** LlamaForCausalLM knows no sliding window, whatever its config says. */
+function windowOf(config: JsonObject, c: z.infer<typeof schema>): number | null {
+  if (config.model_type !== 'mistral') return null;
+  return c.sliding_window === undefined ? MISTRAL_DEFAULTS.window : c.sliding_window;
 }
 
 function mismatch(larger: string, a: number, smaller: string, b: number, remedy: string): FpdtError {
@@ -80,17 +96,19 @@ function parameterTable(model: ModelSpec): ParameterTable {
     ...linear('mlp.down_proj', h, f, mlpBias),
   ];
   const layer = place([...pre, ...post]);
-  const head = place([weight('model.norm', [h]), weight('lm_head', [v, h])]);
+  const norm = weight('model.norm', [h]);
+  const head = place(model.tieWordEmbeddings ? [norm] : [norm, weight('lm_head', [v, h])]);
   const embed = place([weight('model.embed_tokens', [v, h])]);
   return {
     layer,
     numPreElements: total(layer.slice(0, pre.length)),
     head,
+    numHeadNormElements: h,
     embed,
     numLayerElements: total(layer),
     numHeadElements: total(head),
     numEmbedElements: total(embed),
-    numModelParameters: model.numLayers * total(layer) + total(head) + (model.tieWordEmbeddings ? 0 : total(embed)),
+    numModelParameters: model.numLayers * total(layer) + total(head) + total(embed),
   };
 }
 

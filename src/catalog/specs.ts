@@ -6,6 +6,7 @@ import { parseRun } from '../spec/runSpec.js';
 import type { ClusterSpec, ModelSpec, RunSpec } from '../spec/types.js';
 import { parseCluster } from './clusters.js';
 import { parseModel } from './models.js';
+import { poolsOf } from './pools.js';
 
 export interface SpecInput {
   /** A Hugging Face config.json: path or object. */
@@ -28,5 +29,5 @@ export function parseSpecs(input: SpecInput): Specs {
   const cluster = parseCluster(input.cluster);
   const asked = parseRunInput(input.run);
   const deepspeed = parseDeepSpeed(input.deepspeed ?? {}, { model, cluster, run: asked });
-  return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed) };
+  return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed, poolsOf(cluster)) };
 }

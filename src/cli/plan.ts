@@ -1,9 +1,9 @@
 /** `fpdt plan`: options to specs, specs to a plan, its summary to the terminal and the plan to a file. */
 import { writePlanFile } from '../plan/file.js';
-import { type PlanInput, planRun } from '../plan/planRun.js';
 import { planSummary } from '../plan/summary.js';
 import { planToJson } from '../report/planJson.js';
 import { FpdtError } from '../spec/errors.js';
+import { type PlanInput, planRun } from '../strategy/planRun.js';
 import { type Output, printJson } from './output.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -16,8 +16,12 @@ const RUN_FIELDS = [
   ['dataParallel', 'dataParallelSize'],
   ['chunks', 'numChunks'],
   ['segmentLayers', 'segmentLayers'],
+  ['kvTile', 'kvTileChunks'],
   ['lossTiles', 'numLossTiles'],
+  ['tokenTiles', 'numTokenTiles'],
   ['prefetchDepth', 'prefetchDepth'],
+  ['strategy', 'strategy'],
+  ['attention', 'attention'],
   ['dtype', 'dtype'],
   ['steps', 'numSteps'],
   ['seed', 'seed'],
@@ -29,6 +33,7 @@ const CLUSTER_FIELDS = [
   ['ranksPerNode', 'ranksPerNode'],
   ['hbmBytes', 'hbmBytes'],
   ['hostBytes', 'hostBytes'],
+  ['diskBytes', 'diskBytes'],
 ] as const;
 
 export async function planCommand(options: Options, output: Output): Promise<void> {
@@ -55,7 +60,7 @@ function toCluster(options: Options): string | Options {
   const short = pick(options, CLUSTER_FIELDS);
   const path = options['cluster'] as string | undefined;
   if (path !== undefined && Object.keys(short).length > 0) {
-    throw new FpdtError(`--cluster describes the ranks already; --${Object.keys(short).join(', --')} cannot be given as well`, {
+    throw new FpdtError(`--cluster describes the ranks already; ${Object.keys(short).map(optionName).join(', ')} cannot be given as well`, {
       code: 'usage',
       hint: 'edit the cluster file, or leave --cluster out',
     });
@@ -72,4 +77,9 @@ function toCluster(options: Options): string | Options {
 
 function pick(options: Options, fields: readonly (readonly [string, string])[]): Options {
   return Object.fromEntries(fields.filter(([option]) => options[option] !== undefined).map(([option, field]) => [field, options[option]]));
+}
+
+/** `hbmBytes` as it is given: `--hbm-bytes`. */
+function optionName(field: string): string {
+  return `--${field.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }

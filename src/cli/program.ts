@@ -1,6 +1,8 @@
 /** Commands and their options. What a command does is loaded when it runs, so that `plan` stays quick and needs no Python. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
+import { POLICIES } from '../spec/strategy.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
 import { VERSION } from './version.js';
 
@@ -53,16 +55,21 @@ function addPlan(program: Command, output: Output): void {
     .option('--ranks-per-node <n>', 'ranks that share a node', wholeNumber)
     .option('--hbm-bytes <bytes>', 'usable device memory of a rank, e.g. 70G')
     .option('--host-bytes <bytes>', 'usable pinned host memory of a rank, e.g. 200G')
+    .option('--disk-bytes <bytes>', "a rank's share of a local disk for what neither memory holds, e.g. 1000G; default: none")
     .option('--cluster <path>', 'cluster.json, e.g. from a calibration; instead of --gpus and --gpu')
     .option('--deepspeed <path>', 'ds_config.json; default: ZeRO-3')
-    .addOption(new Option('--policy <name>', 'how to train').choices(['ulysses', 'fpdt', 'auto']).default('auto'))
+    .addOption(new Option('--policy <name>', 'how to train').choices(POLICIES).default('auto'))
     .option('--sequence-parallel <n>', 'ranks that share a sequence; default: as many as the heads allow', wholeNumber)
     .option('--data-parallel <n>', 'groups of ranks with their own sequences', wholeNumber)
     .option('--chunks <n>', 'chunks of a sequence; default: the solver chooses', wholeNumber)
     .option('--segment-layers <n>', 'layers that share one checkpoint', wholeNumber)
+    .option('--kv-tile <chunks>', 'chunks of fetched keys and values that are attended to together', wholeNumber)
     .option('--loss-tiles <n>', 'pieces that the loss of a chunk is computed in', wholeNumber)
+    .option('--token-tiles <n>', 'pieces that projections and the MLP of a chunk are computed in', wholeNumber)
     .option('--prefetch-depth <n>', 'slots of a buffer that is fetched chunk by chunk', wholeNumber)
-    .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(['float32', 'bfloat16']))
+    .option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses')
+    .option('--attention <kernel>', 'attention kernel, e.g. reference; default: the fastest of the device')
+    .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES))
     .option('--steps <n>', 'optimizer steps of a run', wholeNumber)
     .option('--seed <n>', 'seed of the initial weights', wholeNumber)
     .option('--output <path>', 'write the plan file here')
@@ -80,11 +87,14 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .argument('<plan>', 'plan file of fpdt plan --output')
     .requiredOption('--data <path>', 'raw bytes (a token each), or .npy or .bin with int32 token ids')
     .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')
-    .addOption(new Option('--copy-mode <mode>', 'when the CPU device runs copies and exchanges').choices(['eager', 'lazy', 'random']))
+    .option('--copy-mode <mode>', 'when the CPU device runs copies and exchanges: eager, lazy or random')
     .option('--poison', 'fill arenas and dead buffers with NaN')
     .option('--seed <n>', 'seed of --copy-mode random', wholeNumber)
-    .option('--attention <name>', 'attention implementation of the worker')
     .option('--steps <n>', "optimizer steps, instead of the plan's number", wholeNumber)
+    .option('--disk-folder <folder>', "folder for what a plan keeps on disk; on the disk the plan's rates are for")
+    .option('--record-layers <n>', 'telemetry has the single ops of one decoder layer in so many; default: 0, none', wholeNumber)
+    .option('--trace-steps <numbers>', 'optimizer steps to take a profiler trace of, from 0: 0,5', wholeNumbers)
+    .option('--trace-folder <folder>', 'folder for these traces')
     .option('--check-shapes', 'first compare the planned parameters with what transformers builds')
     .option('--python <path>', 'Python of the ranks; default: FPDT_PYTHON, then .venv')
     .option('--json', 'print one JSON object per event, the last one with the result')
@@ -97,9 +107,10 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
 function addShow(program: Command, output: Output): void {
   program
     .command('show')
-    .description('Print a plan file: its summary, or one section with a column per stream')
+    .description('Print a plan file: its summary, its step program, or one section with a column per stream')
     .argument('<plan>', 'plan file of fpdt plan --output')
-    .argument('[section]', 'embedForward, layerForward, lossForwardBackward, layerBackward, embedBackward or stepEnd')
+    .argument('[section]', 'a section that the summary lists, e.g. layerForward or layerBackward')
+    .option('--program', 'print the step program: a line for every turn and call')
     .option('--ops', 'print the section as op text that parses back')
     .option('--json', 'print JSON')
     .action(async (path: string, section: string | undefined, options: Record<string, unknown>) => {
@@ -123,4 +134,8 @@ function addDoctor(program: Command, output: Output, setExitCode: SetExitCode): 
 function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`Expected a whole number, found '${text}'.`);
   return Number(text);
+}
+
+function wholeNumbers(text: string): readonly number[] {
+  return text.split(',').map((item) => wholeNumber(item.trim()));
 }

@@ -7,6 +7,7 @@ import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { readPlanFile } from '../plan/file.js';
 import { compareRun, comparisonToText } from '../report/compare.js';
 import { progressLine } from '../report/progress.js';
+import { FpdtError } from '../spec/errors.js';
 import { withInterrupt } from './interrupt.js';
 import { errorToJson, type Output } from './output.js';
 
@@ -16,12 +17,23 @@ type LaunchOptions = Parameters<typeof launchRun>[1];
 export async function runCommand(path: string, options: Readonly<Record<string, unknown>>, output: Output): Promise<number> {
   const { json, ...rest } = options;
   const launch = rest as unknown as LaunchOptions;
+  checkTrace(launch);
   const plan = await readPlanFile(path);
   const shown = launch.steps === undefined ? plan : { ...plan, run: { ...plan.run, numSteps: launch.steps } };
   return withInterrupt(output, async (signal) => {
     const run = await launchRun(plan, { ...launch, signal });
     const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
     return follow(run, plan, print, json === true, output);
+  });
+}
+
+/** One without the other would trace nothing, or nowhere. */
+function checkTrace({ traceSteps, traceFolder }: LaunchOptions): void {
+  if ((traceSteps === undefined) === (traceFolder === undefined)) return;
+  const [given, missing] = traceSteps === undefined ? ['folder', 'steps'] : ['steps', 'folder'];
+  throw new FpdtError(`--trace-${given} needs --trace-${missing}`, {
+    code: 'usage',
+    hint: 'give both, e.g. --trace-steps 2 --trace-folder traces',
   });
 }
 

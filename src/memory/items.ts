@@ -1,8 +1,25 @@
-/** The instants of a step that memory is planned for, and one named number of a plan. */
+/** The instants of a step that memory is planned for, when the program is at each, and one named number of a plan. */
 import type { Provenance } from '../spec/types.js';
 
 export const INSTANTS = ['embed', 'layerForward', 'loss', 'layerBackward', 'gradientReduce', 'optimizerStep'] as const;
 export type InstantName = (typeof INSTANTS)[number];
+
+/** A turn of the program, as schedule/program.ts has it. */
+export interface TurnShape {
+  readonly module: 'embed' | 'layer' | 'head' | 'end';
+  readonly direction: 'forward' | 'backward';
+}
+
+const INSTANT_OF_TURN: Readonly<Record<TurnShape['module'], Readonly<Record<TurnShape['direction'], InstantName>>>> = {
+  embed: { forward: 'embed', backward: 'gradientReduce' },
+  layer: { forward: 'layerForward', backward: 'layerBackward' },
+  head: { forward: 'loss', backward: 'loss' },
+  end: { forward: 'optimizerStep', backward: 'optimizerStep' },
+};
+
+export function instantOf({ module, direction }: TurnShape): InstantName {
+  return INSTANT_OF_TURN[module][direction];
+}
 
 /** One named number of a memory plan, in bytes per rank. */
 export interface MemoryItem {
@@ -11,4 +28,17 @@ export interface MemoryItem {
   readonly provenance: Provenance;
   /** The formula or source, for a reader. */
   readonly note: string;
+}
+
+/** An item of a formula, rounded up to whole bytes. */
+export function derived(name: string, bytes: number, note: string): MemoryItem {
+  return { name, bytes: Math.ceil(bytes), provenance: 'derived', note };
+}
+
+export function nonEmpty(items: readonly MemoryItem[]): readonly MemoryItem[] {
+  return items.filter(({ bytes }) => bytes > 0);
+}
+
+export function sumBytes(items: readonly MemoryItem[]): number {
+  return items.reduce((total, { bytes }) => total + bytes, 0);
 }

@@ -1,9 +1,13 @@
 /** What a plan needs of each memory pool: persistent items and the largest of a few named instants. */
+import { poolsOf } from '../catalog/pools.js';
+import type { NamedPool, PoolKind } from '../spec/pools.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
-import { INSTANTS, type InstantName, type MemoryItem } from './items.js';
+import { derived, INSTANTS, type InstantName, type MemoryItem, nonEmpty, sumBytes } from './items.js';
 import { modelStates } from './modelStates.js';
+import type { ScheduleUse, Temporary } from './scheduleUse.js';
 
 export { INSTANTS, type InstantName, type MemoryItem } from './items.js';
+export { scheduleUse, type ScheduleUse } from './scheduleUse.js';
 
 /** What is there only at one instant of the step, beside the persistent items. */
 export interface MemoryInstant {
@@ -14,7 +18,9 @@ export interface MemoryInstant {
 }
 
 export interface PoolLedger {
-  readonly pool: 'hbm' | 'host';
+  /** Name of the pool. */
+  readonly pool: string;
+  readonly kind: PoolKind;
   readonly capacityBytes: number;
   readonly persistent: readonly MemoryItem[];
   readonly instants: readonly MemoryInstant[];
@@ -26,19 +32,9 @@ export interface PoolLedger {
 export interface MemoryLedger {
   readonly kind: 'memoryLedger';
   readonly fits: boolean;
-  readonly hbm: PoolLedger;
-  readonly host: PoolLedger;
+  /** The device's first. */
+  readonly pools: readonly PoolLedger[];
 }
-
-/** Sections of the schedule by the instant they run in. */
-const SECTION_INSTANTS: Readonly<Record<string, InstantName>> = {
-  embedForward: 'embed',
-  layerForward: 'layerForward',
-  lossForwardBackward: 'loss',
-  layerBackward: 'layerBackward',
-  embedBackward: 'gradientReduce',
-  stepEnd: 'optimizerStep',
-};
 
 /**
  * Reserved over allocated bytes of PyTorch's caching allocator: 4% median, 9% worst over published runs. Charged on what comes
@@ -52,14 +48,13 @@ export interface LedgerInput {
   readonly cluster: ClusterSpec;
   readonly deepspeed: DeepSpeedConfig;
   readonly parameters: ParameterTable;
-  /** Bytes of the two arenas, as laid out. */
-  readonly arenas: { readonly hbm: number; readonly host: number };
-  /** Largest scratchBytes of each section's ops. */
-  readonly scratch: Readonly<Partial<Record<string, number>>>;
+  /** Bytes of the arenas, as laid out, by pool. */
+  readonly arenaBytes: Readonly<Record<string, number>>;
+  readonly use: ScheduleUse;
 }
 
 export function buildLedger(input: LedgerInput): MemoryLedger {
-  const { model, run, cluster, deepspeed, parameters, arenas } = input;
+  const { model, run, cluster, deepspeed, parameters, use } = input;
   const states = modelStates({
     parameters,
     run,
@@ -67,32 +62,60 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
     numLayers: model.numLayers,
     tieWordEmbeddings: model.tieWordEmbeddings,
     numRanks: cluster.numRanks,
+    extraLayers: use.extraLayers,
   });
   const overheads = cluster.overheads.map(({ name, bytes, provenance, source }) => ({ name, bytes, provenance, note: source }));
-  const hbm = pool('hbm', cluster.hbmBytes, [...overheads, ...states.hbm, arena(arenas.hbm)], (name) =>
-    withReserve([...states.instants[name], ...scratchItems(name, input.scratch)], cluster.device),
+  const persistent: Readonly<Record<PoolKind, readonly MemoryItem[]>> = {
+    device: [...overheads, ...states.device],
+    pinned: states.pinned,
+    file: [],
+  };
+  const passing = (name: InstantName): readonly MemoryItem[] =>
+    withReserve([...states.instants[name], ...temporaryItems(use.temporaries[name], cluster.device)], cluster.device);
+  const capacities = poolsOf(cluster);
+  refuseUnknown(Object.keys(input.arenaBytes), capacities);
+  const pools = capacities.map((pool) =>
+    poolLedgerOf(pool, pool.capacityBytes, [...persistent[pool.kind], arena(input.arenaBytes[pool.name] ?? 0)], (name) =>
+      pool.kind === 'device' ? passing(name) : [],
+    ),
   );
-  const host = pool('host', cluster.hostBytes, [...states.host, arena(arenas.host)], () => []);
-  return { kind: 'memoryLedger', fits: hbm.fits && host.fits, hbm, host };
+  return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools };
+}
+
+/** The ledger of one pool. Throws a RangeError for a name that is not there. */
+export function poolLedger({ pools }: MemoryLedger, name: string): PoolLedger {
+  const found = pools.find(({ pool }) => pool === name);
+  if (found === undefined) throw new RangeError(`the ledger has no pool ${name}, only ${pools.map(({ pool }) => pool).join(', ')}`);
+  return found;
+}
+
+function refuseUnknown(names: readonly string[], pools: readonly NamedPool[]): void {
+  const unknown = names.find((name) => !pools.some((pool) => pool.name === name));
+  if (unknown !== undefined) throw new RangeError(`an arena is in pool ${unknown}, which the cluster does not have`);
 }
 
 function arena(bytes: number): MemoryItem {
   return { name: 'arena', bytes, provenance: 'exact', note: 'buffers at addresses the plan assigns' };
 }
 
-function scratchItems(instant: InstantName, scratch: LedgerInput['scratch']): readonly MemoryItem[] {
-  return Object.entries(scratch)
-    .filter(([section, bytes]) => SECTION_INSTANTS[section] === instant && bytes !== undefined && bytes > 0)
-    .map(([section, bytes]) => ({
-      name: `temporaries of ${section}`,
-      bytes: bytes as number,
-      provenance: 'derived',
-      note: 'the largest op of the section, by formula',
-    }));
+/**
+ * Ops of one stream make their temporaries one after the other. On a GPU the caching allocator keeps blocks by stream, so those of
+ * different streams add up; on the CPU one thread runs all ops, so only the largest counts.
+ */
+function temporaryItems(temporaries: readonly Temporary[], device: ClusterSpec['device']): readonly MemoryItem[] {
+  const sorted = temporaries.toSorted((a, b) => b.bytes - a.bytes);
+  const counted = device === 'cuda' ? sorted : sorted.slice(0, 1);
+  return counted.map(({ section, stream, bytes }) =>
+    derived(
+      `temporaries of ${section}${stream === 'compute' ? '' : ` on ${stream}`}`,
+      bytes,
+      `the largest op of the instant on ${stream}, by formula`,
+    ),
+  );
 }
 
 function withReserve(items: readonly MemoryItem[], device: ClusterSpec['device']): readonly MemoryItem[] {
-  const bytes = Math.ceil(ALLOCATOR_RESERVE * sum(items));
+  const bytes = Math.ceil(ALLOCATOR_RESERVE * sumBytes(items));
   if (device === 'cpu' || bytes === 0) return items;
   return [
     ...items,
@@ -100,29 +123,26 @@ function withReserve(items: readonly MemoryItem[], device: ClusterSpec['device']
   ];
 }
 
-function pool(
-  name: PoolLedger['pool'],
+function poolLedgerOf(
+  { name, kind }: NamedPool,
   capacityBytes: number,
   persistent: readonly MemoryItem[],
   itemsOf: (instant: InstantName) => readonly MemoryItem[],
 ): PoolLedger {
-  const base = sum(persistent);
+  const base = sumBytes(persistent);
   const instants = INSTANTS.map((instant) => {
     const items = itemsOf(instant);
-    return { name: instant, items, totalBytes: base + sum(items) };
+    return { name: instant, items, totalBytes: base + sumBytes(items) };
   });
   const peak = instants.reduce((best, next) => (next.totalBytes > best.totalBytes ? next : best));
   return {
     pool: name,
+    kind,
     capacityBytes,
-    persistent: persistent.filter(({ bytes }) => bytes > 0),
+    persistent: nonEmpty(persistent),
     instants,
     peakBytes: peak.totalBytes,
     peakInstant: peak.name,
     fits: peak.totalBytes <= capacityBytes,
   };
-}
-
-function sum(items: readonly MemoryItem[]): number {
-  return items.reduce((total, { bytes }) => total + bytes, 0);
 }

@@ -1,4 +1,5 @@
 /** Why a plan does not fit, in numbers, and the smallest change that makes it. */
+import { poolLabel } from '../catalog/pools.js';
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes } from '../spec/sizes.js';
 import type { MemoryInstant, MemoryItem, MemoryLedger, PoolLedger } from './ledger.js';
@@ -7,7 +8,7 @@ const NUM_NAMED = 4;
 
 /** `suggestion` is a change that was checked to fit, e.g. `numChunks=16 fits: 71.2 GiB of 79.2 GiB`. */
 export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtError {
-  const pools = [ledger.hbm, ledger.host].filter(({ fits }) => !fits);
+  const pools = ledger.pools.filter(({ fits }) => !fits);
   const details = pools.map((pool) => ({
     pool: pool.pool,
     needBytes: pool.peakBytes,
@@ -27,7 +28,7 @@ function describePool(pool: PoolLedger): string {
   const items = biggest(pool).map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
   const when = (peakInstant(pool)?.items.length ?? 0) > 0 ? ` at ${pool.peakInstant}` : '';
   return (
-    `${pool.pool === 'hbm' ? 'HBM' : 'host memory'} does not fit: ${formatBytes(pool.peakBytes)} needed${when}, ` +
+    `${poolLabel(pool.pool)} does not fit: ${formatBytes(pool.peakBytes)} needed${when}, ` +
     `${formatBytes(pool.capacityBytes)} there; largest: ${items.join(', ')}`
   );
 }

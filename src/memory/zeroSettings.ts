@@ -1,4 +1,4 @@
-/** The settings of a ds_config that memory depends on, with DeepSpeed's defaults (runtime/zero/config.py). Sizes in elements. */
+/** The settings of a ds_config that memory and time depend on, with DeepSpeed's defaults (runtime/zero/config.py). Sizes in elements. */
 import type { DeepSpeedConfig, RunSpec } from '../spec/types.js';
 
 export interface ZeroSettings {
@@ -8,6 +8,8 @@ export interface ZeroSettings {
   readonly subGroupElements: number;
   readonly maxLiveElements: number;
   readonly persistenceThreshold: number;
+  /** 0: weights are gathered when a module needs them, not before. */
+  readonly prefetchBucketElements: number;
   readonly offloadOptimizer: boolean;
   /** Gradients accumulate in fp32 whatever the weights' dtype (data_types.grad_accum_dtype). */
   readonly accumulateInFp32: boolean;
@@ -28,6 +30,7 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
     subGroupElements: number('sub_group_size', 1e9),
     maxLiveElements: number('stage3_max_live_parameters', 1e9),
     persistenceThreshold: number('stage3_param_persistence_threshold', 1e5),
+    prefetchBucketElements: (zero.stage3_prefetch_bucket_size ?? zero.prefetch_bucket_size ?? 5e7) as number,
     offloadOptimizer: offload.device === 'cpu',
     accumulateInFp32: dataTypes.grad_accum_dtype === 'fp32',
   };

@@ -1,49 +1,80 @@
-/** The op columns of an encoded plan: names, element types and order. Twin of python/fpdt/plan.py. */
+/** The op columns of an encoded plan: names, element types and order, and their little-endian bytes. Twin of python/fpdt/plan. */
 
-export type ColumnDtype = 'uint8' | 'int32' | 'float64';
-export const COLUMN_BYTES: Readonly<Record<ColumnDtype, number>> = { uint8: 1, int32: 4, float64: 8 };
+/** What a column's elements are. Numbers of 64 bits are safe integers on this side. */
+interface ElementType {
+  readonly bytes: number;
+  readonly min: number;
+  readonly max: number;
+  readonly set: (view: DataView, offset: number, value: number) => void;
+  readonly get: (view: DataView, offset: number) => number;
+}
 
-/** Views an op has, in column order: the columns of a group are prefixed with its name. */
-export const ACCESS_GROUPS = [
-  { name: 'read', field: 'reads', offsets: 'opReads' },
-  { name: 'write', field: 'writes', offsets: 'opWrites' },
-  { name: 'accumulate', field: 'accumulates', offsets: 'opAccumulates' },
-] as const;
-export type AccessGroup = (typeof ACCESS_GROUPS)[number];
+const HALF = 2 ** 32;
 
-export const BINDS = ['fixed', 'segment', 'layer'] as const;
+const ELEMENTS = {
+  uint8: { bytes: 1, min: 0, max: 0xff, set: (view, at, value) => view.setUint8(at, value), get: (view, at) => view.getUint8(at) },
+  uint16: {
+    bytes: 2,
+    min: 0,
+    max: 0xffff,
+    set: (view, at, value) => view.setUint16(at, value, true),
+    get: (view, at) => view.getUint16(at, true),
+  },
+  int16: {
+    bytes: 2,
+    min: -0x8000,
+    max: 0x7fff,
+    set: (view, at, value) => view.setInt16(at, value, true),
+    get: (view, at) => view.getInt16(at, true),
+  },
+  int32: {
+    bytes: 4,
+    min: -(2 ** 31),
+    max: 2 ** 31 - 1,
+    set: (view, at, value) => view.setInt32(at, value, true),
+    get: (view, at) => view.getInt32(at, true),
+  },
+  int64: {
+    bytes: 8,
+    min: Number.MIN_SAFE_INTEGER,
+    max: Number.MAX_SAFE_INTEGER,
+    // Two halves, not a BigInt: the same bytes without making an object for each of a few million elements.
+    set: (view, at, value) => {
+      view.setUint32(at, value >>> 0, true);
+      view.setInt32(at + 4, Math.floor(value / HALF), true);
+    },
+    get: (view, at) => view.getInt32(at + 4, true) * HALF + view.getUint32(at, true),
+  },
+} as const satisfies Record<string, ElementType>;
 
-/** Element types by column name, in wire order. `opReads` and its like are CSR offsets: one more element than ops. */
+export type ColumnDtype = keyof typeof ELEMENTS;
+export const COLUMN_DTYPES = Object.keys(ELEMENTS) as [ColumnDtype, ...ColumnDtype[]];
+
+/**
+ * Element types by column name, in wire order. `opViews` and `opWaits` are CSR offsets: one more element than ops. A view is the
+ * index of an access; accesses are interned over the whole plan. What an op does not read or write it accumulates into.
+ */
 export const COLUMNS = {
   opKind: 'uint8',
   opStream: 'uint8',
-  opLayerSlot: 'uint8',
-  opTokens: 'int32',
-  opKv: 'int32',
-  opScratch: 'float64',
-  opReads: 'int32',
-  opWrites: 'int32',
-  opAccumulates: 'int32',
+  opTokens: 'int64',
+  opKv: 'int64',
+  opAttribute: 'int32',
+  opScratch: 'int64',
+  opViews: 'int32',
+  opNumReads: 'uint16',
+  opNumWrites: 'uint16',
+  view: 'int32',
   opWaits: 'int32',
-  readBuffer: 'int32',
-  readStart: 'int32',
-  readEnd: 'int32',
-  readBind: 'uint8',
-  readIndex: 'int32',
-  writeBuffer: 'int32',
-  writeStart: 'int32',
-  writeEnd: 'int32',
-  writeBind: 'uint8',
-  writeIndex: 'int32',
-  accumulateBuffer: 'int32',
-  accumulateStart: 'int32',
-  accumulateEnd: 'int32',
-  accumulateBind: 'uint8',
-  accumulateIndex: 'int32',
   wait: 'int32',
+  accessBuffer: 'int32',
+  accessStart: 'int64',
+  accessEnd: 'int64',
+  accessParam: 'int16',
+  accessIndex: 'int32',
 } as const satisfies Record<string, ColumnDtype>;
 export type ColumnName = keyof typeof COLUMNS;
-export const COLUMN_NAMES = Object.keys(COLUMNS) as readonly ColumnName[];
+export const COLUMN_NAMES = Object.keys(COLUMNS) as [ColumnName, ...ColumnName[]];
 
 export interface ColumnDescriptor {
   readonly name: ColumnName;
@@ -53,26 +84,68 @@ export interface ColumnDescriptor {
 }
 
 /** One column with its raw little-endian bytes. */
-export interface EncodedColumn extends ColumnDescriptor {
+export interface RawColumn extends ColumnDescriptor {
   readonly data: Buffer;
 }
 
-/** Numbers of a column before they become bytes. Throws a RangeError for a number that its type cannot hold. */
-export function packColumn(name: ColumnName, values: readonly number[]): EncodedColumn {
-  const dtype = COLUMNS[name];
-  const data = Buffer.alloc(values.length * COLUMN_BYTES[dtype]);
-  values.forEach((value, i) => {
-    if (dtype === 'uint8') data.writeUInt8(value, i);
-    else if (dtype === 'int32') data.writeInt32LE(value, i * 4);
-    else data.writeDoubleLE(value, i * 8);
-  });
-  return { name, dtype, length: values.length, data };
+/** Numbers of a column while it grows, as the bytes they become. */
+export class ColumnWriter {
+  readonly #name: ColumnName;
+  readonly #element: ElementType;
+  #view: DataView<ArrayBuffer>;
+  #length = 0;
+
+  constructor(name: ColumnName) {
+    this.#name = name;
+    this.#element = ELEMENTS[COLUMNS[name]];
+    this.#view = new DataView(new ArrayBuffer(1024));
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Throws a RangeError for a number that the column's type cannot hold. */
+  push(value: number): void {
+    const { bytes, min, max, set } = this.#element;
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw new RangeError(`column ${this.#name} of ${COLUMNS[this.#name]} cannot hold ${value} (element ${this.#length})`);
+    }
+    const offset = this.#length * bytes;
+    if (offset + bytes > this.#view.byteLength) this.#grow();
+    set(this.#view, offset, value);
+    this.#length += 1;
+  }
+
+  at(index: number): number {
+    return this.#element.get(this.#view, index * this.#element.bytes);
+  }
+
+  finish(): RawColumn {
+    const data = Buffer.from(this.#view.buffer, 0, this.#length * this.#element.bytes);
+    return { name: this.#name, dtype: COLUMNS[this.#name], length: this.#length, data };
+  }
+
+  #grow(): void {
+    const larger = new ArrayBuffer(2 * this.#view.byteLength);
+    new Uint8Array(larger).set(new Uint8Array(this.#view.buffer));
+    this.#view = new DataView(larger);
+  }
 }
 
-export function unpackColumn({ dtype, data, length }: Pick<EncodedColumn, 'dtype' | 'data' | 'length'>): readonly number[] {
-  return Array.from({ length }, (_, i) => {
-    if (dtype === 'uint8') return data.readUInt8(i);
-    if (dtype === 'int32') return data.readInt32LE(i * 4);
-    return data.readDoubleLE(i * 8);
-  });
+export function bytesOf({ dtype, length }: Pick<ColumnDescriptor, 'dtype' | 'length'>): number {
+  return length * ELEMENTS[dtype].bytes;
+}
+
+/** The numbers of a column; 64-bit ones as floats. Throws a RangeError for an element that is no safe integer. */
+export function unpackColumn({ name, dtype, length, data }: RawColumn): Float64Array | Int32Array {
+  const { bytes, get } = ELEMENTS[dtype];
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  const values = dtype === 'int64' ? new Float64Array(length) : new Int32Array(length);
+  for (let i = 0; i < length; i++) {
+    const value = get(view, i * bytes);
+    if (!Number.isSafeInteger(value)) throw new RangeError(`element ${i} of column ${name} is beyond 2^53`);
+    values[i] = value;
+  }
+  return values;
 }

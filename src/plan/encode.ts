@@ -1,107 +1,137 @@
 /**
- * A plan as bytes: a canonical JSON header, and the ops of all sections as columns. The digest covers both, so that controller and
- * ranks can agree on a plan by 64 characters.
+ * A plan as bytes: an executed header and prose, both JSON, and the ops of all sections as columns. The digest covers what is
+ * executed, header and uncompressed columns, so that controller and ranks can agree on a plan by 64 characters.
  */
 import { createHash } from 'node:crypto';
-import { type Access, OP_KIND_NAMES, type Op, type Range, SECTIONS, STREAMS } from '../schedule/op.js';
-import { canonicalJson } from './canonical.js';
-import {
-  ACCESS_GROUPS,
-  type AccessGroup,
-  BINDS,
-  COLUMN_NAMES,
-  type ColumnDescriptor,
-  type ColumnName,
-  type EncodedColumn,
-  packColumn,
-} from './columns.js';
-import type { ExecutionPlan } from './executionPlan.js';
+import { deflateSync } from 'node:zlib';
+import { z } from 'zod';
+import { OP_KIND_NAMES, OP_ROWS, type OpKindRow } from '../catalog/ops/index.js';
+import type { Op } from '../schedule/op.js';
+import { AccessTable } from './accessTable.js';
+import { type ColumnDescriptor, type ColumnName, COLUMN_NAMES, ColumnWriter, type RawColumn } from './columns.js';
+import type { ExecutionPlan, UnsealedPlan } from './executionPlan.js';
+import { featuresOf } from './features.js';
+import { type OpKindHeader, type PlanHeader, planHeaderSchema } from './header.js';
+
+/** A column as it travels: raw little-endian bytes, deflated. */
+export interface EncodedColumn extends ColumnDescriptor {
+  readonly data: Buffer;
+}
 
 export interface EncodedPlan {
-  /** Canonical JSON, UTF-8: the plan without ops and digest, with `columns`, `sections` and `opKinds`. */
+  /** JSON, UTF-8. Neither side forms it again: these bytes are hashed, sent and stored. */
   readonly header: Buffer;
+  /** JSON, UTF-8: cluster, memory and prediction, for people. */
+  readonly prose: Buffer;
   readonly columns: readonly EncodedColumn[];
   readonly digest: string;
 }
 
-export type UnsealedPlan = Omit<ExecutionPlan, 'digest'>;
+/** What of a plan is not executed. */
+export type PlanProse = Pick<ExecutionPlan, 'cluster' | 'memory' | 'prediction'>;
 
-/** Adds the digest to a finished plan. */
+interface Executed {
+  readonly features: readonly string[];
+  readonly header: Buffer;
+  readonly columns: readonly RawColumn[];
+  readonly digest: string;
+}
+
+/** Adds features and digest to a finished plan. */
 export function sealPlan(plan: UnsealedPlan): ExecutionPlan {
-  return { ...plan, digest: encodePlan(plan).digest };
+  const { features, digest } = encodeExecuted(plan);
+  return { ...plan, features, digest };
 }
 
+/** Throws a RangeError for a number that its column cannot hold, a TypeError for a plan that its header cannot say. */
 export function encodePlan(plan: UnsealedPlan): EncodedPlan {
-  const ops = SECTIONS.flatMap((name) => plan.schedule[name].ops);
-  const values = columnValues(ops);
-  const columns = COLUMN_NAMES.map((name) => packColumn(name, values[name]));
-  const header = Buffer.from(canonicalJson(headerOf(plan, columns)), 'utf8');
-  return { header, columns, digest: digestOf(header, columns) };
+  const { header, columns, digest } = encodeExecuted(plan);
+  const { cluster, memory, prediction } = plan;
+  const prose: PlanProse = { cluster, memory, prediction };
+  return { header, prose: toJson(prose), columns: columns.map(deflateColumn), digest };
 }
 
-export function digestOf(header: Buffer, columns: readonly Pick<EncodedColumn, 'data'>[]): string {
+export function digestOf(header: Buffer, columns: readonly Pick<RawColumn, 'data'>[]): string {
   const hash = createHash('sha256').update(header);
   for (const { data } of columns) hash.update(data);
   return hash.digest('hex');
 }
 
-function headerOf(plan: UnsealedPlan, columns: readonly ColumnDescriptor[]): Readonly<Record<string, unknown>> {
-  const { schedule, digest: _digest, ...rest } = plan as ExecutionPlan;
-  return {
-    ...rest,
-    opKinds: OP_KIND_NAMES,
+/** The fastest level: columns repeat themselves, and others save little but take several times as long. */
+function deflateColumn(column: RawColumn): EncodedColumn {
+  return { ...column, data: deflateSync(column.data, { level: 1 }) };
+}
+
+function encodeExecuted(plan: UnsealedPlan): Executed {
+  const features = featuresOf(plan);
+  const columns = writeColumns(plan);
+  const header = toJson(headerOf(plan, features, columns));
+  return { features, header, columns, digest: digestOf(header, columns) };
+}
+
+/** Parsing puts keys into the order of the schema, so that a plan that was read back has the same bytes. */
+function headerOf(plan: UnsealedPlan, features: readonly string[], columns: readonly ColumnDescriptor[]): PlanHeader {
+  const { cluster, memory: _memory, prediction: _prediction, sections, ...rest } = plan;
+  const { digest: _digest, ...executed } = rest as typeof rest & { readonly digest?: string };
+  const header: PlanHeader = {
+    ...executed,
+    features,
+    device: cluster.device,
+    numRanks: cluster.numRanks,
+    ranksPerNode: cluster.ranksPerNode,
+    opKinds: OP_KIND_HEADERS,
+    sections: sections.map(({ name, params, ops }) => ({ name, params, numOps: ops.length })),
     columns: columns.map(({ name, dtype, length }) => ({ name, dtype, length })),
-    sections: SECTIONS.map((name) => ({ name, numOps: schedule[name].ops.length, parts: schedule[name].parts })),
   };
+  const parsed = planHeaderSchema.safeParse(header);
+  if (!parsed.success) throw new TypeError(`the plan does not fit its header: ${z.prettifyError(parsed.error)}`);
+  return parsed.data;
 }
 
-function columnValues(ops: readonly Op[]): Readonly<Record<ColumnName, readonly number[]>> {
-  const [reads, writes, accumulates] = ACCESS_GROUPS;
-  return {
-    opKind: ops.map((op) => OP_KIND_NAMES.indexOf(op.kind)),
-    opStream: ops.map((op) => STREAMS.indexOf(op.stream)),
-    opLayerSlot: ops.map((op) => op.layerSlot),
-    opTokens: rangeValues(ops.map(({ tokens }) => tokens)),
-    opKv: rangeValues(ops.map(({ kv }) => kv)),
-    opScratch: ops.map((op) => op.scratchBytes),
-    opReads: offsetsOf(ops.map((op) => op.reads)),
-    opWrites: offsetsOf(ops.map((op) => op.writes)),
-    opAccumulates: offsetsOf(ops.map((op) => op.accumulates)),
-    opWaits: offsetsOf(ops.map((op) => op.waits)),
-    ...accessValues(ops, reads),
-    ...accessValues(ops, writes),
-    ...accessValues(ops, accumulates),
-    wait: ops.flatMap((op) => op.waits),
-  };
+export const OP_KIND_HEADERS: readonly OpKindHeader[] = OP_KIND_NAMES.map((name) => {
+  const { stream, reads, writes, accumulates, external }: OpKindRow = OP_ROWS[name];
+  return { name, stream, reads, writes, accumulates, external };
+});
+
+/** Throws a TypeError for a number that JSON would turn into null. */
+function toJson(value: unknown): Buffer {
+  const text = JSON.stringify(value, (key, item: unknown) => {
+    if (typeof item === 'number' && !Number.isFinite(item)) throw new TypeError(`a plan cannot hold ${key} = ${item}`);
+    return item;
+  });
+  return Buffer.from(text, 'utf8');
 }
 
-/** Start and end of each range; -1 twice where there is none. */
-function rangeValues(ranges: readonly (Range | undefined)[]): readonly number[] {
-  const values: number[] = [];
-  for (const range of ranges) values.push(range?.start ?? -1, range?.end ?? -1);
-  return values;
+type OpColumn = Exclude<ColumnName, `access${string}`>;
+
+/** The ops of all sections, one after the other. */
+function writeColumns({ sections, streams }: UnsealedPlan): readonly RawColumn[] {
+  const names = COLUMN_NAMES.filter((name): name is OpColumn => !name.startsWith('access'));
+  const columns = Object.fromEntries(names.map((name) => [name, new ColumnWriter(name)])) as Record<OpColumn, ColumnWriter>;
+  const accesses = new AccessTable();
+  columns.opViews.push(0);
+  columns.opWaits.push(0);
+  for (const { ops } of sections) for (const op of ops) writeOp(op, columns, accesses, streams);
+  return [...names.map((name) => columns[name].finish()), ...accesses.finish()];
 }
 
-type GroupColumn<N extends AccessGroup['name']> = `${N}${'Buffer' | 'Start' | 'End' | 'Bind' | 'Index'}`;
-
-function accessValues<N extends AccessGroup['name']>(
-  ops: readonly Op[],
-  { name, field }: { readonly name: N; readonly field: AccessGroup['field'] },
-): Readonly<Record<GroupColumn<N>, readonly number[]>> {
-  const all: Access[] = [];
-  for (const op of ops) for (const access of op[field]) all.push(access);
-  return {
-    [`${name}Buffer`]: all.map(({ buffer }) => buffer),
-    [`${name}Start`]: all.map(({ rows }) => rows.start),
-    [`${name}End`]: all.map(({ rows }) => rows.end),
-    [`${name}Bind`]: all.map(({ bind }) => BINDS.indexOf(bind)),
-    [`${name}Index`]: all.map(({ index }) => index),
-  } as unknown as Record<GroupColumn<N>, readonly number[]>;
+function writeOp(op: Op, columns: Readonly<Record<OpColumn, ColumnWriter>>, accesses: AccessTable, streams: readonly string[]): void {
+  columns.opKind.push(KIND_NUMBERS.get(op.kind) ?? -1);
+  columns.opStream.push(streams.indexOf(op.stream));
+  columns.opTokens.push(op.tokens.start);
+  columns.opTokens.push(op.tokens.end);
+  columns.opKv.push(op.kv?.start ?? -1);
+  columns.opKv.push(op.kv?.end ?? -1);
+  columns.opAttribute.push(op.attribute ?? -1);
+  columns.opScratch.push(op.scratchBytes);
+  columns.opNumReads.push(op.reads.length);
+  columns.opNumWrites.push(op.writes.length);
+  for (const access of op.reads) columns.view.push(accesses.numberOf(access));
+  for (const access of op.writes) columns.view.push(accesses.numberOf(access));
+  for (const access of op.accumulates) columns.view.push(accesses.numberOf(access));
+  columns.opViews.push(columns.view.length);
+  for (const wait of op.waits) columns.wait.push(wait);
+  columns.opWaits.push(columns.wait.length);
 }
 
-/** CSR offsets: where the items of each op start in the concatenation, and the total at the end. */
-function offsetsOf(items: readonly (readonly unknown[])[]): readonly number[] {
-  const offsets = [0];
-  for (const list of items) offsets.push((offsets.at(-1) ?? 0) + list.length);
-  return offsets;
-}
+const KIND_NUMBERS = new Map<string, number>(OP_KIND_NAMES.map((name, number) => [name, number]));

@@ -1,23 +1,25 @@
-/** Plans on disk: one JSON file with the header and base64 columns, written whole or not at all. */
+/** Plans on disk: one JSON file with the header as text and base64 columns, written whole or not at all. */
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { FpdtError } from '../spec/errors.js';
-import { canonicalJson } from './canonical.js';
-import { damaged, decodePlan, wrongVersion } from './decode.js';
+import { decodePlan } from './decode.js';
 import { encodePlan } from './encode.js';
-import { type ExecutionPlan, PLAN_VERSION } from './executionPlan.js';
+import { type ExecutionPlan, PLAN_VERSION, type UnsealedPlan } from './executionPlan.js';
+import { damaged, wrongVersion } from './planErrors.js';
 
 const FILE_KIND = 'executionPlanFile';
 
-export async function writePlanFile(plan: ExecutionPlan, path: string): Promise<void> {
-  const { header, columns, digest } = encodePlan(plan);
+/** Header and prose stay the text they were encoded as: the digest is over bytes, and no reader forms them again. */
+export async function writePlanFile(plan: UnsealedPlan, path: string): Promise<void> {
+  const { header, prose, columns, digest } = encodePlan(plan);
   const file = {
     kind: FILE_KIND,
     version: PLAN_VERSION,
     digest,
-    header: JSON.parse(header.toString('utf8')) as unknown,
+    header: header.toString('utf8'),
+    prose: prose.toString('utf8'),
     columns: Object.fromEntries(columns.map(({ name, data }) => [name, data.toString('base64')])),
   };
-  await writeAtomically(path, `${canonicalJson(file)}\n`);
+  await writeAtomically(path, `${JSON.stringify(file)}\n`);
 }
 
 /** Throws an FpdtError for a file that is missing, cut short, of another version or not what its digest says. */
@@ -30,12 +32,12 @@ export async function readPlanFile(path: string): Promise<ExecutionPlan> {
     });
   }
   if (file['version'] !== PLAN_VERSION) throw wrongVersion(file['version']);
-  const { digest, header, columns } = file;
-  if (typeof digest !== 'string' || typeof header !== 'object' || typeof columns !== 'object' || columns === null) {
-    throw damaged(`${path} lacks a digest, header or columns`);
-  }
+  const { digest, header, prose, columns } = file;
+  const hasText = typeof digest === 'string' && typeof header === 'string' && typeof prose === 'string';
+  if (!hasText || typeof columns !== 'object' || columns === null) throw damaged(`${path} lacks a digest, header, prose or columns`);
   return decodePlan({
-    header: Buffer.from(canonicalJson(header), 'utf8'),
+    header: Buffer.from(header, 'utf8'),
+    prose: Buffer.from(prose, 'utf8'),
     columns: Object.entries(columns).map(([name, text]) => ({ name, data: Buffer.from(String(text), 'base64') })),
     digest,
   });

@@ -1,7 +1,10 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
+import { poolLabel } from '../catalog/pools.js';
 import type { MemoryInstant, MemoryItem, PoolLedger } from '../memory/ledger.js';
-import type { SectionPrediction } from '../schedule/simulate.js';
+import type { SectionPrediction } from '../predict/prediction.js';
+import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
+import { type LayerStrategy, RECOMPUTE, type Strategy } from '../spec/strategy.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
 const NUM_LARGEST_ITEMS = 5;
@@ -10,10 +13,10 @@ const NUM_LARGEST_ITEMS = 5;
 export function planSummary(plan: ExecutionPlan): string {
   return [
     ...headLines(plan),
-    '',
-    ...poolLines(plan.memory.hbm, 'HBM per rank'),
-    '',
-    ...poolLines(plan.memory.host, 'Pinned host memory per rank'),
+    ...strategyLines(plan),
+    ...remarks(plan).map((text) => `Remark      ${text}`),
+    ...programLines(plan),
+    ...plan.memory.pools.flatMap((pool) => ['', ...poolLines(pool)]),
     '',
     ...timeLines(plan),
     '',
@@ -21,17 +24,15 @@ export function planSummary(plan: ExecutionPlan): string {
   ].join('\n');
 }
 
-function headLines({ model, cluster, run, strategy, schedule, memory }: ExecutionPlan): readonly string[] {
-  const numOps = Object.values(schedule).reduce((sum, section) => sum + section.ops.length, 0);
+function headLines({ model, cluster, run, strategy, memory }: ExecutionPlan): readonly string[] {
   const padding = run.paddedSeqLen === run.seqLen ? '' : `, padded to ${run.paddedSeqLen}`;
+  const fullness = memory.pools.map((pool) => `${poolLabel(pool.pool)} ${percent(pool)} full at ${pool.peakInstant}`);
   return [
-    `Fits        ${memory.fits ? 'yes' : 'no'}: HBM ${percent(memory.hbm)} full at ${memory.hbm.peakInstant}, pinned host ${percent(memory.host)} full at ${memory.host.peakInstant}`,
+    `Fits        ${memory.fits ? 'yes' : 'no'}: ${fullness.join(', ')}`,
     `Model       ${model.family}, ${model.numLayers} layers of ${model.hiddenSize}, ${model.numHeads} heads (${model.numKvHeads} kv), ${run.dtype}`,
     `Cluster     ${cluster.name}: ${cluster.numRanks} ranks, sequence parallel ${run.sequenceParallelSize} x data parallel ${run.dataParallelSize}, ZeRO-${run.zeroStage}`,
-    `Sequence    ${run.seqLen} tokens${padding}; ${strategy.numChunks} chunks of ${strategy.chunkTokens} (${strategy.localChunkTokens} per rank), ${strategy.numLossTiles} loss tiles a chunk`,
+    `Sequence    ${run.seqLen} tokens${padding}; ${count(strategy.numChunks, 'chunk')} of ${strategy.chunkTokens} (${strategy.localChunkTokens} per rank)`,
     `Rotary      fp32 angles by absolute position, as Hugging Face forms them: off by up to ${rotaryError(run.seqLen).toPrecision(2)} rad at the last token`,
-    `Strategy    ${strategy.policy}: k, v in ${strategy.keyValues}; attention output ${keptOrNot(strategy.attentionOutput)}; layer inputs in ${strategy.checkpoints}, every ${ordinal(strategy.segmentLayers)}; backward ${strategy.backwardOrder}; prefetch depth ${strategy.prefetchDepth}`,
-    `Ops         ${numOps} in ${Object.keys(schedule).length} sections`,
   ];
 }
 
@@ -40,22 +41,70 @@ function rotaryError(seqLen: number): number {
   return 2 ** (Math.floor(Math.log2(Math.max(1, seqLen - 1))) - 24);
 }
 
-function keptOrNot(home: 'hbm' | 'host' | 'recompute'): string {
-  return home === 'recompute' ? 'recomputed' : `saved in ${home}`;
+/** What holds for the whole model, then a line for every range of layers. */
+function strategyLines({ strategy, kernels }: ExecutionPlan): readonly string[] {
+  const attention = kernels.attn === kernels.attnBwd ? kernels.attn : `${kernels.attn} forward, ${kernels.attnBwd} backward`;
+  const parts = [
+    `attention by ${attention}`,
+    `prefetch depth ${strategy.prefetchDepth}`,
+    ...tileTexts(strategy),
+    `hidden gradients in ${strategy.hiddenGradients}`,
+  ];
+  return [`Strategy    ${strategy.policy}: ${parts.join(', ')}`, ...strategy.layers.map(layersLine)];
 }
 
-function ordinal(layers: number): string {
-  return layers === 1 ? 'layer' : `${layers} layers`;
-}
-
-function poolLines(pool: PoolLedger, title: string): readonly string[] {
-  const peak = pool.instants.find(({ name }) => name === pool.peakInstant);
-  const items = [...pool.persistent, ...(peak?.items ?? [])].filter(({ bytes }) => bytes > 0).sort((a, b) => b.bytes - a.bytes);
-  const width = Math.max(...pool.instants.map(({ name }) => name.length), ...items.map(({ name }) => name.length));
+function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles }: Strategy): readonly string[] {
   return [
-    `${title}: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)} at ${pool.peakInstant}${pool.fits ? '' : `, ${formatBytes(pool.peakBytes - pool.capacityBytes)} too much`}`,
-    ...pool.instants.map((instant) => instantLine(instant, width, pool.peakInstant)),
-    ...(items.length === 0 ? [] : [`  largest at ${pool.peakInstant}:`]),
+    ...(kvTileChunks > 1 ? [`k, v fetched ${kvTileChunks} chunks at a time`] : []),
+    ...(numTokenTiles > 1 ? [`${numTokenTiles} token tiles a chunk`] : []),
+    `${count(numLossTiles, 'loss tile')} a chunk`,
+  ];
+}
+
+function layersLine(range: LayerStrategy): string {
+  const { layers, keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder, segments } = range;
+  const [start, end] = layers;
+  const name = end - start === 1 ? `layer ${start}` : `layers ${start}-${end - 1}`;
+  const output = attentionOutput === RECOMPUTE ? 'recomputed' : `saved in ${attentionOutput}`;
+  const parts = [
+    `k, v in ${keyValues}, their gradients in ${keyValueGradients}`,
+    `attention output ${output}`,
+    `layer inputs in ${checkpoints}, every ${everyText(segments)}`,
+    `backward ${backwardOrder}`,
+  ];
+  return `  ${name.padEnd(12)}  ${parts.join('; ')}`;
+}
+
+/** `layer`, `2 layers`, or `2 or 3 layers` where segments differ. */
+function everyText(segments: readonly number[]): string {
+  const lengths = [...new Set(segments)].sort((a, b) => a - b);
+  return lengths.join() === '1' ? 'layer' : `${lengths.join(' or ')} layers`;
+}
+
+function programLines({ sections, programs, features }: ExecutionPlan): readonly string[] {
+  const numOps = sections.reduce((sum, { ops }) => sum + ops.length, 0);
+  const calls = programs.train.turns.flatMap((turn) => turn.calls);
+  const numOwn = calls.filter(({ owner }) => owner === 'plan').length;
+  return [
+    `Program     ${count(programs.train.turns.length, 'turn')}, ${count(numOwn, 'call')} and ${calls.length - numOwn} of ZeRO's`,
+    `Ops         ${numOps} in ${count(sections.length, 'section')}: ${sections.map(({ name, ops }) => `${name} ${ops.length}`).join(', ')}`,
+    `Features    ${features.length === 0 ? 'none' : features.join(', ')}`,
+  ];
+}
+
+/** Instants are listed only where something comes and goes. */
+function poolLines(pool: PoolLedger): readonly string[] {
+  const peak = pool.instants.find(({ name }) => name === pool.peakInstant);
+  const changes = pool.instants.some(({ totalBytes }) => totalBytes !== pool.peakBytes);
+  const instants = changes ? pool.instants : [];
+  const items = [...pool.persistent, ...(peak?.items ?? [])].filter(({ bytes }) => bytes > 0).sort((a, b) => b.bytes - a.bytes);
+  const width = Math.max(0, ...instants.map(({ name }) => name.length), ...items.map(({ name }) => name.length));
+  const at = changes ? ` at ${pool.peakInstant}` : '';
+  const missing = pool.fits ? '' : `, ${formatBytes(pool.peakBytes - pool.capacityBytes)} too much`;
+  return [
+    `${capitalized(poolLabel(pool.pool))} per rank: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)}${at}${missing}`,
+    ...instants.map((instant) => instantLine(instant, width, pool.peakInstant)),
+    ...(items.length === 0 ? [] : [`  largest${at}:`]),
     ...items.slice(0, NUM_LARGEST_ITEMS).map((item) => itemLine(item, width)),
   ];
 }
@@ -68,17 +117,19 @@ function itemLine({ name, bytes, provenance, note }: MemoryItem, width: number):
   return `    ${name.padEnd(width)}  ${formatBytes(bytes).padStart(10)}  ${provenance}: ${note}`;
 }
 
-function timeLines({ prediction, cluster }: ExecutionPlan): readonly string[] {
-  const { stepSeconds, tokensPerSecond, exposedCopySeconds, copiedBytes, mfu, sections } = prediction;
-  const share = (value: number): string => `${(100 * value).toFixed(1)}%`;
+function timeLines(plan: ExecutionPlan): readonly string[] {
+  const { prediction, cluster } = plan;
+  const { stepSeconds, tokensPerSecond, mfu, sections, hostBoundSeconds, isHostBound } = prediction;
   const fixed = cluster.rates.stepOverheadSeconds;
+  const advice = isHostBound ? ': larger chunks are faster' : '';
   return [
     `Step        ${formatSeconds(stepSeconds)} predicted, ${tokensPerSecond.toPrecision(4)} tokens/s (rates ${cluster.ratesProvenance}: ${cluster.ratesSource})`,
-    ...sections.map((section) => sectionLine(section, stepSeconds)),
+    ...sections.filter(({ makespanSeconds }) => makespanSeconds > 0).map((section) => sectionLine(section, stepSeconds)),
     ...(fixed > 0
-      ? [`  ${'outside the ops'.padEnd(20)} ${formatSeconds(fixed).padStart(10)}  ${share(fixed / stepSeconds).padStart(6)}`]
+      ? [`  ${'outside the ops'.padEnd(20)} ${formatSeconds(fixed).padStart(10)}  ${share(fixed, stepSeconds).padStart(6)}`]
       : []),
-    `Copies      ${formatBytes(copiedBytes.h2d)} host to HBM, ${formatBytes(copiedBytes.d2h)} HBM to host a step and rank; ${formatSeconds(exposedCopySeconds)} exposed (${share(exposedCopySeconds / stepSeconds)})`,
+    `Copies      ${copiesText(plan)}`,
+    `Host bound  ${formatSeconds(hostBoundSeconds)} (${share(hostBoundSeconds, stepSeconds)}) of the step waits for the host to issue ops${advice}`,
     `MFU         ${share(mfu.causalModel)} causal model FLOPs; ${share(mfu.causalHardware)} causal with recompute; ${share(mfu.fullModel)} full attention; ${share(mfu.fullHardware)} full with recompute`,
   ];
 }
@@ -86,9 +137,29 @@ function timeLines({ prediction, cluster }: ExecutionPlan): readonly string[] {
 function sectionLine({ name, runs, makespanSeconds, exposedCopySeconds }: SectionPrediction, stepSeconds: number): string {
   const total = runs * makespanSeconds;
   const exposed = exposedCopySeconds > 0 ? `, ${formatSeconds(exposedCopySeconds)} of it exposed copies` : '';
-  return `  ${name.padEnd(20)} ${formatSeconds(total).padStart(10)}  ${(100 * (total / stepSeconds)).toFixed(1).padStart(5)}%  ${runs} x ${formatSeconds(makespanSeconds)}${exposed}`;
+  return `  ${name.padEnd(20)} ${formatSeconds(total).padStart(10)}  ${share(total, stepSeconds).padStart(6)}  ${runs} x ${formatSeconds(makespanSeconds)}${exposed}`;
+}
+
+/** By link, where anything is copied. */
+function copiesText({ links, prediction: { copiedBytes, exposedCopySeconds, stepSeconds } }: ExecutionPlan): string {
+  const copied = links.filter(({ stream }) => (copiedBytes[stream] ?? 0) > 0);
+  if (copied.length === 0) return 'none between pools';
+  const bytes = copied.map(({ from, to, stream }) => `${formatBytes(copiedBytes[stream] ?? 0)} ${from} to ${to}`).join(', ');
+  return `${bytes} a step and rank; ${formatSeconds(exposedCopySeconds)} exposed (${share(exposedCopySeconds, stepSeconds)})`;
 }
 
 function percent({ peakBytes, capacityBytes }: PoolLedger): string {
-  return `${((100 * peakBytes) / capacityBytes).toFixed(0)}%`;
+  return peakBytes === 0 ? '0%' : `${((100 * peakBytes) / capacityBytes).toFixed(0)}%`;
+}
+
+function share(part: number, whole = 1): string {
+  return `${((100 * part) / whole).toFixed(1)}%`;
+}
+
+function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? '' : 's'}`;
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -20,6 +20,18 @@ export interface PlannedMeasured {
   readonly measured: number;
 }
 
+/** Peak bytes of a pool; null where no step measured memory. */
+export interface PoolComparison {
+  readonly pool: string;
+  readonly planned: number;
+  readonly measured: number | null;
+}
+
+/** Bytes that one stream copied. */
+export interface CopyComparison extends PlannedMeasured {
+  readonly stream: string;
+}
+
 /** JSON-safe; all numbers are per optimizer step of one rank. */
 export interface Comparison {
   readonly kind: 'comparison';
@@ -31,16 +43,17 @@ export interface Comparison {
   /** Mean over the timed steps, and the mean of all op kinds plus idle. */
   readonly meanStepSeconds: number;
   readonly meanAccountedSeconds: number;
-  readonly hbmBytes: PlannedMeasured;
-  readonly hostBytes: PlannedMeasured;
-  readonly h2dBytes: PlannedMeasured;
-  readonly d2hBytes: PlannedMeasured;
+  readonly pools: readonly PoolComparison[];
+  /** Steps, counted from 0, in which memory was measured. */
+  readonly memorySteps: readonly number[];
+  readonly copies: readonly CopyComparison[];
   readonly firstLoss: number | null;
   readonly lastLoss: number | null;
 }
 
 export function compareRun({ prediction, memory }: ReportPlan, result: RunResult): Comparison {
   const timed = result.steps.length > 1 ? result.steps.slice(1) : result.steps;
+  const memorySteps = result.steps.filter(({ memoryMeasured }) => memoryMeasured).map(({ step }) => step);
   return {
     kind: 'comparison',
     numTimedSteps: timed.length,
@@ -49,13 +62,33 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     stepSeconds: { planned: prediction.stepSeconds, measured: median(timed.map((step) => step.seconds)) },
     meanStepSeconds: mean(timed.map((step) => step.seconds)),
     meanAccountedSeconds: mean(timed.map(accountedSeconds)),
-    hbmBytes: { planned: memory.hbm.peakBytes, measured: result.hbmBytes },
-    hostBytes: { planned: memory.host.peakBytes, measured: result.hostBytes },
-    h2dBytes: { planned: prediction.copiedBytes.h2d, measured: median(timed.map((step) => step.copiedBytes.h2d)) },
-    d2hBytes: { planned: prediction.copiedBytes.d2h, measured: median(timed.map((step) => step.copiedBytes.d2h)) },
+    pools: comparePools(memory, memorySteps.length > 0 ? result.poolBytes : undefined),
+    memorySteps,
+    copies: compareCopies(prediction.copiedBytes, timed),
     firstLoss: result.steps[0]?.loss ?? null,
     lastLoss: result.steps.at(-1)?.loss ?? null,
   };
+}
+
+/** The plan's pools, then those that only the run has. */
+function comparePools({ pools }: ReportPlan['memory'], measured: RunResult['poolBytes'] | undefined): readonly PoolComparison[] {
+  const planned = new Map(pools.map(({ pool, peakBytes }) => [pool, peakBytes]));
+  const names = new Set([...planned.keys(), ...Object.keys(measured ?? {})]);
+  return [...names].map((pool) => ({
+    pool,
+    planned: planned.get(pool) ?? 0,
+    measured: measured === undefined ? null : (measured[pool] ?? 0),
+  }));
+}
+
+/** The plan's streams, then those that only the run has. */
+function compareCopies(planned: ReportPlan['prediction']['copiedBytes'], steps: readonly StepResult[]): readonly CopyComparison[] {
+  const streams = new Set([...Object.keys(planned), ...steps.flatMap(({ copiedBytes }) => Object.keys(copiedBytes))]);
+  return [...streams].map((stream) => ({
+    stream,
+    planned: planned[stream] ?? 0,
+    measured: median(steps.map(({ copiedBytes }) => copiedBytes[stream] ?? 0)),
+  }));
 }
 
 /** Kinds by planned and measured seconds, longest first. */
@@ -114,20 +147,33 @@ export function comparisonToText(comparison: Comparison): string {
     `per step and rank, median of ${comparison.numTimedSteps} steps:`,
     formatTable(['op kind', 'planned', 'run', 'planned time', 'measured', 'ratio'], [...rows, idle, step]),
     '',
-    formatTable(
-      ['bytes per rank', 'planned', 'measured', 'ratio'],
-      BYTE_ROWS.map(([name, key]) => byteRow(name, comparison[key])),
-    ),
+    formatTable(['bytes per rank', 'planned', 'measured', 'ratio'], byteRows(comparison)),
+    memoryStepsText(comparison),
   ].join('\n');
 }
 
-const BYTE_ROWS = [
-  ['hbm, peak', 'hbmBytes'],
-  ['host, peak', 'hostBytes'],
-  ['copied h2d', 'h2dBytes'],
-  ['copied d2h', 'd2hBytes'],
-] as const;
-
-function byteRow(name: string, { planned, measured }: PlannedMeasured): string[] {
-  return [name, formatBytes(planned), formatBytes(measured), formatRatio(measured, planned)];
+/** Pools and streams that neither plan nor run uses are left out. */
+function byteRows({ pools, copies }: Comparison): readonly (readonly string[])[] {
+  const rows = [
+    ...pools.map(({ pool, ...bytes }) => ({ name: `${pool}, peak`, ...bytes })),
+    ...copies.map(({ stream, ...bytes }) => ({ name: `copied ${stream}`, ...bytes })),
+  ];
+  return rows
+    .filter(({ planned, measured }) => planned > 0 || (measured ?? 0) > 0)
+    .map(({ name, planned, measured }) => [
+      name,
+      formatBytes(planned),
+      measured === null ? 'not measured' : formatBytes(measured),
+      formatRatio(measured ?? 0, planned),
+    ]);
 }
+
+/** Steps counted from 1, as progress counts them. */
+function memoryStepsText({ memorySteps }: Comparison): string {
+  const steps = memorySteps.map((step) => step + 1);
+  if (steps.length === 0) return 'memory was measured in no step';
+  if (steps.length > MAX_LISTED_STEPS) return `memory measured in ${steps.length} steps, from step ${steps[0]} to step ${steps.at(-1)}`;
+  return `memory measured in step${steps.length > 1 ? 's' : ''} ${steps.join(', ')}`;
+}
+
+const MAX_LISTED_STEPS = 8;

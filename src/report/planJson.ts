@@ -1,24 +1,30 @@
-/** A plan for programs: everything but the op columns and the buffer table, whose sizes it gives. JSON-safe. */
+/** A plan for programs: everything but ops, program and buffers, whose sizes it gives. JSON-safe. */
 import type { ExecutionPlan } from '../plan/executionPlan.js';
-import type { SectionName } from '../schedule/op.js';
 
-export interface PlanJson extends Omit<ExecutionPlan, 'kind' | 'schedule' | 'buffers' | 'parameters' | 'headMap'> {
+type LeftOut = 'kind' | 'sections' | 'programs' | 'attributes' | 'buffers' | 'parameters' | 'layout';
+
+export interface PlanJson extends Omit<ExecutionPlan, LeftOut> {
   readonly kind: 'planSummary';
   readonly fits: boolean;
   readonly numModelParameters: number;
   readonly numBuffers: number;
-  readonly numOps: Readonly<Record<SectionName, number>>;
+  /** By section. */
+  readonly numOps: Readonly<Record<string, number>>;
+  readonly numTurns: number;
+  readonly numCalls: number;
 }
 
 export function planToJson(plan: ExecutionPlan): PlanJson {
-  const { kind: _kind, schedule, buffers, parameters, headMap: _headMap, ...rest } = plan;
-  const numOps = Object.fromEntries(Object.entries(schedule).map(([name, { ops }]) => [name, ops.length]));
+  const { kind: _kind, sections, programs, attributes: _attributes, buffers, parameters, layout: _layout, ...rest } = plan;
+  const { turns } = programs.train;
   return {
     ...rest,
     kind: 'planSummary',
     fits: plan.memory.fits,
     numModelParameters: parameters.numModelParameters,
     numBuffers: buffers.length,
-    numOps: numOps as Record<SectionName, number>,
+    numOps: Object.fromEntries(sections.map(({ name, ops }) => [name, ops.length])),
+    numTurns: turns.length,
+    numCalls: turns.reduce((sum, { calls }) => sum + calls.length, 0),
   };
 }

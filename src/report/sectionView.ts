@@ -2,59 +2,69 @@
  * A section drawn as the paper draws it: time runs down, one column per stream, grouped by the turn of the outer loop.
  * The op text of schedule/text.ts follows each op's short name, so nothing is hidden.
  */
+import { drawOp } from '../catalog/ops/index.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
-import { OP_KINDS, type Access, type Op, type Section, type SectionName, STREAMS, type Stream } from '../schedule/op.js';
-import { accessToText, rangeToText } from '../schedule/text.js';
+import type { Access, Op, Range, Section } from '../schedule/op.js';
+import { sectionNamed } from '../schedule/schedule.js';
+import { accessToText, attributeToText } from '../schedule/text.js';
 
-type ViewPlan = Pick<ExecutionPlan, 'schedule' | 'buffers' | 'strategy'>;
+type ViewPlan = Pick<ExecutionPlan, 'sections' | 'programs' | 'streams' | 'buffers' | 'attributes' | 'strategy'>;
 
-/** Lines for a terminal; the columns are as wide as their longest short name. */
-export function sectionView(plan: ViewPlan, name: SectionName): string {
-  const section = plan.schedule[name];
-  const short = section.ops.map((op) => shortName(op, plan));
-  const width = columnWidths(section, short);
-  const idWidth = String(section.ops.length).length;
-  const lines = [title(plan, section), '', header(idWidth, width)];
-  for (const part of section.parts) {
-    lines.push('', `part L${part.layerSlot}: layer slot ${part.layerSlot} of the segment`);
-    let turn: string | undefined;
-    for (const op of section.ops.slice(part.start, part.end)) {
-      const next = turnOf(op, plan) ?? turn;
-      if (next !== turn) lines.push(`-- ${next}`);
-      turn = next;
-      lines.push(row(op, short[op.id] ?? op.kind, plan, idWidth, width));
-    }
+/** Lines for a terminal; the columns are as wide as their longest short name. Throws a RangeError for a section that is not there. */
+export function sectionView(plan: ViewPlan, name: string): string {
+  const section = sectionNamed(plan.sections, name);
+  const columns = toColumns(section, plan);
+  const turnOf = isKeyValueOuter(section) ? keyValueTurn : queryTurn;
+  const lines = [title(plan, section), '', header(plan, columns)];
+  let turn: string | undefined;
+  for (const op of section.ops) {
+    const next = turnOf(op, plan) ?? turn;
+    if (next !== turn) lines.push(`-- ${next}`);
+    turn = next;
+    lines.push(row(op, section, plan, columns));
   }
   return lines.join('\n');
 }
 
-function title({ strategy }: ViewPlan, section: Section): string {
-  const counts = STREAMS.map((stream) => `${section.ops.filter((op) => op.stream === stream).length} ${stream}`);
-  return `${section.name}, policy ${strategy.policy}: ${strategy.numChunks} chunks of ${strategy.chunkTokens} tokens, ${section.ops.length} ops (${counts.join(', ')})`;
-}
-
-type Widths = Readonly<Record<Stream, number>>;
-
-function columnWidths(section: Section, short: readonly string[]): Widths {
-  const widest = (stream: Stream): number =>
-    section.ops.reduce((most, op) => (op.stream === stream ? Math.max(most, (short[op.id] ?? '').length) : most), stream.length);
-  return { compute: widest('compute'), h2d: widest('h2d'), d2h: widest('d2h'), comm: widest('comm') };
-}
-
-function header(idWidth: number, width: Widths): string {
-  const cells = STREAMS.map((stream) => stream.padEnd(width[stream]));
-  return `${'id'.padStart(idWidth + 2)}  ${cells.join('  ')}  views and waits`;
-}
-
-function row(op: Op, short: string, plan: ViewPlan, idWidth: number, width: Widths): string {
-  const cells = STREAMS.map((stream) => (op.stream === stream ? short : '.').padEnd(width[stream]));
-  return `${String(op.id).padStart(idWidth + 2)}  ${cells.join('  ')}  ${views(op, plan)}`.trimEnd();
-}
-
-/** `reads -> writes, += accumulates; after waits`, in the words of the op text. */
-function views(op: Op, { buffers }: ViewPlan): string {
-  const texts = (accesses: readonly Access[]): string => accesses.map((access) => accessToText(access, buffers)).join(' ');
+function title({ strategy, streams, programs }: ViewPlan, { name, params, ops }: Section): string {
+  const counts = streams.map((stream) => [ops.filter((op) => op.stream === stream).length, stream] as const).filter(([count]) => count > 0);
+  const calls = programs.train.turns.flatMap((turn) => turn.calls).filter((call) => call.section === name);
   return [
+    `${name}(${params.map((param) => param.name).join(', ')}), policy ${strategy.policy}: ${strategy.numChunks} chunks of ${strategy.chunkTokens} tokens`,
+    `${ops.length} ops (${counts.map((pair) => pair.join(' ')).join(', ')}), called ${calls.length === 1 ? 'once' : `${calls.length} times`} a micro-step`,
+  ].join(', ');
+}
+
+/** Short names by op, and widths by stream. */
+interface Columns {
+  readonly short: readonly string[];
+  readonly widths: ReadonlyMap<string, number>;
+  readonly idWidth: number;
+}
+
+function toColumns({ ops }: Section, { streams, buffers, strategy }: ViewPlan): Columns {
+  const names = buffers.map((buffer) => buffer.name);
+  const short = ops.map((op) => drawOp(op, strategy.chunkTokens, names));
+  const widths = new Map(streams.map((stream) => [stream, stream.length]));
+  for (const [i, { stream }] of ops.entries()) widths.set(stream, Math.max(widths.get(stream) ?? 0, short[i]?.length ?? 0));
+  return { short, widths, idWidth: String(ops.length).length + 2 };
+}
+
+function header({ streams }: ViewPlan, { widths, idWidth }: Columns): string {
+  const cells = streams.map((stream) => stream.padEnd(widths.get(stream) ?? 0));
+  return `${'id'.padStart(idWidth)}  ${cells.join('  ')}  views and waits`;
+}
+
+function row(op: Op, section: Section, plan: ViewPlan, { short, widths, idWidth }: Columns): string {
+  const cells = plan.streams.map((stream) => (op.stream === stream ? (short[op.id] ?? op.kind) : '.').padEnd(widths.get(stream) ?? 0));
+  return `${String(op.id).padStart(idWidth)}  ${cells.join('  ')}  ${views(op, section, plan)}`.trimEnd();
+}
+
+/** `mask, reads -> writes, += accumulates; after waits`, in the words of the op text. */
+function views(op: Op, section: Section, plan: ViewPlan): string {
+  const texts = (accesses: readonly Access[]): string => accesses.map((access) => accessToText(access, section, plan)).join(' ');
+  return [
+    op.attribute === undefined ? '' : attributeToText(plan.attributes[op.attribute], op.attribute),
     texts(op.reads),
     op.writes.length === 0 ? '' : `-> ${texts(op.writes)}`,
     op.accumulates.length === 0 ? '' : `+= ${texts(op.accumulates)}`,
@@ -64,47 +74,34 @@ function views(op: Op, { buffers }: ViewPlan): string {
     .join(' ');
 }
 
-/** `attn q2 k0-1`, `fetch k0`, `post 3`: the kind with chunk numbers. */
-export function shortName(op: Op, plan: ViewPlan): string {
-  if (op.kv !== undefined) return `${op.kind} q${chunks(op.tokens, plan)} k${chunks(op.kv, plan)}`;
-  if (op.kind === 'fetch' || op.kind === 'offload')
-    return `${op.kind} ${hostSide(op)
-      .map((access) => tensorChunk(access, plan))
-      .join(' ')}`;
-  return OP_KINDS[op.kind].external ? op.kind : `${op.kind} ${chunks(op.tokens, plan)}`;
-}
-
-function chunks(range: { readonly start: number; readonly end: number }, { strategy: { chunkTokens } }: ViewPlan): string {
-  const first = Math.floor(range.start / chunkTokens);
-  const last = Math.ceil(range.end / chunkTokens) - 1;
-  if (range.start % chunkTokens !== 0 || range.end % chunkTokens !== 0) return rangeToText(range);
-  return last > first ? `${first}-${last}` : `${first}`;
-}
-
-/** The side whose rows are those of the whole sequence; the other one is a ring of a few chunks. */
-function hostSide(op: Op): readonly Access[] {
-  return op.kind === 'fetch' ? op.reads : op.writes;
-}
-
-/** A copied view is one chunk long, so its number follows from its first row. */
-function tensorChunk({ buffer, rows }: Access, { buffers }: ViewPlan): string {
-  const length = rows.end - rows.start;
-  return `${buffers[buffer]?.name ?? `buffer${buffer}`}${length > 0 ? Math.floor(rows.start / length) : ''}`;
+/** Backward in ascending order of keys comes back to later queries for each tile of them; the other order only goes down. */
+function isKeyValueOuter({ ops }: Section): boolean {
+  const starts = ops.filter(({ kind }) => kind === 'attnBwd').map(({ tokens }) => tokens.start);
+  return starts.some((start, i) => start > (starts[i - 1] ?? start));
 }
 
 /** The outer loop's turn that an attention op starts or goes on with; other ops belong to the turn they are in. */
-function turnOf(op: Op, plan: ViewPlan): string | undefined {
-  const isKvOuter = plan.strategy.backwardOrder === 'keyValueOuterAscending';
-  switch (op.kind) {
-    case 'attn':
-      return `attention: q of chunk ${chunks(op.tokens, plan)}`;
-    case 'postBwd':
-      return isKvOuter ? 'backward of the output projection and the mlp, all chunks' : undefined;
-    case 'attnBwd':
-      return isKvOuter && op.kv !== undefined
-        ? `attention backward: k, v of chunk ${chunks(op.kv, plan)} (outer), q ascending (inner)`
-        : `attention backward: q of chunk ${chunks(op.tokens, plan)}`;
-    default:
-      return undefined;
-  }
+function queryTurn(op: Op, plan: ViewPlan): string | undefined {
+  if (op.kind === 'attn') return `attention: q of ${chunkName(op.tokens, plan)}`;
+  return op.kind === 'attnBwd' ? `attention backward: q of ${chunkName(op.tokens, plan)}` : undefined;
+}
+
+function keyValueTurn(op: Op, plan: ViewPlan): string | undefined {
+  if (op.kind === 'postBwd') return 'backward of the output projection and the mlp, all chunks';
+  if (op.kind !== 'attnBwd' || op.kv === undefined) return queryTurn(op, plan);
+  return `attention backward: k, v of ${chunkName(tileOf(op.kv, plan), plan)} (outer), q ascending (inner)`;
+}
+
+/** The tile of keys and values that a range of them lies in. */
+function tileOf({ start }: Range, { strategy: { chunkTokens, kvTileChunks, numChunks } }: ViewPlan): Range {
+  const tokens = chunkTokens * kvTileChunks;
+  const first = Math.floor(start / tokens) * tokens;
+  return { start: first, end: Math.min(first + tokens, numChunks * chunkTokens) };
+}
+
+/** `chunk 3` or `chunks 0-3`. */
+function chunkName({ start, end }: Range, { strategy: { chunkTokens } }: ViewPlan): string {
+  const first = Math.floor(start / chunkTokens);
+  const last = Math.ceil(end / chunkTokens) - 1;
+  return last > first ? `chunks ${first}-${last}` : `chunk ${first}`;
 }

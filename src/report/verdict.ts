@@ -1,6 +1,6 @@
 /** What a run must keep to: the loss falls; memory, copies and time are what the plan said. */
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
-import type { Comparison, PlannedMeasured } from './compare.js';
+import type { Comparison, CopyComparison, PlannedMeasured, PoolComparison } from './compare.js';
 
 /** Largest factor, either way, between planned and measured step time. */
 export const MAX_STEP_FACTOR = 1.5;
@@ -8,6 +8,8 @@ export const MAX_STEP_FACTOR = 1.5;
 export const MAX_MEMORY_ERROR = 0.05;
 /** Largest part of a step that neither an op nor the idle time accounts for. */
 export const MAX_UNACCOUNTED = 0.05;
+/** Largest change of the machine's speed since it was calibrated that a broken promise of time is not put down to. */
+export const MAX_SPEED_CHANGE = 0.1;
 
 export interface Verdict {
   readonly ok: boolean;
@@ -23,18 +25,18 @@ interface Promised {
 }
 
 export interface JudgeOptions {
-  /** False where a machine is shared with other work: its step time says nothing of the plan. Default true. */
-  readonly stepTime?: boolean;
+  /** False where a machine is shared with other work: its step time says nothing of the plan. */
+  readonly stepTime: boolean;
+  /** Speed of the machine now over its speed when it was calibrated, from a calibration repeated after training. */
+  readonly speedFactor?: number;
 }
 
-export function judge(comparison: Comparison, { stepTime = true }: JudgeOptions = {}): Verdict {
+export function judge(comparison: Comparison, { stepTime, speedFactor = 1 }: JudgeOptions = { stepTime: true }): Verdict {
   const promises = [
     judgeLoss(comparison),
-    judgeMemory('hbm', comparison.hbmBytes),
-    judgeMemory('host', comparison.hostBytes),
-    judgeCopies('h2d', comparison.h2dBytes),
-    judgeCopies('d2h', comparison.d2hBytes),
-    ...(stepTime ? [judgeStep(comparison.stepSeconds)] : []),
+    ...comparison.pools.map(judgeMemory),
+    ...comparison.copies.map(judgeCopies),
+    ...(stepTime ? [judgeStep(comparison.stepSeconds, speedFactor)] : []),
     judgeAccounting(comparison),
   ];
   const lines = (ok: boolean): string[] => promises.filter((one) => one.ok === ok).map(({ line }) => line);
@@ -42,11 +44,16 @@ export function judge(comparison: Comparison, { stepTime = true }: JudgeOptions 
   return { ok: failures.length === 0, kept: lines(true), failures };
 }
 
-/** `loss A -> B, hbm planned X measured Y, step planned S measured T`. */
-export function verdictLine({ firstLoss, lastLoss, hbmBytes, stepSeconds }: Comparison): string {
-  const hbm = `hbm planned ${formatBytes(hbmBytes.planned)} measured ${formatBytes(hbmBytes.measured)}`;
+/** `loss A -> B, hbm planned X measured Y, step planned S measured T`; of pools the first, the device's. */
+export function verdictLine({ firstLoss, lastLoss, pools, stepSeconds }: Comparison): string {
+  const [device] = pools;
+  const memory = device === undefined ? [] : [`${device.pool} planned ${formatBytes(device.planned)} measured ${formatMeasured(device)}`];
   const step = `step planned ${formatSeconds(stepSeconds.planned)} measured ${formatSeconds(stepSeconds.measured)}`;
-  return `loss ${formatLoss(firstLoss)} -> ${formatLoss(lastLoss)}, ${hbm}, ${step}`;
+  return [`loss ${formatLoss(firstLoss)} -> ${formatLoss(lastLoss)}`, ...memory, step].join(', ');
+}
+
+function formatMeasured({ measured }: PoolComparison): string {
+  return measured === null ? 'in no step' : formatBytes(measured);
 }
 
 function formatLoss(value: number | null): string {
@@ -58,25 +65,30 @@ function judgeLoss({ firstLoss, lastLoss }: Comparison): Promised {
   return { ok, line: `loss ${ok ? 'fell' : 'did not fall'}: ${formatLoss(firstLoss)} -> ${formatLoss(lastLoss)}` };
 }
 
-function judgeMemory(pool: string, { planned, measured }: PlannedMeasured): Promised {
-  const error = planned === measured ? 0 : measured / planned - 1;
-  const ok = Math.abs(error) <= MAX_MEMORY_ERROR;
-  const size = planned === 0 ? '' : ` (${error < 0 ? '' : '+'}${(error * 100).toFixed(1)}%)`;
-  const line = `${pool} memory within ${MAX_MEMORY_ERROR * 100}%: planned ${formatBytes(planned)}, measured ${formatBytes(measured)}${size}`;
+function judgeMemory(comparison: PoolComparison): Promised {
+  const { pool, planned, measured } = comparison;
+  const error = measured === planned ? 0 : (measured ?? 0) / planned - 1;
+  const ok = measured !== null && Math.abs(error) <= MAX_MEMORY_ERROR;
+  const size = planned === 0 || measured === null ? '' : ` (${error < 0 ? '' : '+'}${(error * 100).toFixed(1)}%)`;
+  const line = `${pool} memory within ${MAX_MEMORY_ERROR * 100}%: planned ${formatBytes(planned)}, measured ${formatMeasured(comparison)}${size}`;
   return { ok, line };
 }
 
-function judgeCopies(direction: string, { planned, measured }: PlannedMeasured): Promised {
-  return {
-    ok: planned === measured,
-    line: `bytes copied ${direction} as the policy's formula says: planned ${planned}, measured ${measured}`,
-  };
+function judgeCopies({ stream, planned, measured }: CopyComparison): Promised {
+  return { ok: planned === measured, line: `bytes copied on ${stream} as the plan says: planned ${planned}, measured ${measured}` };
 }
 
-function judgeStep({ planned, measured }: PlannedMeasured): Promised {
-  const factor = Math.max(measured / planned, planned / measured);
-  const line = `step time within ${MAX_STEP_FACTOR}x: planned ${formatSeconds(planned)}, measured ${formatSeconds(measured)} (${factor.toFixed(2)}x)`;
-  return { ok: factor <= MAX_STEP_FACTOR, line };
+/** A machine that runs at another speed than when it was calibrated breaks no promise of the plan. */
+function judgeStep({ planned, measured }: PlannedMeasured, speedFactor: number): Promised {
+  const expected = planned / speedFactor;
+  const factor = Math.max(measured / expected, expected / measured);
+  const changed = Math.abs(speedFactor - 1) > MAX_SPEED_CHANGE;
+  const adjusted = speedFactor === 1 ? '' : `, at today's speed ${formatSeconds(expected)}`;
+  const times = `planned ${formatSeconds(planned)}${adjusted}, measured ${formatSeconds(measured)} (${factor.toFixed(2)}x)`;
+  const within = `step time within ${MAX_STEP_FACTOR}x: ${times}`;
+  if (!changed) return { ok: factor <= MAX_STEP_FACTOR, line: within };
+  const speed = `the machine now runs at ${speedFactor.toFixed(2)} times the speed it was calibrated at`;
+  return { ok: true, line: factor <= MAX_STEP_FACTOR ? `${within}; ${speed}` : `step time not judged, ${speed}: ${times}` };
 }
 
 /** Means, because medians of parts do not add up to the median of the whole. */

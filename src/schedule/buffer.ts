@@ -1,16 +1,14 @@
 import type { Dtype } from '../spec/dtype.js';
-import type { SectionName } from './op.js';
 
-export type Pool = 'hbm' | 'host';
 /**
  * A tensor that lives across ops, at an address the plan owns. The first dimension is rows: tokens, or elements of a
- * flat weight-gradient region. A buffer has one or more instances (one per layer, per segment or per slot) that lie
- * `instanceBytes` apart.
+ * flat weight-gradient region. A buffer has one or more instances that lie `instanceBytes` apart.
  */
 export interface Buffer {
   readonly id: number;
   readonly name: string;
-  readonly pool: Pool;
+  /** Name of its pool. */
+  readonly pool: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
   /** In elements. */
@@ -19,8 +17,6 @@ export interface Buffer {
   readonly instanceBytes: number;
   /** Byte offset of instance 0 in its arena; -1 until the layout pass has placed it. */
   readonly offset: number;
-  /** Sections that touch it. */
-  readonly sections: readonly SectionName[];
-  /** `section`: dead when the section part ends; `step`: lives from its first to its last section of a micro-step. */
-  readonly scope: 'section' | 'step';
+  /** `call`: dead when the call ends; `step`: alive from its first to its last use in a micro-step. */
+  readonly scope: 'call' | 'step';
 }

@@ -1,52 +1,116 @@
-/** From a policy's logical schedule to physical sections: move data, place rows, add waits. */
+/** From a policy's logical schedule to physical sections: move data, place rows, add waits. Addresses come later. */
+import { OP_ROWS } from '../catalog/ops/index.js';
+import type { Link, Pool } from '../spec/pools.js';
 import type { Buffer } from './buffer.js';
 import type { LogicalOp, LogicalSection } from './logical.js';
-import { OP_KINDS, type Op, type Section, type SectionName, type SectionPart } from './op.js';
-import { addWaits } from './passes/addWaits.js';
+import type { Access, Attribute, Op, Section } from './op.js';
+import { type Unordered, addWaits } from './passes/addWaits.js';
 import { moveData } from './passes/moveData.js';
 import { type Placement, placeTensors } from './passes/place.js';
 import { type PolicyContext, logicalSchedule } from './policies/index.js';
+import type { Table } from './program.js';
+import type { Schedule } from './schedule.js';
 
-/** Peak bytes of what an op makes inside, from its kind and its views. */
-export type ScratchFormula = (op: Omit<Op, 'scratchBytes' | 'waits'>, buffers: readonly Buffer[]) => number;
+/** Peak bytes of what an op makes inside, from its kind, its views and its attribute. */
+export type ScratchFormula = (
+  op: Omit<Op, 'scratchBytes' | 'waits' | 'attribute'>,
+  attribute: Attribute | undefined,
+  buffers: readonly Buffer[],
+) => number;
 
-export interface BuiltSchedule {
-  readonly buffers: readonly Buffer[];
-  readonly schedule: Readonly<Record<SectionName, Section>>;
+export interface Machine {
+  readonly pools: readonly Pool[];
+  readonly links: readonly Link[];
+  readonly streams: readonly string[];
 }
 
-export function buildSchedule(context: PolicyContext, scratchBytes: ScratchFormula): BuiltSchedule {
-  const logical = moveData(logicalSchedule(context), context.strategy.prefetchDepth);
-  const placement = placeTensors(logical);
-  const sections = logical.sections.map((section) => [section.name, toSection(section, placement, scratchBytes)] as const);
-  return { buffers: placement.buffers, schedule: Object.fromEntries(sections) as Record<SectionName, Section> };
-}
-
-function toSection(section: LogicalSection, placement: Placement, scratchBytes: ScratchFormula): Section {
-  const ops: Op[] = [];
-  const parts: SectionPart[] = [];
-  for (const part of section.parts) {
-    const start = ops.length;
-    const placed = part.ops.map((op, i) => toPhysical(op, start + i, placement, scratchBytes));
-    for (const op of addWaits(placed)) ops.push(op);
-    parts.push({ layerSlot: part.layerSlot, start, end: ops.length });
-  }
-  return { name: section.name, ops, parts };
-}
-
-function toPhysical(op: LogicalOp, id: number, { toAccess, buffers }: Placement, scratchBytes: ScratchFormula): Omit<Op, 'waits'> {
-  const placed = {
-    id,
-    kind: op.kind,
-    stream: OP_KINDS[op.kind].stream,
-    layerSlot: op.layerSlot,
-    tokens: op.tokens,
-    reads: op.reads.map(toAccess),
-    writes: op.writes.map(toAccess),
-    accumulates: op.accumulates.map(toAccess),
-    scratchBytes: 0,
+/** A schedule without addresses and entry masks: see address/layout.ts. */
+export function buildSchedule(context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula): Schedule {
+  const logical = moveData(logicalSchedule(context), context.places, context.strategy.prefetchDepth);
+  const placement = placeTensors(logical, context.places);
+  const attributes = new Attributes();
+  const placer = new OpPlacer(context, placement, attributes, scratchBytes);
+  const toSection = (section: LogicalSection): Section => {
+    const ops = section.ops.map((op, id) => placer.place(op, id, section));
+    return { name: section.name, params: section.params, ops: addWaits(ops) };
   };
-  const whole: Omit<Op, 'waits' | 'scratchBytes'> & { scratchBytes: number } = op.kv === undefined ? placed : { ...placed, kv: op.kv };
-  whole.scratchBytes = scratchBytes(whole, buffers);
-  return whole;
+  return {
+    ...machine,
+    buffers: placement.buffers,
+    sections: logical.sections.map(toSection),
+    attributes: attributes.records,
+    tables: logical.tables.map((name) => tableOf(name, placement.buffers)),
+    programs: { train: { turns: logical.turns } },
+  };
+}
+
+function tableOf(name: string, buffers: readonly Buffer[]): Table {
+  const buffer = buffers.find((one) => one.name === name);
+  if (buffer === undefined) throw new Error(`nothing uses the table ${name}`);
+  return { name, dtype: 'int64', capacity: buffer.shape[0] ?? 0, buffer: buffer.id };
+}
+
+/** Equal attributes are one record. */
+class Attributes {
+  readonly records: Attribute[] = [];
+  private readonly numbers = new Map<string, number>();
+  /** Policies use the same few objects again and again. */
+  private readonly known = new Map<Attribute, number>();
+
+  number(attribute: Attribute): number {
+    const known = this.known.get(attribute);
+    if (known !== undefined) return known;
+    const key = JSON.stringify(attribute);
+    const number = this.numbers.get(key) ?? this.records.push(attribute) - 1;
+    this.numbers.set(key, number);
+    this.known.set(attribute, number);
+    return number;
+  }
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+const NO_ACCESSES: readonly Access[] = [];
+const NO_WAITS: readonly number[] = [];
+
+class OpPlacer {
+  private readonly context: PolicyContext;
+  private readonly placement: Placement;
+  private readonly attributes: Attributes;
+  private readonly scratchBytes: ScratchFormula;
+
+  constructor(context: PolicyContext, placement: Placement, attributes: Attributes, scratchBytes: ScratchFormula) {
+    this.context = context;
+    this.placement = placement;
+    this.attributes = attributes;
+    this.scratchBytes = scratchBytes;
+  }
+
+  place(op: LogicalOp, id: number, section: LogicalSection): Unordered {
+    const toAccesses = (refs: LogicalOp['reads']): readonly Access[] =>
+      refs.length === 0 ? NO_ACCESSES : refs.map((ref) => this.placement.toAccess(ref, section));
+    const placed: Mutable<Unordered> = {
+      id,
+      kind: op.kind,
+      stream: '',
+      tokens: op.tokens,
+      reads: toAccesses(op.reads),
+      writes: toAccesses(op.writes),
+      accumulates: toAccesses(op.accumulates),
+      waits: NO_WAITS,
+      scratchBytes: 0,
+    };
+    if (op.kv !== undefined) placed.kv = op.kv;
+    if (op.attribute !== undefined) placed.attribute = this.attributes.number(op.attribute);
+    placed.stream = this.streamOf(placed);
+    placed.scratchBytes = this.scratchBytes(placed, op.attribute, this.placement.buffers);
+    return placed;
+  }
+
+  private streamOf({ kind, reads, writes }: Pick<Op, 'kind' | 'reads' | 'writes'>): string {
+    const { stream } = OP_ROWS[kind];
+    if (stream !== 'link') return stream;
+    const poolOf = (access: Access | undefined): string => this.placement.buffers[access?.buffer ?? -1]?.pool ?? '';
+    return this.context.places.streamOf(poolOf(reads[0]), poolOf(writes[0]));
+  }
 }

@@ -1,5 +1,6 @@
 /** The cluster as a user gives it: a catalog name with counts, a calibrated file, or a full ClusterSpec. */
 import { z } from 'zod';
+import { FpdtError } from './errors.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
 import { parseTokens } from './sizes.js';
 import type { ClusterSpec } from './types.js';
@@ -14,6 +15,7 @@ const shortSchema = z.strictObject({
   ranksPerNode: count.optional(),
   hbmBytes: z.union([z.number(), z.string()]).optional(),
   hostBytes: z.union([z.number(), z.string()]).optional(),
+  diskBytes: z.union([z.number(), z.string()]).optional(),
 });
 
 /** `gpus` of one catalog entry. Memory is per rank, a number of bytes or text such as `64G`. */
@@ -23,6 +25,8 @@ export interface ShortClusterInput {
   readonly ranksPerNode?: number | undefined;
   readonly hbmBytes?: number | undefined;
   readonly hostBytes?: number | undefined;
+  /** Bytes of a rank's file on a local disk; none where left out. */
+  readonly diskBytes?: number | undefined;
 }
 
 const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
@@ -33,6 +37,7 @@ const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
   ranksPerNode: count,
   hbmBytes: positive,
   hostBytes: positive,
+  diskBytes: z.number().min(0).default(0),
   overheads: z.array(z.strictObject({ name: z.string(), bytes: z.number().min(0), provenance, source: z.string() })),
   rates: z.strictObject({
     matmulFlops: positive,
@@ -47,6 +52,11 @@ const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
     launchSeconds: z.number().min(0),
     optimizerSecondsPerParameter: z.number().min(0),
     stepOverheadSeconds: z.number().min(0),
+    // Absent from files of earlier versions: a host that issues at no cost, and no disk.
+    hostSecondsPerOp: z.number().min(0).default(0),
+    hostSecondsPerKernel: z.number().min(0).default(0),
+    diskReadBytes: z.number().min(0).default(0),
+    diskWriteBytes: z.number().min(0).default(0),
   }),
   ratesProvenance: provenance,
   ratesSource: z.string(),
@@ -56,11 +66,22 @@ const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
 /** A path, a short input or a full spec; which one it is, its fields say. */
 export function readClusterInput(input: string | JsonObject): ClusterSpec | ShortClusterInput {
   const value = readJsonObject(input, 'cluster');
-  if ('kind' in value) return parseWith(specSchema, value, 'cluster');
-  const { hbmBytes, hostBytes, ...rest } = parseWith(shortSchema, value, 'cluster');
+  if ('kind' in value) return checkDisk(parseWith(specSchema, value, 'cluster'));
+  const { hbmBytes, hostBytes, diskBytes, ...rest } = parseWith(shortSchema, value, 'cluster');
   return {
     ...rest,
     ...(hbmBytes === undefined ? {} : { hbmBytes: parseTokens(hbmBytes, 'cluster.hbmBytes') }),
     ...(hostBytes === undefined ? {} : { hostBytes: parseTokens(hostBytes, 'cluster.hostBytes') }),
+    ...(diskBytes === undefined ? {} : { diskBytes: parseTokens(diskBytes, 'cluster.diskBytes') }),
   };
+}
+
+/** A disk without rates would take for ever. */
+function checkDisk(cluster: ClusterSpec): ClusterSpec {
+  const { diskReadBytes, diskWriteBytes } = cluster.rates;
+  if (cluster.diskBytes === 0 || (diskReadBytes > 0 && diskWriteBytes > 0)) return cluster;
+  throw new FpdtError(`cluster.diskBytes is ${cluster.diskBytes}, but cluster.rates has no diskReadBytes and diskWriteBytes`, {
+    code: 'missing-key',
+    hint: 'give both in bytes a second, or leave diskBytes out',
+  });
 }

@@ -1,10 +1,11 @@
 /** `"auto"` values, resolved as the Hugging Face integration does (transformers/integrations/deepspeed.py). */
+import type { ModelDtype } from './dtype.js';
 import { FpdtError } from './errors.js';
 import type { JsonObject } from './parseJson.js';
 
 export interface AutoFacts {
   readonly hiddenSize: number;
-  readonly dtype: 'float32' | 'bfloat16';
+  readonly dtype: ModelDtype;
   readonly numSteps: number;
 }
 

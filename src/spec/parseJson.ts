@@ -45,7 +45,8 @@ export function parseWith<T>(schema: z.ZodType<T>, value: unknown, what: string)
   throw toError(result.error.issues[0] as z.core.$ZodIssue, schema, value, what);
 }
 
-function toError(issue: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what: string): FpdtError {
+function toError(outer: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what: string): FpdtError {
+  const issue = innermost(outer);
   const at = [what, ...issue.path.map(String)].join('.');
   if (issue.code === 'unrecognized_keys') {
     return unknownKey(issue.keys[0] as string, knownKeysAt(schema, issue.path), at);
@@ -76,16 +77,26 @@ function misspeltFor(issue: z.core.$ZodIssue, root: unknown): string | undefined
   return nearestKey(key, Object.keys(parent));
 }
 
+/** Where a value is of one of a union's types but for something in it, that is the problem. */
+function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code !== 'invalid_union') return issue;
+  const firsts = issue.errors.map(([first]) => first).filter((first) => first !== undefined);
+  const inside = firsts.find(({ code, path }) => path.length > 0 || code !== 'invalid_type');
+  return inside === undefined ? issue : innermost({ ...inside, path: [...issue.path, ...inside.path] });
+}
+
 function expected(issue: z.core.$ZodIssue): string {
   if (issue.code === 'invalid_type') return issue.expected;
+  if (issue.code === 'invalid_union') return issue.errors.map(([first]) => (first === undefined ? '?' : expected(first))).join(' | ');
   if (issue.code === 'invalid_value') return issue.values.map((value) => JSON.stringify(value)).join(' | ');
-  return issue.message.replace(/^Invalid input: expected /, '');
+  return issue.message.replace(/^[^:]*: expected /, '');
 }
 
 function knownKeysAt(schema: z.ZodType, path: readonly PropertyKey[]): readonly string[] {
   let current: z.ZodType | undefined = unwrap(schema);
   for (const key of path) {
-    current = current instanceof z.ZodObject ? unwrap((current.shape as Record<string, z.ZodType>)[String(key)]) : undefined;
+    if (current instanceof z.ZodArray) current = unwrap(current.element as z.ZodType);
+    else current = current instanceof z.ZodObject ? unwrap((current.shape as Record<string, z.ZodType>)[String(key)]) : undefined;
   }
   return current instanceof z.ZodObject ? Object.keys(current.shape) : [];
 }

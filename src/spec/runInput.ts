@@ -1,6 +1,8 @@
 /** What a user asks for, before defaults are filled in. */
 import { z } from 'zod';
-import { parseWith } from './parseJson.js';
+import { MODEL_DTYPES, type ModelDtype } from './dtype.js';
+import { type JsonObject, parseWith } from './parseJson.js';
+import { POLICIES, type PolicyName } from './strategy.js';
 
 const count = z.int().min(1);
 
@@ -8,12 +10,16 @@ const schema = z.strictObject({
   seqLen: z.union([z.number(), z.string()]),
   sequenceParallelSize: count.optional(),
   dataParallelSize: count.optional(),
-  policy: z.enum(['ulysses', 'fpdt', 'auto']).optional(),
+  policy: z.enum(POLICIES).optional(),
   numChunks: count.optional(),
   segmentLayers: count.optional(),
+  kvTileChunks: count.optional(),
   numLossTiles: count.optional(),
+  numTokenTiles: count.optional(),
   prefetchDepth: count.optional(),
-  dtype: z.enum(['float32', 'bfloat16']).optional(),
+  strategy: z.union([z.string(), z.looseObject({})]).optional(),
+  attention: z.string().min(1).optional(),
+  dtype: z.enum(MODEL_DTYPES).optional(),
   lossScale: z.number().positive().optional(),
   numSteps: count.optional(),
   seed: z.int().min(0).optional(),
@@ -24,13 +30,22 @@ export interface RunInput {
   readonly seqLen: number | string;
   readonly sequenceParallelSize?: number | undefined;
   readonly dataParallelSize?: number | undefined;
-  readonly policy?: 'ulysses' | 'fpdt' | 'auto' | undefined;
+  readonly policy?: PolicyName | undefined;
   readonly numChunks?: number | undefined;
+  /** Layers that share a checkpoint; the last segment may have fewer. */
   readonly segmentLayers?: number | undefined;
+  /** Chunks of fetched keys and values that are attended to together. */
+  readonly kvTileChunks?: number | undefined;
   /** Pieces that the loss of one chunk is computed in. */
   readonly numLossTiles?: number | undefined;
+  /** Pieces that projections and the MLP of one chunk are computed in. */
+  readonly numTokenTiles?: number | undefined;
   readonly prefetchDepth?: number | undefined;
-  readonly dtype?: 'float32' | 'bfloat16' | undefined;
+  /** Choices to be kept to, a ForcedStrategy (strategy.ts, strategyInput.ts) or the path of a JSON file with one. */
+  readonly strategy?: string | JsonObject | undefined;
+  /** Attention kernel by its catalog name. */
+  readonly attention?: string | undefined;
+  readonly dtype?: ModelDtype | undefined;
   /**
    * Static scale of the loss, 1 when left out. DeepSpeed has one of its own for fp16 weights only (`fp16.loss_scale`;
    * CreateLossScaler in runtime/fp16/loss_scaler.py uses 1 for every other dtype), so the worker sets this one through

@@ -2,8 +2,10 @@
 import type { ParsedDeepSpeed } from './deepspeedConfig.js';
 import { FpdtError } from './errors.js';
 import { resolveParallelism } from './parallelism.js';
-import { type RunInput, parseRunInput } from './runInput.js';
+import type { NamedPool } from './pools.js';
+import { parseRunInput } from './runInput.js';
 import { padSeqLen, parseTokens } from './sizes.js';
+import { resolveForced } from './strategyInput.js';
 import type { ClusterSpec, ModelSpec, RunSpec } from './types.js';
 
 export { type RunInput, parseRunInput } from './runInput.js';
@@ -11,24 +13,32 @@ export { type RunInput, parseRunInput } from './runInput.js';
 /** Slots of a double buffer: the next fetch runs while a chunk is used. */
 const DEFAULT_PREFETCH_DEPTH = 2;
 
-export function parseRun(input: unknown, model: ModelSpec, cluster: ClusterSpec, deepspeed: ParsedDeepSpeed): RunSpec {
+/** `pools` are those of the cluster, for the places that a strategy names. */
+export function parseRun(
+  input: unknown,
+  model: ModelSpec,
+  cluster: ClusterSpec,
+  deepspeed: ParsedDeepSpeed,
+  pools: readonly NamedPool[],
+): RunSpec {
   const run = parseRunInput(input);
   const parallelism = resolveParallelism(run, model, cluster, deepspeed.sequenceParallelSize);
   const seqLen = parseTokens(run.seqLen, 'run.seqLen');
   const { sequenceParallelSize } = parallelism;
-  checkChunks(run, seqLen, sequenceParallelSize);
-  const segmentLayers = run.segmentLayers ?? 1;
-  checkSegments(segmentLayers, model);
+  const { knobs, places } = resolveForced(run, model, pools);
+  checkChunks(knobs.numChunks, seqLen, sequenceParallelSize);
+  checkSegments(run.segmentLayers, model);
   return {
     kind: 'run',
     seqLen,
-    paddedSeqLen: padSeqLen(seqLen, run.numChunks ?? 1, sequenceParallelSize),
+    paddedSeqLen: padSeqLen(seqLen, knobs.numChunks ?? 1, sequenceParallelSize),
     ...parallelism,
     policy: run.policy ?? 'auto',
-    ...(run.numChunks === undefined ? {} : { numChunks: run.numChunks }),
-    segmentLayers,
-    ...(run.numLossTiles === undefined ? {} : { numLossTiles: run.numLossTiles }),
-    prefetchDepth: run.prefetchDepth ?? DEFAULT_PREFETCH_DEPTH,
+    segmentLayers: run.segmentLayers ?? 1,
+    prefetchDepth: DEFAULT_PREFETCH_DEPTH,
+    ...knobs,
+    ...(places === undefined ? {} : { strategy: places }),
+    ...(run.attention === undefined ? {} : { attention: run.attention }),
     dtype: deepspeed.dtype,
     zeroStage: deepspeed.zeroStage,
     gradientAccumulationSteps: deepspeed.gradientAccumulationSteps,
@@ -38,20 +48,19 @@ export function parseRun(input: unknown, model: ModelSpec, cluster: ClusterSpec,
   };
 }
 
-function checkChunks({ numChunks }: RunInput, seqLen: number, sequenceParallelSize: number): void {
+function checkChunks(numChunks: number | undefined, seqLen: number, sequenceParallelSize: number): void {
   const most = Math.ceil(seqLen / sequenceParallelSize);
   if (numChunks === undefined || numChunks <= most) return;
-  throw new FpdtError(`run.numChunks ${numChunks} is more than the ${most} tokens each rank holds`, {
+  throw new FpdtError(`numChunks ${numChunks} is more than the ${most} tokens each rank holds`, {
     code: 'too-many-chunks',
     hint: `numChunks can be at most ${most} for ${seqLen} tokens on ${sequenceParallelSize} ranks`,
   });
 }
 
-function checkSegments(segmentLayers: number, { numLayers }: ModelSpec): void {
-  if (numLayers % segmentLayers === 0) return;
-  const legal = Array.from({ length: numLayers }, (_, i) => i + 1).filter((size) => numLayers % size === 0);
-  throw new FpdtError(`run.segmentLayers ${segmentLayers} must divide the model's ${numLayers} layers`, {
+function checkSegments(segmentLayers: number | undefined, { numLayers }: ModelSpec): void {
+  if (segmentLayers === undefined || segmentLayers <= numLayers) return;
+  throw new FpdtError(`run.segmentLayers ${segmentLayers} is more than the model's ${numLayers} layers`, {
     code: 'bad-segment',
-    hint: `use one of ${legal.join(', ')}`,
+    hint: `segmentLayers=${numLayers} keeps one checkpoint for the whole model`,
   });
 }

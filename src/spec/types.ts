@@ -1,4 +1,8 @@
 /** The specs a plan is made from, and the parameter table derived from the model. All are readonly JSON-safe data. */
+import type { ModelDtype } from './dtype.js';
+import type { ForcedPlaces, PolicyName } from './strategy.js';
+
+export type { PolicyName } from './strategy.js';
 
 /** A model as the planner sees it, translated from a Hugging Face config.json by one catalog entry. */
 export interface ModelSpec {
@@ -13,6 +17,8 @@ export interface ModelSpec {
   readonly mlpWidth: number;
   readonly vocabSize: number;
   readonly tieWordEmbeddings: boolean;
+  /** Per layer the tokens a query sees, itself included, or null where it sees all before it. */
+  readonly windows: readonly (number | null)[];
   /** The Hugging Face config as given; the worker builds the model from it. */
   readonly hfConfig: Readonly<Record<string, unknown>>;
 }
@@ -37,6 +43,12 @@ export interface Rates {
   readonly optimizerSecondsPerParameter: number;
   /** Fixed seconds of one DeepSpeed step outside the ops: hooks, bookkeeping, host work. */
   readonly stepOverheadSeconds: number;
+  /** Seconds that the host takes to issue an op, and for each kernel that it launches. 0 where the op's own cost includes them. */
+  readonly hostSecondsPerOp: number;
+  readonly hostSecondsPerKernel: number;
+  /** Between pinned memory and a file; 0 where there is none. */
+  readonly diskReadBytes: number;
+  readonly diskWriteBytes: number;
 }
 
 /** How a number of a plan was come by. */
@@ -52,6 +64,8 @@ export interface ClusterSpec {
   readonly hbmBytes: number;
   /** Usable pinned host memory per rank. */
   readonly hostBytes: number;
+  /** Bytes of a rank's file on a local disk; 0 where there is none. */
+  readonly diskBytes: number;
   /** Memory that is gone before the first tensor: context, communicators. Named, with provenance. */
   readonly overheads: readonly {
     readonly name: string;
@@ -66,8 +80,6 @@ export interface ClusterSpec {
   readonly peakFlops: number;
 }
 
-export type PolicyName = 'ulysses' | 'fpdt' | 'auto';
-
 /** What to run. Everything here is resolved: defaults filled, `auto` values still to be chosen by the solver are absent. */
 export interface RunSpec {
   readonly kind: 'run';
@@ -77,12 +89,19 @@ export interface RunSpec {
   readonly sequenceParallelSize: number;
   readonly dataParallelSize: number;
   readonly policy: PolicyName;
-  /** Absent: the solver chooses. */
+  /** Absent, like the other counts below: the solver chooses. */
   readonly numChunks?: number;
+  /** Layers of a segment where the strategy names none; the last segment may be shorter. */
   readonly segmentLayers: number;
+  readonly kvTileChunks?: number;
   readonly numLossTiles?: number;
+  readonly numTokenTiles?: number;
   readonly prefetchDepth: number;
-  readonly dtype: 'float32' | 'bfloat16';
+  /** Places and orders that the user fixed. */
+  readonly strategy?: ForcedPlaces;
+  /** The attention kernel that the user asked for. */
+  readonly attention?: string;
+  readonly dtype: ModelDtype;
   readonly zeroStage: 0 | 1 | 2 | 3;
   readonly gradientAccumulationSteps: number;
   /** Static loss scale of the engine, 1 when none. */
@@ -106,13 +125,14 @@ export interface ParameterView {
 
 /**
  * Weights by group. `layer` is one decoder layer (module `model.layers.<i>`), weights that `pre` uses first, then those
- * that `post` uses; `numPreElements` is where the second part starts. `head` is the final norm and lm_head (full names),
- * `embed` the embedding.
+ * that `post` uses; `numPreElements` is where the second part starts. `head` is the final norm, up to `numHeadNormElements`, and
+ * lm_head (full names); of a tied model the norm alone, since lm_head's gradient is added to the region of `embed`, the embedding.
  */
 export interface ParameterTable {
   readonly layer: readonly ParameterView[];
   readonly numPreElements: number;
   readonly head: readonly ParameterView[];
+  readonly numHeadNormElements: number;
   readonly embed: readonly ParameterView[];
   readonly numLayerElements: number;
   readonly numHeadElements: number;

@@ -30,8 +30,8 @@ export interface TelemetrySummary {
   /** Over all ranks and steps. */
   readonly byKind: Readonly<Record<string, OpTotals>>;
   readonly byStream: Readonly<Record<string, OpTotals>>;
-  /** Largest memory record of any rank. */
-  readonly peakBytes: { readonly hbm: number; readonly host: number };
+  /** Largest memory record of any rank, by pool. */
+  readonly peakBytes: Readonly<Record<string, number>>;
   readonly ranks: readonly RankTelemetry[];
   readonly loss: TelemetryLoss;
 }
@@ -73,7 +73,7 @@ export class TelemetryCollector {
       kind: 'telemetrySummary',
       byKind: totalsBy(ops, (op) => op.opKind),
       byStream: totalsBy(ops, (op) => op.stream),
-      peakBytes: { hbm: peakOf(ranks, 'hbm'), host: peakOf(ranks, 'host') },
+      peakBytes: peaksByPool(ranks.flatMap((one) => one.memory)),
       ranks,
       loss: {
         numBatches: ranks.reduce((sum, { loss }) => sum + loss.numBatches, 0),
@@ -115,6 +115,8 @@ function totalsBy(ops: readonly OpRecord[], keyOf: (op: OpRecord) => string): Re
   return Object.fromEntries(sorted.map(([key, { count, micros, bytes }]) => [key, { count, seconds: micros / 1e6, bytes }]));
 }
 
-function peakOf(ranks: readonly RankTelemetry[], pool: 'hbm' | 'host'): number {
-  return ranks.reduce((peak, { memory }) => memory.reduce((most, one) => (one.pool === pool ? Math.max(most, one.bytes) : most), peak), 0);
+function peaksByPool(records: readonly MemoryRecord[]): Record<string, number> {
+  const peaks = new Map<string, number>();
+  for (const { pool, bytes } of records) peaks.set(pool, Math.max(bytes, peaks.get(pool) ?? 0));
+  return Object.fromEntries([...peaks].sort(([a], [b]) => (a < b ? -1 : 1)));
 }

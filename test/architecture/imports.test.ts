@@ -5,18 +5,21 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
 const SOURCES = fileURLToPath(new URL('../../src/', import.meta.url));
-/** A folder imports itself and those before it. */
-const ORDER = ['spec', 'catalog', 'memory', 'chunk', 'schedule', 'plan', 'bridge', 'telemetry', 'report', 'cli'];
-const PLANNER = ['spec', 'catalog', 'memory', 'chunk', 'schedule', 'plan'];
+/** The planner's rooms; every one imports itself and those before it. */
+const PLANNER = ['spec', 'catalog', 'memory', 'schedule', 'address', 'predict', 'verify', 'plan', 'strategy'];
+const ROOMS = [...PLANNER, 'bridge', 'telemetry', 'report', 'cli'];
 /** The only planner files that touch the world outside: they read specs and read or write plan files. */
 const MAY_READ_FILES = ['spec/parseJson.ts', 'plan/file.ts'];
 /** Pure functions of their arguments; and classes that do not matter to purity. */
-const PURE_MODULES = ['node:crypto', 'zod'];
+const PURE_MODULES = ['node:crypto', 'node:zlib', 'zod'];
 const RUN_ONLY = ['zeromq', 'execa', 'pythonia'];
+/** Room of the twin of the native addon. */
+const NATIVE_ROOM = 'address';
 
+/** `late`: import() of a module when a command needs it; `type`: gone once compiled. */
 interface Import {
   readonly target: string;
-  readonly isTypeOnly: boolean;
+  readonly when: 'load' | 'late' | 'type';
 }
 
 const files = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' })
@@ -24,11 +27,19 @@ const files = readdirSync(SOURCES, { recursive: true, encoding: 'utf8' })
   .sort();
 const importsOf = new Map(files.map((file) => [file, readImports(file)]));
 
-/** Static imports and exports; dynamic imports are how `cli` loads commands late. Paths become relative to src/. */
+/** Imports and exports from other files, those of types among them. Paths become relative to src/. */
 function readImports(file: string): readonly Import[] {
   const text = readFileSync(join(SOURCES, file), 'utf8');
   const statements = text.matchAll(/^(?:import|export)\s+(type\s+)?(?:[^'"]*?\sfrom\s+)?'([^']+)';/gms);
-  return [...statements].map(([, type, target = '']) => ({ target: resolveTarget(file, target), isTypeOnly: type !== undefined }));
+  const calls = text.matchAll(/\b(typeof\s+|await\s+)?import\('([^']+)'\)/g);
+  return [
+    ...[...statements].map(
+      ([, type, target = '']) => ({ target: resolveTarget(file, target), when: type === undefined ? 'load' : 'type' }) as const,
+    ),
+    ...[...calls].map(
+      ([, word, target = '']) => ({ target: resolveTarget(file, target), when: word?.startsWith('await') ? 'late' : 'type' }) as const,
+    ),
+  ];
 }
 
 function resolveTarget(file: string, target: string): string {
@@ -47,14 +58,16 @@ function ownImports(file: string): readonly Import[] {
 describe('architecture', () => {
   it('reads imports from every source file', () => {
     expect(files.length).toBeGreaterThan(30);
-    expect(ownImports('cli/plan.ts').map(({ target }) => target)).toContain('plan/planRun.ts');
+    expect(ownImports('index.ts').map(({ target }) => target)).toContain('spec/errors.ts');
+    expect(ownImports('plan/executionPlan.ts')).toContainEqual({ target: 'spec/strategy.ts', when: 'type' });
+    expect(files.flatMap((file) => ownImports(file)).some(({ when }) => when === 'late')).toBe(true);
   });
 
   it('has only known folders', () => {
-    expect([...new Set(files.map(folderOf))].filter((folder) => folder !== '' && !ORDER.includes(folder))).toEqual([]);
+    expect([...new Set(files.map(folderOf))].filter((folder) => folder !== '' && !ROOMS.includes(folder))).toEqual([]);
   });
 
-  it('imports one way: spec -> catalog -> memory -> chunk -> schedule -> plan -> bridge -> telemetry -> report -> cli', () => {
+  it(`imports one way, types included: ${ROOMS.join(' -> ')}`, () => {
     const wrong = files.flatMap((file) =>
       ownImports(file)
         .filter(({ target }) => !mayImport(file, target))
@@ -72,15 +85,20 @@ describe('architecture', () => {
     expect(broken).toEqual([]);
   });
 
-  it('has no import cycle, types aside', () => {
+  it('has no import cycle, types included', () => {
     expect(files.flatMap((file) => findCycle(file) ?? [])).toEqual([]);
+  });
+
+  it('imports late only where commands are chosen', () => {
+    const late = files.filter((file) => ownImports(file).some(({ when }) => when === 'late'));
+    expect(late.filter((file) => folderOf(file) !== 'cli')).toEqual([]);
   });
 
   it('plans without files, clock, randomness or environment', () => {
     const planner = files.filter((file) => PLANNER.includes(folderOf(file)) && !MAY_READ_FILES.includes(file));
     const impure = planner.flatMap((file) => [
       ...(importsOf.get(file) ?? [])
-        .filter(({ target, isTypeOnly }) => !isTypeOnly && !importsOf.has(target) && !PURE_MODULES.includes(target))
+        .filter(({ target, when }) => when !== 'type' && !importsOf.has(target) && !PURE_MODULES.includes(target))
         .map(({ target }) => `${file} imports ${target}`),
       ...IMPURE.filter((pattern) => pattern.test(withoutComments(file))).map((pattern) => `${file} has ${pattern}`),
     ]);
@@ -99,39 +117,35 @@ describe('architecture', () => {
   });
 });
 
-const IMPURE = [/\bDate\.now\b/, /\bnew Date\b/, /\bMath\.random\b/, /\bprocess\.env\b/, /\bperformance\.now\b/, /\brandomUUID\b/];
+const IMPURE = [/\bDate\.now\b/, /\bnew Date\b/, /\bMath\.random\b/, /\bprocess\./, /\bperformance\.now\b/, /\brandomUUID\b/];
 
-/** index.ts is on top of all but cli; native.ts is a leaf that plan may use, and itself uses only its twin. */
+/** index.ts is on top of all but cli; native.ts belongs to its twin's room, which uses it. */
 function mayImport(file: string, target: string): boolean {
   if (file === 'index.ts') return folderOf(target) !== 'cli';
-  if (file === 'native.ts') return folderOf(target) === 'plan';
-  if (target === 'native.ts') return ['plan', 'cli'].includes(folderOf(file));
   if (target === 'index.ts') return folderOf(file) === 'cli';
-  return ORDER.indexOf(folderOf(target)) <= ORDER.indexOf(folderOf(file));
+  if (file === 'native.ts') return folderOf(target) === NATIVE_ROOM;
+  if (target === 'native.ts') return [NATIVE_ROOM, 'cli'].includes(folderOf(file));
+  return ROOMS.indexOf(folderOf(target)) <= ROOMS.indexOf(folderOf(file));
 }
 
 function withoutComments(file: string): string {
   return readFileSync(join(SOURCES, file), 'utf8').replace(/\/\*.*?\*\/|\/\/[^\n]*/gs, '');
 }
 
-function valueImports(file: string): readonly string[] {
-  return ownImports(file)
-    .filter(({ isTypeOnly }) => !isTypeOnly)
-    .map(({ target }) => target);
-}
-
+/** What is loaded before a file's first line runs. */
 function reachable(start: string): readonly string[] {
   const seen = new Set([start]);
-  for (const file of seen) for (const target of valueImports(file)) seen.add(target);
+  for (const file of seen) for (const { target, when } of ownImports(file)) if (when === 'load') seen.add(target);
   return [...seen];
 }
 
 /** The shortest way from a file back to itself, if there is one. */
 function findCycle(start: string): string | undefined {
-  const paths = new Map<string, string>(valueImports(start).map((target) => [target, `${start} -> ${target}`]));
+  const next = (file: string): readonly string[] => ownImports(file).flatMap(({ target, when }) => (when === 'late' ? [] : [target]));
+  const paths = new Map<string, string>(next(start).map((target) => [target, `${start} -> ${target}`]));
   for (const [file, path] of paths) {
     if (file === start) return path;
-    for (const target of valueImports(file)) if (!paths.has(target)) paths.set(target, `${path} -> ${target}`);
+    for (const target of next(file)) if (!paths.has(target)) paths.set(target, `${path} -> ${target}`);
   }
   return undefined;
 }

@@ -7,6 +7,7 @@ import { SETUP_HINT } from '../../src/bridge/python.js';
 import { type ExecutionPlan, planRun } from '../../src/index.js';
 import { errorOf } from './echoRun.js';
 import { makeFolder } from './folder.js';
+import { PATIENCE_MS } from './patience.js';
 
 let plan: ExecutionPlan;
 
@@ -22,7 +23,7 @@ async function brokenPackage(name: string, statement: string): Promise<string> {
   return folder;
 }
 
-describe('a worker', { timeout: 120_000 }, () => {
+describe('a worker', { timeout: PATIENCE_MS }, () => {
   test.each([
     ['torch', `raise ModuleNotFoundError("No module named 'torch'", name='torch')`, 'cannot import torch'],
     ['torch', `raise OSError('libcudart.so.13: cannot open shared object file')`, 'libcudart.so.13'],

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { Dealer, Push } from 'zeromq';
 import { afterEach, expect, test, vi } from 'vitest';
 import { Controller, checkEndpoint } from '../../src/bridge/controller.js';
-import { makeMessage } from '../../src/bridge/protocol.js';
+import { makeMessage, PROTOCOL_VERSION } from '../../src/bridge/protocol.js';
 import { resolvePython } from '../../src/bridge/python.js';
 import { makeFolder } from './folder.js';
 import { freePort, rankEnvironment } from '../../src/bridge/rankEnvironment.js';
@@ -78,7 +78,7 @@ test('malformed telemetry is remarked, telemetry of another run is ignored', asy
   const push = new Push({ linger: 0 });
   closers.unshift(() => push.close());
   push.connect(controller.telemetryEndpoint);
-  const batch = { v: 1, run: 'run_1', rank: 0, incarnation: 0, seq: 0, dropped: 0, records: [] };
+  const batch = { v: PROTOCOL_VERSION, run: 'run_1', rank: 0, incarnation: 0, seq: 0, dropped: 0, records: [] };
   for (const one of [{ ...batch, run: 'other' }, { ...batch, seq: -1 }, batch]) await push.send(JSON.stringify(one));
   await vi.waitUntil(() => listener.onBatch.mock.calls.length === 1);
   expect(listener.onRemark).toHaveBeenCalledTimes(2);

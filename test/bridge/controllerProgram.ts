@@ -1,8 +1,9 @@
-/** A controller to be killed: starts ranks that hang in their first step, and prints their pids when they do. */
+/** A controller to be killed: prints the pids of its ranks when they have been started, and again when rank 0 hangs in its step. */
 
 import { runEcho } from './echoRun.js';
 
-const run = await runEcho('hang@0:0');
+const run = await runEcho(process.argv[2] ?? 'hang@0:0', { numSteps: 100 });
+console.log(JSON.stringify(run.pids));
 for await (const event of run) {
   if (event.type === 'log' && event.line === 'hanging') console.log(JSON.stringify(run.pids));
 }

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import { deflateSync } from 'node:zlib';
 import { PACKAGE_ROOT, resolvePython } from '../../src/bridge/python.js';
 import { isGroupAlive } from '../../src/bridge/processGroup.js';
 import { startRun, type Run, type RunSetup } from '../../src/bridge/run.js';
@@ -13,17 +14,29 @@ import { FpdtError } from '../../src/spec/errors.js';
 export const ECHO_PATH = join(PACKAGE_ROOT, 'python', 'tests');
 
 export function wirePlan(header: Readonly<Record<string, unknown>> = {}, numRanks = 2): WirePlan {
-  const text = JSON.stringify({ kind: 'executionPlan', version: 1, cluster: { device: 'cpu' }, ...header });
-  const data = new Uint8Array([1, 2, 3]);
-  const digest = createHash('sha256').update(text).update(data).digest('hex');
-  return { digest, device: 'cpu', numRanks, header: Buffer.from(text), columns: [{ name: 'opKind', dtype: 'uint8', data }] };
+  const text = JSON.stringify({ kind: 'executionPlan', version: 2, device: 'cpu', ...header });
+  const raw = new Uint8Array([1, 2, 3]);
+  const digest = createHash('sha256').update(text).update(raw).digest('hex');
+  const columns = [{ name: 'opKind', dtype: 'uint8', data: deflateSync(raw) }] as const;
+  return { digest, device: 'cpu', numRanks, header: Buffer.from(text), prose: Buffer.from('{}'), columns };
 }
 
 /** `data` is the fault the echo session shall have, see echo_session.py. */
 export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSetup {
   return {
     plan: wirePlan(),
-    options: { data, dumpGrads: null, copyMode: null, poison: false, seed: null, attention: null },
+    options: {
+      data,
+      dumpGrads: null,
+      copyMode: null,
+      poison: false,
+      seed: null,
+      diskFolder: null,
+      diskDirect: null,
+      recordLayers: 0,
+      traceSteps: [],
+      traceFolder: null,
+    },
     numSteps: 3,
     python: resolvePython(),
     worker: 'echo_worker',

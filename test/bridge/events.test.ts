@@ -11,8 +11,8 @@ const done = (changes: Partial<StepDone>): StepDone => ({
   loss: 2,
   seconds: 1,
   numTokens: 64,
-  hbmBytes: 10,
-  hostBytes: 5,
+  poolBytes: { hbm: 10, host: 5 },
+  memoryMeasured: true,
   copiedBytes: { h2d: 1, d2h: 2 },
   byKind: {},
   idleSeconds: 0,
@@ -58,20 +58,37 @@ test('a failed run throws once, after its end event; what comes later is ignored
 
 test('a step takes peaks of the worst rank and mean times', () => {
   const step = mergeRanks([
-    done({ hbmBytes: 30, byKind: { attn: { count: 4, seconds: 1 } }, idleSeconds: 1 }),
-    done({ seconds: 3, hostBytes: 7, byKind: { attn: { count: 4, seconds: 2 }, fetch: { count: 2, seconds: 1 } } }),
+    done({ poolBytes: { hbm: 30, disk: 4 }, byKind: { attn: { count: 4, seconds: 1 } }, idleSeconds: 1 }),
+    done({
+      seconds: 3,
+      poolBytes: { hbm: 10, host: 7 },
+      copiedBytes: { h2d: 3 },
+      byKind: { attn: { count: 4, seconds: 2 }, copy: { count: 2, seconds: 1 } },
+    }),
   ]);
-  expect(step).toMatchObject({ seconds: 3, tokens: 64, hbmBytes: 30, hostBytes: 7, idleSeconds: 0.5 });
-  expect(step.byKind).toEqual({ attn: { count: 4, seconds: 1.5 }, fetch: { count: 1, seconds: 0.5 } });
+  expect(step).toMatchObject({ seconds: 3, tokens: 64, idleSeconds: 0.5, memoryMeasured: true });
+  expect(step.poolBytes).toEqual({ disk: 4, hbm: 30, host: 7 });
+  expect(step.copiedBytes).toEqual({ d2h: 2, h2d: 3 });
+  expect(step.byKind).toEqual({ attn: { count: 4, seconds: 1.5 }, copy: { count: 1, seconds: 0.5 } });
 });
 
-test('a run adds its steps up and keeps their peaks', () => {
-  const steps = [done({ hbmBytes: 3 }), done({ step: 1, hbmBytes: 9, nonFinite: ['loss'] })].map((one) => mergeRanks([one]));
-  expect(mergeSteps(steps, { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 })).toMatchObject({
-    seconds: 2,
-    tokens: 128,
-    hbmBytes: 9,
-    copiedBytes: { h2d: 2, d2h: 4 },
-    nonFinite: ['loss'],
-  });
+test('a step counts as measured when every rank measured it', () => {
+  expect(mergeRanks([done({}), done({ memoryMeasured: false })])).toMatchObject({ memoryMeasured: false });
+});
+
+test('a run adds its steps up and keeps the peaks of those that measured memory', () => {
+  const steps = [
+    done({ poolBytes: { hbm: 3 } }),
+    done({ step: 1, poolBytes: { hbm: 9 }, nonFinite: ['loss'] }),
+    done({ step: 2, poolBytes: { hbm: 11 }, memoryMeasured: false, copiedBytes: { read: 5 } }),
+  ].map((one) => mergeRanks([one]));
+  const run = mergeSteps(steps, { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 });
+  expect(run).toMatchObject({ seconds: 3, tokens: 192, memoryMeasured: true, nonFinite: ['loss'] });
+  expect(run.poolBytes).toEqual({ hbm: 9 });
+  expect(run.copiedBytes).toEqual({ d2h: 4, h2d: 2, read: 5 });
+});
+
+test('a run without a step measured nothing', () => {
+  const run = mergeSteps([], { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 });
+  expect(run).toMatchObject({ poolBytes: {}, memoryMeasured: false, copiedBytes: {} });
 });

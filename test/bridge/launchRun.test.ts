@@ -4,8 +4,9 @@ import { type LaunchOptions, launchRun } from '../../src/bridge/launchRun.js';
 import { isGroupAlive } from '../../src/bridge/processGroup.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
-import { planRun } from '../../src/plan/planRun.js';
+import { planRun } from '../../src/strategy/planRun.js';
 import { ECHO_PATH, errorOf } from './echoRun.js';
+import { PATIENCE_MS } from './patience.js';
 
 const DEMO = fileURLToPath(new URL('../../examples/demo/', import.meta.url));
 const ECHO: LaunchOptions = { data: 'ok', worker: 'echo_worker', environment: { ...process.env, PYTHONPATH: ECHO_PATH } };
@@ -20,7 +21,7 @@ beforeAll(async () => {
   });
 });
 
-describe('launchRun', () => {
+describe('launchRun', { timeout: PATIENCE_MS }, () => {
   test('brings a plan to all ranks unchanged and runs its steps', async () => {
     const run = await launchRun(plan, ECHO);
     expect(await run.result).toMatchObject({ digest: plan.digest, numRanks: 2, steps: [{ step: 0 }, { step: 1 }] });
@@ -49,9 +50,16 @@ describe('launchRun', () => {
     await expect(launchRun(plan, { ...ECHO, steps: 1.5 })).rejects.toThrow('run option steps: 1.5 is not a count');
   });
 
+  test('refuses a plan with a file and no folder for it, before a rank is started', async () => {
+    const filed = sealPlan({ ...plan, pools: [...plan.pools, { name: 'disk', kind: 'file', bytes: 4096 }] });
+    await expect(launchRun(filed, ECHO)).rejects.toMatchObject({ code: 'disk-folder-missing', details: { bytes: 4096 } });
+    const run = await launchRun(filed, { ...ECHO, diskFolder: '/scratch' });
+    expect((await run.result).steps).toHaveLength(2);
+  });
+
   test('refuses parameters that transformers does not have', async () => {
     const model = { ...plan.model, hfConfig: { ...plan.model.hfConfig, intermediate_size: 64 } };
     const other = sealPlan({ ...plan, model });
     await expect(launchRun(other, { ...ECHO, checkShapes: true })).rejects.toMatchObject({ code: 'parameters-differ' });
-  }, 120_000);
+  });
 });

@@ -6,13 +6,18 @@ import { callPython } from '../../src/bridge/pythonCall.js';
 import { resolvePython } from '../../src/bridge/python.js';
 import type { ModelSpec, ParameterTable, ParameterView } from '../../src/spec/types.js';
 import { makeFolder } from './folder.js';
+import { PATIENCE_MS } from './patience.js';
 
 const CALLS = `
 import json, os, time
 def invoke(name, arguments):
     if name == "add": return json.dumps({"ok": sum(json.loads(arguments)["numbers"])})
     if name == "die": os._exit(9)
-    if name == "sleep": time.sleep(60)
+    if name == "sleep": time.sleep(600)
+    if name == "work":
+        started = time.process_time()
+        while time.process_time() - started < json.loads(arguments)["seconds"]: pass
+        return json.dumps({"ok": True})
     return json.dumps({"error": {"kind": "KeyError", "message": name, "traceback": "Traceback of it"}})
 `;
 const HF_CONFIG = {
@@ -26,7 +31,7 @@ const HF_CONFIG = {
   tie_word_embeddings: false,
 };
 
-describe('a guarded call', { timeout: 120_000 }, () => {
+describe('a guarded call', { timeout: PATIENCE_MS }, () => {
   test('returns JSON, time after time', async () => {
     const numbers = [call('add', { numbers: [1, 2] }), call('add', { numbers: [3, 4] })];
     expect(await Promise.all(numbers)).toEqual([3, 7]);
@@ -45,8 +50,12 @@ describe('a guarded call', { timeout: 120_000 }, () => {
     expect(await call('add', { numbers: [1] })).toBe(1);
   });
 
-  test('a call that takes too long is ended', async () => {
-    await expect(call('sleep', {}, { timeoutSeconds: 0.5 })).rejects.toThrow('more than 0.5 s');
+  test('a call that hangs is ended', async () => {
+    await expect(call('sleep', {}, { idleSeconds: 0.5 })).rejects.toThrow('sleep has done nothing for 0.5 s');
+  });
+
+  test('a call that works for longer than it may idle is not', async () => {
+    expect(await call('work', { seconds: 1.2 }, { idleSeconds: 0.5 })).toBe(true);
   });
 
   test('an interpreter that does not exist is a clean error, and the next call works', async () => {
@@ -88,10 +97,10 @@ describe('checkParameters', () => {
   });
 });
 
-async function call(name: string, given: Record<string, unknown> = {}, changes: { python?: string; timeoutSeconds?: number } = {}) {
+async function call(name: string, given: Record<string, unknown> = {}, changes: { python?: string; idleSeconds?: number } = {}) {
   const file = join(await makeFolder(), 'calls.py');
   writeFileSync(file, CALLS);
-  return callPython({ python: resolvePython(), file, name, arguments: given, timeoutSeconds: 60, hint: 'none', ...changes });
+  return callPython({ python: resolvePython(), file, name, arguments: given, idleSeconds: 60, hint: 'none', ...changes });
 }
 
 function view(name: string, ...shape: number[]): ParameterView {
@@ -106,7 +115,17 @@ function table(): ParameterTable {
   const head = [view('model.norm.weight', 8), view('lm_head.weight', 16, 8)];
   const embed = [view('model.embed_tokens.weight', 16, 8)];
   const numModelParameters = [...layer, ...head, ...embed].reduce((sum, one) => sum + one.numel, 0);
-  return { layer, numPreElements: 0, head, embed, numLayerElements: 0, numHeadElements: 0, numEmbedElements: 0, numModelParameters };
+  return {
+    layer,
+    numPreElements: 0,
+    head,
+    numHeadNormElements: 8,
+    embed,
+    numLayerElements: 0,
+    numHeadElements: 0,
+    numEmbedElements: 0,
+    numModelParameters,
+  };
 }
 
 function plain() {
@@ -127,6 +146,7 @@ function model(tieWordEmbeddings: boolean): ModelSpec {
     mlpWidth: 12,
     vocabSize: 16,
     tieWordEmbeddings,
+    windows: [null],
     hfConfig: HF_CONFIG,
   };
 }

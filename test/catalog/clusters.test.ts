@@ -30,6 +30,21 @@ test('a full spec is taken as it is', () => {
   expect(errorOf(() => parseCluster({ ...full, hbmBytes: -1 })).code).toBe('invalid-value');
 });
 
+test('a file of an earlier version has no host costs and no disk; a disk needs rates', () => {
+  const { diskBytes: _disk, ...full } = parseCluster({ gpus: 2, gpu: 'h100-80gb' });
+  const { hostSecondsPerOp: _op, hostSecondsPerKernel: _kernel, diskReadBytes: _read, diskWriteBytes: _write, ...rates } = full.rates;
+  const older = parseCluster({ ...full, rates });
+  expect(older.diskBytes).toBe(0);
+  expect(older.rates).toEqual({ ...rates, hostSecondsPerOp: 0, hostSecondsPerKernel: 0, diskReadBytes: 0, diskWriteBytes: 0 });
+  expect(errorOf(() => parseCluster({ ...full, rates, diskBytes: 1 }))).toMatchObject({ code: 'missing-key' });
+  expect(parseCluster({ gpus: 1, gpu: 'h100-80gb', diskBytes: '1G' }).diskBytes).toBe(2 ** 30);
+});
+
+test('host costs are charged where host and device work side by side', () => {
+  expect(parseCluster({ gpus: 1, gpu: 'cpu' }).rates.hostSecondsPerOp).toBe(0);
+  expect(parseCluster({ gpus: 1, gpu: 'h100-80gb' }).rates.hostSecondsPerKernel).toBeGreaterThan(0);
+});
+
 test.each([
   [{ gpus: 4, gpu: 'h100' }, 'unknown-device', 'h100-80gb'],
   [{ gpus: 4, gpu: 'tpu' }, 'unknown-device', 'known: '],

@@ -34,11 +34,13 @@ describe('parameter table', () => {
     }
   });
 
-  test('a tied weight is counted once and has a place in both regions', () => {
+  test('a tied weight is counted once, in the region of the embedding', () => {
     const table = parameterTable(parseModel({ ...LLAMA, tie_word_embeddings: true }));
     const untied = parameterTable(parseModel(LLAMA));
     expect(table.numModelParameters).toBe(untied.numModelParameters - 128 * 64);
-    expect([table.numHeadElements, table.numEmbedElements]).toEqual([64 + 128 * 64, 128 * 64]);
+    expect([table.numHeadElements, table.numHeadNormElements, table.numEmbedElements]).toEqual([64, 64, 128 * 64]);
+    expect(table.head.map(({ name }) => name)).toEqual(['model.norm.weight']);
+    expect([untied.numHeadElements, untied.numHeadNormElements]).toEqual([64 + 128 * 64, 64]);
   });
 
   test('biases follow their weights', () => {

@@ -3,8 +3,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { opFromText, sectionFromText } from '../../src/schedule/text.js';
 import { readPlanFile } from '../../src/plan/file.js';
+import { programFromText } from '../../src/schedule/programText.js';
+import { sectionNamed } from '../../src/schedule/schedule.js';
+import { opFromText, sectionFromText } from '../../src/schedule/text.js';
 import { capture, DEMO } from './capture.js';
 
 let folder: string;
@@ -21,7 +23,17 @@ describe('fpdt plan', () => {
   it('prints whether it fits, memory by pool and instant, strategy and step time', async () => {
     const { exitCode, stdout } = await capture('plan', ...DEMO);
     expect(exitCode).toBe(0);
-    for (const text of ['Fits', 'layerBackward', 'HBM per rank', 'Pinned host memory', 'Strategy', 'predicted'])
+    for (const text of [
+      'Fits',
+      'layerBackward',
+      'HBM per rank',
+      'Host memory per rank',
+      'Strategy',
+      'layers 0-1',
+      'Program',
+      'Host bound',
+      'predicted',
+    ])
       expect(stdout).toContain(text);
   });
 
@@ -51,9 +63,34 @@ describe('fpdt plan', () => {
     expect(file).toEqual(words);
   });
 
+  it('keeps to the choices of a strategy file, to tiles, a kernel and a disk', async () => {
+    const strategy = join(folder, 'strategy.json');
+    const layers = [
+      { layers: [0, 1], attentionOutput: 'host', keyValues: 'host' },
+      { layers: [1, 2], attentionOutput: 'disk' },
+    ];
+    writeFileSync(strategy, JSON.stringify({ kvTileChunks: 2, layers }));
+    const forced = [
+      ...['--strategy', strategy, '--disk-bytes', '1G', '--token-tiles', '2'],
+      ...['--attention', 'reference', '--kv-tile', '2'],
+    ];
+    const { exitCode, stdout } = await capture('plan', ...DEMO, ...forced, '--json');
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      strategy: { kvTileChunks: 2, numTokenTiles: 2, layers },
+      kernels: { attn: 'reference', attnBwd: 'reference' },
+      cluster: { diskBytes: 2 ** 30 },
+      features: expect.arrayContaining(['layer-classes', 'file-pool', 'kv-tiles', 'tiles']) as string[],
+      prediction: { copiedBytes: { read: expect.any(Number) as number, write: expect.any(Number) as number } },
+    });
+    const { stderr } = await capture('plan', ...DEMO, ...forced, '--kv-tile', '4');
+    expect(stderr).toMatch(/run\.kvTileChunks is 4 but strategy\.kvTileChunks is 2/);
+  });
+
   it.each([
     [['--gpu', 'cpu'], /the ranks are not given/],
     [['--gpus', '2', '--cluster', 'c.json'], /--gpus cannot be given as well/],
+    [['--disk-bytes', '1G', '--cluster', 'c.json'], /--disk-bytes cannot be given as well/],
     [['--gpus', 'two'], /Expected a whole number, found 'two'/],
     [['--policy', 'fptd'], /Allowed choices are ulysses, fpdt, auto/],
     [['--chunk', '4'], /unknown option '--chunk'\n.*Did you mean --chunks\?/],
@@ -116,7 +153,11 @@ describe('fpdt plan', () => {
       encoding: 'utf8',
     });
     expect(status).toBe(0);
-    expect(JSON.parse(stdout)).toMatchObject({ fits: true, run: { seqLen: 2 ** 21, policy: 'fpdt' }, strategy: { keyValues: 'host' } });
+    expect(JSON.parse(stdout)).toMatchObject({
+      fits: true,
+      run: { seqLen: 2 ** 21, policy: 'fpdt' },
+      strategy: { layers: [{ layers: [0, 32], keyValues: 'host' }] },
+    });
   });
 });
 
@@ -125,33 +166,52 @@ describe('fpdt show', () => {
     const { exitCode, stdout } = await capture('show', planPath);
     expect(exitCode).toBe(0);
     expect(stdout).toContain('Strategy    fpdt');
+    expect(JSON.parse((await capture('show', planPath, '--json')).stdout)).toMatchObject({ kind: 'planSummary' });
   });
 
   it('draws a section by stream', async () => {
     const { stdout } = await capture('show', planPath, 'layerBackward');
-    expect(stdout).toMatch(/id\s+compute\s+h2d\s+d2h\s+comm/);
+    expect(stdout).toMatch(/id\s+compute\s+comm\s+h2d\s+d2h\s/);
     expect(stdout).toContain('attnBwd q3 k0');
+    expect(stdout).toContain('-- attention backward: k, v of chunk 0 (outer), q ascending (inner)');
   });
 
   it('prints op text that parses back with --ops', async () => {
     const plan = await readPlanFile(planPath);
     const { stdout } = await capture('show', planPath, 'layerForward', '--ops');
-    expect(sectionFromText(stdout, plan.buffers)).toEqual(plan.schedule.layerForward);
-    expect(opFromText((stdout.split('\n')[1] ?? '').trim(), plan.buffers)).toEqual(plan.schedule.layerForward.ops[0]);
+    const section = sectionNamed(plan.sections, 'layerForward');
+    expect(sectionFromText(stdout, plan)).toEqual(section);
+    expect(opFromText((stdout.split('\n')[1] ?? '').trim(), section, plan)).toEqual(section.ops[0]);
+  });
+
+  it('prints the step program, which parses back, with --program', async () => {
+    const plan = await readPlanFile(planPath);
+    const { stdout } = await capture('show', planPath, '--program');
+    expect(programFromText(stdout, plan)).toEqual(plan.programs.train);
+    expect(stdout).toMatch(/^layer 1 backward: layerBackward\(x=1, dx=0\) layer 1/m);
+    expect(JSON.parse((await capture('show', planPath, '--program', '--json')).stdout)).toEqual(plan.programs.train);
   });
 
   it('prints a section as JSON', async () => {
-    const { stdout } = await capture('show', planPath, 'stepEnd', '--json');
-    expect(JSON.parse(stdout)).toMatchObject({ name: 'stepEnd' });
+    const { stdout } = await capture('show', planPath, 'optimizerStep', '--json');
+    expect(JSON.parse(stdout)).toMatchObject({ name: 'optimizerStep', params: [] });
   });
 
   it.each([
     [['layerBackwards'], 2, /did you mean 'layerBackward'/],
     [['everything'], 2, /sections: embedForward/],
+    [['layerForward', '--program'], 2, /--program prints the whole step/],
+    [['--ops'], 2, /--ops needs the name of a section/],
   ])('refuses %j', async (args, code, message) => {
     const { exitCode, stderr } = await capture('show', planPath, ...args);
     expect(exitCode).toBe(code);
     expect(stderr).toMatch(message);
+  });
+
+  it('says how to make a plan of the first version again', async () => {
+    const { exitCode, stderr } = await capture('show', 'test/fixtures/plan/version-1.json');
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/error: the plan is of version 1, this fpdt reads version 2\nhint: plan again with `fpdt plan`/);
   });
 
   it('refuses a plan file that was cut short, and one that is not there', async () => {

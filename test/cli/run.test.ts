@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -39,6 +39,22 @@ describe('fpdt run', () => {
     expect(events.at(-1)).toMatchObject({ type: 'comparison', comparison: { kind: 'comparison' } });
   }, 120_000);
 
+  it('keeps on disk what the plan keeps there, and traces the steps it is told to', async () => {
+    const diskPlan = join(folder, 'disk.json');
+    const strategy = join(folder, 'strategy.json');
+    writeFileSync(strategy, JSON.stringify({ layers: [{ layers: [0, 2], attentionOutput: 'disk' }] }));
+    await capture('plan', ...DEMO, '--disk-bytes', '1G', '--strategy', strategy, '--output', diskPlan);
+    const disk = join(folder, 'disk');
+    const traces = join(folder, 'traces');
+    mkdirSync(disk);
+    const options = ['--steps', '2', '--disk-folder', disk, '--record-layers', '2', '--trace-steps', '1', '--trace-folder', traces];
+    const { exitCode, stdout } = await capture('run', diskPlan, '--data', data, ...options);
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/copied write +(\S+ KiB) +\1 +1\.00x/);
+    expect(readdirSync(traces)).toHaveLength(2);
+    expect(readdirSync(disk)).toEqual([]);
+  }, 120_000);
+
   it('says which rank failed and why, with its traceback', async () => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', join(folder, 'none.txt'));
     expect(exitCode).toBe(1);
@@ -50,6 +66,18 @@ describe('fpdt run', () => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', data, '--python', '/nowhere/python');
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/error: option python names \/nowhere\/python[\s\S]*hint: /);
+  });
+
+  it.each([
+    [['--trace-steps', '0,2'], /--trace-steps needs --trace-folder/],
+    [['--trace-folder', 'traces'], /--trace-folder needs --trace-steps/],
+    [['--trace-steps', '0,x', '--trace-folder', 'traces'], /Expected a whole number, found 'x'/],
+    [['--record-layers', 'all'], /Expected a whole number, found 'all'/],
+    [['--attention', 'reference'], /unknown option '--attention'/],
+  ])('refuses %j as wrong usage', async (args, message) => {
+    const { exitCode, stderr } = await capture('run', planPath, '--data', data, ...args);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(message);
   });
 
   it('stops all ranks on Ctrl-C and exits with 130', async () => {

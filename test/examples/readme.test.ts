@@ -52,7 +52,7 @@ describe('README', { timeout: 120_000 }, () => {
     const path = join(folder, 'plan.json');
     node('src/cli/main.ts', ...command('plan --model examples/llama-3-8b.json'), '--output', path);
     const drawn = npx('fpdt', 'show', path, ...command('show plan.json layerBackward').slice(2, 3));
-    const turn = /-- attention backward: k, v of chunk 1 \(outer\), q ascending \(inner\)\n.*attnBwd q1 k1.*\n.*fetch q/;
+    const turn = /-- attention backward: k, v of chunk 1 \(outer\), q ascending \(inner\)\n.*attnBwd q1 k1.*\n.*copy q@host4/;
     expect(README).toMatch(turn);
     expect(drawn).toMatch(turn);
   });

@@ -1,10 +1,23 @@
 import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/index.js';
-import { buildLedger, INSTANTS, type LedgerInput } from '../../src/memory/ledger.js';
+import { buildLedger, INSTANTS, type LedgerInput, poolLedger, type ScheduleUse } from '../../src/memory/ledger.js';
 import { explainMisfit } from '../../src/memory/misfit.js';
 import { type Bend, specs } from '../spec/inputs.js';
 
 const MIB = 1024 ** 2;
+
+const NO_USE = Object.fromEntries(INSTANTS.map((name) => [name, []])) as unknown as ScheduleUse['temporaries'];
+const USE: ScheduleUse = {
+  extraLayers: 0,
+  temporaries: {
+    ...NO_USE,
+    layerForward: [{ stream: 'compute', section: 'layerForward', bytes: 10 * MIB }],
+    layerBackward: [
+      { stream: 'comm', section: 'layerBackward', bytes: 8 * MIB },
+      { stream: 'compute', section: 'layerBackward', bytes: 30 * MIB },
+    ],
+  },
+};
 
 function ledger(bend: Bend = {}, more: Partial<LedgerInput> = {}) {
   const { model, run, cluster, deepspeed } = specs({ deepspeed: { zero_optimization: { stage: 3, reduce_bucket_size: 1000 } }, ...bend });
@@ -14,15 +27,15 @@ function ledger(bend: Bend = {}, more: Partial<LedgerInput> = {}) {
     cluster,
     deepspeed: deepspeed.config,
     parameters: parameterTable(model),
-    arenas: { hbm: 100 * MIB, host: 50 * MIB },
-    scratch: { layerForward: 10 * MIB, layerBackward: 30 * MIB, embedForward: 0 },
+    arenaBytes: { hbm: 100 * MIB, host: 50 * MIB },
+    use: USE,
     ...more,
   });
 }
 
 describe('a ledger', () => {
   test('is persistent items plus the largest instant, not a sum of instants', () => {
-    const { hbm } = ledger();
+    const hbm = poolLedger(ledger(), 'hbm');
     const persistent = hbm.persistent.reduce((sum, { bytes }) => sum + bytes, 0);
     expect(hbm.instants.map(({ name }) => name)).toEqual([...INSTANTS]);
     for (const instant of hbm.instants) {
@@ -33,20 +46,39 @@ describe('a ledger', () => {
     expect(hbm.persistent).toContainEqual(expect.objectContaining({ name: 'arena', bytes: 100 * MIB, provenance: 'exact' }));
   });
 
-  test('charges the allocator and fixed overheads on a GPU only', () => {
+  test('charges the allocator, fixed overheads and temporaries of every stream on a GPU only', () => {
     const names = (bend: Bend): string[] => {
-      const { hbm } = ledger(bend);
+      const hbm = poolLedger(ledger(bend), 'hbm');
       return [...hbm.persistent, ...hbm.instants.flatMap(({ items }) => items)].map(({ name }) => name);
     };
-    expect(names({})).not.toContain('allocator reserve');
-    expect(names({ cluster: { gpu: 'h100-80gb' } })).toEqual(expect.arrayContaining(['allocator reserve', 'NCCL communicators']));
+    const onGpu = ['allocator reserve', 'NCCL communicators', 'temporaries of layerBackward on comm'];
+    expect(names({})).toContain('temporaries of layerBackward');
+    expect(names({}).filter((name) => onGpu.includes(name))).toEqual([]);
+    expect(names({ cluster: { gpu: 'h100-80gb' } })).toEqual(expect.arrayContaining([...onGpu, 'temporaries of layerBackward']));
   });
 
   test('counts offloaded optimizer states on the host', () => {
     const zero = { stage: 3, offload_optimizer: { device: 'cpu' } };
     const offloaded = ledger({ deepspeed: { zero_optimization: zero } });
-    expect(offloaded.host.persistent.map(({ name }) => name)).toContain('Adam states');
-    expect(offloaded.hbm.persistent.map(({ name }) => name)).not.toContain('Adam states');
+    const names = (pool: string): string[] => poolLedger(offloaded, pool).persistent.map(({ name }) => name);
+    expect(names('host')).toContain('Adam states');
+    expect(names('hbm')).not.toContain('Adam states');
+  });
+
+  test('has a disk where the cluster has one, which holds its arena alone', () => {
+    const withDisk = ledger({ cluster: { diskBytes: 200 * MIB } }, { arenaBytes: { hbm: 1, host: 1, disk: 201 * MIB } });
+    expect(withDisk.pools.map(({ pool, kind }) => [pool, kind])).toEqual([
+      ['hbm', 'device'],
+      ['host', 'pinned'],
+      ['disk', 'file'],
+    ]);
+    expect(poolLedger(withDisk, 'disk')).toMatchObject({ peakBytes: 201 * MIB, capacityBytes: 200 * MIB, fits: false });
+    expect(withDisk.fits).toBe(false);
+  });
+
+  test('knows no pool that the cluster has not', () => {
+    expect(() => ledger({}, { arenaBytes: { hbm: 1, nvme: 1 } })).toThrow(/nvme/);
+    expect(() => poolLedger(ledger(), 'disk')).toThrow(/no pool disk, only hbm, host/);
   });
 });
 
@@ -54,7 +86,7 @@ describe('a misfit', () => {
   const small = ledger({ cluster: { hbmBytes: 64 * MIB, hostBytes: 128 * MIB } });
 
   test('is the pool that is full, not the other', () => {
-    expect([small.fits, small.hbm.fits, small.host.fits]).toEqual([false, false, true]);
+    expect([small.fits, ...small.pools.map(({ fits }) => fits)]).toEqual([false, false, true]);
   });
 
   test('is explained by need, have, instant, the largest items and a change that fits', () => {

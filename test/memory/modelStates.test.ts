@@ -4,20 +4,21 @@
  */
 import { describe, expect, test } from 'vitest';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
-import type { MemoryItem } from '../../src/memory/ledger.js';
+import { INSTANTS, type InstantName, type MemoryItem } from '../../src/memory/ledger.js';
 import { modelStates, type ModelStatesInput } from '../../src/memory/modelStates.js';
-import { specs } from '../spec/inputs.js';
 
 const model = parseModel('examples/llama-3-8b.json');
 const parameters = parameterTable(model);
 
+const RUN = { dtype: 'bfloat16', gradientAccumulationSteps: 1 } as const;
+
 function states(zero: object, numRanks: number, more: Partial<ModelStatesInput> = {}, dataTypes: object = {}) {
-  const stage = (zero as { stage: 0 | 1 | 2 | 3 }).stage;
   return modelStates({
     parameters,
     numLayers: model.numLayers,
     tieWordEmbeddings: false,
-    run: { ...specs().run, dtype: 'bfloat16', zeroStage: stage },
+    run: RUN,
+    extraLayers: 0,
     numRanks,
     deepspeed: { zero_optimization: zero, data_types: dataTypes },
     ...more,
@@ -40,21 +41,21 @@ describe.each([
   [{ stage: 2, offload_optimizer: { device: 'cpu' } }, 64, {}, 2.13, 2.52, 2.13],
   [{ stage: 3, offload_optimizer: { device: 'cpu' } }, 64, {}, 0.156, 0.575, 0.156],
 ] as const)('%j on %i ranks %j', (zero, numRanks, dataTypes, idle, backward, step) => {
-  const { hbm, instants } = states(zero, numRanks, {}, dataTypes);
+  const { device, instants } = states(zero, numRanks, {}, dataTypes);
 
   test(`${idle} B a parameter when idle`, () => {
-    expect(perParameter(hbm)).toBeGreaterThan(idle * 0.995);
-    expect(perParameter(hbm)).toBeLessThan(idle * 1.005 + 0.005);
+    expect(perParameter(device)).toBeGreaterThan(idle * 0.995);
+    expect(perParameter(device)).toBeLessThan(idle * 1.005 + 0.005);
   });
 
   test(`${backward} B at the peak of backward`, () => {
-    const peak = Math.max(...(['loss', 'layerBackward', 'gradientReduce'] as const).map((name) => perParameter(hbm, instants[name])));
+    const peak = Math.max(...(['loss', 'layerBackward', 'gradientReduce'] as const).map((name) => perParameter(device, instants[name])));
     expect(peak).toBeGreaterThan(backward * 0.93);
     expect(peak).toBeLessThan(backward * 1.03 + 0.15);
   });
 
   test(`${step} B at the peak of the step`, () => {
-    const peak = perParameter(hbm, instants.optimizerStep);
+    const peak = perParameter(device, instants.optimizerStep);
     expect(peak).toBeGreaterThan(step * 0.97);
     expect(peak).toBeLessThan(step * 1.05 + 0.15);
   });
@@ -62,32 +63,51 @@ describe.each([
 
 test('the optimizer on the host: 18 B per owned parameter, in stage 2 also the largest gradient', () => {
   const offload = { device: 'cpu' };
-  expect(perParameter(states({ stage: 3, offload_optimizer: offload }, 64).host)).toBeCloseTo(0.281, 3);
-  expect(perParameter(states({ stage: 2, offload_optimizer: offload }, 64).host)).toBeCloseTo(0.412, 3);
-  expect(states({ stage: 3 }, 64).host).toEqual([]);
+  expect(perParameter(states({ stage: 3, offload_optimizer: offload }, 64).pinned)).toBeCloseTo(0.281, 3);
+  expect(perParameter(states({ stage: 2, offload_optimizer: offload }, 64).pinned)).toBeCloseTo(0.412, 3);
+  expect(states({ stage: 3 }, 64).pinned).toEqual([]);
 });
 
 test('fp32 weights are their own master at stage 0', () => {
-  const run = { ...specs().run, dtype: 'float32' as const };
-  expect(perParameter(states({ stage: 0 }, 4, { run }).hbm)).toBeCloseTo(12, 6);
+  const run = { ...RUN, dtype: 'float32' as const };
+  expect(perParameter(states({ stage: 0 }, 4, { run }).device)).toBeCloseTo(12, 6);
   expect(perParameter(states({ stage: 0 }, 4, { run }).instants.layerBackward)).toBeCloseTo(4, 6);
 });
 
-test('a segment of several layers gathers a second layer, and a tied gradient is held', () => {
+describe('what is gathered at stage 3', () => {
   const zero = { stage: 3, stage3_max_live_parameters: 0 };
-  const bytes = (more: Partial<ModelStatesInput>, name: string): number =>
-    states(zero, 64, more).instants.layerBackward.find((item) => item.name === name)?.bytes ?? 0;
-  const run = { ...specs().run, dtype: 'bfloat16' as const, zeroStage: 3 as const };
-  expect(bytes({ run }, 'gathered weights')).toBe(2 * parameters.numLayerElements);
-  expect(bytes({ run: { ...run, segmentLayers: 2 } }, 'gathered weights')).toBe(4 * parameters.numLayerElements);
-  expect(bytes({ run, tieWordEmbeddings: true }, 'tied gradient of lm_head')).toBe(2 * parameters.numEmbedElements);
-  expect(bytes({ run }, 'tied gradient of lm_head')).toBe(0);
+  const bytes = (more: Partial<ModelStatesInput>, instant: InstantName, name: string): number =>
+    states(zero, 64, more).instants[instant].find((item) => item.name === name)?.bytes ?? 0;
+
+  test('is the layer at work, and in backward the layers that are rebuilt beside it', () => {
+    expect(bytes({}, 'layerBackward', 'gathered weights')).toBe(2 * parameters.numLayerElements);
+    expect(bytes({ extraLayers: 2 }, 'layerBackward', 'gathered weights')).toBe(3 * 2 * parameters.numLayerElements);
+    expect(bytes({ extraLayers: 2 }, 'layerForward', 'gathered weights')).toBe(2 * parameters.numLayerElements);
+  });
+
+  test('for the loss of a tied model is the embedding, whose gradient waits in the arena until its own turn', () => {
+    const tied = parameterTable({ ...model, tieWordEmbeddings: true });
+    const more = { parameters: tied, tieWordEmbeddings: true };
+    expect(bytes(more, 'loss', 'gathered weights')).toBe(2 * parameters.numHeadElements);
+    expect(bytes(more, 'loss', 'gradients being reduced')).toBe(2 * 4096);
+    expect(bytes({}, 'loss', 'gradients being reduced')).toBe(2 * parameters.numEmbedElements);
+    expect(bytes(more, 'gradientReduce', 'gradients being reduced')).toBe(2 * parameters.numEmbedElements);
+    const names = INSTANTS.flatMap((name) => states(zero, 64, more).instants[name]).map(({ name }) => name);
+    expect(names.filter((name) => name.includes('tied'))).toEqual([]);
+  });
+});
+
+test('gradients of an earlier micro-step are there at the loss', () => {
+  const gradients = (gradientAccumulationSteps: number): number =>
+    perParameter(states({ stage: 0 }, 4, { run: { ...RUN, gradientAccumulationSteps } }).instants.loss);
+  expect(gradients(2)).toBeCloseTo(2, 6);
+  expect(gradients(1)).toBeLessThan(0.2);
 });
 
 test('small weights stay whole below the persistence threshold', () => {
-  const item = states({ stage: 3 }, 64).hbm.find(({ name }) => name === 'persistent small weights');
+  const item = states({ stage: 3 }, 64).device.find(({ name }) => name === 'persistent small weights');
   expect(item?.bytes).toBe(2 * 4096 * (2 * 32 + 1));
-  expect(states({ stage: 3, stage3_param_persistence_threshold: 0 }, 64).hbm.map(({ name }) => name)).not.toContain(
+  expect(states({ stage: 3, stage3_param_persistence_threshold: 0 }, 64).device.map(({ name }) => name)).not.toContain(
     'persistent small weights',
   );
 });

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NATIVE_ADDON_PATH, loadNativeAddon } from '../../src/native.js';
-import { type PlaceInput, placeByConflicts } from '../../src/plan/place.js';
+import { type PlaceInput, placeByConflicts } from '../../src/address/place.js';
 
 const randomInput: fc.Arbitrary<PlaceInput> = fc.integer({ min: 0, max: 24 }).chain((count) =>
   fc

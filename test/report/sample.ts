@@ -6,11 +6,15 @@ import type { RunSpec } from '../../src/spec/types.js';
 
 const MIB = 2 ** 20;
 
-function pool(name: 'hbm' | 'host', peakBytes: number): PoolLedger {
-  return { pool: name, capacityBytes: 1024 * MIB, persistent: [], instants: [], peakBytes, peakInstant: 'layerBackward', fits: true };
+function pool(name: string, kind: PoolLedger['kind'], peakBytes: number): PoolLedger {
+  return { pool: name, kind, capacityBytes: 1024 * MIB, persistent: [], instants: [], peakBytes, peakInstant: 'layerBackward', fits: true };
 }
 
-export const MEMORY: MemoryLedger = { kind: 'memoryLedger', fits: true, hbm: pool('hbm', 100 * MIB), host: pool('host', 10 * MIB) };
+export const MEMORY: MemoryLedger = {
+  kind: 'memoryLedger',
+  fits: true,
+  pools: [pool('hbm', 'device', 100 * MIB), pool('host', 'pinned', 10 * MIB), pool('disk', 'file', 0)],
+};
 
 const RUN: RunSpec = {
   kind: 'run',
@@ -37,21 +41,24 @@ export const PLAN: ReportPlan = {
     stepSeconds: 2,
     tokensPerSecond: 500,
     exposedCopySeconds: 0,
+    hostBoundSeconds: 0,
+    isHostBound: false,
     sections: [],
-    byKind: { attn: { count: 4, seconds: 1.5 }, pre: { count: 2, seconds: 0.4 }, fetch: { count: 3, seconds: 0 } },
-    copiedBytes: { h2d: 4096, d2h: 2048 },
+    byKind: { attn: { count: 4, seconds: 1.5 }, pre: { count: 2, seconds: 0.4 }, copy: { count: 3, seconds: 0 } },
+    copiedBytes: { h2d: 4096, d2h: 2048, read: 0 },
     mfu: { causalModel: 0.4, causalHardware: 0.5, fullModel: 0.7, fullHardware: 0.9 },
   },
 };
 
+/** Memory is measured in every step but the first. */
 export function step(index: number, changes: Partial<StepResult> = {}): StepResult {
   return {
     step: index,
     loss: 5 - index / 10,
     seconds: 2.1,
     tokens: 1000,
-    hbmBytes: 99 * MIB,
-    hostBytes: 10 * MIB,
+    poolBytes: { hbm: 99 * MIB, host: 10 * MIB },
+    memoryMeasured: index > 0,
     copiedBytes: { h2d: 4096, d2h: 2048 },
     byKind: { attn: { count: 4, seconds: 1.6 }, pre: { count: 2, seconds: 0.3 }, gather: { count: 1, seconds: 0.1 } },
     idleSeconds: 0.1,

@@ -1,20 +1,88 @@
-/** Small policy contexts for schedule tests. */
-import type { Strategy } from '../../src/chunk/strategy.js';
+/** Small policy contexts for tests of schedules, on a machine with a device, pinned memory and a file. */
+import { linksOf, streamsOf } from '../../src/catalog/pools.js';
+import { type Machine, buildSchedule } from '../../src/schedule/build.js';
+import { placesOf } from '../../src/schedule/places.js';
 import type { PolicyContext } from '../../src/schedule/policies/index.js';
+import type { Schedule } from '../../src/schedule/schedule.js';
+import { parallelLayout } from '../../src/spec/parallelLayout.js';
+import type { Pool } from '../../src/spec/pools.js';
+import { type LayerStrategy, RECOMPUTE, type Strategy, segmentLengths } from '../../src/spec/strategy.js';
 import type { ModelSpec, ParameterTable, PolicyName, RunSpec } from '../../src/spec/types.js';
 
-export const STRATEGIES: Readonly<Record<PolicyName, Partial<Strategy>>> = {
-  ulysses: { keyValues: 'hbm', attentionOutput: 'recompute', checkpoints: 'hbm', backwardOrder: 'queryOuterDescending' },
-  fpdt: { keyValues: 'host', attentionOutput: 'recompute', checkpoints: 'host', backwardOrder: 'keyValueOuterAscending' },
-  auto: { keyValues: 'hbm', attentionOutput: 'hbm', checkpoints: 'hbm', backwardOrder: 'queryOuterDescending' },
+const POOLS: readonly Pool[] = [
+  { name: 'hbm', kind: 'device', bytes: 0 },
+  { name: 'host', kind: 'pinned', bytes: 0 },
+  { name: 'disk', kind: 'file', bytes: 0 },
+];
+const LINKS = linksOf(POOLS);
+
+export const MACHINE: Machine = { pools: POOLS, links: LINKS, streams: streamsOf(LINKS) };
+export const PLACES = placesOf(POOLS, LINKS);
+
+type Placement = Omit<LayerStrategy, 'layers' | 'segments'>;
+
+export const PLACEMENTS: Readonly<Record<PolicyName, Placement>> = {
+  ulysses: {
+    keyValues: 'hbm',
+    keyValueGradients: 'hbm',
+    attentionOutput: RECOMPUTE,
+    checkpoints: 'hbm',
+    backwardOrder: 'queryOuterDescending',
+  },
+  fpdt: {
+    keyValues: 'host',
+    keyValueGradients: 'hbm',
+    attentionOutput: RECOMPUTE,
+    checkpoints: 'host',
+    backwardOrder: 'keyValueOuterAscending',
+  },
+  auto: {
+    keyValues: 'hbm',
+    keyValueGradients: 'hbm',
+    attentionOutput: 'hbm',
+    checkpoints: 'hbm',
+    backwardOrder: 'queryOuterDescending',
+  },
 };
 
-export function smallContext(policy: PolicyName, numChunks: number, more: Partial<Strategy> = {}): PolicyContext {
-  const seqLen = 64 * numChunks;
+export interface SmallRange extends Partial<Placement> {
+  readonly layers: readonly [start: number, end: number];
+  readonly segments?: readonly number[];
+}
+
+/** What a test changes: places hold for all layers, unless `ranges` names others. */
+export interface Small extends Partial<Placement>, Partial<Omit<Strategy, 'kind' | 'policy' | 'numChunks' | 'layers'>> {
+  readonly segmentLayers?: number;
+  readonly ranges?: readonly SmallRange[];
+  readonly model?: Partial<ModelSpec>;
+  readonly run?: Partial<RunSpec>;
+  readonly masks?: PolicyContext['masks'];
+}
+
+const CHUNK_TOKENS = 64;
+const RANKS = 2;
+
+/** Four layers, two ranks, chunks of 64 tokens; a kernel without rectangles and windows. */
+export function smallContext(policy: PolicyName, numChunks: number, more: Small = {}): PolicyContext {
+  const { segmentLayers = 1, ranges, model: modelMore, run: runMore, masks = { rectangle: false, window: false }, ...chosen } = more;
+  const { keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder, ...whole } = chosen;
+  const places = Object.fromEntries(
+    Object.entries({ keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder }).filter(
+      ([, place]) => place !== undefined,
+    ),
+  );
+  const numLayers = modelMore?.numLayers ?? 4;
+  const toLayers = ({ layers, segments, ...choice }: SmallRange): LayerStrategy => ({
+    ...PLACEMENTS[policy],
+    ...places,
+    ...choice,
+    layers,
+    segments: segments ?? segmentLengths(layers[1] - layers[0], segmentLayers),
+  });
   const model: ModelSpec = {
     kind: 'model',
     family: 'llama',
-    numLayers: 4,
+    numLayers,
     hiddenSize: 32,
     numHeads: 4,
     numKvHeads: 2,
@@ -22,49 +90,116 @@ export function smallContext(policy: PolicyName, numChunks: number, more: Partia
     mlpWidth: 64,
     vocabSize: 64,
     tieWordEmbeddings: false,
+    windows: Array.from({ length: numLayers }, () => null),
     hfConfig: {},
+    ...modelMore,
   };
-  const run: RunSpec = {
+  const strategy: Strategy = {
+    kind: 'strategy',
+    policy,
+    numChunks,
+    chunkTokens: CHUNK_TOKENS,
+    localChunkTokens: CHUNK_TOKENS / RANKS,
+    kvTileChunks: 1,
+    numLossTiles: 2,
+    numTokenTiles: 1,
+    prefetchDepth: 2,
+    hiddenGradients: 'hbm',
+    ...whole,
+    layers: (ranges ?? [{ layers: [0, numLayers] as const }]).map(toLayers),
+  };
+  return {
+    model,
+    run: smallRun(policy, strategy, runMore),
+    strategy,
+    parameters: model.tieWordEmbeddings ? { ...PARAMETERS, numHeadElements: PARAMETERS.numHeadNormElements } : PARAMETERS,
+    layout: parallelLayout(model, { sequenceParallelSize: RANKS, dataParallelSize: 1 }, RANKS),
+    places: PLACES,
+    masks,
+  };
+}
+
+function smallRun(policy: PolicyName, { numChunks, chunkTokens, prefetchDepth }: Strategy, more: Partial<RunSpec> = {}): RunSpec {
+  const seqLen = chunkTokens * numChunks;
+  return {
     kind: 'run',
     seqLen,
     paddedSeqLen: seqLen,
-    sequenceParallelSize: 2,
+    sequenceParallelSize: RANKS,
     dataParallelSize: 1,
     policy,
     segmentLayers: 1,
-    prefetchDepth: 2,
+    prefetchDepth,
     dtype: 'float32',
     zeroStage: 3,
     gradientAccumulationSteps: 1,
     lossScale: 1,
     numSteps: 1,
     seed: 0,
-  };
-  const parameters: ParameterTable = {
-    layer: [],
-    numPreElements: 100,
-    head: [],
-    embed: [],
-    numLayerElements: 300,
-    numHeadElements: 80,
-    numEmbedElements: 70,
-    numModelParameters: 1350,
-  };
-  const strategy: Strategy = {
-    kind: 'strategy',
-    policy,
-    numChunks,
-    chunkTokens: 64,
-    localChunkTokens: 32,
-    numLossTiles: 2,
-    segmentLayers: 1,
-    prefetchDepth: 2,
-    keyValues: 'hbm',
-    attentionOutput: 'hbm',
-    checkpoints: 'hbm',
-    backwardOrder: 'queryOuterDescending',
-    ...STRATEGIES[policy],
     ...more,
   };
-  return { model, run, parameters, strategy };
 }
+
+const PARAMETERS: ParameterTable = {
+  layer: [],
+  numPreElements: 100,
+  head: [],
+  numHeadNormElements: 20,
+  embed: [],
+  numLayerElements: 300,
+  numHeadElements: 80,
+  numEmbedElements: 70,
+  numModelParameters: 1350,
+};
+
+/** The schedule without addresses, of ops that make nothing inside. */
+export function smallSchedule(policy: PolicyName, numChunks: number, more: Small = {}): Schedule {
+  return buildSchedule(smallContext(policy, numChunks, more), MACHINE, () => 0);
+}
+
+/** Strategies of every kind: each place, order, tile, segment and mask that the sections treat differently. */
+export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, numChunks: number, more: Small])[] = [
+  ['ulysses', 'ulysses', 1, {}],
+  ['fpdt of one chunk', 'fpdt', 1, {}],
+  ['fpdt', 'fpdt', 5, {}],
+  ['fpdt, one slot more', 'fpdt', 5, { prefetchDepth: 3 }],
+  ['fpdt, tiles of two', 'fpdt', 5, { kvTileChunks: 2 }],
+  ['fpdt, tiles of three, a kernel with rectangles', 'fpdt', 7, { kvTileChunks: 3, masks: { rectangle: true, window: true } }],
+  ['fpdt, all on the device', 'fpdt', 4, { keyValues: 'hbm', checkpoints: 'hbm' }],
+  ['fpdt, outputs saved', 'fpdt', 4, { attentionOutput: 'host' }],
+  ['fpdt, segments of two', 'fpdt', 4, { segmentLayers: 2 }],
+  ['fpdt, no slot more, dx on the host', 'fpdt', 4, { prefetchDepth: 1, hiddenGradients: 'host' }],
+  ['auto', 'auto', 4, {}],
+  ['auto of one chunk', 'auto', 1, {}],
+  ['auto, a kernel with rectangles', 'auto', 4, { masks: { rectangle: true, window: true } }],
+  ['auto, recomputed', 'auto', 4, { attentionOutput: RECOMPUTE }],
+  ['auto, segments of three and one', 'auto', 3, { segmentLayers: 3, attentionOutput: 'host', checkpoints: 'host' }],
+  ['auto, k, v, dk, dv on the host', 'auto', 5, { keyValues: 'host', keyValueGradients: 'host' }],
+  ['auto, k, v, dk, dv on the host, tiles of two', 'auto', 5, { keyValues: 'host', keyValueGradients: 'host', kvTileChunks: 2 }],
+  ['auto, dk, dv on the host, tiles of two', 'auto', 5, { keyValueGradients: 'host', kvTileChunks: 2 }],
+  ['auto, checkpoints and outputs on disk', 'auto', 4, { checkpoints: 'disk', attentionOutput: 'disk', segmentLayers: 2 }],
+  ['auto, dx on the host, tiles of tokens', 'auto', 3, { hiddenGradients: 'host', numTokenTiles: 3, run: { zeroStage: 1 } }],
+  ['auto, tied', 'auto', 3, { model: { tieWordEmbeddings: true }, run: { zeroStage: 2 } }],
+  ['fpdt, windows', 'fpdt', 5, { kvTileChunks: 2, masks: { rectangle: true, window: true }, model: { windows: [100, 100, null, null] } }],
+  ['auto, windows', 'auto', 5, { masks: { rectangle: true, window: true }, model: { windows: [null, 100, 100, 1] } }],
+  [
+    'auto, windows, tiles of two',
+    'auto',
+    5,
+    { keyValues: 'host', kvTileChunks: 2, masks: { rectangle: false, window: true }, model: { windows: [130, null, 64, 65] } },
+  ],
+  [
+    'three ranges',
+    'auto',
+    3,
+    {
+      hiddenGradients: 'host',
+      model: { numLayers: 7 },
+      ranges: [
+        { layers: [0, 3], checkpoints: 'disk', attentionOutput: 'disk', segments: [2, 1] },
+        { layers: [3, 5], attentionOutput: RECOMPUTE, keyValues: 'host', keyValueGradients: 'host', segments: [2] },
+        { layers: [5, 7], ...PLACEMENTS.fpdt, segments: [1, 1] },
+      ],
+    },
+  ],
+];

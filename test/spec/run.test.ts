@@ -35,15 +35,41 @@ describe('ranks and heads', () => {
     expect(specs({ run: { dataParallelSize: 2 } }).run).toMatchObject({ sequenceParallelSize: 2, dataParallelSize: 2 });
   });
 
-  test('more ranks than heads: the hint is the largest that works', () => {
-    const error = errorOf(() => specs({ cluster: { gpus: 8 }, run: { sequenceParallelSize: 8 } }));
-    expect(error).toMatchObject({ code: 'too-many-ranks-for-heads' });
-    expect(error.hint).toContain('sequenceParallelSize=4 with dataParallelSize=2');
+  test('asked for, any size up to the query heads is legal, also by way of the replicas', () => {
+    expect(specs({ cluster: { gpus: 8 }, run: { sequenceParallelSize: 8 } }).run).toMatchObject({
+      sequenceParallelSize: 8,
+      dataParallelSize: 1,
+    });
+    expect(specs({ cluster: { gpus: 3 }, run: { sequenceParallelSize: 3 } }).run).toMatchObject({
+      sequenceParallelSize: 3,
+      dataParallelSize: 1,
+    });
+    expect(specs({ cluster: { gpus: 12 }, run: { dataParallelSize: 2 } }).run).toMatchObject({
+      sequenceParallelSize: 6,
+      dataParallelSize: 2,
+    });
   });
 
-  test('sizes that do not multiply to the ranks', () => {
-    expect(errorOf(() => specs({ run: { sequenceParallelSize: 2, dataParallelSize: 3 } })).code).toBe('bad-parallelism');
-    expect(errorOf(() => specs({ cluster: { gpus: 3 }, run: { sequenceParallelSize: 2 } })).code).toBe('bad-parallelism');
+  test('more ranks than heads: the hint is the largest that works, and where copies begin', () => {
+    const error = errorOf(() => specs({ cluster: { gpus: 16 }, run: { sequenceParallelSize: 16 } }));
+    expect(error).toMatchObject({ code: 'too-many-ranks-for-heads' });
+    expect(error.hint).toBe(
+      'the largest that works here is sequenceParallelSize=8 with dataParallelSize=2; key/value heads are copied above sequenceParallelSize=4',
+    );
+    expect(errorOf(() => specs({ cluster: { gpus: 18 }, run: { dataParallelSize: 2 } })).hint).toContain('sequenceParallelSize=6 with');
+  });
+
+  test.each([
+    [4, { sequenceParallelSize: 2, dataParallelSize: 3 }, '2 * 3 != 4', 'sequenceParallelSize=2 with dataParallelSize=2'],
+    [3, { sequenceParallelSize: 2 }, '2 * ? != 3', 'sequenceParallelSize=1 with dataParallelSize=3'],
+    [4, { dataParallelSize: 3 }, '? * 3 != 4', 'sequenceParallelSize=1 with dataParallelSize=4'],
+    [4, { dataParallelSize: 8 }, '? * 8 != 4', 'sequenceParallelSize=1 with dataParallelSize=4'],
+    [4, { sequenceParallelSize: 8 }, '8 * ? != 4', 'sequenceParallelSize=4 with dataParallelSize=1'],
+  ])('%i ranks are not %j', (gpus, run, product, hint) => {
+    const error = errorOf(() => specs({ cluster: { gpus }, run }));
+    expect(error.code).toBe('bad-parallelism');
+    expect(error.message).toContain(product);
+    expect(error.hint).toContain(hint);
   });
 });
 
@@ -56,12 +82,17 @@ test.each([
   [{ numChunks: 257 }, 'too-many-chunks', '256'],
   [{ policy: 'fast' }, 'invalid-value', ''],
   [{ dtype: 'float16' }, 'invalid-value', ''],
-  [{ segmentLayers: 3 }, 'bad-segment', '1, 2, 4'],
+  [{ segmentLayers: 5 }, 'bad-segment', 'segmentLayers=4'],
+  [{ attention: '' }, 'invalid-value', ''],
   [{ lossScale: 0 }, 'invalid-value', ''],
 ])('run %j is refused', (run, code, hint) => {
   const error = errorOf(() => specs({ run }));
   expect(error.code).toBe(code);
   expect(error.hint ?? '').toContain(hint);
+});
+
+test('segments need not divide the layers', () => {
+  expect(specs({ run: { segmentLayers: 3 } }).run.segmentLayers).toBe(3);
 });
 
 test('a static loss scale is a choice of the run', () => {

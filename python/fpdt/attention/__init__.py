@@ -1,18 +1,21 @@
-"""Attention over one pair of query rows and key/value rows, behind one interface.
+"""Attention over one range of query rows and one of key/value rows, behind one interface.
 
 Results are partial: `lse` (natural log) lets the caller merge them, and backward takes the merged o and lse.
 """
 
-from fpdt.attention.base import AttentionBackend, AttentionConfig, AttentionError
+from fpdt.attention.base import CAUSAL, FULL, AttentionBackend, AttentionConfig, AttentionError, Mask
 from fpdt.attention.merge import merge_partial
-from fpdt.attention.register import BACKENDS, backend_named, default_backend
+from fpdt.attention.register import BACKENDS, CAPABILITIES, backend_named
 
 __all__ = [
     "BACKENDS",
+    "CAPABILITIES",
+    "CAUSAL",
+    "FULL",
     "AttentionBackend",
     "AttentionConfig",
     "AttentionError",
+    "Mask",
     "backend_named",
-    "default_backend",
     "merge_partial",
 ]

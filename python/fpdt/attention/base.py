@@ -1,37 +1,73 @@
-"""The interface every attention backend has."""
+"""The interface every attention backend has, and the masks it may be asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
+from fpdt.errors import FpdtError
 
-class AttentionError(ValueError):
-    """An attention this backend does not have; the message names one that does where there is one."""
+MaskKind = Literal["full", "causal", "window"]
+MaskName = Literal["full", "square", "rectangle", "window"]
+"""What a backend can do: causal is `square` with as many keys as queries and `rectangle` with more."""
+
+
+class AttentionError(FpdtError):
+    """An attention this backend does not have; the hint names one that does where there is one."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query sees, by global positions.
+
+    `full`: all of them. `causal`: key <= query, where keys and queries end together. `window`: key <= query and
+    query - key < window, for keys that end with the queries or before. Raises AttentionError for a window that is
+    missing, not wanted or not positive.
+    """
+
+    kind: MaskKind
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("full", "causal", "window"):
+            raise AttentionError(f"unknown mask '{self.kind}'", "masks are full, causal and window")
+        if (self.kind == "window") != (self.window is not None):
+            raise AttentionError(f"mask '{self.kind}' with window={self.window}", "only kind 'window' has a window")
+        if self.window is not None and self.window < 1:
+            raise AttentionError(f"a window of {self.window} tokens", "a query sees itself: a window is 1 or more")
+
+
+FULL = Mask("full")
+CAUSAL = Mask("causal")
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """What a layer's attention is, beside causal. `window` in tokens; None: not used."""
+    """What a layer's attention is, beside the mask. `softcap` None: not used."""
 
     scale: float
-    window: int | None = None
     softcap: float | None = None
 
 
 class AttentionBackend(Protocol):
     """Shapes: q, o, do, dq [rows, heads, d]; k, v, dk, dv [kvRows, kvHeads, d]; lse fp32 [rows, heads], natural log.
 
-    Query head j uses key/value head j // (heads / kvHeads). `causal`: row i of q sees rows 0..i of k and v, which
-    needs as many rows of both; without it every row sees all. Any contiguous row range will do; nothing is modified.
+    Query head j uses key/value head j // (heads / kvHeads). `q_start` and `kv_start` are the global positions of row 0
+    of q and of k. A row that sees no key has o = 0, lse = -inf and no part in the gradients. Nothing is modified.
+    Both methods raise AttentionError for what the backend does not have.
     """
 
     @property
     def name(self) -> str: ...
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
+    @property
+    def masks(self) -> frozenset[MaskName]: ...
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
+    ) -> tuple[Tensor, Tensor]:
         """(o, lse) of q over these k, v alone."""
 
     def backward(
@@ -43,28 +79,50 @@ class AttentionBackend(Protocol):
         o: Tensor,
         lse: Tensor,
         config: AttentionConfig,
-        causal: bool,
+        mask: Mask,
+        q_start: int,
+        kv_start: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """This pair's share of (dq, dk, dv), given the final o and lse over all keys."""
+        """These keys' share of (dq, dk, dv), given the final o and lse over all keys."""
 
 
-def check_config(config: AttentionConfig, backend: str) -> None:
-    """Raises AttentionError for attention that is more than scale and causal."""
-    for option in ("window", "softcap"):
-        value = getattr(config, option)
-        if value is not None:
-            raise AttentionError(f"attention backend '{backend}' has no {option}, but the model sets {option}={value}")
-
-
-def check_rows(q: Tensor, k: Tensor, causal: bool) -> None:
-    """Raises AttentionError when a causal pair is not square or the heads do not group."""
-    if causal and q.shape[0] != k.shape[0]:
-        raise AttentionError(
-            f"causal attention needs as many query rows as key rows, got {q.shape[0]} and {k.shape[0]}: "
-            "the schedule must split the key range at the first query token"
-        )
+def check_call(
+    backend: AttentionBackend,
+    q: Tensor,
+    k: Tensor,
+    config: AttentionConfig,
+    mask: Mask,
+    q_start: int,
+    kv_start: int,
+) -> None:
+    """Raises AttentionError for shapes, positions, a mask or an option that the backend cannot do."""
+    if config.softcap is not None:
+        raise AttentionError(f"attention backend '{backend.name}' has no softcap, but the model has {config.softcap}")
     if q.shape[1] % k.shape[1] != 0:
         raise AttentionError(f"{q.shape[1]} query heads do not divide over {k.shape[1]} key/value heads")
+    queries, keys = (q_start, q_start + q.shape[0]), (kv_start, kv_start + k.shape[0])
+    name = _mask_name(mask, queries, keys)
+    if name not in backend.masks:
+        raise AttentionError(
+            f"attention backend '{backend.name}' has no mask '{name}' (queries {queries}, keys {keys}), "
+            f"only {', '.join(sorted(backend.masks))}",
+            "plan with kernels 'reference', which has every mask",
+        )
+
+
+def _mask_name(mask: Mask, queries: tuple[int, int], keys: tuple[int, int]) -> MaskName:
+    if mask.kind == "full":
+        return "full"
+    if mask.kind == "window":
+        if keys[1] > queries[1]:
+            raise AttentionError(f"keys {keys} of a window must not end after its queries {queries}")
+        return "window"
+    if keys[1] != queries[1] or keys[0] > queries[0]:
+        raise AttentionError(
+            f"causal attention needs keys that end with the queries and begin no later, got {keys} for {queries}",
+            "split the keys at the first query: those before are seen by all queries (mask full)",
+        )
+    return "square" if keys == queries else "rectangle"
 
 
 def heads_first(x: Tensor) -> Tensor:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fpdt.attention.base import AttentionConfig, check_config, check_rows, heads_first, rows_first
+from fpdt.attention.base import AttentionConfig, Mask, MaskName, check_call, heads_first, rows_first
 
 
 class CpuFlashAttention:
-    """Memory is linear in rows. Grouped heads, fp64 and bf16 (with lse in fp32) are native in the kernel."""
+    """Memory is linear in rows. Grouped heads, fp64 and bf16 (with lse in fp32) are native in the kernel.
+
+    Its causal mask is aligned at the top left, so that only a square means what it should.
+    """
 
     name = "cpu_flash"
+    masks: frozenset[MaskName] = frozenset({"full", "square"})
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
-        check_config(config, self.name)
-        check_rows(q, k, causal)
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
+    ) -> tuple[Tensor, Tensor]:
+        check_call(self, q, k, config, mask, q_start, kv_start)
         o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            heads_first(q), heads_first(k), heads_first(v), 0.0, causal, attn_mask=None, scale=config.scale
+            heads_first(q),
+            heads_first(k),
+            heads_first(v),
+            0.0,
+            mask.kind == "causal",
+            attn_mask=None,
+            scale=config.scale,
         )
         return rows_first(o), rows_first(lse)
 
@@ -30,10 +41,11 @@ class CpuFlashAttention:
         o: Tensor,
         lse: Tensor,
         config: AttentionConfig,
-        causal: bool,
+        mask: Mask,
+        q_start: int,
+        kv_start: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        check_config(config, self.name)
-        check_rows(q, k, causal)
+        check_call(self, q, k, config, mask, q_start, kv_start)
         dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             heads_first(do),
             heads_first(q),
@@ -42,7 +54,7 @@ class CpuFlashAttention:
             heads_first(o),
             _lse_heads_first(lse, q.dtype),
             0.0,
-            causal,
+            mask.kind == "causal",
             attn_mask=None,
             scale=config.scale,
         )

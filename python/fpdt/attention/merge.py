@@ -9,9 +9,17 @@ from torch import Tensor
 def merge_partial(o_total: Tensor, lse_total: Tensor, o_part: Tensor, lse_part: Tensor) -> None:
     """Adds a partial result into (o_total fp32 [rows, heads, d], lse_total fp32 [rows, heads]) in place.
 
-    logaddexp, because log1p(exp(x)) overflows for x > 88.
+    A row with lse = -inf has seen no key: it adds nothing, and where both are -inf the result is. logaddexp, because
+    log1p(exp(x)) overflows for x > 88.
     """
     lse = torch.logaddexp(lse_total, lse_part)
-    o_total.mul_(torch.exp(lse_total - lse)[..., None])
-    o_total.addcmul_(o_part.to(o_total.dtype), torch.exp(lse_part - lse)[..., None])
+    # Finite, because -inf - -inf is NaN; a NaN that was read stays one.
+    shift = finite(lse)
+    o_total.mul_((lse_total - shift).exp_()[..., None])
+    o_total.addcmul_(o_part.to(o_total.dtype), (lse_part - shift).exp_()[..., None])
     lse_total.copy_(lse)
+
+
+def finite(lse: Tensor) -> Tensor:
+    """lse with -inf replaced by the lowest finite number, so that x - lse is -inf, and its exp 0, where x is -inf."""
+    return lse.clamp(min=torch.finfo(lse.dtype).min)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fpdt.attention.base import AttentionConfig, check_config, check_rows
+from fpdt.attention.base import AttentionConfig, Mask, MaskName, check_call
+from fpdt.attention.merge import finite
 
 
 class ReferenceAttention:
-    """Computes in fp64 for fp64 inputs and in fp32 for all others."""
+    """Computes in fp64 for fp64 inputs and in fp32 for all others. Has every mask."""
 
     name = "reference"
+    masks: frozenset[MaskName] = frozenset({"full", "square", "rectangle", "window"})
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, causal: bool) -> tuple[Tensor, Tensor]:
-        scores = _scores(q, k, config, causal)
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
+    ) -> tuple[Tensor, Tensor]:
+        check_call(self, q, k, config, mask, q_start, kv_start)
+        scores = _scores(q, k, config, mask, q_start, kv_start)
         lse = torch.logsumexp(scores, dim=-1)
         values = _expand(v, q.shape[1]).to(scores.dtype)
-        o = torch.einsum("hqk,khd->qhd", torch.exp(scores - lse[..., None]), values)
+        o = torch.einsum("hqk,khd->qhd", torch.exp(scores - finite(lse)[..., None]), values)
         return o.to(q.dtype), lse.transpose(0, 1)
 
     def backward(
@@ -29,11 +34,14 @@ class ReferenceAttention:
         o: Tensor,
         lse: Tensor,
         config: AttentionConfig,
-        causal: bool,
+        mask: Mask,
+        q_start: int,
+        kv_start: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        scores = _scores(q, k, config, causal)
+        check_call(self, q, k, config, mask, q_start, kv_start)
+        scores = _scores(q, k, config, mask, q_start, kv_start)
         dtype, heads, kv_heads = scores.dtype, q.shape[1], k.shape[1]
-        probabilities = torch.exp(scores - lse.to(dtype).transpose(0, 1)[..., None])
+        probabilities = torch.exp(scores - finite(lse.to(dtype)).transpose(0, 1)[..., None])
         do, o = do.to(dtype), o.to(dtype)
         delta = (do * o).sum(dim=-1).transpose(0, 1)[..., None]
         dv = torch.einsum("hqk,qhd->khd", probabilities, do)
@@ -44,16 +52,18 @@ class ReferenceAttention:
         return dq.to(q.dtype), _fold(dk, kv_heads).to(k.dtype), _fold(dv, kv_heads).to(v.dtype)
 
 
-def _scores(q: Tensor, k: Tensor, config: AttentionConfig, causal: bool) -> Tensor:
+def _scores(q: Tensor, k: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int) -> Tensor:
     """[heads, rows, kvRows], masked by -inf."""
-    check_config(config, ReferenceAttention.name)
-    check_rows(q, k, causal)
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     scores = torch.einsum("qhd,khd->hqk", q.to(dtype), _expand(k, q.shape[1]).to(dtype)) * config.scale
-    if not causal:
+    if mask.kind == "full":
         return scores
-    future = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(future, float("-inf"))
+    queries = torch.arange(q_start, q_start + q.shape[0], device=q.device)[:, None]
+    keys = torch.arange(kv_start, kv_start + k.shape[0], device=q.device)
+    hidden = keys > queries
+    if mask.window is not None:
+        hidden |= queries - keys >= mask.window
+    return scores.masked_fill(hidden, float("-inf"))
 
 
 def _expand(x: Tensor, heads: int) -> Tensor:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fpdt.attention.base import AttentionBackend, AttentionError
+from fpdt.attention.base import AttentionBackend, AttentionError, MaskName
 from fpdt.attention.cpu_flash import CpuFlashAttention
-from fpdt.attention.cuda import CudaFlashAttention
+from fpdt.attention.flash2 import Flash2Attention
 from fpdt.attention.reference import ReferenceAttention
 
 BACKENDS: Mapping[str, Callable[[], AttentionBackend]] = {
     "reference": ReferenceAttention,
     "cpu_flash": CpuFlashAttention,
-    "cuda": CudaFlashAttention,
+    "flash2": Flash2Attention,
 }
 
-_DEFAULTS = {"cpu": "cpu_flash", "cuda": "cuda"}
+CAPABILITIES: Mapping[str, frozenset[MaskName]] = {name: make().masks for name, make in BACKENDS.items()}
+"""Masks by backend; the planner's table of kernels has the same."""
 
 
 def backend_named(name: str) -> AttentionBackend:
     """Raises AttentionError for a name that is not in BACKENDS."""
     if name not in BACKENDS:
-        raise AttentionError(f"unknown attention backend '{name}', expected one of {', '.join(BACKENDS)}")
+        raise AttentionError(f"unknown attention backend '{name}'", f"expected one of {', '.join(BACKENDS)}")
     return BACKENDS[name]()
-
-
-def default_backend(device_type: str) -> AttentionBackend:
-    """The backend for a device type, 'cpu' or 'cuda'."""
-    if device_type not in _DEFAULTS:
-        raise AttentionError(f"no attention backend for device '{device_type}', expected {' or '.join(_DEFAULTS)}")
-    return backend_named(_DEFAULTS[device_type])

@@ -1,34 +1,96 @@
-"""Devices a plan can run on, by the name in its cluster spec."""
+"""Devices a plan can run on, by the name in its header."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from fpdt.devices.cpu import CopyMode, CpuRuntime
-from fpdt.devices.cuda import CudaRuntime
-from fpdt.errors import FpdtError
+from fpdt.devices.cuda import CudaRuntime, device_arena
+from fpdt.devices.file_pool import FilePool
+from fpdt.errors import ArenaError, FpdtError
+from fpdt.plan import Link, Plan, Pool
+from fpdt.run.arena import Arena, mapped_arena
 from fpdt.run.runtime import Runtime
 
-__all__ = ["CopyMode", "CpuRuntime", "CudaRuntime", "create_runtime"]
+__all__ = ["CopyMode", "CpuRuntime", "CudaRuntime", "create_runtime", "plan_runtime"]
+
+DEFAULT_STREAMS = ("compute", "comm", "h2d", "d2h")
 
 
-def create_runtime(
-    device: str,
-    arena_bytes: Mapping[str, int],
+def plan_runtime(
+    plan: Plan,
     group: dist.ProcessGroup | None = None,
     *,
     copy_mode: CopyMode = "eager",
     seed: int = 0,
     device_index: int = 0,
+    disk_folder: Path | None = None,
+    disk_direct: bool | None = None,
 ) -> Runtime:
-    """The runtime of one rank with its arenas. `group` is the sequence group; `copy_mode` and `seed` are the CPU's.
+    """The runtime that a plan asks for."""
+    return create_runtime(
+        plan.device,
+        plan.header.pools,
+        group,
+        streams=plan.streams,
+        links=plan.header.links,
+        copy_mode=copy_mode,
+        seed=seed,
+        device_index=device_index,
+        disk_folder=disk_folder,
+        disk_direct=disk_direct,
+    )
 
-    Raises FpdtError for a device this worker does not know, ArenaError when the arenas cannot be allocated.
+
+def create_runtime(
+    device: str,
+    pools: Sequence[Pool],
+    group: dist.ProcessGroup | None = None,
+    *,
+    streams: tuple[str, ...] = DEFAULT_STREAMS,
+    links: Sequence[Link] = (),
+    copy_mode: CopyMode = "eager",
+    seed: int = 0,
+    device_index: int = 0,
+    disk_folder: Path | None = None,
+    disk_direct: bool | None = None,
+) -> Runtime:
+    """The runtime of one rank with its arenas and files. `group` is the sequence group; `copy_mode`, `seed` the CPU's.
+
+    `disk_direct`: files past the page cache, or never; None: where the file system can.
+
+    Raises FpdtError for a device this worker does not know, ArenaError when the arenas cannot be allocated or a file
+    has no folder to be in.
     """
-    if device == "cpu":
-        return CpuRuntime(arena_bytes, group, copy_mode, seed)
+    if device not in ("cpu", "cuda"):
+        raise FpdtError(f"the plan is for device {device!r}", "this worker runs on cpu or cuda")
     if device == "cuda":
-        return CudaRuntime(arena_bytes, group, device_index)
-    raise FpdtError(f"the plan is for device {device!r}", "this worker runs on cpu or cuda")
+        torch.cuda.set_device(device_index)
+    arenas = {pool.name: _arena(pool, device, device_index) for pool in pools if pool.kind != "file"}
+    files = {
+        pool.name: _file(pool, disk_folder, disk_direct) for pool in pools if pool.kind == "file" and pool.bytes > 0
+    }
+    if device == "cpu":
+        return CpuRuntime(arenas, files, streams, group, copy_mode, seed)
+    in_file = {pool.name for pool in pools if pool.kind == "file"}
+    file_streams = frozenset(streams.index(link.stream) for link in links if in_file & {link.from_, link.to})
+    return CudaRuntime(arenas, files, streams, file_streams, group, device_index)
+
+
+def _arena(pool: Pool, device: str, device_index: int) -> Arena:
+    if pool.kind == "device" and device == "cuda":
+        return device_arena(pool.name, pool.bytes, torch.device("cuda", device_index))
+    return mapped_arena(pool.name, pool.bytes)
+
+
+def _file(pool: Pool, folder: Path | None, direct: bool | None) -> FilePool:
+    if folder is None:
+        raise ArenaError(
+            f"the plan keeps {pool.bytes} bytes in the pool {pool.name}, a file, and no folder was given for it",
+            "give the folder of a fast local disk with --disk-folder",
+        )
+    return FilePool(folder, pool.bytes, pool.name, direct)

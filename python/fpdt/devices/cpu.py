@@ -2,96 +2,118 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
 
-from fpdt.errors import ScheduleError
-from fpdt.plan import STREAMS, Op
-from fpdt.run.arena import mapped_arena
-from fpdt.run.runtime import Body, Runtime
+from fpdt.devices.queues import Queues
+from fpdt.measure.timing import Recorder
+from fpdt.run.arena import Arena
+from fpdt.run.context import Bound, Frame
+from fpdt.run.runtime import Gate, LinkedCall, Runtime, await_gate, masked_gates, set_frame
+
+if TYPE_CHECKING:
+    from fpdt.devices.file_pool import FilePool
 
 CopyMode = Literal["eager", "lazy", "random"]
-RESHUFFLE_PROBABILITY = 0.125
-
-
-class Launch(NamedTuple):
-    op: Op
-    body: Body
+LogOp = Callable[[int, float, float], None]
 
 
 class CpuRuntime(Runtime):
-    """Runs bodies one at a time, in one of three legal orders:
+    """Runs ops one at a time, in one of three legal orders:
 
-    eager   every op when it is launched;
-    lazy    copies and exchanges as late as a wait of another op, or the end of the part, allows;
-    random  all ops in a random order that keeps each stream's own order and the waits, drawn from `seed`: the streams
-            have random priorities, which in every other part stay, so that one stream comes last wherever the waits
-            let it, and in the others change now and then.
+    eager   every op when its turn comes in the plan;
+    lazy    copies and exchanges as late as a wait of another op, an entry mask or the end of the step allows;
+    random  all ops in a random order that keeps each stream's own order, the waits and the masks, drawn from `seed`.
 
-    Orders depend on the plan and the seed alone. Exchanges keep their order on every rank, so that ranks with
-    different seeds still meet in the same collectives.
+    In the last two, work of the side streams is left over at the end of a turn and runs in later ones. Exchanges are
+    not: they keep one order on every rank, with ZeRO's collectives too. A copy with a file starts in the order of its
+    mode and goes on beside everything else.
     """
 
     def __init__(
         self,
-        arena_bytes: Mapping[str, int],
+        arenas: Mapping[str, Arena],
+        files: Mapping[str, FilePool],
+        streams: tuple[str, ...],
         group: dist.ProcessGroup | None = None,
         copy_mode: CopyMode = "eager",
         seed: int = 0,
     ) -> None:
-        arenas = {pool: mapped_arena(pool, num_bytes) for pool, num_bytes in arena_bytes.items()}
-        super().__init__(torch.device("cpu"), arenas, group)
-        self._copy_mode = copy_mode
-        self._random = random.Random(seed)
-        self._priorities = list(STREAMS)
-        self._is_restless = self._random.random() < 0.5
-        self._pending: dict[str, deque[Launch]] = {stream: deque() for stream in STREAMS}
-        self._stream_of: dict[int, str] = {}
-        self._done: set[int] = set()
+        super().__init__(torch.device("cpu"), arenas, files, streams, group)
+        self._queues = None if copy_mode == "eager" else Queues(len(streams), copy_mode, seed)
         self._started = time.perf_counter()
 
-    def begin_part(self, ops: Sequence[Op]) -> None:
-        self.abandon_part()
-        self._is_restless = not self._is_restless
-        self._random.shuffle(self._priorities)
+    def begin_turn(self) -> None:
+        if self._queues:
+            self._queues.begin_turn()
 
-    def launch(self, op: Op, body: Body) -> None:
-        self._pending[op.stream].append(Launch(op, body))
-        self._stream_of[op.id] = op.stream
-        if self._copy_mode == "eager" or (self._copy_mode == "lazy" and op.stream == "compute"):
-            self._complete(op.id)
+    def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:
+        section = call.section
+        frame = section.frame if self._queues is None else Frame(self)
+        section.bind(call.args)
+        set_frame(frame, call, bound)
+        if self.begin_call is not None:
+            self.begin_call(call, frame)
+        gates = masked_gates(call, self._tickets, frame)
+        if self._queues is not None:
+            self._queues.add(call, frame, gates, recorder)
+            return
+        log = recorder.log(section, call.layer, section.num_ops)
+        if log is None:
+            _run_now(call, frame, gates, recorder)
+        else:
+            _run_logged(call, frame, gates, recorder, log.add)
 
-    def run_external(self, op: Op, body: Body) -> None:
-        self.finish_part()
-        self._run(Launch(op, body))
+    def end_turn(self) -> None:
+        if self._queues:
+            self._queues.end_turn()
+        self._check_transfers()
 
-    def finish_part(self) -> None:
-        while heads := [queue[0] for queue in self._pending.values() if queue]:
-            ready = [head for head in heads if self._done.issuperset(head.op.waits)]
-            if not ready:
-                raise ScheduleError(_describe_deadlock(heads, self._done))
-            self._run(self._pending[self._choose(ready).op.stream].popleft())
+    def before_gather(self) -> None:
+        if self._queues:
+            self._queues.drain_comm()
 
-    def abandon_part(self) -> None:
-        for queue in self._pending.values():
-            queue.clear()
-        self._stream_of.clear()
-        self._done.clear()
+    def before_release(self) -> None:
+        if self._queues:
+            self._queues.drain_compute()
+
+    def join(self) -> None:
+        if self._queues:
+            self._queues.drain()
+        self._await_transfers()
+        self._tickets.clear()
+
+    def abandon(self) -> None:
+        if self._queues:
+            self._queues.clear()
+        self._drop_transfers()
+
+    def make_recorder(self, kinds: tuple[str, ...], record_layers: int = 0) -> Recorder:
+        return Recorder(self, kinds, record_layers)
 
     def mark(self) -> float:
         return time.perf_counter()
+
+    def remark(self, mark: float | None) -> float:
+        return time.perf_counter()
+
+    def is_reached(self, mark: float) -> bool:
+        return True
+
+    def await_mark(self, mark: float) -> None:
+        """The host's marks are reached when they are made."""
 
     def seconds_between(self, start: float, end: float) -> float:
         return end - start
 
     def synchronize(self) -> None:
-        """Bodies have run when their part has ended, and nothing of the CPU's is asynchronous."""
+        """Nothing of the CPU's is asynchronous but transfers."""
+        self._await_transfers()
 
     def device_peak_bytes(self) -> int | None:
         return None
@@ -100,34 +122,57 @@ class CpuRuntime(Runtime):
         """The CPU allocator keeps no peak; memory.LiveBytes does."""
 
     def close(self) -> None:
-        self.abandon_part()
+        if self._queues:
+            self._queues.clear()
+        super().close()
 
     @property
     def _origin(self) -> float:
         return self._started
 
-    def _choose(self, ready: Sequence[Launch]) -> Launch:
-        if self._copy_mode != "random":
-            return min(ready, key=lambda launch: launch.op.id)
-        if self._is_restless and self._random.random() < RESHUFFLE_PROBABILITY:
-            self._random.shuffle(self._priorities)
-        return min(ready, key=lambda launch: self._priorities.index(launch.op.stream))
 
-    def _complete(self, op_id: int) -> None:
-        """Run an op and, before it, the earlier ops of its stream and what each of them waits for; nothing else."""
-        while op_id not in self._done:
-            if op_id not in self._stream_of:
-                raise ScheduleError(f"an op waits for op {op_id}, which was not launched before it in its part")
-            head = self._pending[self._stream_of[op_id]].popleft()
-            for wait in head.op.waits:
-                self._complete(wait)
-            self._run(head)
+def _run_now(call: LinkedCall, frame: Frame, gates: list[Gate], recorder: Recorder) -> None:
+    """The loop that runs nearly every op: no allocation, one reading of the clock an op.
 
-    def _run(self, launch: Launch) -> None:
-        self._run_body(launch.op, launch.body)
-        self._done.add(launch.op.id)
+    Time between two readings is the later op's, the loop's own share included.
+    """
+    section, seconds, clock = call.section, recorder.seconds, perf_counter
+    context = None
+    rows = zip(section.handlers, section.contexts, section.views, section.kinds, gates, strict=True)
+    begun = last = clock()
+    try:
+        for handler, context, views, kind, gate in rows:
+            if gate is not None:
+                recorder.cover(begun, last)
+                await_gate(gate, frame)
+                begun = last = clock()
+            handler(context, *views)
+            now = clock()
+            seconds[kind] += now - last
+            last = now
+    except Exception as error:
+        if context is not None:
+            error.add_note(f"in {context.describe()}")
+        raise
+    recorder.cover(begun, last)
+    recorder.count(section.kind_counts)
 
 
-def _describe_deadlock(heads: Sequence[Launch], done: set[int]) -> str:
-    stuck = (f"op {op.id} {op.kind} on {op.stream} waits for {sorted(set(op.waits) - done)}" for op, _ in heads)
-    return f"no op of the part can start: {'; '.join(stuck)}"
+def _run_logged(call: LinkedCall, frame: Frame, gates: list[Gate], recorder: Recorder, log: LogOp) -> None:
+    """The same for a call whose single ops are asked for."""
+    section, clock, origin = call.section, perf_counter, recorder.origin
+    context = None
+    rows = zip(section.handlers, section.contexts, section.views, section.kinds, gates, strict=True)
+    try:
+        for handler, context, views, kind, gate in rows:
+            if gate is not None:
+                await_gate(gate, frame)
+            start = clock()
+            handler(context, *views)
+            end = clock()
+            recorder.add(kind, start, end)
+            log(context.op.id, start - origin, end - origin)
+    except Exception as error:
+        if context is not None:
+            error.add_note(f"in {context.describe()}")
+        raise

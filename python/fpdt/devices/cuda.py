@@ -1,7 +1,8 @@
-"""CUDA: one stream per plan stream, an event for every op that another waits for, a page-locked host arena."""
+"""CUDA: one stream per plan stream, an event for every op that another waits for, page-locked host arenas."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,70 +10,150 @@ import torch
 import torch.distributed as dist
 from torch.cuda import Event, Stream
 
+from fpdt.devices.file_pool import FilePool, Ticket
 from fpdt.errors import ArenaError
-from fpdt.plan import STREAMS, Op
-from fpdt.run.arena import Arena, mapped_arena
-from fpdt.run.runtime import Body, Runtime
+from fpdt.measure.device_timing import EventRecorder
+from fpdt.measure.timing import Recorder
+from fpdt.run.arena import Arena
+from fpdt.run.context import Bound, OpContext
+from fpdt.run.link import LinkedSection
+from fpdt.run.runtime import COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
 
 
 class CudaRuntime(Runtime):
-    """The compute stream is the one current when a part begins, so that ZeRO's own work is ordered with the ops.
+    """The compute stream is the one current when a turn begins, so that ZeRO's own work is ordered with the ops.
 
     Tensors that an op makes are freed to the stream they were made on, and arenas are never freed, so no tensor needs
-    record_stream.
+    record_stream. Streams of links with a file have no CUDA stream: the host hands their copies to the file's threads.
+    Only for transfers that an op needs does the host wait.
     """
 
     def __init__(
-        self, arena_bytes: Mapping[str, int], group: dist.ProcessGroup | None = None, device_index: int = 0
+        self,
+        arenas: Mapping[str, Arena],
+        files: Mapping[str, FilePool],
+        streams: tuple[str, ...],
+        file_streams: frozenset[int],
+        group: dist.ProcessGroup | None = None,
+        device_index: int = 0,
     ) -> None:
-        torch.cuda.set_device(device_index)
         device = torch.device("cuda", device_index)
-        host = mapped_arena("host", arena_bytes["host"])
-        super().__init__(device, {"hbm": _device_arena(arena_bytes["hbm"], device), "host": host}, group)
-        _page_lock(host)
-        self._side_streams = {name: Stream(device) for name in STREAMS if name != "compute"}  # type: ignore[no-untyped-call]
-        self._compute: Stream = torch.cuda.current_stream(device)
-        self._waited: frozenset[int] = frozenset()
-        self._events: dict[int, Event] = {}
+        super().__init__(device, arenas, files, streams, group)
+        self._locked = [arena for arena in arenas.values() if arena.tensor.device.type == "cpu"]
+        for arena in self._locked:
+            _page_lock(arena)
+        compute = torch.cuda.current_stream(device)
+        side: list[Stream | None] = [
+            None if place in file_streams else Stream(device)  # type: ignore[no-untyped-call]
+            for place in range(1, len(streams))
+        ]
+        self._streams: list[Stream | None] = [compute, *side]
+        self._compute = compute
+        self._entries = [Event() for _ in streams]  # type: ignore[no-untyped-call]
+        self._linked: dict[str, _Events] = {}
         self._started = self.mark()
 
-    def begin_part(self, ops: Sequence[Op]) -> None:
+    def begin_turn(self) -> None:
         self._compute = torch.cuda.current_stream(self.device)
-        self._waited = frozenset(wait for op in ops for wait in op.waits)
-        self._events.clear()
-        self._fork()
+        self._streams[COMPUTE] = self._compute
 
-    def launch(self, op: Op, body: Body) -> None:
-        stream = self._stream_of(op)
-        for wait in op.waits:
-            stream.wait_event(self._events[wait])
-        with torch.cuda.stream(stream):
-            self._run_body(op, body)
-        self._record(op, stream)
+    def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:
+        assert isinstance(recorder, EventRecorder)
+        section = call.section
+        section.bind(call.args)
+        set_frame(section.frame, call, bound)
+        if self.begin_call is not None:
+            self.begin_call(call, section.frame)
+        section.frame.entry = call.waits
+        gates = masked_gates(call, self._tickets, section.frame)
+        self._enter(call)
+        log = recorder.log(section, call.layer, section.num_ops)
+        events = self._events_of(section)
+        context, current = None, self._compute
+        rows = zip(
+            section.handlers,
+            section.contexts,
+            section.views,
+            section.kinds,
+            section.streams,
+            gates,
+            events.waits,
+            events.own,
+            strict=True,
+        )
+        try:
+            for handler, context, views, kind, place, gate, waits, own in rows:
+                if gate is not None:
+                    await_gate(gate, section.frame)
+                stream = self._streams[place]
+                if stream is None:
+                    handler(context, *views)
+                    continue
+                if stream is not current:
+                    torch.cuda.set_stream(stream)
+                    current = stream
+                for event in waits:
+                    stream.wait_event(event)
+                pair = recorder.open(kind, context.op.id, log)
+                handler(context, *views)
+                recorder.close(pair)
+                if own is not None:
+                    own.record(stream)
+        except Exception as error:
+            if context is not None:
+                error.add_note(f"in {context.describe()}")
+            raise
+        finally:
+            torch.cuda.set_stream(self._compute)
+        recorder.count(section.kind_counts)
 
-    def run_external(self, op: Op, body: Body) -> None:
-        self._join()
-        self._run_body(op, body)
-        self._record(op, self._compute)
-        self._fork()
+    def end_turn(self) -> None:
+        """Compute is the caller's own stream; the others go on by themselves."""
+        self._check_transfers()
 
-    def finish_part(self) -> None:
-        self._join()
+    def before_gather(self) -> None:
+        """Every rank launches its collectives in the order of the plan."""
 
-    def abandon_part(self) -> None:
+    def before_release(self) -> None:
+        """Weights are freed to the stream of compute, which is current."""
+
+    def join(self) -> None:
+        for stream in self._streams:
+            if stream is not None and stream is not self._compute:
+                self._compute.wait_stream(stream)
+        self._await_transfers()
+        self._tickets.clear()
+
+    def abandon(self) -> None:
         """Ops already launched finish by themselves; the streams are joined so that nothing overtakes them."""
-        self._join()
+        for stream in self._streams:
+            if stream is not None and stream is not self._compute:
+                self._compute.wait_stream(stream)
+        self._drop_transfers()
+
+    def make_recorder(self, kinds: tuple[str, ...], record_layers: int = 0) -> Recorder:
+        return EventRecorder(self, kinds, record_layers)
 
     def mark(self) -> Event:
-        event = Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        return self.remark(None)
+
+    def remark(self, mark: Event | None) -> Event:
+        event = Event(enable_timing=True) if mark is None else mark  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return event
+
+    def is_reached(self, mark: Event) -> bool:
+        return bool(mark.query())  # type: ignore[no-untyped-call]
+
+    def await_mark(self, mark: Event) -> None:
+        mark.synchronize()
 
     def seconds_between(self, start: Event, end: Event) -> float:
         return float(start.elapsed_time(end)) / 1000
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.device)
+        self._await_transfers()
 
     def device_peak_bytes(self) -> int | None:
         return int(torch.cuda.max_memory_allocated(self.device))
@@ -81,38 +162,114 @@ class CudaRuntime(Runtime):
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def close(self) -> None:
-        self.synchronize()
-        _page_unlock(self.arenas["host"])
+        torch.cuda.synchronize(self.device)
+        super().close()
+        for arena in self._locked:
+            _page_unlock(arena)
 
     @property
     def _origin(self) -> Event:
         return self._started
 
-    def _stream_of(self, op: Op) -> Stream:
-        return self._side_streams.get(op.stream, self._compute)
+    def _enter(self, call: LinkedCall) -> None:
+        """Order what comes after what the entry mask names; one event a stream, used anew by every call."""
+        wanted = 0
+        for mask in call.waits:
+            wanted |= mask
+        for place, stream in enumerate(self._streams):
+            if stream is not None and wanted >> place & 1:
+                self._entries[place].record(stream)
+        for place, mask in enumerate(call.waits):
+            stream = self._streams[place]
+            if stream is None:
+                continue
+            for other, before in enumerate(self._streams):
+                if mask >> other & 1 and before is not None and other != place:
+                    stream.wait_event(self._entries[other])
 
-    def _record(self, op: Op, stream: Stream) -> None:
-        if op.id in self._waited:
-            event = Event()  # type: ignore[no-untyped-call]
-            event.record(stream)
-            self._events[op.id] = event
+    def _events_of(self, section: LinkedSection) -> _Events:
+        found = self._linked.get(section.name)
+        if found is None:
+            found = self._linked[section.name] = _link_events(section)
+        return found
 
-    def _fork(self) -> None:
-        for stream in self._side_streams.values():
-            stream.wait_stream(self._compute)
+    def _before_transfer(self, ctx: OpContext) -> Sequence[Ticket]:
+        """A file's thread waits for the streams whose work so far holds what the transfer waits for."""
+        section, frame = ctx.op.section, ctx.frame
+        places = {int(section.columns.stream[section.first + wait]) for wait in ctx.op.waits}
+        own = self._places[ctx.op.stream]
+        linked = self._linked[section.name]
+        if linked.first_ops[own] == ctx.op.id:
+            places |= {other for other in range(len(self._streams)) if frame.entry[own] >> other & 1}
+        streams = [stream for place in sorted(places) if (stream := self._streams[place]) is not None]
+        return [*super()._before_transfer(ctx), *(_EventTicket(stream) for stream in streams)]
 
-    def _join(self) -> None:
-        for stream in self._side_streams.values():
-            self._compute.wait_stream(stream)
+
+class _Events:
+    """What the ops of a section wait for and record, made once: `own[i]` is None where nobody waits for op i."""
+
+    def __init__(self, waits: list[tuple[Event, ...]], own: list[Event | None], first_ops: list[int]) -> None:
+        self.waits, self.own, self.first_ops = waits, own, first_ops
 
 
-def _device_arena(num_bytes: int, device: torch.device) -> Arena:
+def _link_events(section: LinkedSection) -> _Events:
+    """Ops of one stream are ordered already, and those that wait for a transfer have a gate."""
+    own: list[Event | None] = [None] * section.num_ops
+    waits: list[tuple[Event, ...]] = []
+    streams, shared = section.streams, dict[tuple[int, ...], tuple[Event, ...]]()
+    for op in range(section.num_ops):
+        awaited = tuple(
+            wait
+            for wait in section.section.waits(op)
+            if streams[wait] != streams[op] and wait not in section.transfers and op not in section.transfers
+        )
+        events = shared.get(awaited)
+        if events is None:
+            events = shared[awaited] = tuple(_event_of(own, wait) for wait in awaited)
+        waits.append(events)
+    return _Events(waits, own, section.first_ops)
+
+
+def _event_of(own: list[Event | None], op: int) -> Event:
+    event = own[op]
+    if event is None:
+        event = own[op] = Event()  # type: ignore[no-untyped-call]
+    return event
+
+
+class _Reached(threading.Event):
+    """Set when a CUDA event is reached."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def is_set(self) -> bool:
+        return bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._event.synchronize()
+        return True
+
+
+class _EventTicket(Ticket):
+    """All that a stream has been given so far. The event is its own: a reused one would wait for later work too."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        event = Event()  # type: ignore[no-untyped-call]
+        event.record(stream)
+        self._finished = _Reached(event)
+
+
+def device_arena(name: str, num_bytes: int, device: torch.device) -> Arena:
+    """Raises ArenaError where the device has no room for it."""
     try:
-        return Arena("hbm", torch.empty(num_bytes, dtype=torch.uint8, device=device))
+        return Arena(name, torch.empty(num_bytes, dtype=torch.uint8, device=device))
     except torch.cuda.OutOfMemoryError as error:
         free, total = torch.cuda.mem_get_info(device)
         found = f"{free} of {total} bytes of {device} are free"
-        raise ArenaError(f"the hbm arena needs {num_bytes} bytes; {found}", "lower hbmBytes of the cluster") from error
+        raise ArenaError(f"the {name} arena needs {num_bytes} bytes; {found}", "lower its bytes") from error
 
 
 def _page_lock(arena: Arena) -> None:

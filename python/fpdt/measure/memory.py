@@ -1,4 +1,4 @@
-"""Measures memory in use, from outside: live bytes of PyTorch's storages and touched pages of the arenas.
+"""Measures memory in use, from outside: live bytes of PyTorch's storages, touched pages of the arenas, sizes of files.
 
 Nothing here looks at the plan; a measurement that did could not contradict it.
 """
@@ -11,21 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, TypedStorage, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fpdt.run.runtime import Runtime
-
 SETTLE_POLL_SECONDS = 0.0005
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
-
-
-class PoolBytes(NamedTuple):
-    hbm: int
-    host: int
 
 
 class Made(NamedTuple):
@@ -170,14 +163,46 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
 
 
-def measure_pools(runtime: Runtime, live: LiveBytes) -> PoolBytes:
-    """High-water bytes of both pools: the touched part of each arena and, in hbm, what PyTorch allocated beside it.
+class TouchedMemory(Protocol):
+    def touched_bytes(self) -> int: ...
 
-    On a device whose allocator keeps its own peak that one counts, arena included; elsewhere `live` does.
+
+class ReservedFile(Protocol):
+    @property
+    def num_bytes(self) -> int: ...
+
+
+class Measurable(Protocol):
+    """What is asked of a Runtime; arenas and files by the name of their pool."""
+
+    @property
+    def arenas(self) -> Mapping[str, TouchedMemory]: ...
+
+    @property
+    def files(self) -> Mapping[str, ReservedFile]: ...
+
+    def device_peak_bytes(self) -> int | None: ...
+
+
+def measure_pools(kinds: Mapping[str, str], runtime: Measurable, live: LiveBytes | None = None) -> dict[str, int]:
+    """High-water bytes by pool; `kinds` are those of the plan's pools by name.
+
+    An arena counts what of it was touched, a file its whole size, which is reserved when it is made. To the device pool
+    comes what PyTorch allocates beside its arena: a device whose allocator keeps its own peak, arena included, is
+    asked; elsewhere `live` tells, and without it that part is missing.
     """
-    arenas = {pool: arena.touched_bytes() for pool, arena in runtime.arenas.items()}
-    peak = runtime.device_peak_bytes()
-    return PoolBytes(arenas["hbm"] + live.peak_bytes if peak is None else peak, arenas["host"])
+    pools = {name: _pool_bytes(name, runtime) for name in kinds}
+    device = next((name for name, kind in kinds.items() if kind == "device"), None)
+    if device is not None:
+        peak = runtime.device_peak_bytes()
+        pools[device] = pools[device] + (live.peak_bytes if live else 0) if peak is None else peak
+    return pools
+
+
+def _pool_bytes(name: str, runtime: Measurable) -> int:
+    if name in runtime.files:
+        return runtime.files[name].num_bytes
+    return runtime.arenas[name].touched_bytes() if name in runtime.arenas else 0
 
 
 def _storages(*values: Any) -> Iterator[UntypedStorage]:

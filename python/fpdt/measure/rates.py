@@ -1,107 +1,62 @@
 """Achieved rates of one rank: the worker's own kernels on a run's own shapes, timed while every rank is busy.
 
-Rates are in the cost model's units (src/schedule/cost.ts, src/catalog/flops.ts): FLOPs count what the causal mask
-leaves, a linear layer forward and backward is 2 and 4 times rows * inputs * outputs, and bytes are those of an op's
-views and temporaries, each written and read once.
+Rates are in the planner's units (src/predict, src/catalog): FLOPs count what the causal mask leaves, a linear layer
+forward and backward is 2 and 4 times rows * inputs * outputs, and bytes are those of an op's views and temporaries,
+each written and read once.
 """
 
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from fpdt.attention import AttentionConfig, backend_named, merge_partial
+from fpdt.attention import CAUSAL, FULL, AttentionConfig, backend_named, merge_partial
+from fpdt.measure.host_rates import disk_rates, host_rates
+from fpdt.measure.probe import Probe, Shapes, Timer, timed
 from fpdt.ops import exchange
-from fpdt.plan.data import HeadMap
 
 T = TypeVar("T")
 
-MAX_REPEATS = 2000
 CACHE_BYTES = 32 << 20
 SMALL_COLLECTIVES_PER_LAYER = 4
 """Of ZeRO-3 outside gather and reduce: norms, overflow checks and barriers; an estimate."""
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Sizes of a run as one rank sees them. `chunk_tokens` is the global chunk, shared by `num_ranks` ranks."""
-
-    hidden: int
-    mlp_width: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    num_layers: int
-    num_parameters: int
-    chunk_tokens: int
-    num_chunks: int
-    num_ranks: int
-
-    @property
-    def local_rows(self) -> int:
-        return self.chunk_tokens // self.num_ranks
-
-    @property
-    def own_heads(self) -> int:
-        return self.num_heads // self.num_ranks
-
-    @property
-    def own_kv_heads(self) -> int:
-        return self.num_kv_heads // self.num_ranks
-
-
-class Timer:
-    """Means within a time budget that is shared evenly among `num_measurements`.
-
-    Means, not medians: a step is a sum of ops, those that were interrupted included.
-    """
-
-    def __init__(self, seconds: float, num_measurements: int) -> None:
-        self._share = seconds / num_measurements
-
-    def mean(self, body: Callable[[], object], collective: bool = False) -> float:
-        """Seconds of one call, after one to warm up. Ranks repeat a collective equally often."""
-        body()
-        started = time.perf_counter()
-        times = [_timed(body)]
-        if collective:
-            times += [_timed(body) for _ in range(_agreed(int(self._share / max(times[0], 1e-7))))]
-        while not collective and len(times) < MAX_REPEATS and time.perf_counter() - started < self._share:
-            times.append(_timed(body))
-        return statistics.fmean(times)
-
-
-def _timed(body: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    body()
-    return time.perf_counter() - started
-
-
-def _agreed(repeats: int) -> int:
-    count = torch.tensor([min(repeats, MAX_REPEATS)])
-    dist.all_reduce(count, op=dist.ReduceOp.MIN)
-    return int(count[0])
-
-
-def measure_rates(shapes: Shapes, seconds: float) -> dict[str, float]:
+def measure_rates(shapes: Shapes, seconds: float, disk_folder: Path | None = None) -> dict[str, float]:
     """The `rates` of a ClusterSpec, measured by this rank; takes about `seconds`. All ranks call it together."""
-    timer = Timer(seconds, num_measurements=16)
+    disk = partial(disk_rates, folder=disk_folder)
+    probes = (attention_rates, matmul_rate, memory_rate, copy_rates, exchange_rates, overheads, host_rates, disk)
+    return _measure(probes, shapes, Timer(seconds, num_measurements=18 + (0 if disk_folder is None else 2)))
+
+
+def measure_kernel_rates(shapes: Shapes, seconds: float) -> dict[str, float]:
+    """Those that a step's time mostly is made of; otherwise as `measure_rates`."""
+    return _measure((attention_rates, matmul_rate), shapes, Timer(seconds, num_measurements=6))
+
+
+def layer_seconds(shapes: Shapes, rates: Mapping[str, float]) -> float:
+    """Forward and backward of a layer's attention and its token-wise part at these kernel rates, for one rank."""
+    attention = _attention_flops(shapes)
+    forward, backward = rates["attentionForwardFlops"], rates["attentionBackwardFlops"]
+    token_wise = shapes.num_chunks * 4 * TokenWise(shapes).forward_flops
+    return attention / forward + 2.5 * attention / backward + token_wise / rates["matmulFlops"]
+
+
+def _measure(probes: Sequence[Probe], shapes: Shapes, timer: Timer) -> dict[str, float]:
     torch.manual_seed(0)
     rates: dict[str, float] = {}
-    for measure in (attention_rates, matmul_rate, memory_rate, copy_rates, exchange_rates, overheads):
+    for probe in probes:
         dist.barrier()
-        rates.update(measure(shapes, timer))
+        rates.update(probe(shapes, timer))
     return rates
 
 
@@ -111,17 +66,24 @@ def attention_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
     rows, u = shapes.chunk_tokens, shapes.num_chunks
     q, do = (torch.randn(rows, shapes.own_heads, shapes.head_dim) for _ in range(2))
     k, v = (torch.randn(rows, shapes.own_kv_heads, shapes.head_dim) for _ in range(2))
-    below = u * (u - 1) // 2
-    flops = 4 * (u * rows * (rows + 1) / 2 + below * rows * rows) * shapes.own_heads * shapes.head_dim
     seconds = {"forward": 0.0, "backward": 0.0}
-    for causal, count in ((True, u), (False, below)):
-        o, lse = backend.forward(q, k, v, config, causal)
-        seconds["forward"] += count * timer.mean(partial(backend.forward, q, k, v, config, causal))
-        seconds["backward"] += count * timer.mean(partial(backend.backward, do, q, k, v, o, lse, config, causal))
+    for mask, count in ((CAUSAL, u), (FULL, u * (u - 1) // 2)):
+        where = (config, mask, 0, 0)
+        o, lse = backend.forward(q, k, v, *where)
+        seconds["forward"] += count * timer.mean(partial(backend.forward, q, k, v, *where))
+        seconds["backward"] += count * timer.mean(partial(backend.backward, do, q, k, v, o, lse, *where))
+    flops = _attention_flops(shapes)
     return {
         "attentionForwardFlops": flops / seconds["forward"],
         "attentionBackwardFlops": 2.5 * flops / seconds["backward"],
     }
+
+
+def _attention_flops(shapes: Shapes) -> float:
+    """Of a rank's heads of one layer, forward, over a whole sequence."""
+    rows, u = shapes.chunk_tokens, shapes.num_chunks
+    pairs = u * rows * (rows + 1) / 2 + u * (u - 1) / 2 * rows * rows
+    return 4 * pairs * shapes.own_heads * shapes.head_dim
 
 
 def matmul_rate(shapes: Shapes, timer: Timer) -> dict[str, float]:
@@ -208,29 +170,33 @@ def exchange_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
     ranks = shapes.num_ranks
     tiny_in, tiny_out = torch.zeros(ranks, dtype=torch.uint8), torch.zeros(ranks, dtype=torch.uint8)
     latency = timer.mean(lambda: _all_to_all(tiny_out, tiny_in), collective=True)
-    context, num_bytes = _exchange_context(shapes)
-    seconds = timer.mean(lambda: exchange.to_heads(context), collective=True)
+    own = (shapes.own_heads, shapes.own_kv_heads, shapes.own_kv_heads)
+    whole = (shapes.num_heads, shapes.num_kv_heads, shapes.num_kv_heads)
+    reads = tuple(torch.randn(shapes.local_rows, count, shapes.head_dim) for count in whole)
+    writes = tuple(torch.empty(shapes.chunk_tokens, count, shapes.head_dim) for count in own)
+    context = _exchange_context(shapes)
+    seconds = timer.mean(lambda: exchange.to_heads(context, reads, writes), collective=True)
+    num_bytes = sum(write.numel() * write.element_size() for write in writes)
     sent = num_bytes * (ranks - 1) / ranks if ranks > 1 else num_bytes
     return {"commBytes": sent / max(seconds - latency, 1e-9), "commLatencySeconds": latency}
 
 
-def _exchange_context(shapes: Shapes) -> tuple[Any, int]:
-    """What exchange.to_heads reads of its context, and the bytes of its reads."""
-    ranks, local, rows, dim = shapes.num_ranks, shapes.local_rows, shapes.chunk_tokens, shapes.head_dim
-    heads = (shapes.num_heads, shapes.num_kv_heads, shapes.num_kv_heads)
-    reads = tuple(torch.randn(local, count, dim) for count in heads)
-    writes = tuple(torch.empty(rows, count // ranks, dim) for count in heads)
-    head_map = HeadMap(_contiguous(shapes.num_heads, ranks), _contiguous(shapes.num_kv_heads, ranks))
-    extra = SimpleNamespace(head_map=head_map)
-    context = SimpleNamespace(
-        reads=reads, writes=writes, runtime=SimpleNamespace(all_to_all=_all_to_all), bound=SimpleNamespace(extra=extra)
+def _exchange_context(shapes: Shapes) -> Any:
+    """What exchange.to_heads reads of its context."""
+    head_map = SimpleNamespace(
+        query=_dealt(shapes.num_heads, shapes.own_heads, shapes.num_ranks),
+        key_value=_dealt(shapes.num_kv_heads, shapes.own_kv_heads, shapes.num_ranks),
     )
-    return cast(Any, context), sum(read.numel() * read.element_size() for read in reads)
+    op = SimpleNamespace(id=0, kind="toHeads", pair_heads=("query", "keyValue", "keyValue"))
+    return SimpleNamespace(
+        op=op, engine=SimpleNamespace(head_map=head_map), runtime=SimpleNamespace(all_to_all=_all_to_all)
+    )
 
 
-def _contiguous(heads: int, ranks: int) -> tuple[tuple[int, ...], ...]:
-    share = heads // ranks
-    return tuple(tuple(range(rank * share, (rank + 1) * share)) for rank in range(ranks))
+def _dealt(num_heads: int, num_own: int, num_ranks: int) -> tuple[tuple[int, ...], ...]:
+    """Heads of every rank in order, some on several where there are not enough: which ones does not matter here."""
+    places = num_own * num_ranks
+    return tuple(tuple((rank * num_own + i) * num_heads // places for i in range(num_own)) for rank in range(num_ranks))
 
 
 def _all_to_all(out: Tensor, in_: Tensor) -> None:
@@ -263,4 +229,4 @@ def peak_matmul_flops(num_repeats: int = 10) -> float:
     size = 512
     a, b = torch.randn(size, size), torch.randn(size, size)
     a @ b
-    return 2 * size**3 / min(_timed(lambda: a @ b) for _ in range(num_repeats))
+    return 2 * size**3 / min(timed(lambda: a @ b) for _ in range(num_repeats))

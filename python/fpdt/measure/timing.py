@@ -1,32 +1,70 @@
-"""Time of every op, on the device's own clock, and of what lies between them."""
+"""Time of ops by kind, always; of single ops where they are asked for; and of what lies between them.
+
+Nothing here knows the plan: the run loops say which kind of work ran from when to when.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+MAX_RECORDS = 40_000
+"""Single ops kept of a step; with the records made of them about 32 MiB."""
+
 
 class Clock(Protocol):
-    """What the recorder needs of a Runtime."""
+    """What a recorder needs of a Runtime. A mark is a point in the time of the current stream."""
 
     def mark(self) -> Any: ...
 
-    def seconds_between(self, start: Any, end: Any) -> float: ...
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """Both marks must have been reached, see `synchronize` and `await_mark`."""
 
     def synchronize(self) -> None: ...
+
+    def remark(self, mark: Any) -> Any:
+        """A mark of now, which may be the given one used anew."""
+
+    def is_reached(self, mark: Any) -> bool: ...
+
+    def await_mark(self, mark: Any) -> None: ...
+
+
+class Source(Protocol):
+    """The ops of a section, as far as records name them. Kinds are places in the recorder's kinds."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kinds(self) -> Sequence[int]: ...
+
+    @property
+    def streams(self) -> Sequence[int]: ...
+
+    def read_bytes(self, op: int) -> int: ...
+
+
+class Sink(Protocol):
+    """Where single ops of a traced step go, as soon as they are known; see trace.TraceWriter."""
+
+    def write(self, log: CallLog) -> None: ...
+
+    def write_span(self, kind: str, start: float, end: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class OpTime:
-    """One executed op; seconds since the start of its step. `duration` includes ops nested in it, if any."""
+    """One executed op; seconds since the start of its step."""
 
     section: str
     layer: int
     op: int
     kind: str
-    stream: str
+    stream: int
     start: float
     duration: float
     bytes: int
@@ -43,92 +81,153 @@ class StepTimes:
     ops: tuple[OpTime, ...]
 
 
+class CallLog:
+    """Single ops of one call: op numbers, and seconds since the step's start."""
+
+    __slots__ = ("ends", "layer", "ops", "source", "starts")
+
+    def __init__(self, source: Source, layer: int) -> None:
+        self.source = source
+        self.layer = layer
+        self.ops = array("q")
+        self.starts = array("d")
+        self.ends = array("d")
+
+    def add(self, op: int, start: float, end: float) -> None:
+        self.ops.append(op)
+        self.starts.append(start)
+        self.ends.append(end)
+
+    def clear(self) -> None:
+        del self.ops[:], self.starts[:], self.ends[:]
+
+
 @dataclass(slots=True)
-class _Span:
-    kind: str
+class Span:
+    """A stretch of external work, of a kind."""
+
+    kind: int
     start: Any
+    inner: float = 0.0
+    """Seconds of the spans inside; of those whose marks are not reached yet, the spans themselves are in `nested`."""
     end: Any = None
-    section: str | None = None
-    layer: int = 0
-    op: int = 0
-    stream: str = "compute"
-    bytes: int = 0
-    inner: list[_Span] = field(default_factory=list)
+    nested: list[Span] = field(default_factory=list)
 
 
 class Recorder:
-    """Collects spans during a step; marks are turned into seconds once, when the step has ended."""
+    """Totals by kind, on a clock whose marks are seconds of the host. `seconds` and `counts` are written by run loops.
 
-    def __init__(self, clock: Clock) -> None:
+    `record_layers`: single ops of one layer in that many are kept; 0: none. `kinds` are the names of the totals.
+    """
+
+    def __init__(self, clock: Clock, kinds: Sequence[str], record_layers: int = 0) -> None:
+        self.kinds = tuple(kinds)
+        self.seconds = [0.0] * len(self.kinds)
+        self.counts = [0] * len(self.kinds)
+        self.origin: Any = clock.mark()
         self._clock = clock
-        self._spans: list[_Span] = []
-        self._open: list[_Span] = []
-        self._origin: Any = clock.mark()
+        self._places = {name: place for place, name in enumerate(self.kinds)}
+        self._record_layers = record_layers
+        self._num_recorded = 0
+        self._logs: list[CallLog] = []
+        self._sink: Sink | None = None
+        self._open: list[Span] = []
+        self._covered = 0.0
+        self._idle = 0.0
 
-    def begin_step(self) -> None:
-        """Drop what was recorded before and start the step's clock."""
-        self._spans.clear()
+    def begin_step(self, sink: Sink | None = None) -> None:
+        """Drop what was recorded before and start the step's clock. With a sink every op of the step goes there."""
+        self.seconds[:] = [0.0] * len(self.kinds)
+        self.counts[:] = [0] * len(self.kinds)
+        self._logs.clear()
         self._open.clear()
+        self._num_recorded = 0
+        self._covered = self._idle = 0.0
+        self._sink = sink
         self._clock.synchronize()
-        self._origin = self._clock.mark()
+        self.origin = self._clock.mark()
 
     def end_step(self) -> StepTimes:
         end = self._clock.mark()
         self._clock.synchronize()
-        seconds = self._since_start(end)
-        intervals = [(self._since_start(span.start), self._since_start(span.end)) for span in self._spans]
-        timed = [
-            OpTime(span.section, span.layer, span.op, span.kind, span.stream, start, stop - start, span.bytes)
-            for span, (start, stop) in zip(self._spans, intervals, strict=True)
-            if span.section is not None
-        ]
-        return StepTimes(seconds, self._by_kind(), _gaps(intervals, seconds), tuple(timed))
+        self.flush()
+        seconds = self._clock.seconds_between(self.origin, end)
+        idle = self._idle + max(0.0, seconds - self._covered)
+        ops = tuple(self._op_times())
+        self._sink = None
+        return StepTimes(seconds, self._by_kind(), idle, ops)
+
+    def log(self, source: Source, layer: int | None, num_ops: int) -> CallLog | None:
+        """Where to note the single ops of a call, None where nobody asked for them."""
+        if self._sink is None:
+            n = self._record_layers
+            if n == 0 or (layer is not None and layer % n) or self._num_recorded + num_ops > MAX_RECORDS:
+                return None
+            self._num_recorded += num_ops
+        log = CallLog(source, layer or 0)
+        self._logs.append(log)
+        return log
+
+    def flush(self) -> None:
+        """Hand over to the sink what is known by now; to be called now and then in a traced step."""
+        if self._sink is None:
+            return
+        for log in self._logs:
+            self._sink.write(log)
+            log.clear()
+        self._logs.clear()
+
+    def cover(self, start: float, end: float) -> None:
+        """Something timed ran from `start` to `end`, marks of the host. Intervals come in the order of their starts."""
+        start -= self.origin
+        self._idle += max(0.0, start - self._covered)
+        self._covered = max(self._covered, end - self.origin)
+
+    def add(self, kind: int, start: float, end: float) -> None:
+        """One run of a kind, marks of the host."""
+        self.counts[kind] += 1
+        self.seconds[kind] += end - start
+        self.cover(start, end)
+
+    def count(self, kind_counts: Sequence[tuple[int, int]]) -> None:
+        """A call has run with so many ops of each kind."""
+        counts = self.counts
+        for kind, number in kind_counts:
+            counts[kind] += number
 
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
-        """Time external work, such as reduce, optimizerStep or loadBatch, under its kind."""
-        with self._span(_Span(kind, self._clock.mark())):
-            yield
-
-    @contextmanager
-    def op(self, kind: str, section: str, layer: int, op: int, stream: str, num_bytes: int) -> Iterator[None]:
-        """Time one op of the plan; to be entered where it runs, with its stream current."""
-        span = _Span(kind, self._clock.mark(), None, section, layer, op, stream, num_bytes)
-        with self._span(span):
-            yield
-
-    @contextmanager
-    def _span(self, span: _Span) -> Iterator[None]:
-        if self._open:
-            self._open[-1].inner.append(span)
+        """Time external work, such as reduce or optimizerStep, under its kind. Nested time counts once."""
+        span = Span(self._places[kind], self._clock.mark())
         self._open.append(span)
         try:
             yield
         finally:
             self._open.remove(span)
             span.end = self._clock.mark()
-            self._spans.append(span)
+            self.close_span(span)
+
+    def close_span(self, span: Span) -> None:
+        """A span has ended, and is no longer among the open ones."""
+        duration = self._clock.seconds_between(span.start, span.end)
+        self.counts[span.kind] += 1
+        self.seconds[span.kind] += max(0.0, duration - span.inner)
+        if self._open:
+            self._open[-1].inner += duration
+        else:
+            self.cover(span.start, span.end)
+        if self._sink is not None:
+            start = self._clock.seconds_between(self.origin, span.start)
+            self._sink.write_span(self.kinds[span.kind], start, start + duration)
 
     def _by_kind(self) -> dict[str, dict[str, Any]]:
-        kinds: dict[str, dict[str, Any]] = {}
-        for span in self._spans:
-            total = kinds.setdefault(span.kind, {"count": 0, "seconds": 0.0})
-            own = self._duration(span) - sum(map(self._duration, span.inner))
-            total["count"] += 1
-            total["seconds"] += max(0.0, own)
-        return kinds
+        rows = zip(self.kinds, self.counts, self.seconds, strict=True)
+        return {kind: {"count": count, "seconds": seconds} for kind, count, seconds in rows if count}
 
-    def _duration(self, span: _Span) -> float:
-        return self._clock.seconds_between(span.start, span.end)
-
-    def _since_start(self, mark: Any) -> float:
-        return self._clock.seconds_between(self._origin, mark)
-
-
-def _gaps(intervals: Sequence[tuple[float, float]], end: float) -> float:
-    """Seconds of [0, end] that no interval covers."""
-    covered, idle = 0.0, 0.0
-    for start, stop in sorted(intervals):
-        idle += max(0.0, min(start, end) - covered)
-        covered = max(covered, stop)
-    return idle + max(0.0, end - covered)
+    def _op_times(self) -> Iterator[OpTime]:
+        for log in self._logs:
+            source = log.source
+            for op, start, end in zip(log.ops, log.starts, log.ends, strict=True):
+                kind = self.kinds[source.kinds[op]]
+                stream, size = source.streams[op], source.read_bytes(op)
+                yield OpTime(source.name, log.layer, op, kind, stream, start, end - start, size)

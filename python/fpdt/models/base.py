@@ -1,13 +1,13 @@
 """What op handlers need from the Hugging Face modules: bindings made once per engine, before the first step.
 
-A handler sees only views and one of these bindings. Everything in them is fixed for the run, except
-`EngineBinding.loss_factor`, which the engine sets before each micro-step.
+A handler sees only views and one of these bindings. Everything in them is fixed for the run, except the last three
+fields of EngineBinding, which change with the micro-step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -87,22 +87,39 @@ class LayerBinding:
     weights: tuple[WeightSlice, ...]
 
 
+@dataclass(frozen=True)
+class Kernels:
+    """Implementations of attention that the plan names."""
+
+    attn: AttentionBackend
+    attn_bwd: AttentionBackend
+
+
 @dataclass
 class EngineBinding:
-    """What embed, loss, embedBwd, emitGrads, attention and the exchanges need.
+    """What embed, loss, embedBwd, emitGrads, loadBatch, rescale, attention and the exchanges need.
 
-    Slices hold trainable weights only, with offsets in the region of their group: wgradHead (final norm, then lm_head;
-    a tied embedding is the lm_head) and wgradEmbed.
+    Slices hold trainable weights only. `norm_weights` and `lm_head_weights` have offsets in the views that the loss op
+    gets of each (a tied lm_head is the embedding), `head_weights` and `embed_weights` in the region that the head's and
+    the embedding's turns emit; a tied weight is the embedding's alone. `tables` are the names of the plan's tables, in
+    the order in which loadBatch writes them.
     """
 
     embed: nn.Embedding
     norm: nn.Module
     lm_head: nn.Linear
+    norm_weights: tuple[WeightSlice, ...]
+    lm_head_weights: tuple[WeightSlice, ...]
     head_weights: tuple[WeightSlice, ...]
     embed_weights: tuple[WeightSlice, ...]
-    attention: AttentionBackend
+    kernels: Kernels
     head_map: HeadMap
-    emit: Callable[[int, Tensor], None]
-    """Called by emitGrads with (layer slot, flat fp32 region). The engine knows which group its section is about."""
+    tables: tuple[str, ...]
+    emit: Callable[[Tensor], None]
+    """Called by emitGrads with a flat fp32 region. The engine knows which module's turn it is."""
     loss_factor: float = 1.0
     """Gradients of a token's loss are formed times this: world / n * lossScale. Set before each micro-step."""
+    quotient: float = 1.0
+    """What `rescale` multiplies by: upstream gradient of the loss / the one assumed. Set before the head's backward."""
+    batch: Mapping[str, Tensor] = field(default_factory=dict)
+    """Host tensors by table, of the micro-step that runs."""

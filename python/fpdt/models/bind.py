@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from fpdt.attention import AttentionBackend
-from fpdt.models.base import EngineBinding, Family, LayerBinding, Rotary, UnsupportedModelError
+from fpdt.models.base import EngineBinding, Family, Kernels, LayerBinding, Rotary
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.run.parameters import ParameterError, bind_weights
+
+
+class EngineTables(Protocol):
+    """What of a Plan the engine's binding is made of."""
+
+    @property
+    def parameters(self) -> ParameterTable: ...
+
+    @property
+    def head_map(self) -> HeadMap: ...
+
+    @property
+    def table_names(self) -> tuple[str, ...]: ...
 
 
 def bind_layer(family: Family, module: nn.Module, rotary: Rotary, table: ParameterTable) -> LayerBinding:
@@ -28,27 +40,28 @@ def bind_layer(family: Family, module: nn.Module, rotary: Rotary, table: Paramet
 
 
 def bind_engine(
-    family: Family,
-    model: nn.Module,
-    table: ParameterTable,
-    head_map: HeadMap,
-    attention: AttentionBackend,
-    emit: Callable[[int, Tensor], None],
+    family: Family, model: nn.Module, plan: EngineTables, kernels: Kernels, emit: Callable[[Tensor], None]
 ) -> EngineBinding:
-    """`table` and `head_map` are the plan's; names of head and embed weights are the model's own.
+    """Names of head and embed weights in the plan are the model's own.
 
-    Raises ParameterError when the table does not describe the model, UnsupportedModelError for an uneven head map.
+    Raises ParameterError when the plan's table does not describe the model.
     """
-    _check_even(head_map)
     causal_lm: Any = model
+    table = plan.parameters
+    num_norm = table.num_head_norm_elements
+    is_tied = not any(row.offset >= num_norm for row in table.head)
+    lm_head_rows = table.embed if is_tied else [row for row in table.head if row.offset >= num_norm]
     return EngineBinding(
         embed=causal_lm.get_input_embeddings(),
         norm=family.final_norm(model),
         lm_head=causal_lm.get_output_embeddings(),
+        norm_weights=bind_weights(model, [row for row in table.head if row.offset < num_norm]),
+        lm_head_weights=bind_weights(model, lm_head_rows, first=0 if is_tied else num_norm),
         head_weights=bind_weights(model, table.head),
         embed_weights=bind_weights(model, table.embed),
-        attention=attention,
-        head_map=head_map,
+        kernels=kernels,
+        head_map=plan.head_map,
+        tables=plan.table_names,
         emit=emit,
     )
 
@@ -65,13 +78,3 @@ def check_complete(
     count = sum(weight.numel() for weight in model.parameters())
     if count != table.num_model_parameters:
         raise ParameterError(f"the model has {count} parameters, the plan says {table.num_model_parameters}")
-
-
-def _check_even(head_map: HeadMap) -> None:
-    for name, lists in (("query", head_map.query), ("keyValue", head_map.key_value)):
-        counts = [len(heads) for heads in lists]
-        if len(counts) != len(head_map.query) or len(set(counts)) != 1:
-            raise UnsupportedModelError(
-                f"headMap.{name} must give each of {len(head_map.query)} ranks the same number of heads, got {counts}; "
-                "choose a sequenceParallelSize that divides the heads"
-            )

@@ -1,20 +1,49 @@
-"""Op handlers: one for every kind of the op table (src/schedule/op.ts) that is not external.
+"""Op handlers: one for every kind of the op table that is not external.
 
-A handler gets the declared views, in the op table's order, and returns nothing. Tensors it makes die in it.
+`handler(ctx, *views)` gets the declared views by the names of the op table and returns nothing. Tensors it makes die in
+it. Handlers run without grad: autograd records only what one reruns for its own gradients, inside enable_grad.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import TYPE_CHECKING
 
-import torch
-
-from fpdt.ops import attend, embedding, exchange, loss, moves, projections
+from fpdt.errors import PlanError
+from fpdt.ops import attend, batch, embedding, exchange, loss, moves, projections
+from fpdt.plan.op_kinds import OP_KINDS, OpKind
 
 if TYPE_CHECKING:
-    from fpdt.run.context import Handler
+    from fpdt.run.context import Handler, Handlers
 
-_HANDLERS: dict[str, Handler] = {
+__all__ = ["HANDLERS", "check_handlers", "view_names"]
+
+GROUPS = ("reads", "writes", "accumulates")
+
+
+def view_names(kind: OpKind) -> tuple[str, ...]:
+    """Parameters of a kind's handler after `ctx`: oPart is o_part; `many` views are one tuple, named by the group."""
+    names: list[str] = []
+    for group, views in zip(GROUPS, kind.groups, strict=True):
+        names += [group] if views == "many" else [re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", view) for view in views]
+    return tuple(names)
+
+
+def check_handlers(handlers: Handlers) -> None:
+    """Raises PlanError for a kind without a handler, and for a handler whose parameters are not its kind's views."""
+    for kind in OP_KINDS.values():
+        if kind.external:
+            continue
+        if kind.name not in handlers:
+            raise PlanError(f"op kind {kind.name} has no handler", "add one to fpdt/ops")
+        expected, found = ("ctx", *view_names(kind)), tuple(inspect.signature(handlers[kind.name]).parameters)
+        if found != expected:
+            raise PlanError(f"the handler of {kind.name} takes {', '.join(found)}, its views are {', '.join(expected)}")
+
+
+HANDLERS: dict[str, Handler] = {
+    "loadBatch": batch.load_batch,
     "embed": embedding.embed,
     "zero": moves.zero,
     "pre": projections.pre,
@@ -31,13 +60,10 @@ _HANDLERS: dict[str, Handler] = {
     "attnBwd": attend.attn_bwd,
     "preBwd": projections.pre_bwd,
     "loss": loss.loss,
+    "rescale": moves.rescale,
     "embedBwd": embedding.embed_bwd,
     "emitGrads": embedding.emit_grads,
-    "fetch": moves.move,
-    "offload": moves.move,
+    "copy": moves.copy,
 }
 
-# Autograd records only what a handler reruns for its own gradients, inside enable_grad.
-HANDLERS: dict[str, Handler] = {kind: torch.no_grad()(handler) for kind, handler in _HANDLERS.items()}
-
-__all__ = ["HANDLERS"]
+check_handlers(HANDLERS)

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fpdt.attention import AttentionError, merge_partial
+from torch import Tensor
+
+from fpdt.attention import Mask, merge_partial
+from fpdt.plan import Mask as PlanMask
+from fpdt.plan import Op
 
 if TYPE_CHECKING:
     from fpdt.run.context import OpContext
 
 
-def attn(ctx: OpContext) -> None:
-    (q, k, v), (o_part, lse_part) = ctx.reads, ctx.writes
-    config = ctx.bound.layers[ctx.op.layer_slot].attention
-    o, lse = ctx.bound.extra.attention.forward(q, k, v, config, _causal(ctx))
-    o_part.copy_(o)
-    lse_part.copy_(lse)
+def attn(ctx: OpContext, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor) -> None:
+    """Attention of q over these k, v alone; final where the plan has no other."""
+    result, result_lse = ctx.engine.kernels.attn.forward(q, k, v, ctx.layer.attention, *_mask(ctx.op))
+    o.copy_(result)
+    lse.copy_(result_lse)
 
 
-def merge_first(ctx: OpContext) -> None:
-    for read, write in zip(ctx.reads, ctx.writes, strict=True):
-        write.copy_(read)
+def merge_first(ctx: OpContext, o_part: Tensor, lse_part: Tensor, o_acc: Tensor, lse: Tensor) -> None:
+    o_acc.copy_(o_part)
+    lse.copy_(lse_part)
 
 
-def merge(ctx: OpContext) -> None:
-    (o_part, lse_part), (o_acc, lse) = ctx.reads, ctx.accumulates
+def merge(ctx: OpContext, o_part: Tensor, lse_part: Tensor, o_acc: Tensor, lse: Tensor) -> None:
     merge_partial(o_acc, lse, o_part, lse_part)
 
 
-def attn_bwd(ctx: OpContext) -> None:
-    q, k, v, o, lse, do = ctx.reads
-    config = ctx.bound.layers[ctx.op.layer_slot].attention
-    grads = ctx.bound.extra.attention.backward(do, q, k, v, o, lse, config, _causal(ctx))
-    for total, grad in zip(ctx.accumulates, grads, strict=True):
+def attn_bwd(
+    ctx: OpContext,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    lse: Tensor,
+    do: Tensor,
+    dq: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+) -> None:
+    """o and lse are those over all keys."""
+    backend = ctx.engine.kernels.attn_bwd
+    grads = backend.backward(do, q, k, v, o, lse, ctx.layer.attention, *_mask(ctx.op))
+    for total, grad in zip((dq, dk, dv), grads, strict=True):
         total.add_(grad)
 
 
-def _causal(ctx: OpContext) -> bool:
-    """Keys before the queries are seen by all of them; a range that reaches into them is the causal diagonal."""
-    tokens, kv = ctx.op.tokens, ctx.op.kv
-    if kv is None:
-        raise AttentionError(f"op {ctx.op.id} ({ctx.op.kind}) has no kv range")
-    if kv.end <= tokens.start:
-        return False
-    if kv != tokens:
-        raise AttentionError(f"op {ctx.op.id} ({ctx.op.kind}): kv {kv} must end before tokens {tokens} or equal them")
-    return True
+def _mask(op: Op) -> tuple[Mask, int, int]:
+    """The mask, and the global positions of the first query and of the first key."""
+    mask = op.attribute.mask
+    assert mask is not None and op.kv is not None  # checked when the plan was decoded
+    return attention_mask(mask), op.tokens.start, op.kv.start
+
+
+@lru_cache
+def attention_mask(mask: PlanMask) -> Mask:
+    return Mask(mask.kind, mask.window)

@@ -1,133 +1,192 @@
 """All-to-all over the sequence group between token shares with all heads and all tokens with own heads.
 
-All pairs of an op travel in one exchange (one per dtype, where they differ). What goes where is the plan's head map.
+Which heads a rank owns is the plan's head map: a list of head numbers per rank, -1 for a padded head. Of a view
+[rows, own heads, d] the r-th of P row blocks is what is exchanged with rank r, so that its memory is the message: a
+pair takes one all-to-all and one copy, into the message (toHeads) or out of it (toSequence).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fpdt.errors import PlanError
+
 if TYPE_CHECKING:
-    from fpdt.plan.data import HeadMap
     from fpdt.run.context import OpContext
 
-Pair = tuple[Tensor, Tensor]
-Heads = tuple[int, ...]
+RankHeads = tuple[tuple[int, ...], ...]
+
+_LISTS = {"query": attrgetter("query"), "keyValue": attrgetter("key_value")}
 
 
-def to_heads(ctx: OpContext) -> None:
-    """[rows / P, all heads, d] -> [rows, own heads, d]; rank r's tokens are the r-th of P row blocks."""
-    if _copied_alone(ctx):
-        return
-    head_map = ctx.bound.extra.head_map
-    for pairs in _by_dtype(ctx):
-        send, receive = _messages([write for _, write in pairs], len(head_map.query))
-        for rank, pieces in enumerate(send):
-            for (read, _), piece in zip(pairs, pieces, strict=True):
-                _take_heads(piece, read, _lists_for(head_map, read.shape[1])[rank])
-        ctx.runtime.all_to_all(receive.buffer, send.buffer)
-        for rank, pieces in enumerate(receive):
-            for (_, write), piece in zip(pairs, pieces, strict=True):
-                _rows_of(write, rank, len(head_map.query)).copy_(piece)
+def to_heads(ctx: OpContext, reads: tuple[Tensor, ...], writes: tuple[Tensor, ...]) -> None:
+    """[rows / P, all heads, d] -> [rows, own heads, d]; rank r's tokens are the r-th of P row blocks.
+
+    A head in several places of the map is copied to each; padded heads are zeros. Raises PlanError for views that do
+    not fit the map.
+    """
+    for pair_heads, read, write in zip(ctx.op.pair_heads, reads, writes, strict=True):
+        _send_heads(ctx, _geometry(ctx, pair_heads, local=read, sharded=write), read, write)
 
 
-def to_sequence(ctx: OpContext) -> None:
-    """The way back. A head that several ranks own (replicated k, v) is the sum of what they send: its gradient."""
-    if _copied_alone(ctx):
-        return
-    head_map = ctx.bound.extra.head_map
-    for pairs in _by_dtype(ctx):
-        send, receive = _messages([read for read, _ in pairs], len(head_map.query))
-        for rank, pieces in enumerate(send):
-            for (read, _), piece in zip(pairs, pieces, strict=True):
-                piece.copy_(_rows_of(read, rank, len(head_map.query)))
-        ctx.runtime.all_to_all(receive.buffer, send.buffer)
-        for position, (_, write) in enumerate(pairs):
-            _put_heads(write, [pieces[position] for pieces in receive], _lists_for(head_map, write.shape[1]))
+def to_sequence(ctx: OpContext, reads: tuple[Tensor, ...], writes: tuple[Tensor, ...]) -> None:
+    """The way back. A head in several places of the map (copied k, v) is the sum of its pieces: its gradient.
+
+    Summed in fp32 (fp64 for fp64), in the order of ranks and within a rank of its list; padded heads are dropped.
+    """
+    for pair_heads, read, write in zip(ctx.op.pair_heads, reads, writes, strict=True):
+        _receive_heads(ctx, _geometry(ctx, pair_heads, local=write, sharded=read), read, write)
 
 
-class Message:
-    """A flat buffer [P, elements] and, per rank, its pieces shaped like the pairs' tensors."""
+class Run(NamedTuple):
+    """Heads [first, first + num_heads) of the local view at places [place, place + num_heads) of a rank's list.
 
-    def __init__(self, buffer: Tensor, shapes: Sequence[torch.Size]) -> None:
-        self.buffer = buffer
-        self._shapes = shapes
+    `first` -1: padding. `is_repeated`: the one head `first` at all of these places.
+    """
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        for row in self.buffer.unbind(0):
-            flat = torch.split(row, [shape.numel() for shape in self._shapes])
-            yield [piece.view(shape) for piece, shape in zip(flat, self._shapes, strict=True)]
+    rank: int
+    place: int
+    first: int
+    num_heads: int
+    is_repeated: bool = False
 
-
-def _messages(heads_views: Sequence[Tensor], num_ranks: int) -> tuple[Message, Message]:
-    """Send and receive messages; between any two ranks goes one token share of the own heads."""
-    shapes = [torch.Size((view.shape[0] // num_ranks, *view.shape[1:])) for view in heads_views]
-    first = heads_views[0]
-    elements = sum(shape.numel() for shape in shapes)
-    send = torch.empty(num_ranks, elements, dtype=first.dtype, device=first.device)
-    return Message(send, shapes), Message(torch.empty_like(send), shapes)
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The head at each place."""
+        if self.is_repeated:
+            return (self.first,) * self.num_heads
+        return tuple(range(self.first, self.first + self.num_heads))
 
 
-def _lists_for(head_map: HeadMap, num_heads: int) -> Sequence[Heads]:
-    """The lists of query or of key/value heads, whichever a tensor with `num_heads` heads in all has."""
-    for lists in (head_map.query, head_map.key_value):
-        if len({head for heads in lists for head in heads}) == num_heads:
-            return lists
-    raise ValueError(f"the plan's head map has no lists of {num_heads} heads: {head_map}")
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What one side's lists of a head map mean for packing and unpacking, computed once."""
 
+    num_ranks: int
+    num_own: int
+    """Heads of a head-sharded view, padding included."""
+    num_heads: int
+    """Heads of a local view."""
+    is_even: bool
+    """Each head in one place, in order and without padding: one permuting copy does it."""
+    has_copies: bool
+    packed: tuple[Run, ...]
+    unpacked: tuple[tuple[Run, bool], ...]
+    """Runs without padding or repetition, and whether it is the first piece of its heads."""
 
-def _copied_alone(ctx: OpContext) -> bool:
-    """One rank owns everything already, in the same order."""
-    if len(ctx.bound.extra.head_map.query) > 1:
-        return False
-    for read, write in zip(ctx.reads, ctx.writes, strict=True):
-        write.copy_(read)
-    return True
-
-
-def _by_dtype(ctx: OpContext) -> list[list[Pair]]:
-    groups: dict[torch.dtype, list[Pair]] = {}
-    for read, write in zip(ctx.reads, ctx.writes, strict=True):
-        groups.setdefault(read.dtype, []).append((read, write))
-    return list(groups.values())
-
-
-def _rows_of(view: Tensor, rank: int, num_ranks: int) -> Tensor:
-    rows = view.shape[0] // num_ranks
-    return view[rank * rows : (rank + 1) * rows]
-
-
-def _take_heads(piece: Tensor, view: Tensor, heads: Heads) -> None:
-    for first, position, count in _runs(heads):
-        piece[:, position : position + count].copy_(view[:, first : first + count])
-
-
-def _put_heads(view: Tensor, pieces: Sequence[Tensor], lists: Sequence[Heads]) -> None:
-    replicated = sum(len(heads) for heads in lists) > view.shape[1]
-    if replicated:
-        view.zero_()
-    for piece, heads in zip(pieces, lists, strict=True):
-        for first, position, count in _runs(heads):
-            target, source = view[:, first : first + count], piece[:, position : position + count]
-            if replicated:
-                target.add_(source)
-            else:
-                target.copy_(source)
+    def blocks(self, sharded: Tensor) -> Tensor:
+        """[rows, own heads, d] -> [P, rows / P, own heads, d]."""
+        return sharded.view(self.num_ranks, -1, *sharded.shape[1:])
 
 
 @lru_cache
-def _runs(heads: Heads) -> tuple[tuple[int, int, int], ...]:
-    """Runs of consecutive heads: (first head, position in the list, count). Slices then do, and no index is made."""
-    runs: list[tuple[int, int, int]] = []
-    for position, head in enumerate(heads):
-        if runs and head == runs[-1][0] + runs[-1][2]:
-            first, start, count = runs[-1]
-            runs[-1] = (first, start, count + 1)
+def head_geometry(lists: RankHeads) -> Geometry:
+    """Raises PlanError for lists of different lengths, or that leave out a head."""
+    places = [head for heads in lists for head in heads]
+    heads = {head for head in places if head >= 0}
+    num_heads = len(heads)
+    if len({len(heads) for heads in lists}) != 1 or heads != set(range(num_heads)) or not heads:
+        raise PlanError(f"the lists of a head map must be equally long and hold every head, got {lists}")
+    runs = tuple(run for rank, own in enumerate(lists) for run in _runs(rank, own))
+    return Geometry(
+        num_ranks=len(lists),
+        num_own=len(lists[0]),
+        num_heads=num_heads,
+        is_even=places == list(range(num_heads)),
+        has_copies=sum(head >= 0 for head in places) > num_heads,
+        packed=runs,
+        unpacked=_first_and_later(runs),
+    )
+
+
+def _runs(rank: int, heads: tuple[int, ...]) -> list[Run]:
+    """Consecutive and repeated heads as slices: no index is made or read on the device."""
+    runs: list[Run] = []
+    for place, head in enumerate(heads):
+        last = runs[-1] if runs else Run(rank, 0, -2, 0)
+        if head == last.first and (last.is_repeated or last.num_heads == 1):
+            runs[-1] = last._replace(num_heads=last.num_heads + 1, is_repeated=True)
+        elif head >= 0 and last.first >= 0 and not last.is_repeated and head == last.first + last.num_heads:
+            runs[-1] = last._replace(num_heads=last.num_heads + 1)
         else:
-            runs.append((head, position, 1))
-    return tuple(runs)
+            runs.append(Run(rank, place, head, 1))
+    return runs
+
+
+def _first_and_later(runs: tuple[Run, ...]) -> tuple[tuple[Run, bool], ...]:
+    """Cut so that each run holds either first pieces of its heads, which are copied, or later ones, which are added."""
+    seen: set[int] = set()
+    pieces: list[tuple[Run, bool]] = []
+    for run in runs:
+        if run.first < 0:
+            continue
+        for i, head in enumerate(run.heads):
+            is_first = head not in seen
+            seen.add(head)
+            if i > 0 and not run.is_repeated and pieces[-1][1] == is_first:
+                pieces[-1] = (pieces[-1][0]._replace(num_heads=pieces[-1][0].num_heads + 1), is_first)
+            else:
+                pieces.append((Run(run.rank, run.place + i, head, 1), is_first))
+    return tuple(pieces)
+
+
+def _geometry(ctx: OpContext, pair_heads: str, local: Tensor, sharded: Tensor) -> Geometry:
+    geometry = head_geometry(_LISTS[pair_heads](ctx.engine.head_map))
+    expected = (local.shape[0] * geometry.num_ranks, geometry.num_own, geometry.num_heads, *local.shape[2:])
+    found = (sharded.shape[0], sharded.shape[1], local.shape[1], *sharded.shape[2:])
+    if found != expected:
+        raise PlanError(
+            f"op {ctx.op.id} ({ctx.op.kind}): views {tuple(local.shape)} and {tuple(sharded.shape)} do not fit the "
+            f"{pair_heads} heads of {geometry.num_ranks} ranks, {geometry.num_own} each of {geometry.num_heads} in all"
+        )
+    return geometry
+
+
+def _send_heads(ctx: OpContext, geometry: Geometry, local: Tensor, sharded: Tensor) -> None:
+    """One pair at a time, in a function of its own: one message is alive, as large as the head-sharded view."""
+    message = sharded if geometry.num_ranks == 1 else torch.empty_like(sharded)
+    _pack(geometry, local, geometry.blocks(message))
+    if message is not sharded:
+        ctx.runtime.all_to_all(sharded, message)
+
+
+def _receive_heads(ctx: OpContext, geometry: Geometry, sharded: Tensor, local: Tensor) -> None:
+    message = sharded if geometry.num_ranks == 1 else torch.empty_like(sharded)
+    if message is not sharded:
+        ctx.runtime.all_to_all(message, sharded)
+    _unpack(geometry, geometry.blocks(message), local)
+
+
+def _pack(geometry: Geometry, local: Tensor, blocks: Tensor) -> None:
+    if geometry.is_even:
+        blocks.copy_(local.view(-1, geometry.num_ranks, geometry.num_own, *local.shape[2:]).transpose(0, 1))
+        return
+    for run in geometry.packed:
+        target = blocks[run.rank, :, run.place : run.place + run.num_heads]
+        if run.first < 0:
+            target.zero_()
+        else:
+            target.copy_(local[:, run.first : run.first + (1 if run.is_repeated else run.num_heads)])
+
+
+def _unpack(geometry: Geometry, blocks: Tensor, local: Tensor) -> None:
+    if geometry.is_even:
+        local.view(-1, geometry.num_ranks, geometry.num_own, *local.shape[2:]).copy_(blocks.transpose(0, 1))
+        return
+    is_narrow = geometry.has_copies and local.dtype.itemsize < torch.float32.itemsize
+    total = torch.empty_like(local, dtype=torch.float32) if is_narrow else local
+    for run, is_first in geometry.unpacked:
+        target = total[:, run.first : run.first + run.num_heads]
+        piece = blocks[run.rank, :, run.place : run.place + run.num_heads]
+        if is_first:
+            target.copy_(piece)
+        else:
+            target.add_(piece)
+    if is_narrow:
+        local.copy_(total)

@@ -1,4 +1,4 @@
-"""Cross entropy of the final hidden states of a tile of tokens, with its gradients, in one pass."""
+"""Cross entropy of the final hidden states of some tokens, with its gradients, in one pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fpdt.run.parameters import WeightSlice, accumulate
+from fpdt.ops.tiles import by_tiles
+from fpdt.run.parameters import accumulate
 
 if TYPE_CHECKING:
     from fpdt.models.base import EngineBinding
@@ -17,26 +18,33 @@ if TYPE_CHECKING:
 IGNORED_LABEL = -100
 
 
-def loss(ctx: OpContext) -> None:
+def loss(
+    ctx: OpContext, x: Tensor, labels: Tensor, dx: Tensor, loss_sum: Tensor, wgrad: Tensor, wgrad_lm_head: Tensor
+) -> None:
     """Adds the sum of token losses to lossSum; dx and the weight gradients are times `loss_factor`.
 
-    The weights' own modules are not called: inside lm_head's forward ZeRO's hooks have gathered both weights already.
+    `wgrad` is the final norm's region, `wgrad_lm_head` that of lm_head, or of the embedding it is tied to. The weights'
+    own modules are not called: inside lm_head's forward ZeRO's hooks have gathered both weights already.
     """
-    (x, labels), (dx,), (loss_sum, wgrad) = ctx.reads, ctx.writes, ctx.accumulates
-    extra = ctx.bound.extra
-    hidden_in = x.detach().requires_grad_()
-    with torch.enable_grad():
-        normed = extra.norm.forward(hidden_in)
-    hidden = normed.detach()
-    token_losses, dlogits = cross_entropy(
-        functional.linear(hidden, extra.lm_head.weight, extra.lm_head.bias), labels, extra.loss_factor
-    )
-    loss_sum.add_(token_losses.sum())
-    dhidden = dlogits @ extra.lm_head.weight
-    norm_weights = _add_head_gradients(extra, wgrad, dlogits, hidden)
-    grads = torch.autograd.grad(normed, [hidden_in, *(weight.parameter for weight in norm_weights)], dhidden)
-    dx.copy_(grads[0])
-    accumulate(norm_weights, wgrad, grads[1:])
+    engine = ctx.engine
+
+    def work(x: Tensor, labels: Tensor, dx: Tensor) -> None:
+        hidden_in = x.detach().requires_grad_()
+        with torch.enable_grad():
+            normed = engine.norm.forward(hidden_in)
+        hidden = normed.detach()
+        token_losses, dlogits = cross_entropy(
+            functional.linear(hidden, engine.lm_head.weight, engine.lm_head.bias), labels, engine.loss_factor
+        )
+        loss_sum.add_(token_losses.sum())
+        dhidden = dlogits @ engine.lm_head.weight
+        _add_head_gradients(engine, wgrad_lm_head, dlogits, hidden)
+        norm_weights = engine.norm_weights
+        grads = torch.autograd.grad(normed, [hidden_in, *(weight.parameter for weight in norm_weights)], dhidden)
+        dx.copy_(grads[0])
+        accumulate(norm_weights, wgrad, grads[1:])
+
+    by_tiles(ctx, work, x, labels, dx)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -54,19 +62,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: float) -> tuple[Tensor
     return losses, gradients.to(logits.dtype)
 
 
-def _add_head_gradients(
-    extra: EngineBinding, wgrad: Tensor, dlogits: Tensor, hidden: Tensor
-) -> tuple[WeightSlice, ...]:
-    """Adds those of lm_head and returns the other trainable weights, the norm's."""
-    rest = []
-    for weight in extra.head_weights:
-        if weight.parameter is extra.lm_head.weight:
-            _add_outer(weight.view(wgrad), dlogits, hidden)
-        elif weight.parameter is extra.lm_head.bias:
+def _add_head_gradients(engine: EngineBinding, wgrad: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
+    for weight in engine.lm_head_weights:
+        if weight.parameter is engine.lm_head.bias:
             weight.view(wgrad).add_(dlogits.sum(dim=0))
         else:
-            rest.append(weight)
-    return tuple(rest)
+            _add_outer(weight.view(wgrad), dlogits, hidden)
 
 
 def _add_outer(total: Tensor, dlogits: Tensor, hidden: Tensor) -> None:

@@ -1,7 +1,7 @@
 """pre and post of a decoder layer, and their gradients.
 
 The *_bwd handlers know no model: they rerun the family's function under autograd and take the gradients of its inputs
-and of the trainable weights that the binding lists.
+and of the trainable weights that the binding lists. All of them work by row tiles where the op says so.
 """
 
 from __future__ import annotations
@@ -12,56 +12,77 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fpdt.ops.tiles import by_tiles
 from fpdt.run.parameters import WeightSlice, accumulate
 
 if TYPE_CHECKING:
-    from fpdt.models.base import LayerBinding
     from fpdt.run.context import OpContext
 
 
-def pre(ctx: OpContext) -> None:
-    layer, (x, positions) = _layer(ctx), ctx.reads
-    _write(ctx.writes, layer.family.pre(layer, x, positions))
+def pre(ctx: OpContext, x: Tensor, positions: Tensor, q: Tensor, k: Tensor, v: Tensor) -> None:
+    layer = ctx.layer
+
+    def work(x: Tensor, positions: Tensor, *out: Tensor) -> None:
+        _write(out, layer.family.pre(layer, x, positions))
+
+    by_tiles(ctx, work, x, positions, q, k, v)
 
 
-def pre_q(ctx: OpContext) -> None:
-    layer, (x, positions) = _layer(ctx), ctx.reads
-    _write(ctx.writes, (layer.family.pre_q(layer, x, positions),))
+def pre_q(ctx: OpContext, x: Tensor, positions: Tensor, q: Tensor) -> None:
+    layer = ctx.layer
+
+    def work(x: Tensor, positions: Tensor, q: Tensor) -> None:
+        q.copy_(layer.family.pre_q(layer, x, positions))
+
+    by_tiles(ctx, work, x, positions, q)
 
 
-def pre_kv(ctx: OpContext) -> None:
-    layer, (x, positions) = _layer(ctx), ctx.reads
-    _write(ctx.writes, layer.family.pre_kv(layer, x, positions))
+def pre_kv(ctx: OpContext, x: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
+    layer = ctx.layer
+
+    def work(x: Tensor, positions: Tensor, *out: Tensor) -> None:
+        _write(out, layer.family.pre_kv(layer, x, positions))
+
+    by_tiles(ctx, work, x, positions, k, v)
 
 
-def post(ctx: OpContext) -> None:
-    layer, (x, o) = _layer(ctx), ctx.reads
-    _write(ctx.writes, (layer.family.post(layer, x, o),))
+def post(ctx: OpContext, x: Tensor, o: Tensor, y: Tensor) -> None:
+    layer = ctx.layer
+
+    def work(x: Tensor, o: Tensor, y: Tensor) -> None:
+        y.copy_(layer.family.post(layer, x, o))
+
+    by_tiles(ctx, work, x, o, y)
 
 
-def post_bwd(ctx: OpContext) -> None:
+def post_bwd(ctx: OpContext, x: Tensor, o: Tensor, do: Tensor, dx: Tensor, wgrad: Tensor) -> None:
     """dx holds dL/dy on entry and dL/dx of post on return; pre_bwd adds the rest."""
-    layer, (do,), (dx, wgrad) = _layer(ctx), ctx.writes, ctx.accumulates
-    x, o = _leaves(ctx.reads)
-    with torch.enable_grad():
-        y = layer.family.post(layer, x, o)
-    grad_x, grad_o = _gradients([y], [dx], [x, o], layer.post_weights, wgrad)
-    dx.copy_(grad_x)
-    do.copy_(grad_o)
+    layer = ctx.layer
+
+    def work(x: Tensor, o: Tensor, do: Tensor, dx: Tensor) -> None:
+        leaves = _leaves(x, o)
+        with torch.enable_grad():
+            y = layer.family.post(layer, *leaves)
+        grad_x, grad_o = _gradients([y], [dx], leaves, layer.post_weights, wgrad)
+        dx.copy_(grad_x)
+        do.copy_(grad_o)
+
+    by_tiles(ctx, work, x, o, do, dx)
 
 
-def pre_bwd(ctx: OpContext) -> None:
-    layer, (dx, wgrad) = _layer(ctx), ctx.accumulates
-    x_read, positions, *upstream = ctx.reads
-    (x,) = _leaves([x_read])
-    with torch.enable_grad():
-        outputs = layer.family.pre(layer, x, positions)
-    (grad_x,) = _gradients(outputs, upstream, [x], layer.pre_weights, wgrad)
-    dx.add_(grad_x)
+def pre_bwd(
+    ctx: OpContext, x: Tensor, positions: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, dx: Tensor, wgrad: Tensor
+) -> None:
+    layer = ctx.layer
 
+    def work(x: Tensor, positions: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, dx: Tensor) -> None:
+        (leaf,) = _leaves(x)
+        with torch.enable_grad():
+            outputs = layer.family.pre(layer, leaf, positions)
+        (grad_x,) = _gradients(outputs, (dq, dk, dv), [leaf], layer.pre_weights, wgrad)
+        dx.add_(grad_x)
 
-def _layer(ctx: OpContext) -> LayerBinding:
-    return ctx.bound.layers[ctx.op.layer_slot]
+    by_tiles(ctx, work, x, positions, dq, dk, dv, dx)
 
 
 def _write(views: Sequence[Tensor], results: Sequence[Tensor]) -> None:
@@ -69,7 +90,7 @@ def _write(views: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         view.copy_(result)
 
 
-def _leaves(views: Sequence[Tensor]) -> list[Tensor]:
+def _leaves(*views: Tensor) -> list[Tensor]:
     return [view.detach().requires_grad_() for view in views]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fpdt.errors import ArenaError
-from fpdt.plan import DTYPE_BYTES, Access, Buffer, Op, Plan
+from fpdt.plan import DTYPE_BYTES, Buffer, Plan
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "float64": torch.float64,
@@ -68,45 +68,38 @@ class Arena:
         self.tensor[start : self.num_bytes if end is None else end].view(torch.int16).fill_(POISON_HALF_WORD)
 
 
-class BufferViews:
-    """Resolves what an op names to tensors. A view is made once and is the same object ever after."""
+class Views:
+    """Rows of buffers as tensors, at the plan's addresses. A view is made once and is the same object ever after."""
 
     def __init__(self, plan: Plan, arenas: Mapping[str, Arena]) -> None:
         self._plan = plan
         self._arenas = arenas
         self._made: dict[tuple[int, int, int, int], Tensor] = {}
 
-    def resolve(self, op: Op, accesses: tuple[Access, ...], segment: int) -> tuple[Tensor, ...]:
-        return tuple(self._rows(item, self._plan.instance(op, item, segment)) for item in accesses)
+    def rows(self, buffer_id: int, instance: int, start: int, end: int) -> Tensor:
+        """Rows [start, end) of an instance; the plan's decoder has checked that they exist."""
+        key = (buffer_id, instance, start, end)
+        view = self._made.get(key)
+        if view is None:
+            view = self._made[key] = self._make(*key)
+        return view
 
     def whole(self, name: str, instance: int = 0) -> Tensor:
         """All rows of an instance of the buffer called `name`."""
         buffer = self._plan.buffer(name)
-        return self._rows(Access(buffer.id, 0, buffer.shape[0], 0, instance), instance)
+        return self.rows(buffer.id, instance, 0, buffer.rows)
 
-    def byte_range(self, buffer: Buffer, instance: int) -> tuple[int, int]:
-        """Where an instance lies in its arena."""
-        start = buffer.offset + instance * buffer.instance_bytes
-        return start, start + buffer.shape[0] * buffer.row_bytes
+    def _make(self, buffer_id: int, instance: int, start: int, end: int) -> Tensor:
+        buffer = self._plan.buffers[buffer_id]
+        row = buffer.strides[0] * DTYPE_BYTES[buffer.dtype]
+        offset = buffer.offset + instance * buffer.instance_bytes + start * row
+        return self._arenas[buffer.pool].view(offset, buffer.dtype, (end - start, *buffer.shape[1:]), buffer.strides)
 
-    def _rows(self, access: Access, instance: int) -> Tensor:
-        key = (access.buffer, instance, access.start, access.end)
-        view = self._made.get(key)
-        if view is None:
-            view = self._made[key] = self._make(access, instance)
-        return view
 
-    def _make(self, access: Access, instance: int) -> Tensor:
-        buffer = self._plan.buffers[access.buffer]
-        inside = 0 <= instance < buffer.instances and 0 <= access.start < access.end <= buffer.shape[0]
-        if not inside:
-            found = f"{self._plan.access_text(access)} means instance {instance} of {buffer.instances}"
-            raise ArenaError(f"{found}, rows of {buffer.shape[0]}", "plan again: the op names what does not exist")
-        start, _ = self.byte_range(buffer, instance)
-        shape = (access.end - access.start, *buffer.shape[1:])
-        return self._arenas[buffer.pool].view(
-            start + access.start * buffer.row_bytes, buffer.dtype, shape, buffer.strides
-        )
+def byte_range(buffer: Buffer, instance: int) -> tuple[int, int]:
+    """Where an instance lies in its arena, padding of its end left out."""
+    start = buffer.offset + instance * buffer.instance_bytes
+    return start, start + buffer.span_bytes
 
 
 def mapped_arena(pool: str, num_bytes: int) -> Arena:

@@ -1,7 +1,7 @@
 """What autograd sees of a streamed model: a one-element token, one function per decoder layer, and the weights.
 
-Hidden states and their gradients stay in the arenas. Every function runs one part of a section forward and one
-backward, and its backward hands over the weight gradients of its group, each weight's once per micro-step.
+Hidden states and their gradients stay in the arenas. Every function runs one turn of the program forward and one
+backward, and its backward hands over the weight gradients of its module, each weight's once per micro-step.
 
 The token lives on the device of the plan: autograd then runs all of a backward in one thread, where weight gradients
 are accumulated before the layer's own backward hooks look at them.
@@ -15,27 +15,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fpdt.run.executor import StaleBackwardError
 
-class Sections(Protocol):
-    """Runs parts of sections; backward ones return the gradients of the weights their function was applied to."""
+__all__ = ["StaleBackwardError", "Turns", "embed", "head", "layer"]
 
-    def embed_forward(self) -> None: ...
 
-    def embed_backward(self) -> Sequence[Tensor]: ...
+class Turns(Protocol):
+    """Runs turns; backward ones return the gradients of the weights that their function was applied to."""
 
-    def layer_forward(self, layer: int) -> None: ...
+    def forward(self, module: str, layer: int | None = None) -> None: ...
 
-    def layer_backward(self, layer: int) -> Sequence[Tensor]: ...
+    def backward(self, module: str, layer: int | None = None) -> Sequence[Tensor]: ...
 
-    def loss_forward(self) -> tuple[Tensor, float]:
-        """The loss, and the upstream gradient of it that the gradients formed here assume."""
+    def loss(self) -> tuple[Tensor, float]:
+        """Runs the head's forward: the loss, and the upstream gradient of it that the gradients formed here assume."""
 
     def loss_backward(self, quotient: float) -> Sequence[Tensor]:
         """`quotient`: what the gradients formed in forward must be multiplied by."""
-
-
-class StaleBackwardError(RuntimeError):
-    """A second backward through the same forward: the arenas hold one."""
 
 
 class _Once:
@@ -51,59 +47,50 @@ class _Once:
         self._is_done = True
 
 
-class _Embed(torch.autograd.Function):
+class _Module(torch.autograd.Function):
+    """The embedding, or a decoder layer."""
+
     @staticmethod
-    def forward(ctx: Any, token: Tensor, sections: Sections, *weights: Tensor) -> Tensor:
-        ctx.sections, ctx.once = sections, _Once("the embedding")
-        sections.embed_forward()
+    def forward(ctx: Any, token: Tensor, turns: Turns, module: str, layer: int | None, *weights: Tensor) -> Tensor:
+        name = "the embedding" if layer is None else f"layer {layer}"
+        ctx.turns, ctx.module, ctx.layer, ctx.once = turns, module, layer, _Once(name)
+        turns.forward(module, layer)
         return torch.zeros_like(token)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ctx.once.enter()
-        return (torch.zeros_like(grads[0]), None, *ctx.sections.embed_backward())
-
-
-class _Layer(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, token: Tensor, sections: Sections, layer: int, *weights: Tensor) -> Tensor:
-        ctx.sections, ctx.layer, ctx.once = sections, layer, _Once(f"layer {layer}")
-        sections.layer_forward(layer)
-        return torch.zeros_like(token)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.once.enter()
-        return (torch.zeros_like(grads[0]), None, None, *ctx.sections.layer_backward(ctx.layer))
+        return (torch.zeros_like(grads[0]), None, None, None, *ctx.turns.backward(ctx.module, ctx.layer))
 
 
 class _Head(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, token: Tensor, sections: Sections, *weights: Tensor) -> Tensor:
-        loss, ctx.assumed = sections.loss_forward()
-        ctx.sections, ctx.once, ctx.device = sections, _Once("the loss"), token.device
+    def forward(ctx: Any, token: Tensor, turns: Turns, *weights: Tensor) -> Tensor:
+        loss, ctx.assumed = turns.loss()
+        ctx.turns, ctx.once, ctx.device = turns, _Once("the loss"), token.device
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ctx.once.enter()
         quotient = float(grads[0]) / ctx.assumed
-        return (torch.zeros(1, device=ctx.device), None, *ctx.sections.loss_backward(quotient))
+        return (torch.zeros(1, device=ctx.device), None, *ctx.turns.loss_backward(quotient))
 
 
-def embed(token: Tensor, sections: Sections, weights: Sequence[Tensor]) -> Tensor:
-    """Runs embedForward, and embedBackward in backward. Token in, token out."""
-    return _apply(_Embed, token, sections, *weights)
+def embed(token: Tensor, turns: Turns, weights: Sequence[Tensor]) -> Tensor:
+    """Runs the embedding's turns. Token in, token out."""
+    return _apply(_Module, token, turns, "embed", None, *weights)
 
 
-def layer(token: Tensor, sections: Sections, number: int, weights: Sequence[Tensor]) -> Tensor:
-    """Runs the layerForward part of decoder layer `number`, and its layerBackward part in backward."""
-    return _apply(_Layer, token, sections, number, *weights)
+def layer(token: Tensor, turns: Turns, number: int, weights: Sequence[Tensor]) -> Tensor:
+    """Runs the turns of decoder layer `number`."""
+    return _apply(_Module, token, turns, "layer", number, *weights)
 
 
-def head(token: Tensor, sections: Sections, weights: Sequence[Tensor]) -> Tensor:
-    """Runs lossForwardBackward: its first part here, its second in backward. Returns the rank's loss, a scalar."""
-    return _apply(_Head, token, sections, *weights)
+def head(token: Tensor, turns: Turns, weights: Sequence[Tensor]) -> Tensor:
+    """Runs the head's turns; returns the rank's loss, a scalar. `weights` are those that the head itself hands over:
+    not a weight tied to the embedding, whose gradient the embedding's turn has."""
+    return _apply(_Head, token, turns, *weights)
 
 
 def _apply(function: type[torch.autograd.Function], *args: Any) -> Tensor:

@@ -38,6 +38,11 @@ class Batch:
     labels: Tensor
 
     @property
+    def tables(self) -> dict[str, Tensor]:
+        """By the names of the plan's tables."""
+        return {"tokenIds": self.token_ids, "positions": self.positions, "labels": self.labels}
+
+    @property
     def num_valid(self) -> int:
         """Target tokens that count in the loss."""
         return int((self.labels != IGNORED_LABEL).sum())
@@ -168,13 +173,14 @@ def plan_sequences(plan: Plan, path: str | Path) -> Sequences:
 
 
 def sharded_batches(plan: Plan, path: str | Path, rank: int) -> ShardedBatches:
-    """The batches of one rank of the plan: sequence groups are consecutive ranks."""
-    ranks = plan.sequence_parallel_size
+    """The batches of one rank of the plan: its place in its sequence group, and that group's among the replicas."""
+    groups = plan.layout.sequence_groups
+    data_rank = next(number for number, ranks in enumerate(groups) if rank in ranks)
     return ShardedBatches(
         plan_sequences(plan, path),
         num_chunks=int(plan.strategy["numChunks"]),
         local_chunk_tokens=int(plan.strategy["localChunkTokens"]),
-        sequence_ranks=ranks,
-        sequence_rank=rank % ranks,
-        data_rank=rank // ranks,
+        sequence_ranks=plan.sequence_parallel_size,
+        sequence_rank=groups[data_rank].index(rank),
+        data_rank=data_rank,
     )

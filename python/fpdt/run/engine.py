@@ -1,4 +1,4 @@
-"""The model of a plan inside DeepSpeed: Hugging Face modules under their own names, streamed by the plan's sections."""
+"""The model of a plan inside DeepSpeed: Hugging Face modules under their own names, streamed by the plan's turns."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
-from deepspeed.utils import set_z3_leaf_modules
+from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor, nn
 
-from fpdt.attention import AttentionBackend
 from fpdt.errors import FpdtError
 from fpdt.measure.timing import Recorder
-from fpdt.models import EngineBinding, LayerBinding, bind_engine, bind_layer, check_complete, family_named
+from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, check_complete, family_named
 from fpdt.models.hf import DTYPES, build_model
 from fpdt.plan import Plan
 from fpdt.run import autograd
-from fpdt.run.program import EmittedGradients, PartRunner, Program
+from fpdt.run.program import EmittedGradients, Program, TurnRunner
 from fpdt.run.zero import LayerWeights, StaticLossScale, time_engine, undo_first_step
 
 
@@ -68,16 +67,12 @@ class StreamedEngine:
 
 def build_engine(
     plan: Plan,
-    executor: PartRunner,
-    attention: AttentionBackend,
+    executor: TurnRunner,
+    kernels: Kernels,
     recorder: Recorder,
     device: torch.device,
-    before_layer: Callable[[], None] = lambda: None,
 ) -> StreamedEngine:
-    """Builds the model from the plan's hfConfig and seed, streams it and wraps it in DeepSpeed; a collective.
-
-    `before_layer` is called at every forward of a decoder layer.
-    """
+    """Builds the model from the plan's hfConfig and seed, streams it and wraps it in DeepSpeed; a collective."""
     check_config(plan)
     family = family_named(plan.model["family"])
     family.check(plan.model["hfConfig"])
@@ -86,10 +81,10 @@ def build_engine(
     rotary = family.rotary(model, device)
     layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
     emitted = EmittedGradients()
-    extra = bind_engine(family, model, plan.parameters, plan.head_map, attention, emitted)
+    extra = bind_engine(family, model, plan, kernels, emitted)
     check_complete(model, layers, extra, plan.parameters)
-    program = Program(plan, executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
-    stream_model(model, layers, extra, program, before_layer)
+    program = Program(executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
+    stream_model(model, layers, extra, program)
     engine = initialize(model, modules, extra, plan)
     undo_first_step(engine.optimizer)
     time_engine(engine, recorder)
@@ -98,11 +93,7 @@ def build_engine(
 
 
 def stream_model(
-    model: nn.Module,
-    layers: Sequence[LayerBinding],
-    extra: EngineBinding,
-    program: autograd.Sections,
-    before_layer: Callable[[], None] = lambda: None,
+    model: nn.Module, layers: Sequence[LayerBinding], extra: EngineBinding, program: autograd.Turns
 ) -> None:
     """Replaces the forwards of model, embedding, decoder layers and lm_head: each takes and returns a token.
 
@@ -121,20 +112,13 @@ def stream_model(
     _replace_forward(extra.embed, lambda token: autograd.embed(token, program, embed_weights))
     _replace_forward(extra.lm_head, lambda token: autograd.head(token, program, head_weights))
     for number, layer in enumerate(layers):
-        _replace_forward(layer.module, _layer_forward(number, layer, program, before_layer))
+        _replace_forward(layer.module, _layer_forward(number, layer, program))
     _replace_forward(model, forward)
 
 
-def _layer_forward(
-    number: int, layer: LayerBinding, program: autograd.Sections, before_layer: Callable[[], None]
-) -> Callable[[Tensor], Tensor]:
+def _layer_forward(number: int, layer: LayerBinding, program: autograd.Turns) -> Callable[[Tensor], Tensor]:
     weights = [weight.parameter for weight in layer.weights]
-
-    def forward(token: Tensor) -> Tensor:
-        before_layer()
-        return autograd.layer(token, program, number, weights)
-
-    return forward
+    return lambda token: autograd.layer(token, program, number, weights)
 
 
 def _replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
@@ -148,7 +132,8 @@ def initialize(model: nn.Module, modules: Sequence[nn.Module], extra: EngineBind
     """
     quiet_deepspeed()
     _use_plain_collectives()
-    set_z3_leaf_modules(model, [type(modules[0])])
+    for module in modules:
+        set_z3_leaf_module(module, True)
     for weight in extra.norm.parameters():
         deepspeed.zero.register_external_parameter(extra.lm_head, weight)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

@@ -1,130 +1,133 @@
-"""Executes the parts of a plan: a table from op kind to handler and a loop. It decides nothing."""
+"""Executes the turns of a plan's program, in its order and no other. It decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fpdt.errors import PlanError, ScheduleError
+from fpdt.errors import ScheduleError
 from fpdt.measure.timing import Recorder
-from fpdt.plan import Op, Part, Plan, Stage
-from fpdt.plan.op_kinds import EXTERNAL_KINDS
-from fpdt.run.arena import BufferViews
-from fpdt.run.context import Bound, Handler, OpContext
-from fpdt.run.runtime import Runtime
-from fpdt.testing.debug import DebugMode
+from fpdt.plan import Plan, Turn, turn_name
+from fpdt.run.arena import Views
+from fpdt.run.context import Bound, Handlers
+from fpdt.run.link import LinkedSection, link_sections
+from fpdt.run.runtime import LinkedCall, Runtime
 
-_BY_ENGINE: Mapping[str, Handler] = {
-    "gather": lambda context: context.bound.gather(context.op.layer_slot),
-    "release": lambda context: context.bound.release(context.op.layer_slot),
-    "loadBatch": lambda context: context.bound.load_batch(),
-}
+
+class StaleBackwardError(ScheduleError, RuntimeError):
+    """A second forward before the backward of the first, or a second backward: the arenas hold one micro-step."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedTurn:
+    """What the worker runs of a turn: the calls that are the plan's own."""
+
+    turn: Turn
+    calls: tuple[LinkedCall, ...]
 
 
 class Executor:
-    """Runs one part at a time with the handlers it is given. Raises PlanError for a kind without a handler."""
+    """Runs one turn at a time with the handlers it is given. Raises PlanError for a kind without a handler."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        runtime: Runtime,
-        handlers: Mapping[str, Handler],
-        recorder: Recorder,
-        debug: DebugMode | None = None,
-    ) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, runtime: Runtime, handlers: Handlers, recorder: Recorder) -> None:
         self._runtime = runtime
-        self._handlers = {**handlers, **_BY_ENGINE}
         self._recorder = recorder
-        self._debug = debug
-        self._views = BufferViews(plan, runtime.arenas)
-        self._running: Stage | None = None
-        _check_handlers(plan, self._handlers)
+        self._views = Views(plan, runtime.arenas)
+        self._sections = link_sections(plan, runtime, self._views, handlers)
+        self._turns = [LinkedTurn(turn, _link_calls(turn, self._sections)) for turn in plan.turns]
+        self._end = len(self._turns) - 1
+        self._next = -1
+        """The turn that is due; -1 before the first micro-step and after an error."""
+        self._running: Turn | None = None
 
     def buffer(self, name: str, instance: int = 0) -> Tensor:
-        """All rows of a buffer, for the engine: to be used between parts, or by `load_batch`."""
+        """All rows of a buffer, for the engine: to be used between turns."""
         return self._views.whole(name, instance)
 
-    def begin_step(self) -> None:
-        """To be called before the first part of a step; with poison on, nothing written before survives it."""
-        if self._debug:
-            self._debug.begin_step()
+    def begin_micro_step(self) -> None:
+        """To be called before a forward. What a micro-step that was not finished left behind never runs."""
+        if self._next == self._end:
+            self._join()
+        else:
+            self._runtime.abandon()
+        self._next = 0
 
-    def run_part(self, section_name: str, part_index: int, *, segment: int, layer: int, bound: Bound) -> None:
-        """Run all ops of a part and join its streams. `layer` is the decoder layer of the part's own slot.
+    def run_turn(self, module: str, direction: str, layer: int | None, bound: Bound) -> None:
+        """Run the calls of the turn that is due, and join compute with the caller.
 
-        An error of a handler is raised as it is, with a note that names the op.
+        Raises ScheduleError when another turn is due (StaleBackwardError for a second forward). An error of a handler
+        is raised as it is, with a note that names the op; the next turn is then that of a new micro-step.
         """
-        stage = Stage(section_name, part_index, segment)
-        part = self._plan.sections[section_name].parts[part_index]
-        self._check_stage(stage, part, layer)
-        self._running = stage
+        linked = self._due(turn_name(module, direction, layer))
+        self._run(linked, bound)
+        self._next += 1
+
+    def finish(self, bound: Bound) -> None:
+        """The end of a step: every stream joined, then what the plan runs there."""
+        linked = self._due(turn_name("end", "forward", None))
+        self._join()
+        self._run(linked, bound)
+
+    def _join(self) -> None:
+        with torch.no_grad():
+            self._runtime.join()
+
+    def _run(self, linked: LinkedTurn, bound: Bound) -> None:
+        runtime = self._runtime
+        self._running = linked.turn
         try:
             with torch.no_grad():
-                self._run_ops(stage, part, bound)
+                runtime.begin_turn()
+                for call in linked.calls:
+                    if call.section.external:
+                        self._run_external(call, bound)
+                    else:
+                        if call.layer is not None:
+                            bound.weights.acquire(call.layer)
+                        runtime.run_call(call, bound, self._recorder)
+                runtime.end_turn()
+            self._recorder.flush()
         except BaseException:
-            self._runtime.abandon_part()
+            self._next = -1
+            runtime.abandon()
+            bound.weights.abandon()
             raise
         finally:
             self._running = None
 
-    def _run_ops(self, stage: Stage, part: Part, bound: Bound) -> None:
-        ops = self._plan.sections[stage.section].ops[part.start : part.end]
-        if self._debug:
-            self._debug.begin_part(stage)
-        self._runtime.begin_part(ops)
-        for op in ops:
-            launch = self._runtime.run_external if op.kind in EXTERNAL_KINDS else self._runtime.launch
-            launch(op, lambda op=op: self._execute(op, stage, bound))  # type: ignore[misc]
-        self._runtime.finish_part()
-        if self._debug:
-            self._debug.end_part(stage)
+    def _run_external(self, call: LinkedCall, bound: Bound) -> None:
+        layer = call.layer
+        for kind in call.section.external:
+            with self._recorder.timed(kind):
+                if layer is not None and kind == "gather":
+                    self._runtime.before_gather()
+                    bound.weights.gather(layer)
+                elif layer is not None and kind == "release":
+                    self._runtime.before_release()
+                    bound.weights.release(layer)
+                elif kind == "optimizerStep":
+                    bound.optimizer_step()
 
-    def _execute(self, op: Op, stage: Stage, bound: Bound) -> None:
-        handler = self._handlers[op.kind]
-        try:
-            with self._checked(op, stage), self._timed(op, stage):
-                handler(self._context(op, stage, bound))
-        except Exception as error:
-            error.add_note(f"in {self._describe(op, stage)}")
-            raise
-
-    def _context(self, op: Op, stage: Stage, bound: Bound) -> OpContext:
-        reads, writes, accumulates = (
-            self._views.resolve(op, group, stage.segment) for group in (op.reads, op.writes, op.accumulates)
-        )
-        return OpContext(op, reads, writes, accumulates, self._runtime, bound)
-
-    def _checked(self, op: Op, stage: Stage) -> AbstractContextManager[None]:
-        return self._debug.around_op(stage.section, op, stage.segment) if self._debug else nullcontext()
-
-    def _timed(self, op: Op, stage: Stage) -> AbstractContextManager[None]:
-        num_bytes = sum((item.end - item.start) * self._plan.buffers[item.buffer].row_bytes for item in op.reads)
-        return self._recorder.op(op.kind, stage.section, self._layer_of(op, stage), op.id, op.stream, num_bytes)
-
-    def _layer_of(self, op: Op, stage: Stage) -> int:
-        return stage.segment * self._plan.segment_layers + op.layer_slot
-
-    def _describe(self, op: Op, stage: Stage) -> str:
-        views = " ".join(map(self._plan.access_text, op.accesses))
-        return f"op {op.id} {op.kind} of {stage.section}, layer {self._layer_of(op, stage)}: {views}"
-
-    def _check_stage(self, stage: Stage, part: Part, layer: int) -> None:
+    def _due(self, asked: str) -> LinkedTurn:
         if self._running is not None:
-            raise ScheduleError(f"{stage} was asked for while {self._running} runs; parts do not nest")
-        expected = stage.segment * self._plan.segment_layers + part.layer_slot
-        if stage.section.startswith("layer") and layer != expected:
-            raise ScheduleError(f"{stage} is part of layer {expected}, asked to run for layer {layer}")
-        if stage.section == "stepEnd":
-            raise ScheduleError("stepEnd is external: the engine does it under Recorder.timed")
+            raise ScheduleError(f"{asked} was asked for while {self._running.name} runs; turns do not nest")
+        if self._next < 0:
+            raise ScheduleError(f"{asked} was asked for outside a micro-step", "call begin_micro_step before a forward")
+        due = self._turns[self._next]
+        if due.turn.name == asked:
+            return due
+        found = f"{asked} was asked for; the plan's next turn is {due.turn.name}"
+        if asked == self._turns[0].turn.name:
+            hint = "run the backward of the last forward, or begin another micro-step, before this forward"
+            raise StaleBackwardError(f"a second forward before the backward of the first: {found}", hint)
+        raise ScheduleError(found, "run the modules of the model in their order, each once")
 
 
-def _check_handlers(plan: Plan, handlers: Mapping[str, Handler]) -> None:
-    sections = (section for section in plan.sections.values() if section.name != "stepEnd")
-    missing = sorted({op.kind for section in sections for op in section.ops} - handlers.keys())
-    if missing:
-        hint = "install the npm and the Python package in the same version"
-        raise PlanError(f"no handler for the op kinds {', '.join(missing)}", hint)
+def _link_calls(turn: Turn, sections: dict[str, LinkedSection]) -> tuple[LinkedCall, ...]:
+    return tuple(
+        LinkedCall(sections[call.section], call.args, call.layer, call.waits)
+        for call in turn.calls
+        if call.owner == "plan"
+    )

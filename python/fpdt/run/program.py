@@ -1,4 +1,4 @@
-"""Ties the sections of a plan to the modules of a model: what each autograd function runs, and what it hands back."""
+"""Ties the turns of a plan to the modules of a model: what each autograd function runs, and what it hands back."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fpdt.errors import ScheduleError
 from fpdt.models.base import EngineBinding, LayerBinding
-from fpdt.plan import Plan
-from fpdt.run.context import Bound
+from fpdt.run.context import Bound, Weights
 from fpdt.run.parameters import WeightSlice, cast_gradients
 
+LOSS_SUM = "lossSum"
+"""Name of the buffer that the loss ops add to."""
 
-class PartRunner(Protocol):
+Batch = Mapping[str, Tensor]
+"""Host tensors by the names of the plan's tables."""
+
+
+class TurnRunner(Protocol):
     """What a program needs of the Executor."""
 
-    def run_part(self, section_name: str, part_index: int, *, segment: int, layer: int, bound: Bound) -> None: ...
+    def begin_micro_step(self) -> None: ...
+
+    def run_turn(self, module: str, direction: str, layer: int | None, bound: Bound) -> None: ...
+
+    def finish(self, bound: Bound) -> None: ...
 
     def buffer(self, name: str) -> Tensor: ...
 
 
-class Weights(Protocol):
-    """What a program needs of ZeRO: zero.LayerWeights."""
-
-    def gather(self, layer: int) -> None: ...
-
-    def release(self, layer: int) -> None: ...
-
-    def check_others(self, layer: int) -> None: ...
-
-
 class EmittedGradients:
-    """Takes what the one emitGrads op of a part emits, cast once into the weights' dtype."""
+    """Takes what the one emitGrads op of a turn emits, cast once into the weights' dtype."""
 
     def __init__(self) -> None:
         self._slices: Sequence[WeightSlice] = ()
@@ -44,15 +44,15 @@ class EmittedGradients:
     def expect(self, slices: Sequence[WeightSlice]) -> None:
         self._slices, self._gradients = slices, None
 
-    def __call__(self, layer_slot: int, region: Tensor) -> None:
+    def __call__(self, region: Tensor) -> None:
         if self._gradients is not None:
-            raise RuntimeError(f"a second emitGrads in one part, for layer slot {layer_slot}")
+            raise RuntimeError("a second emitGrads in one turn")
         self._gradients = cast_gradients(self._slices, region)
 
     def take(self) -> list[Tensor]:
         gradients, self._gradients = self._gradients, None
         if gradients is None:
-            raise RuntimeError("a backward part ended without emitGrads")
+            raise RuntimeError("a backward turn ended without emitGrads")
         return gradients
 
 
@@ -86,89 +86,78 @@ class LossScale:
 
 
 class Program:
-    """The sections of a plan, bound to the modules of a model; implements autograd.Sections."""
+    """The turns of a plan, bound to the modules of a model; implements autograd.Turns."""
 
     def __init__(
         self,
-        plan: Plan,
-        executor: PartRunner,
+        executor: TurnRunner,
         layers: Sequence[LayerBinding],
-        extra: EngineBinding,
+        engine: EngineBinding,
         emitted: EmittedGradients,
         weights: Weights,
     ) -> None:
-        self._plan, self._executor, self._weights = plan, executor, weights
-        self._layers, self._extra, self._emitted = layers, extra, emitted
-        self._load_batch: Callable[[], None] = _no_batch
+        self._executor, self._weights = executor, weights
+        self._layers, self._engine, self._emitted = layers, engine, emitted
+        self._optimizer_step: Callable[[], None] | None = None
+        self._bound = Bound(layers, engine, weights, self._run_optimizer_step)
+        self._read_batch: Callable[[], Batch] | None = None
         self._scale = LossScale(1, 1, 1.0, 1)
-        self._parts = {
-            (name, part.layer_slot): index
-            for name in ("layerForward", "layerBackward")
-            for index, part in enumerate(plan.sections[name].parts)
-        }
-        self._bounds = [self._bind(segment) for segment in range(plan.num_segments)]
 
-    def begin_micro_step(self, load_batch: Callable[[], None], scale: LossScale) -> None:
+    def begin_micro_step(self, read_batch: Callable[[], Batch], scale: LossScale) -> None:
         """What the next forward and backward train on, and the scale of their loss."""
-        self._load_batch, self._scale = load_batch, scale
-        self._extra.loss_factor = scale.gradient_factor
+        self._executor.begin_micro_step()
+        self._read_batch, self._scale = read_batch, scale
+        self._engine.loss_factor = scale.gradient_factor
+
+    def finish_step(self, optimizer_step: Callable[[], None]) -> None:
+        """The plan's end of a step, after the last micro-step; it calls `optimizer_step`.
+
+        Raises ScheduleError when the plan leaves the step to its caller, as plans for other people's loops do.
+        """
+        self._optimizer_step = optimizer_step
+        self._executor.finish(self._bound)
+        if self._optimizer_step is not None:
+            raise ScheduleError("the end of the plan's program has no optimizerStep", "plan for `fpdt run`")
 
     @property
     def local_loss_sum(self) -> Tensor:
         """This rank's sum of token losses of the last forward, unscaled, fp32 [1]; a copy."""
-        return self._executor.buffer("lossSum").clone()
+        return self._executor.buffer(LOSS_SUM).clone()
 
-    def embed_forward(self) -> None:
-        self._run("embedForward", 0, 0, 0)
+    def forward(self, module: str, layer: int | None = None) -> None:
+        if module == "embed":
+            self._engine.batch = self._take_batch()
+        self._run(module, "forward", layer)
 
-    def embed_backward(self) -> list[Tensor]:
-        return self._run_backward("embedBackward", 0, self._extra.embed_weights)
-
-    def layer_forward(self, layer: int) -> None:
-        self._run_layer("layerForward", layer)
-
-    def layer_backward(self, layer: int) -> list[Tensor]:
-        self._emitted.expect(self._layers[layer].weights)
-        self._run_layer("layerBackward", layer)
+    def backward(self, module: str, layer: int | None = None) -> list[Tensor]:
+        slices = {"embed": self._engine.embed_weights, "head": self._engine.head_weights}
+        self._emitted.expect(slices[module] if layer is None else self._layers[layer].weights)
+        self._run(module, "backward", layer)
         return self._emitted.take()
 
-    def loss_forward(self) -> tuple[Tensor, float]:
-        self._run("lossForwardBackward", 0, 0, 0)
+    def loss(self) -> tuple[Tensor, float]:
+        self._run("head", "forward", None)
         return self.local_loss_sum[0] * self._scale.factor, self._scale.upstream
 
     def loss_backward(self, quotient: float) -> list[Tensor]:
         # Half a unit in the last place of fp32 is what the division by the accumulation steps may cost.
-        if not math.isclose(quotient, 1.0, rel_tol=torch.finfo(torch.float32).eps):
-            for name in ("dx", "wgradHead"):
-                self._executor.buffer(name).mul_(quotient)
-        return self._run_backward("lossForwardBackward", 1, self._extra.head_weights)
+        is_one = math.isclose(quotient, 1.0, rel_tol=torch.finfo(torch.float32).eps)
+        self._engine.quotient = 1.0 if is_one else quotient
+        return self.backward("head")
 
-    def _run_backward(self, section: str, part: int, slices: Sequence[WeightSlice]) -> list[Tensor]:
-        self._emitted.expect(slices)
-        self._run(section, part, 0, 0)
-        return self._emitted.take()
+    def _run_optimizer_step(self) -> None:
+        step, self._optimizer_step = self._optimizer_step, None
+        if step is None:
+            raise ScheduleError("optimizerStep ran outside of the end of a step, or twice in it")
+        step()
 
-    def _run_layer(self, section: str, layer: int) -> None:
-        self._weights.check_others(layer)
-        segment, slot = divmod(layer, self._plan.segment_layers)
-        self._run(section, self._parts[section, slot], segment, layer)
+    def _run(self, module: str, direction: str, layer: int | None) -> None:
+        if layer is not None:
+            self._weights.check_others(layer)
+        self._executor.run_turn(module, direction, layer, self._bound)
 
-    def _run(self, section: str, part: int, segment: int, layer: int) -> None:
-        self._executor.run_part(section, part, segment=segment, layer=layer, bound=self._bounds[segment])
-
-    def _bind(self, segment: int) -> Bound:
-        first = segment * self._plan.segment_layers
-        layers: Mapping[int, LayerBinding] = {
-            slot: self._layers[first + slot] for slot in range(self._plan.segment_layers)
-        }
-        return Bound(
-            layers=layers,
-            extra=self._extra,
-            gather=lambda slot: self._weights.gather(first + slot),
-            release=lambda slot: self._weights.release(first + slot),
-            load_batch=lambda: self._load_batch(),
-        )
-
-
-def _no_batch() -> None:
-    raise RuntimeError("a forward ran before begin_micro_step")
+    def _take_batch(self) -> Batch:
+        """Read when it is needed, so that what the rank waits for before its forward does not delay it."""
+        if self._read_batch is None:
+            raise RuntimeError("a forward ran before begin_micro_step")
+        return self._read_batch()

@@ -42,9 +42,9 @@ def join_process_group(plan: Plan) -> Ranks:
             f"the plan is for {plan.world_size} ranks, WORLD_SIZE is {world_size}",
             f"start {plan.world_size} ranks, or plan for {world_size}",
         )
-    os.environ.setdefault("LOCAL_RANK", str(rank % int(plan.cluster["ranksPerNode"])))
+    os.environ.setdefault("LOCAL_RANK", str(rank % plan.ranks_per_node))
     local_rank = int(os.environ["LOCAL_RANK"])
-    device = _use_device(plan.cluster["device"], local_rank)
+    device = _use_device(plan.device, local_rank)
     if not dist.is_initialized():
         _initialize(BACKENDS[device.type], rank, world_size)
     return Ranks(rank, local_rank, world_size, device)
@@ -83,9 +83,7 @@ def check_same_plan(plan: Plan, ranks: Ranks) -> None:
 
 
 def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup:
-    """The group this rank exchanges heads with: consecutive ranks. Every rank makes all groups."""
-    size = plan.sequence_parallel_size
-    groups: list[dist.ProcessGroup] = [
-        dist.new_group(list(range(first, first + size))) for first in range(0, plan.world_size, size)
-    ]
-    return groups[rank // size]
+    """The group this rank exchanges heads with, of the plan's layout. Every rank makes all groups."""
+    lists = plan.layout.sequence_groups
+    groups: list[dist.ProcessGroup] = [dist.new_group(list(ranks)) for ranks in lists]
+    return next(group for group, ranks in zip(groups, lists, strict=True) if rank in ranks)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +12,69 @@ import deepspeed
 import torch
 import transformers
 
-from fpdt.attention import backend_named, default_backend
-from fpdt.devices import create_runtime
-from fpdt.measure.memory import LiveBytes, PoolBytes, measure_pools
-from fpdt.measure.timing import OpTime, Recorder, StepTimes
+from fpdt.devices import plan_runtime
+from fpdt.measure.memory import LiveBytes, measure_pools
+from fpdt.measure.timing import OpTime, StepTimes
+from fpdt.measure.trace import TraceWriter
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
 from fpdt.run.data import sharded_batches
 from fpdt.run.engine import build_engine
 from fpdt.run.executor import Executor
+from fpdt.run.kernels import plan_kernels
 from fpdt.run.ranks import check_same_plan, join_process_group, sequence_group
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.testing.debug import DebugMode
-from fpdt.testing.faults import Stop, fault_from_environment, leak_per_call, slow_handlers
 from fpdt.version import VERSION
 from fpdt.wire.protocol import MemoryRecord, OpRecord
 
 MICROSECONDS = 1e6
+FIRST_MEASURED_STEPS = 3
+MEASURED_EVERY = 16
+"""Live bytes are tracked on the CPU in the first steps and then in one of so many: tracking takes a sixth of a step."""
 
 
-def create(header: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> PlanSession:
+def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> PlanSession:
     """A session from a plan's wire frames; a collective over all ranks of the plan.
 
     `options` has the keys of protocol.RunOptions. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the
     environment. Raises before the first step when ranks hold different plans or this rank cannot run its own.
     """
-    return PlanSession(decode(header, columns), options)
+    return PlanSession(decode(header, prose, columns), options)
 
 
 class PlanSession:
-    """Owns arenas, engine and memory tracker of a rank until `close`. What comms.Session asks for."""
+    """Owns arenas, engine and memory tracker of a rank until `close`. What rank_loop.Session asks for."""
 
     def __init__(self, plan: Plan, options: Mapping[str, Any]) -> None:
         self.digest = plan.digest
+        self._plan = plan
         self._exit = ExitStack()
+        kernels = plan_kernels(plan)
+        self._tracked = ExitStack()
+        self._exit.callback(self._tracked.close)
+        self._live = LiveBytes()
+        is_debug = bool(options["poison"])
+        self._tracks = is_debug or plan.device == "cpu"
+        self._tracks_always = is_debug
         # On from here, so that weights and DeepSpeed's own buffers are counted too.
-        self._live = self._exit.enter_context(LiveBytes())
-        self._fault = fault_from_environment()
+        self._track(self._tracks)
         self._ranks = join_process_group(plan)
         check_same_plan(plan, self._ranks)
         self._runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank)
         self._exit.callback(self._runtime.close)
-        self._recorder = Recorder(self._runtime)
-        self._executor = self._make_executor(plan, options)
+        self._recorder = self._runtime.make_recorder(plan.kind_names, int(options.get("record_layers") or 0))
+        self.debug = DebugMode(plan, self._runtime, poison=True, tracker=self._live) if is_debug else None
+        """What checks ops, where the options ask for it."""
+        handlers = HANDLERS if self.debug is None else self.debug.wrap(HANDLERS)
+        executor = Executor(plan, self._runtime, handlers, self._recorder)
+        self.engine = build_engine(plan, executor, kernels, self._recorder, self._runtime.device)
         self._steps = self._make_steps(plan, options)
+        self._trace_steps = frozenset(options.get("trace_steps") or ())
+        self._trace_folder = Path(options.get("trace_folder") or ".")
+        self._pool_bytes: dict[str, int] = {}
+        self._num_steps = 0
 
     @property
     def device(self) -> str:
@@ -75,89 +93,99 @@ class PlanSession:
 
     def run_step(self, step: int) -> dict[str, Any]:
         """One optimizer step. Keys: those of protocol.StepDone without `step`, and `records` for telemetry."""
-        if isinstance(self._fault, Stop):
-            self._fault.before_step(self._ranks.rank, step)
-        self._live.reset_peak()
-        self._runtime.reset_device_peak()
-        self._recorder.begin_step()
-        self._executor.begin_step()
-        outcome = self._steps.run(step)
-        times = self._recorder.end_step()
-        memory = measure_pools(self._runtime, self._live)
-        return {**_report(outcome, times, memory, self._runtime), "records": _records(step, times, memory)}
+        measures = self._begin_measuring()
+        with self._trace(step) as sink:
+            self._recorder.begin_step(sink)
+            outcome = self._steps.run(step)
+            times = self._recorder.end_step()
+        if measures:
+            self._pool_bytes = measure_pools(self._plan.pool_kinds, self._runtime, self._live)
+        return {
+            **_report(outcome, times),
+            "pool_bytes": self._pool_bytes,
+            "memory_measured": measures,
+            "copied_bytes": self._runtime.take_copied_bytes(),
+            "records": self._records(step, times, measures),
+        }
 
     def close(self) -> None:
         """Gives back arenas and turns the memory tracker off. The process group stays: see worker.leave."""
         self._exit.close()
 
-    def _make_executor(self, plan: Plan, options: Mapping[str, Any]) -> Executor:
-        handlers = slow_handlers(HANDLERS, self._fault)
-        debug = DebugMode(plan, self._runtime, poison=True, tracker=self._live) if options["poison"] else None
-        return Executor(plan, self._runtime, handlers, self._recorder, debug)
+    def _begin_measuring(self) -> bool:
+        """Whether this step's memory is measured. A device's allocator keeps its peak for nothing."""
+        number, self._num_steps = self._num_steps, self._num_steps + 1
+        self._runtime.reset_device_peak()
+        if self._runtime.device_peak_bytes() is not None:
+            return True
+        measures = self._tracks_always or number < FIRST_MEASURED_STEPS or number % MEASURED_EVERY == 0
+        self._track(measures)
+        self._live.reset_peak()
+        return measures
+
+    def _track(self, on: bool) -> None:
+        if on != self._live.active:
+            if on:
+                self._tracked.enter_context(self._live)
+            else:
+                self._tracked.close()
+
+    def _trace(self, step: int) -> AbstractContextManager[TraceWriter | None]:
+        if step not in self._trace_steps:
+            return nullcontext()
+        plan = self._plan
+        return TraceWriter(self._trace_folder, step, self._ranks.rank, plan.streams, plan.kind_names)
 
     def _make_steps(self, plan: Plan, options: Mapping[str, Any]) -> StepRunner:
-        name, device = options["attention"], self._runtime.device
-        engine = build_engine(
-            plan,
-            self._executor,
-            default_backend(device.type) if name is None else backend_named(name),
-            self._recorder,
-            device,
-            leak_per_call(self._fault),
-        )
         dump_grads = options["dump_grads"]
         return StepRunner(
             plan,
-            engine,
-            self._executor,
+            self.engine,
             sharded_batches(plan, options["data"], self._ranks.rank),
             None if dump_grads is None else Path(dump_grads),
+            before_micro_step=None if self.debug is None else self.debug.begin_micro_step,
         )
+
+    def _records(self, step: int, times: StepTimes, measured: bool) -> list[OpRecord | MemoryRecord]:
+        end = _microseconds(times.seconds)
+        ops = [_op_record(step, item, self._plan.streams) for item in times.ops]
+        pools = self._pool_bytes if measured else {}
+        memory = [MemoryRecord(step=step, pool=name, ts_us=end, bytes=size) for name, size in pools.items()]
+        return [*ops, *memory]
 
 
 def _make_runtime(plan: Plan, options: Mapping[str, Any], rank: int, local_rank: int) -> Runtime:
-    return create_runtime(
-        plan.cluster["device"],
-        plan.arenas,
+    folder = options.get("disk_folder")
+    return plan_runtime(
+        plan,
         sequence_group(plan, rank),
         copy_mode=options["copy_mode"] or "eager",
         seed=(options["seed"] or 0) + rank,
         device_index=local_rank,
+        disk_folder=None if folder is None else Path(folder),
+        disk_direct=options.get("disk_direct"),
     )
 
 
-def _report(outcome: StepOutcome, times: StepTimes, memory: PoolBytes, runtime: Runtime) -> dict[str, Any]:
+def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:
     return {
         "loss": None if "loss" in outcome.non_finite else outcome.loss,
         "seconds": times.seconds,
         "num_tokens": outcome.num_tokens,
-        "hbm_bytes": memory.hbm,
-        "host_bytes": memory.host,
-        "copied_bytes": runtime.take_copied_bytes(),
         "by_kind": times.by_kind,
         "idle_seconds": times.idle_seconds,
         "non_finite": outcome.non_finite,
     }
 
 
-def _records(step: int, times: StepTimes, memory: PoolBytes) -> list[OpRecord | MemoryRecord]:
-    end = _microseconds(times.seconds)
-    ops = [_op_record(step, item) for item in times.ops]
-    return [
-        *ops,
-        MemoryRecord(step=step, pool="hbm", ts_us=end, bytes=memory.hbm),
-        MemoryRecord(step=step, pool="host", ts_us=end, bytes=memory.host),
-    ]
-
-
-def _op_record(step: int, item: OpTime) -> OpRecord:
+def _op_record(step: int, item: OpTime, streams: Sequence[str]) -> OpRecord:
     return OpRecord.model_construct(
         step=step,
         section=item.section,
         layer=item.layer,
         op=item.op,
         op_kind=item.kind,
-        stream=item.stream,
+        stream=streams[item.stream],
         start_us=_microseconds(item.start),
         duration_us=_microseconds(item.duration),
         bytes=item.bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fpdt.plan import Plan
-from fpdt.run.data import Batch, DataError, ShardedBatches
+from fpdt.run.data import DataError, ShardedBatches
 from fpdt.run.engine import StreamedEngine
 from fpdt.run.gradients import dump_gradients
-from fpdt.run.program import LossScale, PartRunner
+from fpdt.run.program import LossScale
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class StepRunner:
         self,
         plan: Plan,
         engine: StreamedEngine,
-        executor: PartRunner,
         batches: ShardedBatches,
         dump_grads: Path | None,
+        before_micro_step: Callable[[], None] | None = None,
     ) -> None:
-        self._plan, self._engine, self._executor = plan, engine, executor
+        self._plan, self._engine = plan, engine
+        self._before_micro_step = before_micro_step
         self._batches, self._dump_grads = batches, dump_grads
         self._accumulation_steps = int(plan.run["gradientAccumulationSteps"])
 
@@ -57,23 +59,23 @@ class StepRunner:
     def _run_micro_step(self, step: int, micro_step: int, scale: LossScale) -> Tensor:
         """Forward, backward and DeepSpeed's step; this rank's sum of token losses."""
         engine = self._engine
-        engine.program.begin_micro_step(lambda: self._load(self._batches.read(step, micro_step)), scale)
+        if self._before_micro_step is not None:
+            self._before_micro_step()
+        engine.program.begin_micro_step(lambda: self._batches.read(step, micro_step).tables, scale)
         loss = engine.forward()
         loss_sum = engine.program.local_loss_sum
         engine.backward(loss)
-        is_last = micro_step == self._accumulation_steps - 1
-        if is_last and self._dump_grads is not None:
-            dump_gradients(engine.model, self._dump_grads, step, scale.static_scale)
-        if is_last:
-            with engine.recorder.timed("optimizerStep"):
-                engine.step()
+        if micro_step == self._accumulation_steps - 1:
+            engine.program.finish_step(lambda: self._update(step, scale))
         else:
             engine.deepspeed.step()
         return loss_sum
 
-    def _load(self, batch: Batch) -> None:
-        for name, rows in (("tokenIds", batch.token_ids), ("positions", batch.positions), ("labels", batch.labels)):
-            self._executor.buffer(name).copy_(rows)
+    def _update(self, step: int, scale: LossScale) -> None:
+        """What the plan's optimizerStep asks for."""
+        if self._dump_grads is not None:
+            dump_gradients(self._engine.model, self._dump_grads, step, scale.static_scale)
+        self._engine.step()
 
     def _count_tokens(self, step: int) -> int:
         """Target tokens of all ranks and micro-steps, counted before the first; they scale every gradient."""

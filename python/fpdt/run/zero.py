@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import deepspeed
 import torch
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
@@ -38,24 +37,55 @@ class LayerWeights:
         )
         self._model: Any = model
         self._weights: list[list[Any]] = [list(layer.parameters()) for layer in layers]
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, list[Any]] = {}
+        """By layer the weights that `gather` gathered, or is gathering."""
+        self._handles: dict[int, Any] = {}
 
     def gather(self, layer: int) -> None:
-        """Makes a layer's weights whole outside its own forward and backward, until `release`."""
+        """Starts to make a layer's weights whole outside its own forward and backward, until `release`.
+
+        Returns at once; `acquire` waits. Does nothing for weights that ZeRO holds gathered, which stay ZeRO's, nor for
+        a layer that is gathered already.
+        """
         if not self._is_sharded:
             return
+        if layer in self._open:
+            return
+        missing = [weight for weight in self._weights[layer] if weight.ds_status == ZeroParamStatus.NOT_AVAILABLE]
+        self._open[layer] = missing
+        if missing:
+            self._handles[layer] = missing[0].all_gather_coalesced(missing)
+
+    def acquire(self, layer: int) -> None:
+        """Waits until the weights of a layer are whole; on a GPU its current stream does.
+
+        What ZeRO is prefetching is waited for too, and is released by ZeRO after the layer's own backward.
+        """
+        if not self._is_sharded or layer not in self._open:
+            return
+        handle = self._handles.pop(layer, None)
+        if handle is not None:
+            handle.wait()
         for weight in self._weights[layer]:
-            # What ZeRO is prefetching stays ZeRO's, which releases it after the layer's own backward.
             if weight.ds_status == ZeroParamStatus.INFLIGHT:
                 self._model.ds_inflight_param_registry.pop(weight).wait()
-        missing = [weight for weight in self._weights[layer] if weight.ds_status == ZeroParamStatus.NOT_AVAILABLE]
-        context = deepspeed.zero.GatheredParameters(missing, enabled=bool(missing))
-        context.__enter__()
-        self._open[layer] = context
 
     def release(self, layer: int) -> None:
-        if self._is_sharded:
-            self._open.pop(layer).__exit__(None, None, None)
+        """Drops what `gather` gathered, and nothing else."""
+        if not self._is_sharded:
+            return
+        self.acquire(layer)
+        gathered = self._open.pop(layer)
+        if gathered:
+            gathered[0].partition(param_list=gathered, has_been_updated=False)
+
+    def abandon(self) -> None:
+        """Gives back what is gathered, after an error.
+
+        What is still under way stays so, for the next `gather` of its layer: on ranks that have failed nobody answers.
+        """
+        for layer in [layer for layer in self._open if layer not in self._handles]:
+            self.release(layer)
 
     def check_others(self, layer: int) -> None:
         """Raises GatheredLayersError when more of the other layers is gathered than the config allows.

@@ -1,17 +1,25 @@
-"""Checks that make a wrong plan or a wrong handler fail loudly: poisoned memory, storages that outlive their op."""
+"""Checks that make a wrong plan or a wrong handler fail loudly: poisoned memory, storages that outlive their op.
+
+Debug mode stands outside of what it checks: it wraps the table of handlers and hears of calls as they begin, so that
+the loops that run a plan know nothing of it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
 
 from fpdt.errors import StorageLeakError
 from fpdt.measure.memory import LiveBytes, Made
-from fpdt.plan import Op, Plan, Stage
-from fpdt.plan.op_kinds import EXTERNAL_KINDS
-from fpdt.run.arena import BufferViews
-from fpdt.run.runtime import Runtime
+from fpdt.plan import Call, Op, Plan, Section
+from fpdt.run.arena import byte_range
+from fpdt.run.context import Frame, Handler, Handlers, OpContext
+from fpdt.run.program import LOSS_SUM
+from fpdt.run.runtime import LinkedCall, Runtime
 
 EXCHANGE_SETTLE_SECONDS = 5.0
 """How long a process group's own thread may hold on to the tensors of an exchange that is done."""
@@ -21,18 +29,20 @@ Instance = tuple[int, int]
 
 
 class DebugMode:
-    """What the executor calls around ops and parts when something is to be checked.
+    """Checks ops of a runtime, of which it is to be the only one.
 
     With `poison`, memory is filled with NaN (integers: about -2e15) where the plan says nobody may read: the arenas at
-    the start of a step, a section buffer after its last op in a part, a step buffer after the last part of a
-    micro-step that uses it; every page of the arenas then counts as touched. With `tracker`, every op is checked for
-    storages that outlive it, and its own peak is kept.
+    the start of a micro-step, an instance of a `call` buffer after its last op of a call, one of a `step` buffer after
+    the last call of a micro-step that uses it; every page of the arenas then counts as touched. Files are not poisoned.
+    With `tracker`, every op is checked for storages that outlive it, and its own peak is kept.
     """
 
     def __init__(self, plan: Plan, runtime: Runtime, *, poison: bool = False, tracker: LiveBytes | None = None) -> None:
         self._runtime = runtime
         self._poisoner = Poisoner(plan, runtime) if poison else None
         self._leaks = LeakCheck(tracker) if tracker is not None else None
+        if self._poisoner is not None:
+            runtime.begin_call = self._poisoner.begin_call
 
     @property
     def scratch_by_kind(self) -> dict[str, int]:
@@ -44,87 +54,108 @@ class DebugMode:
         """The same by (section, op id)."""
         return self._leaks.scratch_by_op if self._leaks else {}
 
-    def begin_step(self) -> None:
-        if self._poisoner:
-            self._poisoner.begin_step()
+    def wrap(self, handlers: Handlers) -> dict[str, Handler]:
+        """The handlers, each of which is checked; to be given to the Executor."""
+        return {kind: self._checked(handler) for kind, handler in handlers.items()}
 
-    def begin_part(self, stage: Stage) -> None:
+    def begin_micro_step(self) -> None:
+        """To be called before each: nothing written before survives it."""
         if self._poisoner:
-            self._poisoner.begin_part(stage)
+            self._poisoner.begin_micro_step()
 
-    @contextmanager
-    def around_op(self, section: str, op: Op, segment: int) -> Iterator[None]:
-        """To be entered where the op runs; raises StorageLeakError when the op leaves storages behind."""
-        with self._leaks.around_op(section, op) if self._leaks else nullcontext():
-            yield
-        # Lifetimes end in the order of execution, which must then be that of the host.
-        self._runtime.synchronize()
-        if self._poisoner:
-            self._poisoner.end_op(op, segment)
+    def _checked(self, handler: Handler) -> Handler:
+        def check(ctx: OpContext, *views: Any) -> None:
+            with self._leaks.around_op(ctx.op) if self._leaks else nullcontext():
+                handler(ctx, *views)
+            # Lifetimes end in the order of execution, which must then be that of the host.
+            self._runtime.synchronize()
+            if self._poisoner:
+                self._poisoner.end_op(ctx)
 
-    def end_part(self, stage: Stage) -> None:
-        if self._poisoner:
-            self._poisoner.end_part(stage)
+        return check
+
+
+class CallUses:
+    """What is left to run of a call: uses of its `call` buffers, its ops, and the instances that end with it."""
+
+    __slots__ = ("ends", "ops_left", "uses")
+
+    def __init__(self, uses: Counter[Instance], ops_left: int, ends: tuple[Instance, ...]) -> None:
+        self.uses, self.ops_left, self.ends = uses, ops_left, ends
 
 
 class Poisoner:
-    """Fills memory at the end of its lifetime, and only there: never before its last reader has run."""
+    """Fills memory at the end of its lifetime, and only there: never before its last reader has run.
+
+    Leftover work of a call may run during later ones, so each call counts for itself.
+    """
 
     def __init__(self, plan: Plan, runtime: Runtime) -> None:
         self._plan = plan
         self._arenas = runtime.arenas
-        self._views = BufferViews(plan, runtime.arenas)
-        self._timeline = plan.timeline()
+        self._calls = [call for turn in plan.turns for call in turn.calls if call.owner == "plan"]
+        self._calls = [call for call in self._calls if not _is_external(plan.sections[call.section])]
         self._ends = self._step_ends()
-        self._remaining: Counter[Instance] = Counter()
+        self._number = 0
 
-    def begin_step(self) -> None:
+    def begin_micro_step(self) -> None:
+        self._number = 0
         for arena in self._arenas.values():
             arena.poison()
 
-    def begin_part(self, stage: Stage) -> None:
-        uses = (instance for op in self._ops(stage) for instance in self._instances(op, stage.segment))
-        self._remaining = Counter(item for item in uses if self._plan.buffers[item[0]].scope == "section")
+    def begin_call(self, call: LinkedCall, frame: Frame) -> None:
+        section = call.section.section
+        number, self._number = self._number, self._number + 1
+        uses = Counter(item for op in section.make_ops() for item in self._instances(op, call.args))
+        buffers = self._plan.buffers
+        mine = Counter({item: count for item, count in uses.items() if buffers[item[0]].scope == "call"})
+        frame.state = CallUses(mine, section.num_ops, tuple(self._ends.get(number, ())))
 
-    def end_op(self, op: Op, segment: int) -> None:
-        for instance in self._instances(op, segment):
-            if instance in self._remaining:
-                self._remaining[instance] -= 1
-                if self._remaining[instance] == 0:
-                    self._poison(instance)
+    def end_op(self, ctx: OpContext) -> None:
+        state: CallUses = ctx.frame.state
+        for item in self._instances(ctx.op, ctx.frame.args):
+            if item in state.uses:
+                state.uses[item] -= 1
+                if state.uses[item] == 0:
+                    self._poison(item)
+        state.ops_left -= 1
+        if state.ops_left == 0:
+            for item in state.ends:
+                self._poison(item)
 
-    def end_part(self, stage: Stage) -> None:
-        for instance in self._ends.get(stage, ()):
-            self._poison(instance)
+    def _step_ends(self) -> dict[int, list[Instance]]:
+        """Instances of step buffers by the number of the call after which nobody uses them.
 
-    def _step_ends(self) -> dict[Stage, list[Instance]]:
-        """Step buffers by the stage after which nobody reads them.
-
-        A buffer of several instances ends instance by instance. One of a single instance may be read by the engine
-        between parts (lossSum is), so it lives until the last part of its last section.
+        The engine reads the sum of losses between turns: it lives until the end of the micro-step.
         """
-        step_buffers = {buffer.id: buffer for buffer in self._plan.buffers if buffer.scope == "step"}
-        last: dict[Instance, Stage] = {}
-        for stage in self._timeline:
-            touched = (item for op in self._ops(stage) for item in self._instances(op, stage.segment))
-            whole = ((x.id, 0) for x in step_buffers.values() if x.instances == 1 and stage.section in x.sections)
-            last.update((item, stage) for item in (*touched, *whole) if item[0] in step_buffers)
-        ends: dict[Stage, list[Instance]] = {}
-        for instance, stage in last.items():
-            ends.setdefault(stage, []).append(instance)
+        last: dict[Instance, int] = {}
+        for number, call in enumerate(self._calls):
+            section = self._plan.sections[call.section]
+            last.update(dict.fromkeys(self._step_instances(section, call), number))
+        ends: dict[int, list[Instance]] = {}
+        for instance, number in last.items():
+            if self._plan.buffers[instance[0]].name != LOSS_SUM:
+                ends.setdefault(number, []).append(instance)
         return ends
 
-    def _ops(self, stage: Stage) -> tuple[Op, ...]:
-        section = self._plan.sections[stage.section]
-        part = section.parts[stage.part]
-        return section.ops[part.start : part.end]
+    def _step_instances(self, section: Section, call: Call) -> Iterable[Instance]:
+        columns = self._plan.columns
+        for number in self._plan.extents(section).tolist():
+            access = columns.access(number)
+            if self._plan.buffers[access.buffer].scope == "step":
+                yield access.buffer, access.instance(call.args)
 
-    def _instances(self, op: Op, segment: int) -> set[Instance]:
-        return {(access.buffer, self._plan.instance(op, access, segment)) for access in op.accesses}
+    def _instances(self, op: Op, args: tuple[int, ...]) -> set[Instance]:
+        return {(access.buffer, access.instance(args)) for access in op.accesses}
 
     def _poison(self, instance: Instance) -> None:
         buffer = self._plan.buffers[instance[0]]
-        self._arenas[buffer.pool].poison(*self._views.byte_range(buffer, instance[1]))
+        if buffer.pool in self._arenas:
+            self._arenas[buffer.pool].poison(*byte_range(buffer, instance[1]))
+
+
+def _is_external(section: Section) -> bool:
+    return any(kind.external for kind in (section.kinds[n] for n in np.unique(section.columns.kind[section.rows])))
 
 
 class LeakCheck:
@@ -136,22 +167,19 @@ class LeakCheck:
         self.scratch_by_op: dict[tuple[str, int], int] = {}
 
     @contextmanager
-    def around_op(self, section: str, op: Op) -> Iterator[None]:
-        if op.kind in EXTERNAL_KINDS:
-            yield
-            return
+    def around_op(self, op: Op) -> Iterator[None]:
         settle = EXCHANGE_SETTLE_SECONDS if op.stream == "comm" else 0.0
         with nullcontext() if self._tracker.active else self._tracker, self._tracker.scope(settle) as scope:
             yield
         self.scratch_by_kind[op.kind] = max(scope.peak_bytes, self.scratch_by_kind.get(op.kind, 0))
-        key = (section, op.id)
+        key = (op.section.name, op.id)
         self.scratch_by_op[key] = max(scope.peak_bytes, self.scratch_by_op.get(key, 0))
         if scope.alive and op.kind != "emitGrads":
-            raise _leak_error(section, op, scope.alive)
+            raise _leak_error(op, scope.alive)
 
 
-def _leak_error(section: str, op: Op, alive: list[Made]) -> StorageLeakError:
+def _leak_error(op: Op, alive: list[Made]) -> StorageLeakError:
     total = sum(item.num_bytes for item in alive)
     makers = ", ".join(f"{item.num_bytes} bytes of {item.made_by}" for item in alive[:4])
-    found = f"op {op.id} {op.kind} of {section} leaves {len(alive)} storages of {total} bytes alive: {makers}"
+    found = f"op {op.id} {op.kind} of {op.section.name} leaves {len(alive)} storages of {total} bytes alive: {makers}"
     return StorageLeakError(found, "copy results into the op's views, and drop every other reference before it returns")

@@ -4,25 +4,31 @@
     sleep:KIND:SECONDS    sleeps in the handler of an op kind
     kill:RANK:STEP        SIGKILLs the rank when it starts the step
     raise:RANK:STEP       raises InjectedFaultError there instead
+    hang:RANK:STEP        does nothing any more there instead
 
-A session applies them once, when it is made.
+`install` plants them from outside, in the tables and classes of the worker; nothing of these knows of faults.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fpdt.run.context import Handler, OpContext
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
 
 VARIABLE = "FPDT_FAULT"
+LAYER_SUFFIX = "DecoderLayer"
+"""What transformers' classes of decoder layers end with."""
+
+StopWay = Literal["kill", "raise", "hang"]
 
 
 class InjectedFaultError(RuntimeError):
@@ -42,25 +48,39 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Stop:
-    """Ends or fails the rank at the start of the step."""
+    """Ends, fails or stops the rank at the start of the step."""
 
-    kill: bool
+    way: StopWay
     rank: int
     step: int
-
-    def before_step(self, rank: int, step: int) -> None:
-        if (rank, step) != (self.rank, self.step):
-            return
-        if self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise InjectedFaultError(f"{VARIABLE}: rank {rank} was asked to fail in step {step}")
 
 
 Fault = Leak | Sleep | Stop
 
 
+def install() -> None:
+    """Plants the fault that FPDT_FAULT asks for; nothing where it is empty. To be called once in a process, before
+    its session is made.
+
+    Raises ValueError for a fault that it does not know, or an op kind without a handler.
+    """
+    fault = parse_fault(os.environ.get(VARIABLE, ""))
+    if fault is None:
+        return
+    from fpdt.ops import HANDLERS
+    from fpdt.run.session import PlanSession
+
+    match fault:
+        case Leak():
+            leak_in_layers(fault)
+        case Sleep():
+            slow_down(HANDLERS, fault)
+        case Stop():
+            stop_before(PlanSession, fault)
+
+
 def parse_fault(text: str) -> Fault | None:
-    """The fault that the variable's value asks for; None for an empty one. Raises ValueError naming the four forms."""
+    """The fault that the variable's value asks for; None for an empty one. Raises ValueError naming the forms."""
     if not text:
         return None
     try:
@@ -69,47 +89,63 @@ def parse_fault(text: str) -> Fault | None:
                 return Leak(int(num_bytes))
             case ["sleep", kind, seconds]:
                 return Sleep(kind, float(seconds))
-            case [("kill" | "raise") as what, rank, step]:
-                return Stop(what == "kill", int(rank), int(step))
+            case [("kill" | "raise" | "hang") as way, rank, step]:
+                return Stop(way, int(rank), int(step))
     except ValueError as error:
         raise ValueError(_usage(text)) from error
     raise ValueError(_usage(text))
 
 
-def fault_from_environment() -> Fault | None:
-    return parse_fault(os.environ.get(VARIABLE, ""))
-
-
 def _usage(text: str) -> str:
-    return f"{VARIABLE}={text}: expected leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP or raise:RANK:STEP"
+    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP or hang:RANK:STEP"
+    return f"{VARIABLE}={text}: expected {forms}"
 
 
-def slow_handlers(handlers: Mapping[str, Handler], fault: Fault | None) -> dict[str, Handler]:
-    """The handlers, of which that of a `sleep` fault sleeps first. Raises ValueError for a kind without a handler."""
-    table = dict(handlers)
-    if isinstance(fault, Sleep):
-        if fault.kind not in table:
-            raise ValueError(f"{VARIABLE}: there is no handler of kind {fault.kind}; kinds: {', '.join(sorted(table))}")
-        table[fault.kind] = _sleep_before(table[fault.kind], fault.seconds)
-    return table
+def slow_down(handlers: MutableMapping[str, Callable[..., None]], fault: Sleep) -> None:
+    """Makes the handler of the kind sleep first. Raises ValueError for a kind without a handler."""
+    if fault.kind not in handlers:
+        kinds = ", ".join(sorted(handlers))
+        raise ValueError(f"{VARIABLE}: there is no handler of kind {fault.kind}; kinds: {kinds}")
+    handler = handlers[fault.kind]
+
+    @functools.wraps(handler)
+    def slow(*args: Any) -> None:
+        time.sleep(fault.seconds)
+        handler(*args)
+
+    handlers[fault.kind] = slow
 
 
-def _sleep_before(handler: Handler, seconds: float) -> Handler:
-    def slow(context: OpContext) -> None:
-        time.sleep(seconds)
-        handler(context)
+def stop_before(session: type[Any], fault: Stop) -> None:
+    """Makes `run_step` of the session's class stop on the rank and step of the fault; RANK says which rank this is."""
+    run_step = session.run_step
 
-    return slow
+    @functools.wraps(run_step)
+    def run_or_stop(self: Any, step: int) -> Any:
+        if (int(os.environ.get("RANK", "0")), step) == (fault.rank, fault.step):
+            _stop(fault)
+        return run_step(self, step)
+
+    session.run_step = run_or_stop
 
 
-def leak_per_call(fault: Fault | None) -> Callable[[], None]:
-    """What to call at every forward of a decoder layer: keeps bytes for a `leak` fault, does nothing otherwise."""
-    kept: list[Tensor] = []
+def _stop(fault: Stop) -> None:
+    if fault.way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault.way == "hang":
+        threading.Event().wait()
+    raise InjectedFaultError(f"{VARIABLE}: rank {fault.rank} was asked to fail in step {fault.step}")
 
-    def leak() -> None:
-        if isinstance(fault, Leak):
-            import torch
 
+def leak_in_layers(fault: Leak) -> RemovableHandle:
+    """Keeps the bytes of the fault at every forward of a module whose class is a decoder layer, until removed."""
+    import torch
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    kept: list[torch.Tensor] = []
+
+    def leak(module: nn.Module, _: Any) -> None:
+        if type(module).__name__.endswith(LAYER_SUFFIX):
             kept.append(torch.ones(fault.num_bytes, dtype=torch.uint8))
 
-    return leak
+    return register_module_forward_pre_hook(leak)

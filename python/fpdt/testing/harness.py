@@ -3,11 +3,13 @@
 Each line on stdin is one job as JSON, each line on stdout its result. Jobs:
 
 - ``{"id", "kind": "worker", "plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment"}`` runs a plan
-  on ``worldSize`` gloo ranks and answers ``{"id", "losses", "steps"}`` of rank 0;
+  on ``worldSize`` gloo ranks and answers ``{"id", "losses", "steps"}`` of rank 0; ``options`` are those of
+  protocol.RunOptions, by their Python names, where they differ from DEFAULT_OPTIONS;
 - ``{"id", "kind": "reference", "plan", "data", "steps", "dtype", "dumpGrads"}`` runs the untouched transformers model;
 - ``{"id", "kind": "compare", "left", "right"}`` answers the worst relative difference of two gradient dumps.
 
-A job that fails answers ``{"id", "error", "traceback"}``; nothing it started outlives it.
+A job that fails answers ``{"id", "failed", "traceback"}``; nothing it started outlives it. It may take any time: it
+hangs, and fails, when none of its processes has moved for ``idleSeconds``, a key of every job that forks.
 """
 
 from __future__ import annotations
@@ -15,48 +17,62 @@ from __future__ import annotations
 import json
 import math
 import os
-import select
-import signal
 import socket
 import sys
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpdt.testing import faults
+from fpdt.testing.children import JobError, Result, note_progress, run_children
+from fpdt.wire import lifeline
+from fpdt.wire.protocol import RunOptions
+
 if TYPE_CHECKING:
     from fpdt.run.session import PlanSession
 
 Job = Mapping[str, Any]
-Result = dict[str, Any]
-DEFAULT_TIMEOUT_SECONDS = 120.0
-
-
-class JobError(Exception):
-    """A job's process failed; carries its traceback."""
-
-    def __init__(self, message: str, trace: str = "") -> None:
-        super().__init__(message)
-        self.trace = trace
+RankWork = Callable[[Job, int, int], Result]
+DEFAULT_IDLE_SECONDS = 30.0
+DEFAULT_OPTIONS: Mapping[str, Any] = {
+    "dump_grads": None,
+    "copy_mode": None,
+    "poison": True,
+    "seed": None,
+    "disk_folder": None,
+    "disk_direct": None,
+    "record_layers": 0,
+    "trace_steps": [],
+    "trace_folder": None,
+}
 
 
 def run_worker(job: Job) -> Result:
-    """Run one plan on forked ranks. Raises JobError with the first traceback when a rank fails or hangs."""
+    """Run one plan on forked ranks. Raises JobError with the first traceback when a rank fails, or when all hang."""
+    return on_ranks(job, worker_rank)
+
+
+def on_ranks(job: Job, work: RankWork) -> Result:
+    """What `work(job, rank, port)` answers on rank 0 of ``worldSize`` forked ranks."""
     port = free_port()
-    size = int(job["worldSize"])
-    ranks = [fork(partial(worker_rank, job, rank, port)) for rank in range(size)]
-    return collect(ranks, float(job.get("timeout", DEFAULT_TIMEOUT_SECONDS)))[0]
+    works = [partial(work, job, rank, port) for rank in range(int(job["worldSize"]))]
+    return run_children(works, idle_seconds(job))[0]
+
+
+def idle_seconds(job: Job) -> float:
+    return float(job.get("idleSeconds", DEFAULT_IDLE_SECONDS))
 
 
 def worker_rank(job: Job, rank: int, port: int) -> Result:
     session = open_session(job, rank, port)
+    note_progress()
     steps = []
     for step in range(int(job["steps"])):
         result = dict(session.run_step(step))
         result.pop("records", None)
         steps.append(result)
+        note_progress()
     session.close()
     return {"losses": [step["loss"] for step in steps], "steps": steps}
 
@@ -72,18 +88,26 @@ def open_session(job: Job, rank: int, port: int) -> PlanSession:
     }
     os.environ.update({key: str(value) for key, value in environment.items()})
     os.environ.update(job.get("environment", {}))
+    import torch
+
     from fpdt.run.session import create
     from fpdt.worker import read_plan_file
 
-    header, columns = read_plan_file(Path(job["plan"]))
-    options = {"dump_grads": job.get("dumpGrads"), "copy_mode": None, "poison": True, "seed": None, "attention": None}
-    return create(header, columns, {**options, "data": job["data"], **job.get("options", {})})
+    torch.set_num_threads(1)  # Eight ranks may share two processors.
+    if faults.VARIABLE in os.environ:
+        faults.install()
+    return create(*read_plan_file(Path(job["plan"])), run_options(job).model_dump(by_alias=False))
+
+
+def run_options(job: Job) -> RunOptions:
+    """Raises pydantic's ValidationError for an option that is unknown or not what it should be."""
+    given = {"dump_grads": job.get("dumpGrads"), "data": job["data"], **job.get("options", {})}
+    return RunOptions(**{**DEFAULT_OPTIONS, **given})
 
 
 def run_reference(job: Job) -> Result:
     """Run the unsharded model in a forked process."""
-    child = fork(lambda: reference_process(job))
-    return collect([child], float(job.get("timeout", DEFAULT_TIMEOUT_SECONDS)))[0]
+    return run_children([partial(reference_process, job)], idle_seconds(job))[0]
 
 
 def reference_process(job: Job) -> Result:
@@ -123,65 +147,11 @@ def compare(job: Job) -> Result:
 
 
 KINDS: dict[str, Callable[[Job], Result]] = {"worker": run_worker, "reference": run_reference, "compare": compare}
-
-
-def fork(work: Callable[[], Result]) -> tuple[int, int]:
-    """Run `work` in a child; (pid, descriptor its JSON answer can be read from)."""
-    reader, writer = os.pipe()
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid > 0:
-        os.close(writer)
-        return pid, reader
-    os.close(reader)
-    os.setpgid(0, 0)
-    os.dup2(2, 1)
-    try:
-        answer: Result = work()
-    except BaseException as error:
-        answer = {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-    with os.fdopen(writer, "w") as pipe:
-        json.dump(answer, pipe)
-    os._exit(0)
-
-
-def collect(children: list[tuple[int, int]], timeout: float) -> list[Result]:
-    """The answers of all children, in order. At the first failure or after `timeout` seconds all are killed."""
-    deadline = time.monotonic() + timeout
-    texts: dict[int, bytes] = {reader: b"" for _, reader in children}
-    waiting = set(texts)
-    try:
-        while waiting:
-            ready, _, _ = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise JobError(f"no answer within {timeout:.0f} s: the job hangs")
-            for reader in ready:
-                block = os.read(reader, 1 << 16)
-                texts[reader] += block
-                if not block:
-                    waiting.discard(reader)
-                    check_answer(texts[reader])
-        return [json.loads(texts[reader]) for _, reader in children]
-    finally:
-        for pid, reader in children:
-            os.close(reader)
-            kill_and_reap(pid)
-
-
-def check_answer(text: bytes) -> None:
-    if not text:
-        raise JobError("a process died without an answer")
-    answer = json.loads(text)
-    if "failed" in answer:
-        raise JobError(answer["failed"], answer["traceback"])
-
-
-def kill_and_reap(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    os.waitpid(pid, 0)
+KEYS: dict[str, frozenset[str]] = {
+    "worker": frozenset({"plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment", "idleSeconds"}),
+    "reference": frozenset({"plan", "data", "steps", "dtype", "dumpGrads", "idleSeconds"}),
+    "compare": frozenset({"left", "right"}),
+}
 
 
 def free_port() -> int:
@@ -192,12 +162,18 @@ def free_port() -> int:
 
 def answer_job(job: Job) -> Result:
     try:
+        if job["kind"] not in KINDS:
+            raise JobError(f"there is no job of kind {job['kind']}; kinds: {', '.join(KINDS)}")
+        unknown = job.keys() - KEYS[job["kind"]] - {"id", "kind"}
+        if unknown:
+            raise JobError(f"a job of kind {job['kind']} has no {', '.join(sorted(unknown))}")
         return {"id": job["id"], **KINDS[job["kind"]](job)}
     except JobError as error:
         return {"id": job["id"], "failed": str(error), "traceback": error.trace}
 
 
 def main() -> None:
+    lifeline.die_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed  # noqa: F401

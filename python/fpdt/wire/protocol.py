@@ -14,8 +14,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-PROTOCOL_VERSION: Literal[1] = 1
-SUPPORTED_PROTOCOLS = (1, 1)
+PROTOCOL_VERSION: Literal[2] = 2
+SUPPORTED_PROTOCOLS = (2, 2)
 SAFE_INTEGER = 2**53 - 1
 
 Count = Annotated[int, Field(ge=0, le=SAFE_INTEGER)]
@@ -23,8 +23,8 @@ Pid = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
 Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+CopyMode = Literal["eager", "lazy", "random"]
 Phase = Literal["starting", "waiting", "loading", "stepping", "closing"]
-Stream = Literal["compute", "h2d", "d2h", "comm"]
 
 
 class ProtocolError(Exception):
@@ -47,28 +47,29 @@ class Wire(BaseModel):
 
 
 class FrameDescriptor(Wire):
+    """`dtype` is that of a column's elements, `bytes` what travels: a column is deflated."""
+
     name: str
-    dtype: Literal["json", "uint8", "int32", "float64"]
+    dtype: Literal["json", "uint8", "int16", "uint16", "int32", "int64"]
     bytes: Count
 
 
 class RunOptions(Wire):
     data: str
     dump_grads: str | None
-    copy_mode: Literal["eager", "lazy", "random"] | None
+    copy_mode: CopyMode | None
     poison: bool
     seed: Count | None
-    attention: str | None
+    disk_folder: str | None
+    disk_direct: bool | None
+    record_layers: Count
+    trace_steps: list[Count]
+    trace_folder: str | None
 
 
 class KindTime(Wire):
     count: Count
     seconds: Seconds
-
-
-class CopiedBytes(Wire):
-    h2d: Count = Field(alias="h2d")
-    d2h: Count = Field(alias="d2h")
 
 
 class Hello(Wire):
@@ -107,9 +108,9 @@ class StepDone(Wire):
     loss: float | None
     seconds: Seconds
     num_tokens: Count
-    hbm_bytes: Count
-    host_bytes: Count
-    copied_bytes: CopiedBytes
+    pool_bytes: dict[str, Count]
+    memory_measured: bool
+    copied_bytes: dict[str, Count]
     by_kind: dict[str, KindTime]
     idle_seconds: Seconds
     non_finite: list[str]
@@ -171,7 +172,7 @@ class Envelope(BaseModel, Generic[BodyT_co]):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    v: Literal[1]
+    v: Literal[2]
     id: Name
     run: Name
     rank: Count
@@ -244,7 +245,7 @@ class OpRecord(Wire):
     layer: Count
     op: Count
     op_kind: str
-    stream: Stream
+    stream: str
     start_us: Count
     duration_us: Count
     bytes: Count
@@ -253,7 +254,7 @@ class OpRecord(Wire):
 class MemoryRecord(Wire):
     kind: Literal["memory"] = "memory"
     step: Count
-    pool: Literal["hbm", "host"]
+    pool: str
     ts_us: Count
     bytes: Count
 
@@ -271,7 +272,7 @@ Record = Annotated[OpRecord | MemoryRecord | PhaseRecord, Field(discriminator="k
 class TelemetryBatch(Wire):
     """`seq` numbers batches made, `dropped` counts records lost so far because the socket was full."""
 
-    v: Literal[1]
+    v: Literal[2]
     run: str
     rank: Count
     incarnation: Count

@@ -1,130 +1,86 @@
 /**
- * Moving data is a pass: tensors whose home is the host get an HBM staging ring, a fetch before a chunk is used and an
- * offload after it was changed. A chunk stays in its slot while one turn of the outer loop uses it (a residency).
+ * Moving data is a pass: a tensor that does not live on the device gets a staging ring on each pool of its way there, a copy
+ * before a chunk is used and a copy back after it was changed. A chunk stays in its slot while one turn of the outer loop uses
+ * it (a residency). A tensor two hops away is staged twice, by the same function: its second ring serves the copies of the first.
  *
- * A ring has one slot for each chunk in use at once and prefetchDepth - 1 more, so that the next fetch has somewhere to go: with
- * a depth of two this is FPDT's double buffer. A fetch is issued as early as its slot and its source allow.
+ * A ring has one slot for each tile in use at once and prefetchDepth - 1 more, so that the next copy has somewhere to go: with
+ * a depth of two this is FPDT's double buffer. A copy is issued as early as its slot and its source allow.
  */
-import type { LogicalOp, LogicalPart, LogicalSchedule, LogicalSection, Tensor, TensorRef } from '../logical.js';
+import type { LogicalOp, LogicalSchedule, LogicalSection, Tensor } from '../logical.js';
+import type { Places } from '../places.js';
+import { findResidencies, redirect } from './residencies.js';
+import type { Residency, Staged } from './residency.js';
 
-/** One stay of a chunk in a slot, from op `first` to op `last` of the part. */
-interface Residency {
-  readonly tensor: string;
-  readonly source: TensorRef;
-  /** Stays of the same chunk have the same key. */
-  readonly sourceKey: string;
-  readonly first: number;
-  last: number;
-  readonly fetched: boolean;
-  dirty: boolean;
-  slot: number;
-  /** The slot, as a ref. */
-  staged: TensorRef;
+export function moveData(schedule: LogicalSchedule, places: Places, prefetchDepth: number): LogicalSchedule {
+  const away = schedule.tensors.filter(({ home }) => home !== places.device);
+  const hops = Math.max(0, ...away.map(({ home }) => places.route(home).length - 1));
+  let moved = schedule;
+  for (let hop = 1; hop <= hops; hop++) moved = stageHop(moved, hopTensors(away, hop, places), prefetchDepth);
+  return moved;
 }
 
-type Group = 'reads' | 'writes' | 'accumulates';
-/** The stays of an op's refs, in their order; undefined for tensors that live in HBM, and for an op that uses no others. */
-type StaysOfOp = Readonly<Record<Group, readonly (Residency | undefined)[]>>;
-
-export function moveData(schedule: LogicalSchedule, prefetchDepth: number): LogicalSchedule {
-  const hosted = new Map(schedule.tensors.filter((tensor) => tensor.home === 'host').map((tensor) => [tensor.name, tensor]));
-  if (hosted.size === 0) return schedule;
-  const slots = new Map<string, number>();
-  const sections = schedule.sections.map(
-    (section): LogicalSection => ({
-      name: section.name,
-      parts: section.parts.map((part) => stagePart(part, hosted, prefetchDepth, slots)),
-    }),
-  );
-  return { tensors: [...schedule.tensors, ...stagingRings(hosted, slots)], sections };
-}
-
-export function stagingName(tensor: string): string {
-  return `${tensor}.staged`;
-}
-
-function stagingRings(hosted: ReadonlyMap<string, Tensor>, slots: ReadonlyMap<string, number>): readonly Tensor[] {
-  return [...slots].map(([name, count]) => {
-    const tensor = hosted.get(name) as Tensor;
-    return { ...tensor, name: stagingName(name), home: 'hbm', slots: count, instances: 1, scope: 'section' };
+/** Hop 1 stages on the device, hop 2 on the pool before it, for the tensors that are at least so far away. */
+function hopTensors(away: readonly Tensor[], hop: number, places: Places): ReadonlyMap<string, Staged> {
+  const staged = away.flatMap((tensor) => {
+    const pool = places.route(tensor.home).at(-hop);
+    return pool === undefined || pool === tensor.home ? [] : [{ tensor, pool, ring: `${tensor.name}.${pool}` }];
   });
+  return new Map(staged.map((one) => [one.tensor.name, one]));
 }
 
-function stagePart(part: LogicalPart, hosted: ReadonlyMap<string, Tensor>, prefetchDepth: number, slots: Map<string, number>): LogicalPart {
-  const { residencies, staysOfOps } = findResidencies(part, hosted);
+function stageHop(schedule: LogicalSchedule, staged: ReadonlyMap<string, Staged>, prefetchDepth: number): LogicalSchedule {
+  const slots = new Map<string, number>();
+  const sections = schedule.sections.map((section) => stageSection(section, staged, prefetchDepth, slots));
+  const rings = [...slots].map(([name, count]): Tensor => {
+    const { tensor, pool, ring } = staged.get(name) as Staged;
+    return { ...tensor, name: ring, home: pool, slots: count * tensor.tileChunks, instances: 1, scope: 'call' };
+  });
+  return { ...schedule, tensors: [...schedule.tensors, ...rings], sections };
+}
+
+function stageSection(
+  section: LogicalSection,
+  staged: ReadonlyMap<string, Staged>,
+  prefetchDepth: number,
+  slots: Map<string, number>,
+): LogicalSection {
+  const { byTensor, staysOfOps } = findResidencies(section, staged);
   /** Copies to insert before op i. */
-  const before: LogicalOp[][] = Array.from({ length: part.ops.length + 1 }, () => []);
-  for (const [name, stays] of groupByTensor(residencies)) {
-    const tensor = hosted.get(name) as Tensor;
-    dropDeadWrites(stays, tensor);
-    const count = Math.max(assignSlots(name, stays, prefetchDepth), slots.get(name) ?? 0);
-    slots.set(name, count);
-    insertCopies(stays, part, before);
+  const before: (LogicalOp[] | undefined)[] = Array.from({ length: section.ops.length + 1 });
+  for (const [{ tensor }, stays] of byTensor) {
+    if (stays.length === 0) continue;
+    if (tensor.scope === 'call') dropDeadWrites(stays);
+    slots.set(tensor.name, Math.max(assignSlots(stays, prefetchDepth), slots.get(tensor.name) ?? 0));
+    insertCopies(stays, section, before);
   }
   const ops: LogicalOp[] = [];
-  for (const [i, op] of part.ops.entries()) ops.push(...(before[i] ?? []), redirect(op, staysOfOps[i]));
-  ops.push(...(before[part.ops.length] ?? []));
-  return { layerSlot: part.layerSlot, ops };
+  for (let i = 0; i <= section.ops.length; i++) {
+    for (const copy of before[i] ?? []) ops.push(copy);
+    const op = section.ops[i];
+    if (op !== undefined) ops.push(redirect(op, staysOfOps[i]));
+  }
+  return { ...section, ops };
 }
 
-function findResidencies(
-  part: LogicalPart,
-  hosted: ReadonlyMap<string, Tensor>,
-): { readonly residencies: readonly Residency[]; readonly staysOfOps: readonly (StaysOfOp | undefined)[] } {
-  const open = new Map<string, Residency>();
-  const residencies: Residency[] = [];
-  const isHosted = ({ tensor }: TensorRef): boolean => hosted.has(tensor);
-  const staysOfOps = part.ops.map((op, position): StaysOfOp | undefined => {
-    if (!op.reads.some(isHosted) && !op.writes.some(isHosted) && !op.accumulates.some(isHosted)) return undefined;
-    // Writes last: a chunk that an op both reads and writes must be fetched.
-    const reads = stays(op, position, op.reads, false, true);
-    const accumulates = stays(op, position, op.accumulates, true, true);
-    return { reads, accumulates, writes: stays(op, position, op.writes, true, false) };
-  });
-  return { residencies, staysOfOps };
-
-  function stays(op: LogicalOp, position: number, refs: readonly TensorRef[], dirty: boolean, fetched: boolean): StaysOfOp[Group] {
-    return refs.map((ref) => (isHosted(ref) ? visit(op, position, ref, dirty, fetched) : undefined));
-  }
-
-  function visit(op: LogicalOp, position: number, ref: TensorRef, dirty: boolean, fetched: boolean): Residency {
-    if (ref.chunks.end - ref.chunks.start !== 1)
-      throw new Error(`${op.kind} reads several chunks of ${ref.tensor}, which lives on the host`);
-    const key = `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}/${op.layerSlot}/${op.turn}`;
-    const stay = open.get(key);
-    if (stay !== undefined) {
-      stay.last = position;
-      stay.dirty ||= dirty;
-      return stay;
-    }
-    const { rows: _rows, ...source } = ref;
-    const sourceKey = `${ref.tensor}/${ref.bind}/${ref.index}/${ref.chunks.start}`;
-    const started = { tensor: ref.tensor, source, sourceKey, first: position, last: position, fetched, dirty, slot: -1, staged: source };
-    open.set(key, started);
-    residencies.push(started);
-    return started;
-  }
-}
-
-/** A section tensor that nothing reads again in the part need not go back to the host. */
-function dropDeadWrites(stays: readonly Residency[], tensor: Tensor): void {
-  if (tensor.scope === 'step') return;
-  const readLater = new Map<string, boolean>();
+/** What of a call's own tensor nothing reads again in the call need not go back. */
+function dropDeadWrites(stays: readonly Residency[]): void {
+  const readLater = new Map<number, Set<number>>();
   for (const stay of stays.toReversed()) {
-    if (readLater.get(stay.sourceKey) !== true) stay.dirty = false;
-    readLater.set(stay.sourceKey, stay.fetched);
+    const later = readLater.get(stay.tile) ?? new Set();
+    readLater.set(stay.tile, later);
+    stay.dirty = stay.dirty.filter((chunk) => later.has(chunk));
+    for (const chunk of stay.written) later.delete(chunk);
+    for (const chunk of stay.fetched) later.add(chunk);
   }
 }
 
 /** Gives each residency the slot that fell free first; returns the number of slots. */
-function assignSlots(tensor: string, stays: readonly Residency[], prefetchDepth: number): number {
+function assignSlots(stays: readonly Residency[], prefetchDepth: number): number {
   const numSlots = Math.min(maxOverlap(stays) + prefetchDepth - 1, stays.length);
   const freeAfter = Array.from({ length: numSlots }, () => -1);
-  const refs = freeAfter.map((_, slot) => slotRef(tensor, slot));
   for (const stay of stays) {
     const slot = freeAfter.indexOf(Math.min(...freeAfter));
     stay.slot = slot;
-    stay.staged = refs[slot] as TensorRef;
     freeAfter[slot] = stay.last;
   }
   return numSlots;
@@ -141,49 +97,53 @@ function maxOverlap(stays: readonly Residency[]): number {
   return most;
 }
 
-function insertCopies(stays: readonly Residency[], part: LogicalPart, before: LogicalOp[][]): void {
+function insertCopies(stays: readonly Residency[], section: LogicalSection, before: (LogicalOp[] | undefined)[]): void {
   const freeFrom = new Map<number, number>();
-  const storedAt = new Map<string, number>();
+  /** By tile and chunk of it. */
+  const storedAt = new Map<number, number>();
+  const insert = (at: number, copies: readonly LogicalOp[]): void => {
+    const there = before[at];
+    if (there === undefined) before[at] = [...copies];
+    else there.push(...copies);
+  };
   for (const stay of stays) {
-    if (stay.fetched) {
-      const earliest = Math.max(freeFrom.get(stay.slot) ?? 0, storedAt.get(stay.sourceKey) ?? 0);
-      before[Math.min(earliest, stay.first)]?.push(copy('fetch', stay, part.ops[stay.first] as LogicalOp));
+    const slotFrom = freeFrom.get(stay.slot) ?? 0;
+    for (const { chunks, from, neededAt } of fetches(stay, (chunk) => storedAt.get(keyOf(stay, chunk)) ?? 0)) {
+      insert(Math.max(from, slotFrom), stay.copies(chunks, 'in', section.ops[neededAt] as LogicalOp));
     }
-    if (stay.dirty) {
-      before[stay.last + 1]?.push(copy('offload', stay, part.ops[stay.last] as LogicalOp));
-      storedAt.set(stay.sourceKey, stay.last + 1);
+    if (stay.dirty.length > 0) {
+      insert(stay.last + 1, stay.copies(stay.dirty, 'out', section.ops[stay.last] as LogicalOp));
+      for (const chunk of stay.dirty) storedAt.set(keyOf(stay, chunk), stay.last + 1);
     }
     freeFrom.set(stay.slot, stay.last + 1);
   }
 }
 
-function copy(kind: 'fetch' | 'offload', stay: Residency, op: LogicalOp): LogicalOp {
-  const [from, to] = kind === 'fetch' ? [stay.source, stay.staged] : [stay.staged, stay.source];
-  return { kind, layerSlot: op.layerSlot, tokens: op.tokens, turn: op.turn, reads: [from], writes: [to], accumulates: [] };
+const MOST_CHUNKS = 2 ** 22;
+
+function keyOf({ tile }: Residency, chunk: number): number {
+  return tile * MOST_CHUNKS + chunk;
 }
 
-function slotRef(tensor: string, slot: number): TensorRef {
-  return { tensor: stagingName(tensor), chunks: { start: slot, end: slot + 1 }, bind: 'fixed', index: 0 };
+interface Fetch {
+  readonly chunks: number[];
+  /** All of them are where they are fetched from before this op. */
+  from: number;
+  /** The first op that uses one of them. */
+  readonly neededAt: number;
 }
 
-/** The op on the slots that its chunks stay in. */
-function redirect(op: LogicalOp, stays: StaysOfOp | undefined): LogicalOp {
-  if (stays === undefined) return op;
-  const toSlots = (group: Group): readonly TensorRef[] => op[group].map((ref, n) => toSlot(ref, stays[group][n]));
-  return { ...op, reads: toSlots('reads'), writes: toSlots('writes'), accumulates: toSlots('accumulates') };
-}
-
-function toSlot(ref: TensorRef, stay: Residency | undefined): TensorRef {
-  if (stay === undefined) return ref;
-  return ref.rows === undefined ? stay.staged : { ...stay.staged, rows: ref.rows };
-}
-
-function groupByTensor(stays: readonly Residency[]): ReadonlyMap<string, readonly Residency[]> {
-  const groups = new Map<string, Residency[]>();
-  for (const stay of stays) {
-    const group = groups.get(stay.tensor);
-    if (group === undefined) groups.set(stay.tensor, [stay]);
-    else group.push(stay);
+/** What a stay fetches, in as few copies as come in time: a chunk that is stored only after others are needed comes by itself. */
+function fetches({ fetched, neededAt }: Residency, storedAt: (chunk: number) => number): readonly Fetch[] {
+  const found: Fetch[] = [];
+  for (const [i, chunk] of fetched.entries()) {
+    const from = storedAt(chunk);
+    const last = found.at(-1);
+    if (last === undefined || from > last.neededAt) found.push({ chunks: [chunk], from, neededAt: neededAt[i] ?? 0 });
+    else {
+      last.chunks.push(chunk);
+      last.from = Math.max(last.from, from);
+    }
   }
-  return groups;
+  return found;
 }

@@ -1,149 +1,193 @@
-/** Backward of one decoder layer, after what it needs was rerun from the segment's checkpoint. */
-import type { LogicalPart, TensorRef } from '../logical.js';
-import { type PolicyContext, PartWriter, range, ref, rowsOf, sizesOf } from './context.js';
-import { attentionResult, keyValueRanges, layerInput, layerOutput, streamAttention, streamForward } from './forward.js';
+/** Backward of one decoder layer, after what it needs was rerun from its input. */
+import type { LogicalSection, TensorRef } from '../logical.js';
+import type { Parameter } from '../op.js';
+import { type PolicyContext, SectionWriter, at, inPool, range, ref, rowsOf } from './context.js';
+import { LAYER_INPUT, SAVED, attentionResult, exchangeOutput, fetchedTile, layerInput, streamAttention } from './forward.js';
+import type { LayerClass } from './layerClasses.js';
+import { type KeyRange, keyRanges, keyRangesWithin } from './masks.js';
+import { attentionNames } from './tensors.js';
 
-/**
- * The backward part of one layer slot. The part of the last slot first rebuilds the inputs of the later layers of the
- * segment, under weights that ZeRO gathers for the moment.
- */
-export function backwardPart(context: PolicyContext, slot: number): LogicalPart {
-  const part = new PartWriter(slot, sizesOf(context));
-  if (slot === context.strategy.segmentLayers - 1) rebuildInputs(part, context, slot);
-  part.add('zero', 0, { writes: [wgradRows(0, context.parameters.numLayerElements)] });
-  if (context.strategy.backwardOrder === 'keyValueOuterAscending') keyValueOuter(part, context, slot);
-  else queryOuter(part, context, slot);
-  part.add('emitGrads', 0, { reads: [wgradRows(0, context.parameters.numLayerElements)] });
-  return part.finish();
+const HIDDEN_GRADIENT: Parameter = {
+  name: 'dx',
+  entry: { value: 'hiddenGradient', layer: 1 },
+  exit: { value: 'hiddenGradient', layer: 0 },
+};
+
+export function backwardSection(context: PolicyContext, layer: LayerClass): LogicalSection {
+  const section = new SectionWriter(context);
+  const region = wgradRows(0, context.parameters.numLayerElements);
+  section.add('zero', 0, { writes: [region] });
+  if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
+  else queryOuter(section, context, layer);
+  section.add('emitGrads', 0, { reads: [region] });
+  return section.finish(`layerBackward${layer.suffix}`, [LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : [])]);
 }
 
 function wgradRows(start: number, end: number): TensorRef {
   return rowsOf(ref('wgradLayer'), start, end);
 }
 
-/** x of layer l + 1 is post(x, o) where o was saved, and a full forward of layer l where it was not. */
-function rebuildInputs(part: PartWriter, context: PolicyContext, lastSlot: number): void {
-  for (let slot = 0; slot < lastSlot; slot++) {
-    const output = layerOutput(slot, context.strategy.segmentLayers);
-    part.addForSlot(slot, 'gather', 0, {});
-    if (context.strategy.attentionOutput === 'recompute') streamForward(part, context, slot, output);
-    else rebuildFromOutput(part, context, slot, output);
-    part.addForSlot(slot, 'release', 0, {});
-  }
-}
-
-function rebuildFromOutput(part: PartWriter, context: PolicyContext, slot: number, output: (chunk: number) => TensorRef): void {
-  const { numChunks } = context.strategy;
-  exchange(0);
-  for (let chunk = 0; chunk < numChunks; chunk++) {
-    if (chunk + 1 < numChunks) exchange(chunk + 1);
-    part.addForSlot(slot, 'post', chunk, { reads: [layerInput(slot)(chunk), ref('oLocal', chunk)], writes: [output(chunk)] });
-  }
-  function exchange(chunk: number): void {
-    part.addForSlot(slot, 'toSequence', chunk, { reads: [attentionResult(context, 'o', chunk)], writes: [ref('oLocal', chunk)] });
-  }
+/** Gradient of the hidden states, in place: of the layer's output on entry, of its input on exit. */
+export function hiddenGradient({ strategy, places }: PolicyContext, chunk: number): TensorRef {
+  return at(ref(inPool('dx', strategy.hiddenGradients, places), chunk), HIDDEN_GRADIENT.name);
 }
 
 /** The attention results and k, v that backward needs: recomputed in full, or k, v alone where the results were saved. */
-function recompute(part: PartWriter, context: PolicyContext, slot: number): void {
-  if (context.strategy.attentionOutput === 'recompute') {
-    streamAttention(part, context, slot, () => {});
+function recompute(section: SectionWriter, context: PolicyContext, layer: LayerClass): void {
+  if (!layer.savesOutput) {
+    streamAttention(section, context, layer, () => {});
     return;
   }
+  const names = attentionNames(context, layer);
   for (let chunk = 0; chunk < context.strategy.numChunks; chunk++) {
     const local = [ref('kLocal', chunk), ref('vLocal', chunk)];
-    part.add('preKv', chunk, { reads: [layerInput(slot)(chunk), ref('positions', chunk)], writes: local });
-    part.add('toHeads', chunk, { reads: local, writes: [ref('k', chunk), ref('v', chunk)] });
+    section.addTokenWise('preKv', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
+    section.add('toHeads', chunk, { reads: local, writes: [ref(names.keyValue('k'), chunk), ref(names.keyValue('v'), chunk)] });
   }
 }
 
+function projectQuery(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
+  section.addTokenWise('preQ', chunk, {
+    reads: [layerInput(context, layer, chunk), ref('positions', chunk)],
+    writes: [ref('qLocal', chunk)],
+  });
+}
+
 /** Descending over q chunks: dq_i is final after its own turn, and so are dk_i and dv_i, which only q chunks >= i touch. */
-function queryOuter(part: PartWriter, context: PolicyContext, slot: number): void {
+function queryOuter(section: SectionWriter, context: PolicyContext, layer: LayerClass): void {
   const { numChunks } = context.strategy;
-  recompute(part, context, slot);
-  part.endLoop();
-  part.add('zero', 0, { writes: [ref('dk', 0, numChunks), ref('dv', 0, numChunks)] });
+  const names = attentionNames(context, layer);
+  const tile = fetchedTile(context, layer.keyValues, layer.keyValueGradients);
+  recompute(section, context, layer);
+  section.endLoop();
+  zeroKeyValueGradients();
   prepare(numChunks - 1);
   for (let chunk = numChunks - 1; chunk >= 0; chunk--) {
     if (chunk > 0) prepare(chunk - 1);
-    part.add('zero', chunk, { writes: [ref('dq', chunk)] });
-    for (const kv of keyValueRanges(context, chunk)) attentionBackward(part, context, chunk, kv.start, kv.end, chunk);
-    gradientsToSequence(part, chunk);
-    if (chunk + 1 < numChunks) projectBackward(part, context, slot, chunk + 1);
+    section.add('zero', chunk, { writes: [ref(names.query('dq'), chunk)] });
+    for (const keys of keyRanges(context, chunk, layer.window, tile)) attentionBackward(section, context, layer, chunk, keys, chunk);
+    gradientsToSequence(section, context, layer, chunk);
+    if (chunk + 1 < numChunks) projectBackward(section, context, layer, chunk + 1);
   }
-  projectBackward(part, context, slot, 0);
+  projectBackward(section, context, layer, 0);
+
+  /** Whole where they are at hand; tile by tile where each is staged. */
+  function zeroKeyValueGradients(): void {
+    const step = fetchedTile(context, layer.keyValueGradients) ?? numChunks;
+    for (let start = 0; start < numChunks; start += step) {
+      const end = Math.min(start + step, numChunks);
+      section.add('zero', start, {
+        writes: [ref(names.keyValueGradient('dk'), start, end), ref(names.keyValueGradient('dv'), start, end)],
+      });
+    }
+    section.endLoop();
+  }
 
   function prepare(chunk: number): void {
-    postBackward(part, context, slot, chunk);
-    part.add('preQ', chunk, { reads: [layerInput(slot)(chunk), ref('positions', chunk)], writes: [ref('qLocal', chunk)] });
-    part.add('toHeads', chunk, {
+    postBackward(section, context, layer, chunk);
+    projectQuery(section, context, layer, chunk);
+    section.add('toHeads', chunk, {
       reads: [ref('doLocal', chunk), ref('qLocal', chunk)],
-      writes: [ref('do', chunk), ref('q', chunk)],
+      writes: [ref(names.query('do'), chunk), ref(names.query('q'), chunk)],
     });
   }
 }
 
-/** Ascending over k, v chunks, every later q chunk fetched for each: FPDT section 4.2, `fpdt_layer.py` backward. */
-function keyValueOuter(part: PartWriter, context: PolicyContext, slot: number): void {
-  const { numChunks } = context.strategy;
-  recompute(part, context, slot);
-  part.endLoop();
-  for (let chunk = 0; chunk < numChunks; chunk++) {
-    postBackward(part, context, slot, chunk);
-    part.add('toHeads', chunk, { reads: [ref('doLocal', chunk)], writes: [ref('do', chunk)] });
-  }
-  part.endLoop();
-  for (let kv = 0; kv < numChunks; kv++) {
-    part.add('zero', kv, { writes: [ref('dk', kv), ref('dv', kv)] });
-    for (let chunk = kv; chunk < numChunks; chunk++) {
-      if (kv === 0) part.add('zero', chunk, { writes: [ref('dq', chunk)] }, { turn: kv });
-      attentionBackward(part, context, chunk, kv, kv + 1, kv);
+/** Ascending over tiles of k, v, every later q chunk fetched for each: FPDT section 4.2, `fpdt_layer.py` backward. */
+function keyValueOuter(section: SectionWriter, context: PolicyContext, layer: LayerClass): void {
+  const { numChunks, kvTileChunks } = context.strategy;
+  const names = attentionNames(context, layer);
+  recompute(section, context, layer);
+  section.endLoop();
+  for (let chunk = 0; chunk < numChunks; chunk++) prepare(chunk);
+  section.endLoop();
+  let behind: number | undefined;
+  for (let start = 0; start < numChunks; start += kvTileChunks) {
+    const keys = range(start, Math.min(start + kvTileChunks, numChunks));
+    section.add('zero', start, {
+      writes: [ref(names.keyValueGradient('dk'), keys.start, keys.end), ref(names.keyValueGradient('dv'), keys.start, keys.end)],
+    });
+    for (let chunk = start; chunk < numChunks; chunk++) {
+      if (start === 0) section.add('zero', chunk, { writes: [ref(names.query('dq'), chunk)] }, { turn: start });
+      for (const one of keyRangesWithin(context, chunk, layer.window, keys)) {
+        attentionBackward(section, context, layer, chunk, one, start);
+      }
     }
-    gradientsToSequence(part, kv);
-    if (kv > 0) projectBackward(part, context, slot, kv - 1);
+    for (let chunk = keys.start; chunk < keys.end; chunk++) {
+      gradientsToSequence(section, context, layer, chunk, start);
+      if (behind !== undefined) projectBackward(section, context, layer, behind);
+      behind = chunk;
+    }
   }
-  projectBackward(part, context, slot, numChunks - 1);
+  if (behind !== undefined) projectBackward(section, context, layer, behind);
+
+  /** Saved outputs come with k and v alone: q is projected here, beside do. */
+  function prepare(chunk: number): void {
+    postBackward(section, context, layer, chunk);
+    if (layer.savesOutput) projectQuery(section, context, layer, chunk);
+    section.add('toHeads', chunk, {
+      reads: [ref('doLocal', chunk), ...(layer.savesOutput ? [ref('qLocal', chunk)] : [])],
+      writes: [ref(names.query('do'), chunk), ...(layer.savesOutput ? [ref(names.query('q'), chunk)] : [])],
+    });
+  }
 }
 
-function postBackward(part: PartWriter, context: PolicyContext, slot: number, chunk: number): void {
+function postBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
   const { numPreElements, numLayerElements } = context.parameters;
-  part.add('toSequence', chunk, { reads: [attentionResult(context, 'o', chunk)], writes: [ref('oLocal', chunk)] });
-  part.add('postBwd', chunk, {
-    reads: [layerInput(slot)(chunk), ref('oLocal', chunk)],
+  exchangeOutput(section, context, layer, chunk);
+  section.addTokenWise('postBwd', chunk, {
+    reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
     writes: [ref('doLocal', chunk)],
-    accumulates: [ref('dx', chunk), wgradRows(numPreElements, numLayerElements)],
+    accumulates: [hiddenGradient(context, chunk), wgradRows(numPreElements, numLayerElements)],
   });
 }
 
-function attentionBackward(part: PartWriter, context: PolicyContext, chunk: number, start: number, end: number, turn: number): void {
-  part.add(
+function attentionBackward(
+  section: SectionWriter,
+  context: PolicyContext,
+  layer: LayerClass,
+  chunk: number,
+  { chunks: kv, attribute }: KeyRange,
+  turn: number,
+): void {
+  const names = attentionNames(context, layer);
+  section.add(
     'attnBwd',
     chunk,
     {
       reads: [
-        ref('q', chunk),
-        ref('k', start, end),
-        ref('v', start, end),
-        attentionResult(context, 'o', chunk),
-        attentionResult(context, 'lse', chunk),
-        ref('do', chunk),
+        ref(names.query('q'), chunk),
+        ref(names.keyValue('k'), kv.start, kv.end),
+        ref(names.keyValue('v'), kv.start, kv.end),
+        attentionResult(context, layer, 'o', chunk),
+        attentionResult(context, layer, 'lse', chunk),
+        ref(names.query('do'), chunk),
       ],
-      accumulates: [ref('dq', chunk), ref('dk', start, end), ref('dv', start, end)],
+      accumulates: [
+        ref(names.query('dq'), chunk),
+        ref(names.keyValueGradient('dk'), kv.start, kv.end),
+        ref(names.keyValueGradient('dv'), kv.start, kv.end),
+      ],
     },
-    { kv: range(start, end), turn },
+    { kv, turn, attribute },
   );
 }
 
-function gradientsToSequence(part: PartWriter, chunk: number): void {
-  part.add('toSequence', chunk, {
-    reads: [ref('dq', chunk), ref('dk', chunk), ref('dv', chunk)],
-    writes: [ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)],
-  });
+function gradientsToSequence(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number, turn = chunk): void {
+  const names = attentionNames(context, layer);
+  const reads = [ref(names.query('dq'), chunk), ref(names.keyValueGradient('dk'), chunk), ref(names.keyValueGradient('dv'), chunk)];
+  section.add('toSequence', chunk, { reads, writes: [ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)] }, { turn });
 }
 
-function projectBackward(part: PartWriter, context: PolicyContext, slot: number, chunk: number): void {
-  part.add('preBwd', chunk, {
-    reads: [layerInput(slot)(chunk), ref('positions', chunk), ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)],
-    accumulates: [ref('dx', chunk), wgradRows(0, context.parameters.numPreElements)],
+function projectBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
+  section.addTokenWise('preBwd', chunk, {
+    reads: [
+      layerInput(context, layer, chunk),
+      ref('positions', chunk),
+      ref('dqLocal', chunk),
+      ref('dkLocal', chunk),
+      ref('dvLocal', chunk),
+    ],
+    accumulates: [hiddenGradient(context, chunk), wgradRows(0, context.parameters.numPreElements)],
   });
 }

@@ -1,20 +1,25 @@
 /** What a policy knows: sizes in the words of the plan, and short-hands to write refs and ops with. */
-import type { Strategy } from '../../chunk/strategy.js';
+import type { OpKind } from '../../catalog/ops/index.js';
 import type { Dtype } from '../../spec/dtype.js';
+import { type ParallelLayout, ownHeads, ownKvHeads } from '../../spec/parallelLayout.js';
+import type { Strategy } from '../../spec/strategy.js';
 import type { ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
-import type { LogicalOp, LogicalPart, Tensor, TensorRef } from '../logical.js';
-import type { OpKind, Range } from '../op.js';
+import type { LogicalOp, LogicalSection, Tensor, TensorRef } from '../logical.js';
+import type { Attribute, Parameter, Range } from '../op.js';
+import type { Places } from '../places.js';
 
 export interface PolicyContext {
   readonly model: ModelSpec;
   readonly run: RunSpec;
   readonly strategy: Strategy;
   readonly parameters: ParameterTable;
+  readonly layout: ParallelLayout;
+  readonly places: Places;
+  /** Causal attention over more keys than queries, and sliding windows: what the plan's kernels can do in one op. */
+  readonly masks: { readonly rectangle: boolean; readonly window: boolean };
 }
 
-/** Head counts and sizes that tensor declarations need. */
-export function sizesOf({ model, run, strategy }: PolicyContext) {
-  const ranks = run.sequenceParallelSize;
+export function sizesOf({ model, run, strategy, layout }: PolicyContext) {
   return {
     numChunks: strategy.numChunks,
     chunkTokens: strategy.chunkTokens,
@@ -22,11 +27,10 @@ export function sizesOf({ model, run, strategy }: PolicyContext) {
     hidden: model.hiddenSize,
     heads: model.numHeads,
     kvHeads: model.numKvHeads,
-    ownHeads: model.numHeads / ranks,
-    ownKvHeads: model.numKvHeads / ranks,
+    ownHeads: ownHeads(layout),
+    ownKvHeads: ownKvHeads(layout),
     headDim: model.headDim,
     dtype: run.dtype as Dtype,
-    numSegments: model.numLayers / strategy.segmentLayers,
   };
 }
 export type Sizes = ReturnType<typeof sizesOf>;
@@ -37,16 +41,21 @@ export function range(start: number, end: number): Range {
 
 /** Chunk `chunk` of a tensor, or chunks [chunk, end). */
 export function ref(tensor: string, chunk = 0, end = chunk + 1): TensorRef {
-  return { tensor, chunks: range(chunk, end), bind: 'fixed', index: 0 };
+  return { tensor, chunks: range(chunk, end) };
 }
 
-/** A ref to one instance: fixed `index`, or relative to the segment or layer the section runs for. */
-export function at(base: TensorRef, bind: TensorRef['bind'], index = 0): TensorRef {
-  return { ...base, bind, index };
+/** A ref to the instance that a parameter of the section names. */
+export function at(base: TensorRef, param: string): TensorRef {
+  return { ...base, param };
 }
 
 export function rowsOf(base: TensorRef, start: number, end: number): TensorRef {
   return { ...base, rows: range(start, end) };
+}
+
+/** A tensor that may live in several pools has one name in each: `x` on the device, `x@host` elsewhere. */
+export function inPool(name: string, pool: string, { device }: Places): string {
+  return pool === device ? name : `${name}@${pool}`;
 }
 
 export interface Views {
@@ -55,42 +64,35 @@ export interface Views {
   readonly accumulates?: readonly TensorRef[];
 }
 
-/** Collects the ops of one part: one decoder layer forward or backward, in the order the streams see them. */
-export class PartWriter {
+interface More {
+  readonly kv?: Range;
+  readonly turn?: number;
+  readonly tokens?: Range;
+  readonly attribute?: Attribute | undefined;
+}
+
+/** Collects the ops of one section, in the order the streams see them. */
+export class SectionWriter {
   private readonly ops: LogicalOp[] = [];
-  private readonly layerSlot: number;
   private readonly sizes: Sizes;
+  private readonly tiles: Attribute | undefined;
   private firstTurn = 0;
 
-  constructor(layerSlot: number, sizes: Sizes) {
-    this.layerSlot = layerSlot;
-    this.sizes = sizes;
+  constructor(context: PolicyContext) {
+    this.sizes = sizesOf(context);
+    this.tiles = context.strategy.numTokenTiles > 1 ? { tiles: context.strategy.numTokenTiles } : undefined;
   }
 
-  /** Appends an op on chunk `chunk` in outer-loop turn `turn`; `kv` is a range of chunks. */
-  add(kind: OpKind, chunk: number, views: Views, more: { kv?: Range; turn?: number; tokens?: Range } = {}): void {
-    this.addForSlot(this.layerSlot, kind, chunk, views, more);
-  }
-
-  /** Ends a loop over chunks: what later ops use is not held over from before, whatever their turn. */
-  endLoop(): void {
-    this.firstTurn += this.sizes.numChunks;
-  }
-
-  addForSlot(
-    layerSlot: number,
-    kind: OpKind,
-    chunk: number,
-    { reads = [], writes = [], accumulates = [] }: Views,
-    { kv, turn = chunk, tokens = range(chunk, chunk + 1) }: { kv?: Range; turn?: number; tokens?: Range } = {},
-  ): void {
+  /** Appends an op on chunk `chunk` in outer-loop turn `turn`; `kv` and `tokens` are ranges of chunks. */
+  add(kind: OpKind, chunk: number, { reads = [], writes = [], accumulates = [] }: Views, more: More = {}): void {
+    const { kv, turn = chunk, tokens = range(chunk, chunk + 1), attribute } = more;
     const size = this.sizes.chunkTokens;
     const toTokens = (chunks: Range): Range => range(chunks.start * size, chunks.end * size);
     this.ops.push({
       kind,
-      layerSlot,
       tokens: toTokens(tokens),
       ...(kv === undefined ? {} : { kv: toTokens(kv) }),
+      ...(attribute === undefined ? {} : { attribute }),
       reads,
       writes,
       accumulates,
@@ -98,12 +100,24 @@ export class PartWriter {
     });
   }
 
-  finish(): LogicalPart {
-    return { layerSlot: this.layerSlot, ops: this.ops };
+  /** An op that may work through its rows in tiles. */
+  addTokenWise(kind: OpKind, chunk: number, views: Views): void {
+    this.add(kind, chunk, views, { attribute: this.tiles });
+  }
+
+  /** Ends a loop over chunks: what later ops use is not held over from before, whatever their turn. */
+  endLoop(): void {
+    this.firstTurn += this.sizes.numChunks;
+  }
+
+  finish(name: string, params: readonly Parameter[]): LogicalSection {
+    return { name, params, ops: this.ops };
   }
 }
 
-/** A tensor declaration with the common defaults: in HBM, one instance, dead after its section part. */
-export function tensor(fields: Pick<Tensor, 'name' | 'dtype' | 'layout' | 'inner' | 'chunkRows' | 'slots'> & Partial<Tensor>): Tensor {
-  return { home: 'hbm', instances: 1, scope: 'section', ...fields };
+/** A tensor declaration with the common defaults: on the device, one instance, dead after its call. */
+export function tensor(
+  fields: Pick<Tensor, 'name' | 'dtype' | 'layout' | 'inner' | 'chunkRows' | 'slots' | 'home'> & Partial<Tensor>,
+): Tensor {
+  return { instances: 1, scope: 'call', tileChunks: 1, chunkInstances: false, ...fields };
 }

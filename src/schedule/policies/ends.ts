@@ -1,62 +1,116 @@
-/** What stands at the ends of the decoder layers: embedding, final norm with lm_head and loss, and the end of the step. */
-import type { LogicalSection } from '../logical.js';
-import { type PolicyContext, PartWriter, at, range, ref, rowsOf, sizesOf } from './context.js';
+/** What stands at the ends of the decoder layers: embedding, final norm with lm_head and loss, and what ZeRO does between. */
+import type { LogicalSection, TensorRef } from '../logical.js';
+import type { Parameter } from '../op.js';
+import { hiddenGradient } from './backward.js';
+import { type PolicyContext, SectionWriter, at, range, ref, rowsOf, sizesOf } from './context.js';
+import { hiddenName, hiddenSlots } from './hiddenStates.js';
+import { layerPlan } from './layerClasses.js';
+import { TABLES } from './tensors.js';
 
 export function embedForward(context: PolicyContext): LogicalSection {
-  const sizes = sizesOf(context);
-  const part = new PartWriter(0, sizes);
-  const all = { tokens: range(0, sizes.numChunks) };
-  const batch = ['tokenIds', 'positions', 'labels'].map((name) => ref(name, 0, sizes.numChunks));
-  part.add('loadBatch', 0, { writes: batch }, all);
-  part.add('zero', 0, { writes: [ref('lossSum')] });
-  for (let chunk = 0; chunk < sizes.numChunks; chunk++) {
-    part.add('embed', chunk, { reads: [ref('tokenIds', chunk)], writes: [at(ref('x', chunk), 'fixed', 0)] });
+  const { numChunks } = sizesOf(context);
+  const section = new SectionWriter(context);
+  const x = hiddenName(context, firstPool(context));
+  const all = { tokens: range(0, numChunks) };
+  section.add('loadBatch', 0, { writes: TABLES.map((name) => ref(name, 0, numChunks)) }, all);
+  section.add('zero', 0, { writes: [ref('lossSum')] });
+  for (let chunk = 0; chunk < numChunks; chunk++) {
+    section.add('embed', chunk, { reads: [ref('tokenIds', chunk)], writes: [at(ref(x, chunk), 'x')] });
   }
-  return { name: 'embedForward', parts: [part.finish()] };
+  return section.finish('embedForward', [{ name: 'x', exit: { value: 'hidden', layer: 0 } }]);
 }
 
-/** Part 0 runs in the forward of lm_head, part 1 in its backward, after the gradient scale was compared. */
-export function lossForwardBackward(context: PolicyContext): LogicalSection {
-  const sizes = sizesOf(context);
-  const region = rowsOf(ref('wgradHead'), 0, context.parameters.numHeadElements);
-  const forward = new PartWriter(0, sizes);
-  forward.add('zero', 0, { writes: [region] });
-  for (let chunk = 0; chunk < sizes.numChunks; chunk++) {
-    for (const [start, end] of tiles(sizes.localTokens, context.strategy.numLossTiles)) {
-      const part = (name: string) => rowsOf(ref(name, chunk), start, end);
-      forward.add('loss', chunk, {
-        reads: [at(part('x'), 'fixed', sizes.numSegments), part('labels')],
-        writes: [part('dx')],
-        accumulates: [ref('lossSum'), region],
-      });
-    }
+/** Loss and its gradients, formed with the upstream gradient that the engine is expected to give. */
+export function lossForward(context: PolicyContext): LogicalSection {
+  const { numChunks } = sizesOf(context);
+  const { strategy, parameters, model } = context;
+  const section = new SectionWriter(context);
+  const x = hiddenName(context, lastPool(context));
+  const [norm, lmHead] = headRegions(context);
+  section.add('zero', 0, { writes: model.tieWordEmbeddings ? [norm, lmHead] : [rowsOf(ref('wgradHead'), 0, parameters.numHeadElements)] });
+  const attribute = strategy.numLossTiles > 1 ? { tiles: strategy.numLossTiles } : undefined;
+  for (let chunk = 0; chunk < numChunks; chunk++) {
+    section.add(
+      'loss',
+      chunk,
+      {
+        reads: [at(ref(x, chunk), 'x'), ref('labels', chunk)],
+        writes: [hiddenGradient(context, chunk)],
+        accumulates: [ref('lossSum'), norm, lmHead],
+      },
+      { attribute },
+    );
   }
-  const backward = new PartWriter(0, sizes);
-  backward.add('emitGrads', 0, { reads: [region] });
-  return { name: 'lossForwardBackward', parts: [forward.finish(), backward.finish()] };
+  const last = model.numLayers;
+  return section.finish('lossForward', [
+    { name: 'x', entry: { value: 'hidden', layer: last } },
+    { name: 'dx', exit: { value: 'hiddenGradient', layer: last } },
+  ]);
+}
+
+/** Weight gradients of the final norm, and of lm_head: beside it, or where it is tied in the embedding's region. */
+function headRegions({ parameters, model }: PolicyContext): readonly [TensorRef, TensorRef] {
+  const { numHeadNormElements, numHeadElements, numEmbedElements } = parameters;
+  return [
+    rowsOf(ref('wgradHead'), 0, numHeadNormElements),
+    model.tieWordEmbeddings
+      ? rowsOf(ref('wgradEmbed'), 0, numEmbedElements)
+      : rowsOf(ref('wgradHead'), numHeadNormElements, numHeadElements),
+  ];
+}
+
+/** Corrects what was formed by the quotient to the upstream gradient that came, then hands over the head's weights. */
+export function lossBackward(context: PolicyContext): LogicalSection {
+  const { numChunks } = sizesOf(context);
+  const { parameters, model } = context;
+  const section = new SectionWriter(context);
+  const head = rowsOf(ref('wgradHead'), 0, parameters.numHeadElements);
+  const regions = model.tieWordEmbeddings ? [...headRegions(context)] : [head];
+  section.add('rescale', 0, { accumulates: regions });
+  for (let chunk = 0; chunk < numChunks; chunk++) section.add('rescale', chunk, { accumulates: [hiddenGradient(context, chunk)] });
+  section.add('emitGrads', 0, { reads: [head] });
+  const role = { value: 'hiddenGradient', layer: model.numLayers } as const;
+  return section.finish('lossBackward', [{ name: 'dx', entry: role, exit: role }]);
 }
 
 export function embedBackward(context: PolicyContext): LogicalSection {
-  const sizes = sizesOf(context);
-  const part = new PartWriter(0, sizes);
+  const { numChunks } = sizesOf(context);
+  const section = new SectionWriter(context);
   const region = rowsOf(ref('wgradEmbed'), 0, context.parameters.numEmbedElements);
-  part.add('zero', 0, { writes: [region] });
-  for (let chunk = 0; chunk < sizes.numChunks; chunk++) {
-    part.add('embedBwd', chunk, { reads: [ref('dx', chunk), ref('tokenIds', chunk)], accumulates: [region] });
+  if (!context.model.tieWordEmbeddings) section.add('zero', 0, { writes: [region] });
+  for (let chunk = 0; chunk < numChunks; chunk++) {
+    section.add('embedBwd', chunk, { reads: [hiddenGradient(context, chunk), ref('tokenIds', chunk)], accumulates: [region] });
   }
-  part.add('emitGrads', 0, { reads: [region] });
-  return { name: 'embedBackward', parts: [part.finish()] };
+  section.add('emitGrads', 0, { reads: [region] });
+  return section.finish('embedBackward', [{ name: 'dx', entry: { value: 'hiddenGradient', layer: 0 } }]);
 }
 
-export function stepEnd(context: PolicyContext): LogicalSection {
-  const part = new PartWriter(0, sizesOf(context));
-  part.add('reduce', 0, {});
-  part.add('optimizerStep', 0, {});
-  return { name: 'stepEnd', parts: [part.finish()] };
+/** Moves hidden states from the pool of one range of layers to that of the next. */
+export function relocate(context: PolicyContext, from: string, to: string, name: string): LogicalSection {
+  const { numChunks } = sizesOf(context);
+  const section = new SectionWriter(context);
+  for (let chunk = 0; chunk < numChunks; chunk++) {
+    section.add('cast', chunk, {
+      reads: [at(ref(hiddenName(context, from), chunk), FROM.name)],
+      writes: [at(ref(hiddenName(context, to), chunk), TO.name)],
+    });
+  }
+  return section.finish(name, [FROM, TO]);
+}
+const FROM: Parameter = { name: 'from', entry: { value: 'hidden', layer: 0 } };
+const TO: Parameter = { name: 'to', exit: { value: 'hidden', layer: 0 } };
+
+/** One external op: what ZeRO does to weights, gradients and optimizer states. */
+export function zeroSection(context: PolicyContext, kind: 'gather' | 'release' | 'reduce' | 'optimizerStep'): LogicalSection {
+  const section = new SectionWriter(context);
+  section.add(kind, 0, {}, { tokens: range(0, 0) });
+  return section.finish(kind, []);
 }
 
-/** Row ranges of `count` nearly equal tiles; fewer when there are fewer rows. */
-function tiles(rows: number, count: number): readonly (readonly [number, number])[] {
-  const number = Math.min(rows, count);
-  return Array.from({ length: number }, (_, tile) => [Math.floor((rows * tile) / number), Math.floor((rows * (tile + 1)) / number)]);
+function firstPool(context: PolicyContext): string {
+  return hiddenSlots(context, layerPlan(context)).inputs[0]?.pool ?? '';
+}
+
+function lastPool(context: PolicyContext): string {
+  return hiddenSlots(context, layerPlan(context)).inputs.at(-1)?.pool ?? '';
 }

@@ -1,85 +1,122 @@
 /** Forward of one decoder layer, streamed chunk by chunk; also what backward reruns. */
-import { type PolicyContext, PartWriter, at, range, ref, sizesOf } from './context.js';
-import type { LogicalPart, TensorRef } from '../logical.js';
-import type { Range } from '../op.js';
+import type { LogicalSection, TensorRef } from '../logical.js';
+import type { Parameter } from '../op.js';
+import { type PolicyContext, SectionWriter, at, ref } from './context.js';
+import { hiddenName } from './hiddenStates.js';
+import type { LayerClass } from './layerClasses.js';
+import { type KeyRange, keyRanges } from './masks.js';
+import { attentionNames } from './tensors.js';
 
-/** Where a layer of the segment reads its input and writes its output. */
-export function layerInput(slot: number): (chunk: number) => TensorRef {
-  return (chunk) => (slot === 0 ? at(ref('x', chunk), 'segment') : at(ref('xInner', chunk), 'fixed', slot - 1));
+export const LAYER_INPUT: Parameter = { name: 'x', entry: { value: 'hidden', layer: 0 } };
+const LAYER_OUTPUT: Parameter = { name: 'y', exit: { value: 'hidden', layer: 1 } };
+export const SAVED: Parameter = { name: 'saved', entry: { value: 'attentionOutput', layer: 0 } };
+const SAVING: Parameter = { name: 'saved', exit: { value: 'attentionOutput', layer: 0 } };
+
+/** Input of the layer, on the pool of its range. */
+export function layerInput(context: PolicyContext, layer: LayerClass, chunk: number): TensorRef {
+  return at(ref(hiddenName(context, layer.checkpoints), chunk), LAYER_INPUT.name);
 }
 
-export function layerOutput(slot: number, segmentLayers: number): (chunk: number) => TensorRef {
-  return slot === segmentLayers - 1 ? (chunk) => at(ref('x', chunk), 'segment', 1) : (chunk) => at(ref('xInner', chunk), 'fixed', slot);
+function layerOutput(context: PolicyContext, layer: LayerClass, chunk: number): TensorRef {
+  return at(ref(hiddenName(context, layer.checkpoints), chunk), LAYER_OUTPUT.name);
 }
 
-/** Attention output and lse: one instance per layer when saved, one for the part when recomputed. */
-export function attentionResult(context: PolicyContext, name: 'o' | 'lse', chunk: number): TensorRef {
-  return context.strategy.attentionOutput === 'recompute' ? ref(name, chunk) : at(ref(name, chunk), 'layer');
-}
-
-export function forwardPart(context: PolicyContext, slot: number): LogicalPart {
-  const part = new PartWriter(slot, sizesOf(context));
-  streamForward(part, context, slot, layerOutput(slot, context.strategy.segmentLayers));
-  return part.finish();
+/** Attention output or lse: an instance for each layer where it is saved, one for the call where it is recomputed. */
+export function attentionResult(context: PolicyContext, layer: LayerClass, name: 'o' | 'lse', chunk: number): TensorRef {
+  const result = ref(attentionNames(context, layer).output(name), chunk);
+  return layer.savesOutput ? at(result, SAVED.name) : result;
 }
 
 /**
  * The whole layer: q, k, v of the next chunk are exchanged while attention of this one runs, and post runs one chunk
  * behind so that its exchange is hidden too.
  */
-export function streamForward(part: PartWriter, context: PolicyContext, slot: number, output: (chunk: number) => TensorRef): void {
-  const input = layerInput(slot);
-  streamAttention(part, context, slot, (chunk) => {
-    part.addForSlot(slot, 'toSequence', chunk, { reads: [attentionResult(context, 'o', chunk)], writes: [ref('oLocal', chunk)] });
-    if (chunk > 0) post(chunk - 1);
+export function forwardSection(context: PolicyContext, layer: LayerClass): LogicalSection {
+  const section = new SectionWriter(context);
+  streamAttention(section, context, layer, (chunk) => {
+    exchangeOutput(section, context, layer, chunk);
+    if (chunk > 0) post(section, context, layer, chunk - 1);
   });
-  post(context.strategy.numChunks - 1);
+  post(section, context, layer, context.strategy.numChunks - 1);
+  return section.finish(`layerForward${layer.suffix}`, [LAYER_INPUT, LAYER_OUTPUT, ...(layer.savesOutput ? [SAVING] : [])]);
+}
 
-  function post(chunk: number): void {
-    part.addForSlot(slot, 'post', chunk, { reads: [input(chunk), ref('oLocal', chunk)], writes: [output(chunk)] });
+/** x of the next layer is post(x, o) where o was saved; where it was not, the forward section itself is run again. */
+export function rebuildSection(context: PolicyContext, layer: LayerClass): LogicalSection {
+  const section = new SectionWriter(context);
+  const { numChunks } = context.strategy;
+  exchangeOutput(section, context, layer, 0);
+  for (let chunk = 0; chunk < numChunks; chunk++) {
+    if (chunk + 1 < numChunks) exchangeOutput(section, context, layer, chunk + 1);
+    post(section, context, layer, chunk);
   }
+  return section.finish(`layerRebuild${layer.suffix}`, [LAYER_INPUT, LAYER_OUTPUT, SAVED]);
+}
+
+export function exchangeOutput(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
+  section.add('toSequence', chunk, { reads: [attentionResult(context, layer, 'o', chunk)], writes: [ref('oLocal', chunk)] });
+}
+
+function post(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
+  section.addTokenWise('post', chunk, {
+    reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
+    writes: [layerOutput(context, layer, chunk)],
+  });
 }
 
 /** pre, the exchange to heads and attention of every chunk; `afterChunk` follows each chunk's result. */
-export function streamAttention(part: PartWriter, context: PolicyContext, slot: number, afterChunk: (chunk: number) => void): void {
+export function streamAttention(
+  section: SectionWriter,
+  context: PolicyContext,
+  layer: LayerClass,
+  afterChunk: (chunk: number) => void,
+): void {
   const { numChunks } = context.strategy;
+  const names = attentionNames(context, layer);
   let numPartials = 0;
   projectAndExchange(0);
   for (let chunk = 0; chunk < numChunks; chunk++) {
     if (chunk + 1 < numChunks) projectAndExchange(chunk + 1);
-    for (const [n, kv] of keyValueRanges(context, chunk).entries()) attend(chunk, kv, n === 0);
-    part.addForSlot(slot, 'cast', chunk, {
-      reads: [ref('oAcc', chunk), ref('lseAcc', chunk)],
-      writes: [attentionResult(context, 'o', chunk), attentionResult(context, 'lse', chunk)],
-    });
+    attend(chunk);
     afterChunk(chunk);
   }
 
   function projectAndExchange(chunk: number): void {
     const local = [ref('qLocal', chunk), ref('kLocal', chunk), ref('vLocal', chunk)];
-    part.addForSlot(slot, 'pre', chunk, { reads: [layerInput(slot)(chunk), ref('positions', chunk)], writes: local });
-    part.addForSlot(slot, 'toHeads', chunk, { reads: local, writes: [ref('q', chunk), ref('k', chunk), ref('v', chunk)] });
+    section.addTokenWise('pre', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
+    section.add('toHeads', chunk, {
+      reads: local,
+      writes: [ref(names.query('q'), chunk), ref(names.keyValue('k'), chunk), ref(names.keyValue('v'), chunk)],
+    });
   }
 
-  function attend(chunk: number, kv: Range, first: boolean): void {
-    const partial = [ref('oPart', numPartials), ref('lsePart', numPartials)];
+  /** One op where the kernel sees all keys at once; else partial results, merged online in fp32. */
+  function attend(chunk: number): void {
+    const result = [attentionResult(context, layer, 'o', chunk), attentionResult(context, layer, 'lse', chunk)];
+    const ranges = keyRanges(context, chunk, layer.window, fetchedTile(context, layer.keyValues));
+    const [only] = ranges;
+    if (only !== undefined && ranges.length === 1) {
+      attention(chunk, only, result);
+      return;
+    }
     const total = [ref('oAcc', chunk), ref('lseAcc', chunk)];
-    numPartials += 1;
-    part.addForSlot(
-      slot,
-      'attn',
-      chunk,
-      { reads: [ref('q', chunk), ref('k', kv.start, kv.end), ref('v', kv.start, kv.end)], writes: partial },
-      { kv },
-    );
-    if (first) part.addForSlot(slot, 'mergeFirst', chunk, { reads: partial, writes: total });
-    else part.addForSlot(slot, 'merge', chunk, { reads: partial, accumulates: total });
+    for (const [n, keys] of ranges.entries()) {
+      const partial = [ref('oPart', numPartials), ref('lsePart', numPartials)];
+      numPartials += 1;
+      attention(chunk, keys, partial);
+      if (n === 0) section.add('mergeFirst', chunk, { reads: partial, writes: total });
+      else section.add('merge', chunk, { reads: partial, accumulates: total });
+    }
+    section.add('cast', chunk, { reads: total, writes: result });
+  }
+
+  function attention(chunk: number, { chunks: kv, attribute }: KeyRange, writes: readonly TensorRef[]): void {
+    const reads = [ref(names.query('q'), chunk), ref(names.keyValue('k'), kv.start, kv.end), ref(names.keyValue('v'), kv.start, kv.end)];
+    section.add('attn', chunk, { reads, writes }, { kv, attribute });
   }
 }
 
-/** The diagonal first, then the past: one range when it is resident, chunk by chunk when it is fetched. */
-export function keyValueRanges({ strategy }: PolicyContext, chunk: number): readonly Range[] {
-  const diagonal = range(chunk, chunk + 1);
-  if (strategy.keyValues === 'host') return [diagonal, ...Array.from({ length: chunk }, (_, past) => range(past, past + 1))];
-  return chunk === 0 ? [diagonal] : [diagonal, range(0, chunk)];
+/** Chunks of a tile where a tensor of keys or values is fetched; undefined where it is at hand as a whole. */
+export function fetchedTile({ places, strategy }: PolicyContext, ...homes: readonly string[]): number | undefined {
+  return homes.every((home) => home === places.device) ? undefined : strategy.kvTileChunks;
 }

@@ -1,29 +1,34 @@
 /**
- * Policies: pure functions from sizes and a strategy to a logical schedule. `ulysses`, `fpdt` and `auto` differ in the
- * strategy the solver fixes for them (chunk/solve.ts): ring or resident, host or HBM, saved or recomputed, loop order.
+ * From sizes and a strategy to a logical schedule: a pure function. The policies `ulysses`, `fpdt` and `auto` differ in the
+ * strategies they offer (strategy/policies): ring or resident, host or device, saved or recomputed, loop order.
  */
-import type { LogicalSchedule } from '../logical.js';
-import { backwardPart } from './backward.js';
+import type { LogicalSchedule, LogicalSection } from '../logical.js';
+import { backwardSection } from './backward.js';
 import type { PolicyContext } from './context.js';
-import { embedBackward, embedForward, lossForwardBackward, stepEnd } from './ends.js';
-import { forwardPart } from './forward.js';
-import { declareTensors } from './tensors.js';
+import { embedBackward, embedForward, lossBackward, lossForward, relocate, zeroSection } from './ends.js';
+import { forwardSection, rebuildSection } from './forward.js';
+import { layerPlan } from './layerClasses.js';
+import { stepProgram } from './program.js';
+import { TABLES, declareTensors } from './tensors.js';
 
 export type { PolicyContext } from './context.js';
 export { declareTensors } from './tensors.js';
 
-/** The compute-only schedule of one optimizer step's sections; no copies, no waits, no addresses. */
+/** The compute-only schedule of one optimizer step; no copies, no waits, no addresses. */
 export function logicalSchedule(context: PolicyContext): LogicalSchedule {
-  const slots = Array.from({ length: context.strategy.segmentLayers }, (_, slot) => slot);
-  return {
-    tensors: declareTensors(context),
-    sections: [
-      embedForward(context),
-      { name: 'layerForward', parts: slots.map((slot) => forwardPart(context, slot)) },
-      lossForwardBackward(context),
-      { name: 'layerBackward', parts: slots.toReversed().map((slot) => backwardPart(context, slot)) },
-      embedBackward(context),
-      stepEnd(context),
-    ],
-  };
+  const { classes } = layerPlan(context);
+  const { turns, relocations } = stepProgram(context);
+  const sections: readonly LogicalSection[] = [
+    embedForward(context),
+    ...classes.map((layer) => forwardSection(context, layer)),
+    ...relocations.map(({ section, from, to }) => relocate(context, from, to, section)),
+    lossForward(context),
+    lossBackward(context),
+    ...classes.filter(({ savesOutput, rebuilds }) => savesOutput && rebuilds).map((layer) => rebuildSection(context, layer)),
+    ...classes.map((layer) => backwardSection(context, layer)),
+    embedBackward(context),
+    ...(['gather', 'release', 'reduce', 'optimizerStep'] as const).map((kind) => zeroSection(context, kind)),
+  ];
+  const called = new Set(turns.flatMap(({ calls }) => calls.map(({ section }) => section)));
+  return { tensors: declareTensors(context), sections: sections.filter(({ name }) => called.has(name)), turns, tables: TABLES };
 }

@@ -1,0 +1,155 @@
+/**
+ * `npm run bench:planner -- [--json]`: sizes and times of planning, against their targets. CPU seconds are those of the whole
+ * `fpdt plan` process (user + system, median of NUM_RUNS), so a machine that is busy with other things changes them little.
+ * Fails when a target is missed.
+ */
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { execa } from 'execa';
+import { runScript } from '../scripts/options.js';
+import { type ExecutionPlan, FpdtError, encodePlan, planRun } from '../src/index.js';
+import { median } from '../src/report/compare.js';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const MODEL = `${ROOT}examples/llama-3-8b.json`;
+const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+const NUM_RUNS = 5;
+const MEGABYTE = 1e6;
+
+interface Measure {
+  readonly name: string;
+  readonly value: number;
+  /** Largest value that is good; absent: for information. */
+  readonly atMost?: number;
+  readonly unit: string;
+}
+
+type Run = Parameters<typeof planRun>[0]['run'];
+
+function plan(gpus: number, gpu: string, run: Run, hostBytes?: string): Promise<ExecutionPlan> {
+  const cluster = { gpus, gpu, ...(hostBytes === undefined ? {} : { hostBytes }) };
+  return planRun({ model: MODEL, cluster, run, deepspeed: DEEPSPEED });
+}
+
+function numOps({ sections }: ExecutionPlan): number {
+  return sections.reduce((sum, { ops }) => sum + ops.length, 0);
+}
+
+/** As it travels: header, prose and compressed columns. */
+function bytesOf(made: ExecutionPlan): number {
+  const { header, prose, columns } = encodePlan(made);
+  return header.length + prose.length + columns.reduce((sum, { data }) => sum + data.length, 0);
+}
+
+/** Ops and bytes of one 2M-token plan by the length of its segments: they may not grow from two layers on. */
+async function segments(): Promise<readonly Measure[]> {
+  const sizes = await Promise.all(
+    [1, 2, 4, 8].map(async (segmentLayers) => {
+      const made = await plan(4, 'a100-80gb', { seqLen: '2M', policy: 'fpdt', segmentLayers });
+      return { segmentLayers, ops: numOps(made), columns: encodePlan(made).columns.reduce((sum, { length }) => sum + length, 0) };
+    }),
+  );
+  const [, two] = sizes;
+  return sizes.flatMap(({ segmentLayers, ops, columns }): readonly Measure[] => [
+    { name: `ops, segments of ${segmentLayers}`, value: ops, unit: 'ops', ...(segmentLayers > 2 ? { atMost: two?.ops ?? 0 } : {}) },
+    {
+      name: `column elements, segments of ${segmentLayers}`,
+      value: columns,
+      unit: 'elements',
+      ...(segmentLayers > 2 ? { atMost: two?.columns ?? 0 } : {}),
+    },
+  ]);
+}
+
+/** m ranges of layers with placements of their own cost at most m + 1 times the ops of the largest alone. */
+async function ranges(): Promise<readonly Measure[]> {
+  const choices = [
+    { keyValues: 'hbm', attentionOutput: 'host', checkpoints: 'host' },
+    { keyValues: 'host', attentionOutput: 'recompute', checkpoints: 'host' },
+    { keyValues: 'hbm', attentionOutput: 'recompute', checkpoints: 'hbm' },
+    { keyValues: 'host', attentionOutput: 'host', checkpoints: 'hbm' },
+  ];
+  const made = (chosen: typeof choices): Promise<ExecutionPlan> => {
+    const width = 32 / chosen.length;
+    const layers = chosen.map((choice, i) => ({ layers: [i * width, (i + 1) * width], ...choice }));
+    return plan(8, 'h100-80gb', { seqLen: '256K', numChunks: 16, strategy: { layers } });
+  };
+  const alone = await Promise.all(choices.map(async (choice) => numOps(await made([choice]))));
+  const measures = [1, 2, 4].map(async (m): Promise<Measure> => {
+    const ops = numOps(await made(choices.slice(0, m)));
+    return { name: `ops of ${m} ranges`, value: ops, atMost: (m + 1) * Math.max(...alone.slice(0, m)), unit: 'ops' };
+  });
+  return Promise.all(measures);
+}
+
+const FIFTEEN_MILLION = { seqLen: '15M', policy: 'fpdt', segmentLayers: 4, sequenceParallelSize: 8 } as const;
+
+async function fifteenMillion(): Promise<readonly Measure[]> {
+  const made = await plan(1024, 'h100-80gb', FIFTEEN_MILLION, '480G');
+  return [
+    { name: '15M tokens on 1024 GPUs, fpdt, segments of 4', value: numOps(made), atMost: 500_000, unit: 'ops' },
+    { name: '15M tokens on 1024 GPUs, fpdt, segments of 4', value: bytesOf(made) / MEGABYTE, atMost: 15, unit: 'MB' },
+  ];
+}
+
+/** More than 2M ops are refused with the tile that mends it, and with that tile there is a plan. */
+async function tooLarge(): Promise<readonly Measure[]> {
+  const run = { ...FIFTEEN_MILLION, numChunks: 1024 } as const;
+  try {
+    await plan(1024, 'h100-80gb', run, '480G');
+  } catch (error) {
+    const tile =
+      error instanceof FpdtError && error.code === 'plan-too-large' ? /kvTileChunks=(\d+)/.exec(error.hint ?? '')?.[1] : undefined;
+    if (tile === undefined) throw error;
+    const made = await plan(1024, 'h100-80gb', { ...run, kvTileChunks: Number(tile) }, '480G');
+    return [
+      { name: `1024 chunks with the tile of ${tile} chunks that the refusal names`, value: numOps(made), atMost: 2_000_000, unit: 'ops' },
+    ];
+  }
+  throw new Error('a plan of more than 2M ops was not refused');
+}
+
+async function cpuSeconds(args: readonly string[]): Promise<number> {
+  const seconds: number[] = [];
+  for (let i = 0; i < NUM_RUNS; i++) {
+    const script = 'TIMEFORMAT="%U %S"; time "$0" "$@" >/dev/null';
+    const { stderr } = await execa('bash', ['-c', script, process.execPath, `${ROOT}dist/cli/main.js`, 'plan', '--model', MODEL, ...args]);
+    const [user = Number.NaN, system = Number.NaN] = stderr.trim().split('\n').at(-1)?.split(' ').map(Number) ?? [];
+    seconds.push(user + system);
+  }
+  return median(seconds);
+}
+
+async function times(): Promise<readonly Measure[]> {
+  const short = await cpuSeconds(['--gpus', '4', '--gpu', 'a100-80gb', '--seq-len', '2M', '--policy', 'fpdt']);
+  const auto = await cpuSeconds(['--gpus', '4', '--gpu', 'a100-80gb', '--seq-len', '2M']);
+  const long = ['--gpus', '1024', '--gpu', 'h100-80gb', '--seq-len', '15M', '--policy', 'fpdt', '--segment-layers', '4'];
+  return [
+    { name: 'fpdt plan: 2M tokens, 4 GPUs, fpdt', value: short, atMost: 0.7, unit: 's of CPU' },
+    { name: 'fpdt plan: 2M tokens, 4 GPUs, auto', value: auto, atMost: 0.7, unit: 's of CPU' },
+    {
+      name: 'fpdt plan: 15M tokens, 1024 GPUs, fpdt, segments of 4',
+      value: await cpuSeconds([...long, '--host-bytes', '480G', '--sequence-parallel', '8']),
+      atMost: 10,
+      unit: 's of CPU',
+    },
+  ];
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+  await execa('npm', ['run', '--silent', 'build'], { cwd: ROOT });
+  const measures = [...(await segments()), ...(await ranges()), ...(await fifteenMillion()), ...(await tooLarge()), ...(await times())];
+  const rows = measures.map((measure) => ({ ...measure, ok: measure.atMost === undefined || measure.value <= measure.atMost }));
+  const failed = rows.filter(({ ok }) => !ok);
+  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'plannerBenchmark', measures: rows }, null, 1)}\n`);
+  else for (const row of rows) process.stdout.write(`${lineOf(row)}\n`);
+  process.exitCode = failed.length === 0 ? 0 : 1;
+}
+
+function lineOf({ name, value, atMost, unit, ok }: Measure & { readonly ok: boolean }): string {
+  const number = Number.isInteger(value) ? String(value) : value.toFixed(2);
+  return `${ok ? 'ok    ' : 'MISSED'} ${name}: ${number} ${unit}${atMost === undefined ? '' : `, at most ${atMost}`}`;
+}
+
+await runScript(main);

@@ -1,0 +1,225 @@
+"""The nouns of an execution plan that travel as JSON: strict models, which the rest of the worker uses as they are.
+
+camelCase in JSON, snake_case in Python. Unknown keys are refused, except in the specs (model and run), of which the
+worker reads only what is named here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from pydantic.dataclasses import dataclass
+
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int64": 8}
+FILE_ALIGNMENT_BYTES = 4096
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Dtype = Literal["float64", "float32", "bfloat16", "float16", "int64"]
+TableName = Literal["tokenIds", "positions", "labels"]
+Module = Literal["embed", "layer", "head", "end"]
+Direction = Literal["forward", "backward"]
+_NAMES = {"alias_generator": to_camel, "validate_by_name": True, "validate_by_alias": True}
+
+
+class Part(BaseModel):
+    """A part of the header that the worker knows in full."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, **_NAMES)  # type: ignore[typeddict-item]
+
+
+_RECORD = ConfigDict(strict=True, extra="forbid", **_NAMES)  # type: ignore[typeddict-item]
+"""Of the parts that are dataclasses, so that tests may make them by position."""
+
+
+class Spec(BaseModel):
+    """A part of which the worker reads some fields; the others are kept as they are."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False, **_NAMES)  # type: ignore[typeddict-item]
+
+
+class ModelSpec(Spec):
+    num_layers: Positive
+
+
+class RunSpec(Spec):
+    sequence_parallel_size: Positive
+    data_parallel_size: Positive
+    dtype: Dtype
+
+
+class Pool(Part):
+    """`bytes` is the size of its arena, or file; 0 where the plan uses none of it."""
+
+    name: str
+    kind: Literal["device", "pinned", "file"]
+    bytes: Count
+
+
+class Link(Part):
+    """Copies between two pools are queued on one stream."""
+
+    from_: str = Field(alias="from")
+    to: str
+    stream: str
+
+
+class Kernels(Part):
+    attn: str
+    attn_bwd: str
+
+
+class Mask(Part):
+    """Which keys a query sees; `window` in tokens."""
+
+    kind: Literal["full", "causal", "window"]
+    window: Positive | None = None
+
+
+class Attribute(Part):
+    """What an op carries beside its views. `tiles`: row tiles that a token-wise op works in, one after the other."""
+
+    mask: Mask | None = None
+    tiles: Positive = 1
+
+
+class Buffer(Part):
+    """A tensor at an address the plan owns: `instances` of it lie `instance_bytes` apart from byte `offset` on.
+
+    Strides are in elements. `call`: dead when the call ends; `step`: alive from its first to its last use in a
+    micro-step.
+    """
+
+    id: Count
+    name: str
+    pool: str
+    dtype: Dtype
+    shape: tuple[Positive, ...]
+    strides: tuple[Count, ...]
+    instances: Positive
+    instance_bytes: Count
+    offset: Count
+    scope: Literal["call", "step"]
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the values of a row, whatever the stride between rows."""
+        return math.prod(self.shape[1:]) * DTYPE_BYTES[self.dtype]
+
+    @property
+    def span_bytes(self) -> int:
+        """From the first to past the last byte of an instance."""
+        last = sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * DTYPE_BYTES[self.dtype]
+
+
+class Table(Part):
+    """Host data of this rank for a micro-step, and the buffer that loadBatch puts it in."""
+
+    name: TableName
+    dtype: Literal["int64"]
+    capacity: Positive
+    buffer: Count
+
+
+@dataclass(frozen=True, config=_RECORD)
+class ParameterView:
+    """One weight and its place in the flat fp32 gradient region of its group; offset and numel in elements."""
+
+    name: str
+    shape: tuple[Count, ...]
+    offset: Count
+    numel: Count
+    trainable: bool
+
+
+@dataclass(frozen=True, config=_RECORD)
+class ParameterTable:
+    """Weights by group: pre's are the first `num_pre_elements` of `layer`, the norm's are first in `head`."""
+
+    layer: tuple[ParameterView, ...]
+    num_pre_elements: Count
+    head: tuple[ParameterView, ...]
+    embed: tuple[ParameterView, ...]
+    num_head_norm_elements: Count
+    num_layer_elements: Count
+    num_head_elements: Count
+    num_embed_elements: Count
+    num_model_parameters: Count
+
+
+@dataclass(frozen=True, config=_RECORD)
+class HeadMap:
+    """Per sequence parallel rank the heads of its head-sharded views, in order; -1 is a padded head."""
+
+    query: tuple[tuple[int, ...], ...]
+    key_value: tuple[tuple[int, ...], ...]
+
+
+class Layout(Part):
+    """`sequence_groups`: global ranks that share a sequence, in the order of their tokens; one list a replica."""
+
+    sequence_groups: tuple[tuple[Count, ...], ...]
+    heads: HeadMap
+
+
+class Role(Part):
+    """What the values behind a parameter are; the planner's verifier reads it, the worker does not."""
+
+    value: str
+    layer: int
+
+
+class Param(Part):
+    """A parameter of a section: a call binds it to an instance."""
+
+    name: str
+    entry: Role | None = None
+    exit: Role | None = None
+
+
+class Call(Part):
+    """One run of a section. `waits[s]`: bit t is set where stream s waits for what was queued before on stream t."""
+
+    section: str
+    args: tuple[Count, ...]
+    layer: Count | None = None
+    owner: Literal["plan", "zero"]
+    waits: tuple[Count, ...]
+
+
+class Turn(Part):
+    """What one autograd node runs; `end` is the engine's step."""
+
+    module: Module
+    layer: Count | None = None
+    direction: Direction
+    calls: tuple[Call, ...]
+
+    @property
+    def name(self) -> str:
+        return turn_name(self.module, self.direction, self.layer)
+
+
+def turn_name(module: str, direction: str, layer: int | None) -> str:
+    """`layer 3 backward`, `head forward`, `end`."""
+    if module == "end":
+        return module
+    return " ".join([module, *([] if layer is None else [str(layer)]), direction])
+
+
+class Program(Part):
+    """One micro-step in execution order, then `end`."""
+
+    turns: tuple[Turn, ...]
+
+
+class Programs(Part):
+    train: Program

@@ -1,0 +1,221 @@
+"""The main thread of a rank: receive a plan, build its session, run steps, report. Decides nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, cast
+
+from fpdt.wire import protocol
+from fpdt.wire.exits import EXIT_FAILED, exit_now
+from fpdt.wire.lifeline import die_with_parent
+from fpdt.wire.sockets import Channel, Identity, Incoming, Telemetry, failure
+
+PLAN_VERSION = 2
+DEVICES = ("cpu", "cuda")
+TEXT_FRAMES = [("header", "json"), ("prose", "json")]
+ERROR_SEEN_SECONDS = 5.0
+
+
+class Session(Protocol):
+    """A built model and engine that executes the steps of one plan."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def versions(self) -> Mapping[str, str]: ...
+
+    def run_step(self, step: int) -> Mapping[str, Any]:
+        """Run one optimizer step. Keys: those of protocol.StepDone without `step`, and optionally `records`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+SessionFactory = Callable[[bytes, bytes, Mapping[str, bytes], Mapping[str, Any]], Session]
+"""Called as factory(header, prose, columns, options); see PlanFrames for the first three."""
+
+
+@dataclass(frozen=True)
+class PlanFrames:
+    """A plan as it travels: JSON text of what is executed, JSON text of the rest, deflated columns by name."""
+
+    header: bytes
+    prose: bytes
+    columns: Mapping[str, bytes]
+
+
+class PlanRefusedError(Exception):
+    """This worker cannot run the plan it was sent."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def serve(
+    address: str,
+    telemetry: str,
+    run: str,
+    rank: int,
+    incarnation: int,
+    session_factory: str | SessionFactory,
+) -> NoReturn:
+    """Connect to the controller, work until it says shutdown, and leave the process.
+
+    `session_factory` is a callable or `module:attribute`; it is imported only when a plan has been accepted, so that
+    hello goes out before torch is loaded.
+    """
+    code, problem = EXIT_FAILED, None
+    try:
+        lifeline = die_with_parent()
+        channel = Channel(address, telemetry, Identity(run, rank, incarnation), lifeline)
+        code = run_rank(channel, session_factory)
+        channel.close()
+    except BaseException as error:
+        code, problem = EXIT_FAILED, error
+    finally:
+        exit_now(code, error=problem)
+
+
+def run_rank(channel: Channel, session_factory: str | SessionFactory) -> int:
+    """Serve until shutdown; the exit code."""
+    try:
+        _serve_messages(channel, session_factory)
+    except BaseException as error:
+        channel.send(failure(error, channel.status))
+        with suppress(Exception):  # Standard error may be closed.
+            traceback.print_exception(error)
+        # The controller answers an error by stopping this process; leaving before would race with its exit event.
+        deadline = time.monotonic() + ERROR_SEEN_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            channel.receive(left)  # Steps sent ahead are not run any more.
+        return EXIT_FAILED
+    return 0
+
+
+def _serve_messages(channel: Channel, session_factory: str | SessionFactory) -> None:
+    session: Session | None = None
+    num_steps = 0
+    channel.enter("waiting")
+    while True:
+        incoming = channel.receive()
+        if incoming is None:
+            continue
+        body = incoming.message.body
+        if isinstance(body, protocol.Plan):
+            if session is not None:
+                raise PlanRefusedError("a second plan was sent", "start a new run for another plan")
+            session = _load(channel, body, incoming, session_factory)
+        elif isinstance(body, protocol.RunSteps):
+            num_steps += _run_steps(channel, session, body, incoming.message.id)
+        elif isinstance(body, protocol.Shutdown):
+            channel.enter("closing")
+            if session is not None:
+                session.close()
+            channel.send(protocol.Bye(num_steps=num_steps), incoming.message.id)
+            return
+        else:
+            raise protocol.ProtocolError(f"a rank cannot be sent {incoming.message.type}")
+
+
+def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_factory: str | SessionFactory) -> Session:
+    started = time.monotonic()
+    frames = check_plan(plan, incoming.frames)
+    channel.send(protocol.PlanAccepted(digest=plan.digest), incoming.message.id)
+    channel.enter("loading")
+    create = load_factory(session_factory)
+    session = create(frames.header, frames.prose, frames.columns, plan.options.model_dump(by_alias=False))
+    if session.digest != plan.digest:
+        raise PlanRefusedError(
+            f"the session decoded digest {session.digest}, the plan says {plan.digest}",
+            "install the npm and the Python package in the same version",
+        )
+    channel.enter("waiting")
+    seconds = time.monotonic() - started
+    channel.send(
+        protocol.Ready(digest=plan.digest, device=session.device, versions=dict(session.versions), seconds=seconds)
+    )
+    return session
+
+
+def _run_steps(channel: Channel, session: Session | None, body: protocol.RunSteps, corr: str) -> int:
+    if session is None or session.digest != body.digest:
+        held = session.digest if session else "none"
+        raise PlanRefusedError(f"asked to run steps of plan {body.digest}, loaded is {held}", "send the plan first")
+    for step in range(body.from_, body.to):
+        channel.enter("stepping", step)
+        result = dict(session.run_step(step))
+        records = cast("Telemetry", result.pop("records", ()))
+        channel.send(protocol.StepDone(step=step, **result), corr)
+        channel.send_telemetry(records)
+    channel.enter("waiting")
+    return body.to - body.from_
+
+
+def check_plan(plan: protocol.Plan, frames: Sequence[bytes]) -> PlanFrames:
+    """The frames by what they are. Raises PlanRefusedError before anything heavy is imported."""
+    expected = [frame.bytes for frame in plan.frames]
+    found = [len(frame) for frame in frames]
+    if expected != found or [(frame.name, frame.dtype) for frame in plan.frames[:2]] != TEXT_FRAMES:
+        raise PlanRefusedError(
+            f"the plan message announces frames of {expected} bytes, header and prose first; received {found}",
+            "send the plan again",
+        )
+    header, prose, *columns = frames
+    digest = plan_digest(header, columns)
+    if digest != plan.digest:
+        raise PlanRefusedError(
+            f"plan digest is {digest}, the controller says {plan.digest}",
+            "plan again: the plan was changed after it was made",
+        )
+    check_header(json.loads(header))
+    names = [frame.name for frame in plan.frames[2:]]
+    return PlanFrames(header, prose, dict(zip(names, columns, strict=True)))
+
+
+def plan_digest(header: bytes, columns: Sequence[bytes]) -> str:
+    """SHA-256 over the header and the inflated columns. Raises PlanRefusedError for a column that was not deflated."""
+    digest = hashlib.sha256(header)
+    for column in columns:
+        try:
+            digest.update(zlib.decompress(column))
+        except zlib.error as error:
+            raise PlanRefusedError(
+                f"a column of the plan cannot be inflated: {error}", "send the plan again"
+            ) from error
+    return digest.hexdigest()
+
+
+def check_header(header: Mapping[str, Any]) -> None:
+    """Refuse a plan of another version or for another kind of device; the session checks the rest."""
+    if header.get("kind") != "executionPlan" or header.get("version") != PLAN_VERSION:
+        raise PlanRefusedError(
+            f"plan version {header.get('version')} of kind {header.get('kind')}, this worker runs {PLAN_VERSION}",
+            "install the npm and the Python package in the same version",
+        )
+    device = header.get("device")
+    if device not in DEVICES:
+        raise PlanRefusedError(f"plan is for device {device!r}", f"this worker runs on {' or '.join(DEVICES)}")
+
+
+def load_factory(factory: str | SessionFactory) -> SessionFactory:
+    """Resolve `module:attribute`; a callable is returned as it is."""
+    if not isinstance(factory, str):
+        return factory
+    module_name, _, attribute = factory.partition(":")
+    found: Any = getattr(importlib.import_module(module_name), attribute, None)
+    if not callable(found):
+        raise TypeError(f"session factory {factory} is not callable; give it as module:attribute")
+    return cast("SessionFactory", found)

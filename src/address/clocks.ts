@@ -1,0 +1,42 @@
+/** What is surely complete when an op starts, by vector clocks over streams and waits. */
+import type { Op } from '../schedule/op.js';
+
+/** The number of each op's stream in `streams`; 255 for one that is not there. */
+export function streamNumbers(ops: readonly Op[], streams: readonly string[]): Uint8Array {
+  const numbers = new Map(streams.map((name, number) => [name, number] as const));
+  const found = new Uint8Array(ops.length);
+  for (let i = 0; i < ops.length; i++) found[i] = numbers.get((ops[i] as Op).stream) ?? 255;
+  return found;
+}
+
+/**
+ * For each op of a section and each stream the latest op of that stream, of the same call, that is surely complete when the op starts: its
+ * own stream's earlier ops, and whatever its waits imply. Row-major, a row an op and a column a stream; -1 for none. An op is at
+ * the position of its id and waits only for earlier ones.
+ */
+export function completionClocks(ops: readonly Op[], streams: readonly string[]): Int32Array {
+  const numStreams = streams.length;
+  const streamOf = streamNumbers(ops, streams);
+  const clocks = new Int32Array(ops.length * numStreams).fill(-1);
+  const latest = new Int32Array(numStreams).fill(-1);
+  for (let id = 0; id < ops.length; id++) {
+    const stream = streamOf[id] as number;
+    learn(latest[stream] as number, id);
+    const { waits } = ops[id] as Op;
+    for (let i = 0; i < waits.length; i++) learn(waits[i] as number, id);
+    latest[stream] = id;
+  }
+  return clocks;
+
+  /** Op `id` starts after op `done`, and so after all that came before that. */
+  function learn(done: number, id: number): void {
+    if (done < 0) return;
+    const row = id * numStreams;
+    const known = done * numStreams;
+    for (let s = 0; s < numStreams; s++) {
+      if ((clocks[known + s] as number) > (clocks[row + s] as number)) clocks[row + s] = clocks[known + s] as number;
+    }
+    const own = row + (streamOf[done] as number);
+    if (done > (clocks[own] as number)) clocks[own] = done;
+  }
+}

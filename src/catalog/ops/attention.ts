@@ -1,0 +1,117 @@
+/** Attention over a range of keys, its merge with other ranges, and its gradients. Views are head-sharded: all tokens, own heads. */
+import { maskPairs } from './masks.js';
+import { type DrawnChunks, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow } from './row.js';
+import type { OpSizes } from './sizes.js';
+import { rowsOf } from './views.js';
+
+const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false, weightElements: NONE } as const;
+
+const drawPair = (kind: string, { tokens, kv }: DrawnChunks): string => `${kind} q${tokens} k${kv}`;
+
+export const attn: OpRow = {
+  ...common,
+  onChip: true,
+  reads: ['q', 'k', 'v'],
+  writes: ['o', 'lse'],
+  accumulates: [],
+  roughly: 'attention of q over k, v under its mask; partial, or final where it is the only range',
+  temporaries: (facts) => forwardBytes(facts),
+  flops: (facts) => ({ attentionForwardFlops: forwardFlops(facts) }),
+  kernels: () => 3,
+  deterministic: true,
+  draw: drawPair,
+};
+
+export const mergeFirst: OpRow = {
+  ...common,
+  reads: ['oPart', 'lsePart'],
+  writes: ['oAcc', 'lse'],
+  accumulates: [],
+  roughly: 'oAcc = oPart, lse = lsePart, in fp32',
+  temporaries: NONE,
+  flops: NO_FLOPS,
+  kernels: () => 2,
+  deterministic: true,
+  draw: drawTokens,
+};
+
+export const merge: OpRow = {
+  ...common,
+  reads: ['oPart', 'lsePart'],
+  writes: [],
+  accumulates: ['oAcc', 'lse'],
+  roughly: 'online merge of two partial results by lse',
+  /** The new lse, a difference and its exponential; the partial output in fp32. */
+  temporaries: ({ rows, sizes: { w, ownQ, ownHeads } }) => rows * ((w < 4 ? 4 * ownQ : 0) + 3 * 4 * ownHeads),
+  flops: NO_FLOPS,
+  kernels: () => 9,
+  deterministic: true,
+  draw: drawTokens,
+};
+
+export const attnBwd: OpRow = {
+  ...common,
+  onChip: true,
+  reads: ['q', 'k', 'v', 'o', 'lse', 'do'],
+  writes: [],
+  accumulates: ['dq', 'dk', 'dv'],
+  roughly: 'attention backward with the final o and lse',
+  temporaries: (facts) => backwardBytes(facts),
+  flops: (facts) => ({ attentionBackwardFlops: 2.5 * forwardFlops(facts) }),
+  /** lse made contiguous, the kernel's three, sums over the heads of a group, three additions. */
+  kernels: ({ sizes: { ownQ, ownKv } }) => 7 + (ownQ === ownKv ? 0 : 2),
+  deterministic: false,
+  whyNot: 'FlashAttention-2 adds the parts of dq with atomics on CUDA',
+  draw: drawPair,
+};
+
+/**
+ * Forward 4 * pairs * heads * headDim; backward 2.5 times that (FlashAttention-2, which recomputes the scores), where pairs are
+ * those that the mask leaves. Padded heads are computed like any other.
+ */
+function forwardFlops({ op, attribute, sizes: { ownQ } }: OpFacts): number {
+  return 4 * maskPairs(attribute.mask ?? { kind: 'causal' }, op.tokens, op.kv ?? op.tokens) * ownQ;
+}
+
+/** o and lse of the kernel, before they are copied into the arena. */
+function forwardBytes(facts: OpFacts): number {
+  const { op, rows, sizes } = facts;
+  const { w, ownQ, ownHeads, kernels } = sizes;
+  const results = rows * (w * ownQ + 4 * ownHeads);
+  if (kernels.attn === 'reference') return Math.max(results, writtenOut(sizes, rows, rowsOf(op.kv), 3));
+  return leavesOutQueries(facts) ? 2 * results : results;
+}
+
+/**
+ * dq, dk, dv of the kernel. Inside aten's FlashAttention-2 backward (`_flash_attention_backward`): lse, softmax sums and dq in
+ * fp32 for rows rounded up to 128 and head dim to 32, and dk, dv for every query head before they are summed over the group.
+ */
+function backwardBytes(facts: OpFacts): number {
+  const { op, rows: queries, sizes } = facts;
+  const { w, d, ownQ, ownKv, ownHeads, cuda, kernels } = sizes;
+  const keys = rowsOf(op.kv);
+  const results = w * (queries * ownQ + 2 * keys * ownKv);
+  if (kernels.attnBwd === 'reference') {
+    const wide = w < 4 ? 2 * 4 * queries * ownQ : 0;
+    return Math.max(results, writtenOut(sizes, queries, keys, 5) + wide);
+  }
+  if (!cuda) return results;
+  const rounded = Math.ceil(queries / 128) * 128;
+  const dim = Math.ceil(d / 32) * 32;
+  const perGroup = ownQ === ownKv ? 0 : 2 * w * keys * ownQ;
+  const whole = leavesOutQueries(facts) ? w * queries * ownQ : 0;
+  return results + whole + 4 * queries * ownHeads + 4 * rounded * ownHeads * (1 + dim) + perGroup;
+}
+
+/** A window that ends before the last query: the kernel takes the queries that see a key, and a whole result is made around theirs. */
+function leavesOutQueries({ op, attribute: { mask } }: OpFacts): boolean {
+  return mask?.kind === 'window' && op.kv !== undefined && op.tokens.end > op.kv.end - 1 + mask.window;
+}
+
+/**
+ * `reference` forms matrices of queries * keys for every head, of which `count` are alive at once, beside a number for each query
+ * and values (or their gradients) for every query head. Measured to the byte on the worker's handlers (test/catalog).
+ */
+function writtenOut({ ownQ, ownHeads }: OpSizes, queries: number, keys: number, count: number): number {
+  return 4 * queries * ownHeads * (count * keys + 1) + 4 * keys * ownQ;
+}

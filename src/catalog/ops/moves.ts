@@ -1,0 +1,90 @@
+/** Ops that move or set data and compute nothing. */
+import { type DrawnChunks, drawKind, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow } from './row.js';
+import { viewBytes } from './views.js';
+
+const common = {
+  accumulates: [],
+  external: false,
+  tiled: false,
+  onChip: false,
+  temporaries: NONE,
+  flops: NO_FLOPS,
+  weightElements: NONE,
+  deterministic: true,
+  draw: drawTokens,
+} as const;
+
+export const loadBatch: OpRow = {
+  ...common,
+  stream: 'compute',
+  reads: [],
+  writes: 'many',
+  pairs: false,
+  roughly: "copy the micro-batch's tables into their buffers",
+  kernels: ({ op }) => op.writes.length,
+  draw: drawKind,
+};
+
+export const zero: OpRow = {
+  ...common,
+  stream: 'compute',
+  reads: [],
+  writes: 'many',
+  pairs: false,
+  roughly: 'fill the written views with 0',
+  kernels: ({ op }) => op.writes.length,
+};
+
+export const cast: OpRow = {
+  ...common,
+  stream: 'compute',
+  reads: 'many',
+  writes: 'many',
+  pairs: true,
+  roughly: 'write = read, in the dtype of write',
+  kernels: ({ op }) => op.writes.length,
+};
+
+export const copy: OpRow = {
+  ...common,
+  stream: 'link',
+  reads: 'many',
+  writes: 'many',
+  pairs: true,
+  roughly: 'write = read, from one pool to another',
+  kernels: ({ op }) => op.writes.length,
+  draw: (kind: string, { moved }: DrawnChunks) => `${kind} ${moved}`,
+};
+
+/**
+ * A message as large as the head-sharded view for each pair: they travel one after the other, but a process group's own thread may hold
+ * on to the last one's a little longer. A single rank copies straight.
+ */
+const messageBytes = ({ op, buffers, sizes: { ranks } }: OpFacts, side: 'reads' | 'writes'): number =>
+  ranks === 1 ? 0 : viewBytes(op[side], buffers);
+
+/** A pair is packed (or unpacked) by one copy, rank by rank where heads are padded or stand in several places; and exchanged. */
+const exchangeKernels = ({ op, sizes: { ranks, evenHeads } }: OpFacts): number =>
+  op.reads.length * ((evenHeads ? 1 : ranks) + (ranks === 1 ? 0 : 1));
+
+export const toHeads: OpRow = {
+  ...common,
+  stream: 'comm',
+  reads: 'many',
+  writes: 'many',
+  pairs: true,
+  roughly: 'all-to-all: every token share, all heads -> all tokens, own heads',
+  temporaries: (facts) => messageBytes(facts, 'writes'),
+  kernels: exchangeKernels,
+};
+
+export const toSequence: OpRow = {
+  ...common,
+  stream: 'comm',
+  reads: 'many',
+  writes: 'many',
+  pairs: true,
+  roughly: 'all-to-all back: all tokens, own heads -> own tokens, all heads; copies of a head are summed',
+  temporaries: (facts) => messageBytes(facts, 'reads'),
+  kernels: exchangeKernels,
+};

@@ -1,0 +1,25 @@
+/** Model states without ZeRO. */
+import { derived, type InstantName, type MemoryItem } from './items.js';
+import { isBackward, type StateItems, type Terms } from './stateTerms.js';
+
+/** 14 B a parameter in bf16 (2 weight, 4 master, 8 Adam), 12 in fp32. */
+export function unsharded({ all, w }: Terms): StateItems {
+  return {
+    device: [
+      derived('weights', w * all, `${w} B * parameters`),
+      derived('master weights', w < 4 ? 4 * all : 0, '4 B * parameters'),
+      derived('Adam states', 8 * all, '8 B * parameters'),
+    ],
+    pinned: [],
+  };
+}
+
+/** Gradients from the loss on; the step of the bf16 optimizer adds flat fp32 gradients and Adam's temporaries (16 -> 24 B). */
+export function unshardedInstant(name: InstantName, { all, w, afterLoss }: Terms): readonly MemoryItem[] {
+  const elements = name === 'loss' ? afterLoss : isBackward(name) || name === 'optimizerStep' ? all : 0;
+  const step = name === 'optimizerStep' ? (w < 4 ? 8 : 4) * all : 0;
+  return [
+    derived('gradients', w * elements, `${w} B * parameters`),
+    derived('optimizer temporaries', step, `${w < 4 ? 8 : 4} B * parameters`),
+  ];
+}

@@ -1,0 +1,62 @@
+/** What the formulas of model states are written in. */
+import { DTYPE_BYTES } from '../spec/dtype.js';
+import type { DeepSpeedConfig, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
+import type { InstantName, MemoryItem } from './items.js';
+import { type ZeroSettings, zeroSettings } from './zeroSettings.js';
+
+/** Items by the kind of pool they are in: DeepSpeed knows the device and the host. */
+export interface StateItems {
+  readonly device: readonly MemoryItem[];
+  readonly pinned: readonly MemoryItem[];
+}
+
+export interface ModelStatesInput {
+  readonly parameters: ParameterTable;
+  readonly numLayers: number;
+  readonly tieWordEmbeddings: boolean;
+  readonly run: Pick<RunSpec, 'dtype' | 'gradientAccumulationSteps'>;
+  /** Ranks that ZeRO shards over: all of them, replicas times sequence parallel ranks. */
+  readonly numRanks: number;
+  readonly deepspeed: DeepSpeedConfig;
+  /** See ScheduleUse. */
+  readonly extraLayers: number;
+}
+
+export interface Terms extends ModelStatesInput {
+  readonly zero: ZeroSettings;
+  /** Parameters of the model and of one rank's share. */
+  readonly all: number;
+  readonly owned: number;
+  /** Bytes of a weight, and of an accumulated gradient. */
+  readonly w: number;
+  readonly g: number;
+  /** Elements of the largest parameter. */
+  readonly largest: number;
+  /** Parameters whose gradients are there after the loss: those of the head, and of all where an earlier micro-step formed them. */
+  readonly afterLoss: number;
+}
+
+export function termsOf(input: ModelStatesInput): Terms {
+  const { parameters, run, numRanks } = input;
+  const zero = zeroSettings(input.deepspeed);
+  const w = DTYPE_BYTES[run.dtype];
+  const all = parameters.numModelParameters;
+  return {
+    ...input,
+    zero,
+    all,
+    owned: Math.ceil(all / numRanks),
+    w,
+    g: zero.accumulateInFp32 ? 4 : w,
+    largest: largestOf([...parameters.layer, ...parameters.head, ...parameters.embed]),
+    afterLoss: run.gradientAccumulationSteps > 1 ? all : parameters.numHeadElements,
+  };
+}
+
+export function largestOf(views: readonly ParameterView[]): number {
+  return views.reduce((most, { numel }) => Math.max(most, numel), 0);
+}
+
+export function isBackward(name: InstantName): boolean {
+  return name === 'layerBackward' || name === 'gradientReduce';
+}

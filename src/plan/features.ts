@@ -1,0 +1,94 @@
+/** What a worker must know to run a plan, by name, computed from the plan's content: a worker refuses a feature it does not know. */
+import type { Access, Attribute, Op, Section } from '../schedule/op.js';
+import type { Turn } from '../schedule/program.js';
+import type { UnsealedPlan } from './executionPlan.js';
+
+type Predicate = (plan: UnsealedPlan) => boolean;
+
+/** One predicate a feature, in the order that plans list them. */
+const FEATURES = {
+  /** Segments of several layers: a backward turn runs ops for other layers than its own. */
+  rebuild: ({ programs }) => programs.train.turns.some(rebuilds),
+  /** The forward of decoder layers is written several times. */
+  'layer-classes': (plan) => forwardSections(plan).size > 1,
+  'file-pool': (plan) => plan.buffers.some((buffer) => poolKind(buffer.pool, plan) === 'file'),
+  'causal-rectangle': (plan) => someOp(plan, (op) => isRectangle(op) && attributeOf(op, plan)?.mask?.kind === 'causal'),
+  window: (plan) => someOp(plan, (op) => attributeOf(op, plan)?.mask?.kind === 'window'),
+  tiles: (plan) => someOp(plan, (op) => (attributeOf(op, plan)?.tiles ?? 1) > 1),
+  /** Keys and values that were fetched are attended to several chunks at a time. */
+  'kv-tiles': (plan) => plan.sections.some((section) => usesTiles(section, plan.strategy.chunkTokens)),
+  /** A key/value head on several ranks, or twice on one. */
+  'kv-copies': ({ layout }) => hasRepeats(layout.heads.keyValue.flat().filter((head) => head >= 0)),
+  'padded-heads': ({ layout: { heads } }) => [...heads.query, ...heads.keyValue].some((own) => own.includes(-1)),
+  /** lm_head's gradient is added to the embedding's region. */
+  'tied-region': (plan) => tiesRegion(plan),
+  'hidden-gradient-offload': (plan) => plan.sections.some((section) => offloadsHiddenGradient(section, plan)),
+} as const satisfies Record<string, Predicate>;
+
+export type Feature = keyof typeof FEATURES;
+export const FEATURE_NAMES = Object.keys(FEATURES) as readonly Feature[];
+
+export function featuresOf(plan: UnsealedPlan): readonly Feature[] {
+  return FEATURE_NAMES.filter((name) => FEATURES[name](plan));
+}
+
+function rebuilds({ layer, calls }: Turn): boolean {
+  return calls.some((call) => call.owner === 'plan' && call.layer !== undefined && call.layer !== layer);
+}
+
+/** Sections that attend in a decoder layer's forward turn: what only moves hidden states is no class of its own. */
+function forwardSections({ programs, sections }: UnsealedPlan): ReadonlySet<string> {
+  const attending = new Set(sections.filter(({ ops }) => ops.some(({ kind }) => kind === 'attn')).map(({ name }) => name));
+  const turns = programs.train.turns.filter(({ module, direction }) => module === 'layer' && direction === 'forward');
+  const called = turns.flatMap(({ calls }) => calls.filter(({ owner }) => owner === 'plan').map(({ section }) => section));
+  return new Set(called.filter((section) => attending.has(section)));
+}
+
+function poolKind(name: string, { pools }: UnsealedPlan): string | undefined {
+  return pools.find((pool) => pool.name === name)?.kind;
+}
+
+function someOp({ sections }: UnsealedPlan, holds: (op: Op) => boolean): boolean {
+  return sections.some(({ ops }) => ops.some(holds));
+}
+
+function attributeOf({ attribute }: Op, { attributes }: UnsealedPlan): Attribute | undefined {
+  return attribute === undefined ? undefined : attributes[attribute];
+}
+
+function isRectangle({ tokens, kv }: Op): boolean {
+  return kv !== undefined && kv.end - kv.start !== tokens.end - tokens.start;
+}
+
+/** An attention op over more than a chunk of keys that a copy of the same section has brought. */
+function usesTiles({ ops }: Section, chunkTokens: number): boolean {
+  const fetched = new Set<number>();
+  for (const { kind, writes } of ops) if (kind === 'copy') for (const { buffer } of writes) fetched.add(buffer);
+  return ops.some(({ kv, reads }) => {
+    const keys = reads[KEYS];
+    return kv !== undefined && kv.end - kv.start > chunkTokens && keys !== undefined && fetched.has(keys.buffer);
+  });
+}
+
+/** Attention kinds read q, k, v first. */
+const KEYS = 1;
+
+function hasRepeats(heads: readonly number[]): boolean {
+  return new Set(heads).size < heads.length;
+}
+
+/** The last view a loss accumulates into is lm_head's region; the embedding's is the one that embedBwd accumulates into. */
+function tiesRegion(plan: UnsealedPlan): boolean {
+  const regions = (kind: Op['kind']) =>
+    plan.sections.flatMap(({ ops }) => ops.filter((op) => op.kind === kind).map((op) => op.accumulates.at(-1)?.buffer));
+  const embedding = new Set(regions('embedBwd'));
+  return regions('loss').some((buffer) => buffer !== undefined && embedding.has(buffer));
+}
+
+/** Some view that a parameter with the role of a hidden gradient names lies outside the device. */
+function offloadsHiddenGradient({ params, ops }: Section, plan: UnsealedPlan): boolean {
+  const gradients = params.map(({ entry, exit }) => entry?.value === 'hiddenGradient' || exit?.value === 'hiddenGradient');
+  const offloads = ({ buffer, param }: Access): boolean =>
+    gradients[param] === true && poolKind(plan.buffers[buffer]?.pool ?? '', plan) !== 'device';
+  return ops.some((op) => op.reads.some(offloads) || op.writes.some(offloads) || op.accumulates.some(offloads));
+}

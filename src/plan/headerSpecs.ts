@@ -1,0 +1,137 @@
+/** Strict schemas of what a plan's header says of model, run and strategy. The types in spec/ say what each field means. */
+import { z } from 'zod';
+import { MODEL_DTYPES } from '../spec/dtype.js';
+import type { HeadMap, ParallelLayout } from '../spec/parallelLayout.js';
+import {
+  BACKWARD_ORDERS,
+  type ForcedLayerStrategy,
+  type ForcedPlaces,
+  type LayerStrategy,
+  POLICIES,
+  RECOMPUTE,
+  type Strategy,
+} from '../spec/strategy.js';
+import type { ModelSpec, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
+
+/** One schema for every field of T: a field that is added to a type and not to its schema does not compile. */
+export type Shape<T> = { readonly [K in keyof T]-?: z.ZodType<T[K]> };
+
+export const count = z.int().nonnegative();
+export const positive = z.int().positive();
+/** Names of pools, streams and parameters: one word of an op's text. */
+export const word = z.string().regex(/^[A-Za-z]\w*$/);
+/** Names of buffers and sections. */
+export const dotted = z.string().regex(/^[A-Za-z][\w.@]*$/);
+/** Objects of others that pass through as they are: a Hugging Face config, a ds_config. */
+export const foreignObject = z.record(z.string(), z.unknown());
+const option = z.exactOptional;
+
+const policy = z.enum(POLICIES);
+const backwardOrder = z.enum(BACKWARD_ORDERS);
+const layerRange = z.tuple([count, count]);
+const place = word;
+const outputPlace = z.union([word, z.literal(RECOMPUTE)]);
+
+export const modelSchema = z.strictObject({
+  kind: z.literal('model'),
+  family: word,
+  numLayers: positive,
+  hiddenSize: positive,
+  numHeads: positive,
+  numKvHeads: positive,
+  headDim: positive,
+  mlpWidth: positive,
+  vocabSize: positive,
+  tieWordEmbeddings: z.boolean(),
+  windows: z.array(positive.nullable()),
+  hfConfig: foreignObject,
+} satisfies Shape<ModelSpec>);
+
+const forcedLayerSchema = z.strictObject({
+  layers: layerRange,
+  keyValues: option(place),
+  keyValueGradients: option(place),
+  attentionOutput: option(outputPlace),
+  checkpoints: option(place),
+  backwardOrder: option(backwardOrder),
+  segments: option(z.array(positive)),
+} satisfies Shape<ForcedLayerStrategy>);
+
+const forcedPlacesSchema = z.strictObject({
+  hiddenGradients: option(place),
+  layers: option(z.array(forcedLayerSchema)),
+} satisfies Shape<ForcedPlaces>);
+
+export const runSchema = z.strictObject({
+  kind: z.literal('run'),
+  seqLen: positive,
+  paddedSeqLen: positive,
+  sequenceParallelSize: positive,
+  dataParallelSize: positive,
+  policy,
+  numChunks: option(positive),
+  segmentLayers: positive,
+  kvTileChunks: option(positive),
+  numLossTiles: option(positive),
+  numTokenTiles: option(positive),
+  prefetchDepth: positive,
+  strategy: option(forcedPlacesSchema),
+  attention: option(z.string()),
+  dtype: z.enum(MODEL_DTYPES),
+  zeroStage: z.literal([0, 1, 2, 3]),
+  gradientAccumulationSteps: positive,
+  lossScale: z.number().positive(),
+  numSteps: positive,
+  seed: count,
+} satisfies Shape<RunSpec>);
+
+const layerStrategySchema = z.strictObject({
+  layers: layerRange,
+  keyValues: place,
+  keyValueGradients: place,
+  attentionOutput: outputPlace,
+  checkpoints: place,
+  backwardOrder,
+  segments: z.array(positive),
+} satisfies Shape<LayerStrategy>);
+
+export const strategySchema = z.strictObject({
+  kind: z.literal('strategy'),
+  policy,
+  numChunks: positive,
+  chunkTokens: positive,
+  localChunkTokens: positive,
+  kvTileChunks: positive,
+  numLossTiles: positive,
+  numTokenTiles: positive,
+  prefetchDepth: positive,
+  hiddenGradients: place,
+  layers: z.array(layerStrategySchema).min(1),
+} satisfies Shape<Strategy>);
+
+const parameterViewSchema = z.strictObject({
+  name: z.string(),
+  shape: z.array(positive),
+  offset: count,
+  numel: positive,
+  trainable: z.boolean(),
+} satisfies Shape<ParameterView>);
+
+export const parametersSchema = z.strictObject({
+  layer: z.array(parameterViewSchema),
+  numPreElements: count,
+  head: z.array(parameterViewSchema),
+  embed: z.array(parameterViewSchema),
+  numHeadNormElements: count,
+  numLayerElements: count,
+  numHeadElements: count,
+  numEmbedElements: count,
+  numModelParameters: count,
+} satisfies Shape<ParameterTable>);
+
+const headLists = z.array(z.array(z.int().min(-1)));
+
+export const layoutSchema = z.strictObject({
+  sequenceGroups: z.array(z.array(count)),
+  heads: z.strictObject({ query: headLists, keyValue: headLists } satisfies Shape<HeadMap>),
+} satisfies Shape<ParallelLayout>);

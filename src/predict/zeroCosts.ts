@@ -1,0 +1,68 @@
+/** Seconds of what ZeRO does, by kind and by the module of the turn it belongs to. */
+import type { OpKind } from '../catalog/ops/index.js';
+import { zeroSettings } from '../memory/zeroSettings.js';
+import type { Turn } from '../schedule/program.js';
+import { DTYPE_BYTES } from '../spec/dtype.js';
+import type { PredictInput } from './input.js';
+
+type CostInput = Pick<PredictInput, 'model' | 'run' | 'cluster' | 'parameters' | 'deepspeed'>;
+
+export interface ZeroCosts {
+  /** Of an external op in a turn. */
+  readonly seconds: (kind: OpKind, turn: Pick<Turn, 'module'>) => number;
+  /** Whether the kind runs beside the turn's own work, as far as that lasts. */
+  readonly overlaps: (kind: OpKind) => boolean;
+}
+
+/**
+ * ZeRO-3 gathers the next module while this one computes if it may prefetch, and reduces beside it if it overlaps communication;
+ * the CPU device does one thing at a time.
+ */
+export function zeroCosts(input: CostInput): ZeroCosts {
+  const zero = zeroSettings(input.deepspeed);
+  const beside = input.cluster.device === 'cuda';
+  return {
+    seconds: (kind, turn) => {
+      if (kind === 'gather') return gatherSeconds(gatheredElements(turn, input), input);
+      if (kind === 'reduce') return reduceSeconds(turn, input);
+      return kind === 'optimizerStep' ? optimizerSeconds(input) : 0;
+    },
+    overlaps: (kind) => beside && ((kind === 'gather' && zero.prefetchBucketElements > 0) || (kind === 'reduce' && zero.overlapComm)),
+  };
+}
+
+/** Seconds of one ZeRO-3 gather of `elements` weights. */
+export function gatherSeconds(elements: number, input: CostInput): number {
+  return input.run.zeroStage < 3 ? 0 : ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input);
+}
+
+/** A tied lm_head is the embedding. */
+function gatheredElements(turn: Pick<Turn, 'module'>, { model, parameters }: CostInput): number {
+  return moduleElements(turn, parameters) + (turn.module === 'head' && model.tieWordEmbeddings ? parameters.numEmbedElements : 0);
+}
+
+function moduleElements({ module }: Pick<Turn, 'module'>, parameters: CostInput['parameters']): number {
+  const { numEmbedElements, numHeadElements, numLayerElements, numModelParameters } = parameters;
+  return { embed: numEmbedElements, layer: numLayerElements, head: numHeadElements, end: numModelParameters }[module];
+}
+
+/** Weight gradients: reduce-scatter of a module's every micro-step in stages 2 and 3, of all at the end in stage 1, an all-reduce in stage 0. */
+function reduceSeconds(turn: Pick<Turn, 'module'>, input: CostInput): number {
+  const once = ringSeconds(moduleElements(turn, input.parameters) * DTYPE_BYTES[input.run.dtype], input);
+  return input.run.zeroStage === 0 ? 2 * once : once;
+}
+
+/** The update of the owned parameters, and in stages 1 and 2 the all-gather of what the others updated. */
+function optimizerSeconds(input: CostInput): number {
+  const { zeroStage, dtype } = input.run;
+  const { numModelParameters } = input.parameters;
+  const owned = zeroStage === 0 ? numModelParameters : numModelParameters / input.cluster.numRanks;
+  const update = owned * input.cluster.rates.optimizerSecondsPerParameter;
+  return zeroStage === 1 || zeroStage === 2 ? update + ringSeconds(numModelParameters * DTYPE_BYTES[dtype], input) : update;
+}
+
+/** A ring sends (N - 1) / N of the bytes. */
+function ringSeconds(bytes: number, { cluster: { numRanks, rates } }: CostInput): number {
+  if (numRanks === 1) return 0;
+  return rates.commLatencySeconds + (bytes * (numRanks - 1)) / numRanks / rates.commBytes;
+}

@@ -1,0 +1,72 @@
+/** Which instance of which pool's `x` holds the hidden states before each layer, and where outputs and lse are kept. */
+import { type PolicyContext, inPool } from './context.js';
+import type { LayerPlan, Segment } from './layerClasses.js';
+
+/** One instance of the hidden states in a pool. */
+export interface Slot {
+  readonly pool: string;
+  readonly slot: number;
+}
+
+export interface HiddenSlots {
+  /** Instances that each pool needs. */
+  readonly counts: ReadonlyMap<string, number>;
+  /** Where layer `layer` reads its input, forward and backward; the last entry is what the head reads. */
+  readonly inputs: readonly Slot[];
+  /** Where layer `layer` writes its output: the next layer's input, but for a range's last layer, whose pool may be another. */
+  readonly outputs: readonly Slot[];
+}
+
+/**
+ * A checkpoint keeps an instance of its own to the end of the micro-step. The states inside a segment share instances with those of
+ * every other segment, one for each position in it.
+ */
+export function hiddenSlots({ strategy, model }: Pick<PolicyContext, 'strategy' | 'model'>, { segments }: LayerPlan): HiddenSlots {
+  const counts = new Map<string, number>();
+  const take = (pool: string): Slot => {
+    const slot = counts.get(pool) ?? 0;
+    counts.set(pool, slot + 1);
+    return { pool, slot };
+  };
+  const poolOf = ({ range }: Segment): string => strategy.layers[range]?.checkpoints ?? '';
+  const lastPool = strategy.layers.at(-1)?.checkpoints ?? '';
+  const checkpoints = segments.map((segment) => take(poolOf(segment)));
+  const final = take(lastPool);
+  const inner = new Map<string, Slot>();
+  const shared = (pool: string, position: number | 'boundary'): Slot => {
+    const key = `${pool}/${position}`;
+    const known = inner.get(key) ?? take(pool);
+    inner.set(key, known);
+    return known;
+  };
+  const inputs: Slot[] = [];
+  const outputs: Slot[] = [];
+  for (const [i, segment] of segments.entries()) {
+    const pool = poolOf(segment);
+    for (let layer = segment.first; layer < segment.end; layer++) {
+      inputs.push(layer === segment.first ? (checkpoints[i] as Slot) : shared(pool, layer - segment.first));
+      if (layer + 1 < segment.end) outputs.push(shared(pool, layer + 1 - segment.first));
+      else {
+        const next = layer + 1 === model.numLayers ? final : (checkpoints[i + 1] as Slot);
+        outputs.push(next.pool === pool ? next : shared(pool, 'boundary'));
+      }
+    }
+  }
+  return { counts, inputs: [...inputs, final], outputs };
+}
+
+/** Name of the tensor that holds hidden states in a pool. */
+export function hiddenName(context: PolicyContext, pool: string): string {
+  return inPool('x', pool, context.places);
+}
+
+/** Number of each layer among those that keep their output in the same pool. */
+export function savedSlots({ classOf }: LayerPlan): readonly (number | undefined)[] {
+  const counts = new Map<string, number>();
+  return classOf.map(({ savesOutput, attentionOutput }) => {
+    if (!savesOutput) return undefined;
+    const slot = counts.get(attentionOutput) ?? 0;
+    counts.set(attentionOutput, slot + 1);
+    return slot;
+  });
+}

@@ -1,0 +1,138 @@
+/** The step program: the turns of one micro-step and its end, and which instances each call is bound to. */
+import type { Call, Turn } from '../program.js';
+import { type PolicyContext, sizesOf } from './context.js';
+import { hiddenSlots, savedSlots, type Slot } from './hiddenStates.js';
+import { type LayerClass, type LayerPlan, type Segment, layerPlan } from './layerClasses.js';
+
+/** Hidden states move between two pools before a layer; the section that does it. */
+export interface Relocation {
+  readonly section: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+export interface StepProgram {
+  readonly turns: readonly Turn[];
+  readonly relocations: readonly Relocation[];
+}
+
+export function stepProgram(context: PolicyContext): StepProgram {
+  return new ProgramWriter(context).write();
+}
+
+class ProgramWriter {
+  private readonly context: PolicyContext;
+  private readonly plan: LayerPlan;
+  private readonly slots: ReturnType<typeof hiddenSlots>;
+  private readonly saved: readonly (number | undefined)[];
+  private readonly relocations = new Map<string, Relocation>();
+
+  constructor(context: PolicyContext) {
+    this.context = context;
+    this.plan = layerPlan(context);
+    this.slots = hiddenSlots(context, this.plan);
+    this.saved = savedSlots(this.plan);
+  }
+
+  write(): StepProgram {
+    const { numLayers } = this.context.model;
+    const layers = Array.from({ length: numLayers }, (_, layer) => layer);
+    const input = this.arg(this.slots.inputs[0]);
+    const final = this.arg(this.slots.inputs.at(-1));
+    const dx = 0;
+    const turns: readonly Turn[] = [
+      this.turn('embed', 'forward', [own('embedForward', [input])]),
+      ...layers.map((layer) => this.turn('layer', 'forward', this.forwardCalls(layer), layer)),
+      this.turn('head', 'forward', [own('lossForward', [final, dx])]),
+      this.turn('head', 'backward', [own('lossBackward', [dx])]),
+      ...layers.toReversed().map((layer) => this.turn('layer', 'backward', this.backwardCalls(layer), layer)),
+      this.turn('embed', 'backward', [own('embedBackward', [dx])]),
+      { module: 'end', direction: 'forward', calls: [...(this.reducesEachTurn ? [] : [zero('reduce')]), own('optimizerStep', [])] },
+    ];
+    return { turns, relocations: [...this.relocations.values()] };
+  }
+
+  /** What ZeRO's hooks do around a module: stage 3 gathers and releases its weights, stages 2 and 3 reduce after its backward. */
+  private turn(module: Turn['module'], direction: Turn['direction'], calls: readonly Call[], layer?: number): Turn {
+    const isSharded = this.context.run.zeroStage === 3;
+    const before = isSharded ? [zero('gather', layer)] : [];
+    const after = [
+      ...(isSharded ? [zero('release', layer)] : []),
+      ...(direction === 'backward' && this.reducesEachTurn ? [zero('reduce', layer)] : []),
+    ];
+    return { module, direction, ...(layer === undefined ? {} : { layer }), calls: [...before, ...calls, ...after] };
+  }
+
+  private get reducesEachTurn(): boolean {
+    return this.context.run.zeroStage >= 2;
+  }
+
+  private forwardCalls(layer: number): readonly Call[] {
+    return [...this.relocate(layer), own(`layerForward${this.classOf(layer).suffix}`, this.forwardArgs(layer), layer)];
+  }
+
+  /** Input, output, and where the output of attention is kept. */
+  private forwardArgs(layer: number): readonly number[] {
+    return [this.arg(this.slots.inputs[layer]), this.arg(this.slots.outputs[layer]), ...this.savedArgs(layer)];
+  }
+
+  /** Before a layer whose input lies in another pool than its predecessor wrote it to. */
+  private relocate(layer: number): readonly Call[] {
+    const from = this.slots.outputs[layer - 1];
+    const to = this.slots.inputs[layer];
+    if (from === undefined || to === undefined || from.pool === to.pool) return [];
+    const key = `${from.pool}/${to.pool}`;
+    const number = this.relocations.size + 1;
+    const known = this.relocations.get(key) ?? { section: number === 1 ? 'relocate' : `relocate.${number}`, from: from.pool, to: to.pool };
+    this.relocations.set(key, known);
+    return [own(known.section, [this.arg(from), this.arg(to)], layer)];
+  }
+
+  private backwardCalls(layer: number): readonly Call[] {
+    const segment = this.plan.segments.find(({ first, end }) => first <= layer && layer < end);
+    const rebuilt = segment?.end === layer + 1 ? this.rebuildCalls(segment) : [];
+    const { suffix } = this.classOf(layer);
+    const dx = 0;
+    const args = [this.arg(this.slots.inputs[layer]), dx, ...this.savedArgs(layer)];
+    return [...rebuilt, own(`layerBackward${suffix}`, args, layer)];
+  }
+
+  /** The inputs of a segment's later layers, under weights that are gathered one layer ahead. */
+  private rebuildCalls({ first, end }: Segment): readonly Call[] {
+    const calls: Call[] = end - first > 1 ? [own('gather', [], first)] : [];
+    for (let layer = first; layer < end - 1; layer++) {
+      const { suffix, savesOutput } = this.classOf(layer);
+      if (layer + 1 < end - 1) calls.push(own('gather', [], layer + 1));
+      calls.push(own(`${savesOutput ? 'layerRebuild' : 'layerForward'}${suffix}`, this.forwardArgs(layer), layer));
+      calls.push(own('release', [], layer));
+    }
+    return calls;
+  }
+
+  private classOf(layer: number): LayerClass {
+    return this.plan.classOf[layer] as LayerClass;
+  }
+
+  /** Instances count chunks in a file pool. */
+  private arg(slot: Slot | undefined): number {
+    return slot === undefined ? 0 : this.instance(slot.pool, slot.slot);
+  }
+
+  private savedArgs(layer: number): readonly number[] {
+    const slot = this.saved[layer];
+    return slot === undefined ? [] : [this.instance(this.classOf(layer).attentionOutput, slot)];
+  }
+
+  private instance(pool: string, slot: number): number {
+    return this.context.places.isFile(pool) ? slot * sizesOf(this.context).numChunks : slot;
+  }
+}
+
+/** Entry masks come with the layout. */
+function own(section: string, args: readonly number[], layer?: number): Call {
+  return { section, args, ...(layer === undefined ? {} : { layer }), owner: 'plan', waits: [] };
+}
+
+function zero(section: string, layer?: number): Call {
+  return { section, args: [], ...(layer === undefined ? {} : { layer }), owner: 'zero', waits: [] };
+}

@@ -1,0 +1,62 @@
+/** The planner: specs in, a verified execution plan out. Pure except that paths among the inputs are read. */
+import { type SpecInput, parseSpecs } from '../catalog/specs.js';
+import { explainMisfit } from '../memory/misfit.js';
+import { sealPlan } from '../plan/encode.js';
+import { type ExecutionPlan, PLAN_VERSION } from '../plan/executionPlan.js';
+import { predictRun } from '../predict/predict.js';
+import { FpdtError } from '../spec/errors.js';
+import { withChunks } from '../spec/sizes.js';
+import type { Strategy } from '../spec/strategy.js';
+import { verifySchedule } from '../verify/verify.js';
+import { type Built, buildStrategy, estimateMemory } from './evaluate.js';
+import { refuseTooManyOps } from './planSize.js';
+import { type Setting, settingOf } from './setting.js';
+import { solveStrategy } from './solve.js';
+
+export type PlanInput = SpecInput;
+
+/**
+ * Plans one run. Needs neither Python nor a GPU.
+ *
+ * Throws an FpdtError that says what to change: `unknown-key`, `wrong-type`, `does-not-fit` and others; see its `code` and `hint`.
+ */
+export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
+  const { deepspeed, ...specs } = parseSpecs(input);
+  const asked = { ...specs, deepspeed: deepspeed.config };
+  const strategy = solveStrategy(asked, (candidate, setting) => estimateMemory(setting, candidate));
+  return planStrategy(settingOf({ ...asked, run: withChunks(asked.run, strategy.numChunks) }), strategy);
+}
+
+/** The plan of one strategy, whatever a solver would choose. */
+export function planStrategy(setting: Setting, strategy: Strategy): ExecutionPlan {
+  refuseTooManyOps(setting, strategy);
+  const built = buildStrategy(setting, strategy);
+  if (!built.memory.fits) throw explainMisfit(built.memory);
+  refuseIllegal(setting, built);
+  const { model, cluster, run, deepspeed, parameters, layout, kernels } = setting;
+  const body = { model, cluster, run, deepspeed, strategy, parameters, layout, kernels, ...built.schedule };
+  return sealPlan({
+    kind: 'executionPlan',
+    version: PLAN_VERSION,
+    ...body,
+    memory: built.memory,
+    prediction: predictRun(body),
+  });
+}
+
+function refuseIllegal({ model, parameters }: Setting, { schedule }: Built): void {
+  const violations = verifySchedule({
+    ...schedule,
+    numLayers: model.numLayers,
+    windows: model.windows,
+    parameters,
+    tied: model.tieWordEmbeddings,
+  });
+  const [first] = violations;
+  if (first === undefined) return;
+  throw new FpdtError(`the schedule is not legal: ${first.section} ${first.text}: ${first.problem}`, {
+    code: 'illegal-schedule',
+    hint: 'this is a bug of the planner; report the inputs',
+    details: { violations: violations.slice(0, 20) },
+  });
+}

@@ -1,0 +1,82 @@
+/** Plans that would be too large to hold are refused before they are built. */
+import { type LayerClass, layerPlan } from '../schedule/policies/layerClasses.js';
+import { FpdtError } from '../spec/errors.js';
+import type { Strategy } from '../spec/strategy.js';
+import type { Setting } from './setting.js';
+
+/** Ops of all sections; an op takes a few hundred bytes on the controller and on every rank. */
+export const MAX_OPS = 2_000_000;
+
+export function refuseTooManyOps(setting: Pick<Setting, 'model' | 'places'>, strategy: Strategy): void {
+  const numOps = (kvTileChunks: number): number => estimateOps(setting, { ...strategy, kvTileChunks });
+  if (numOps(strategy.kvTileChunks) <= MAX_OPS) return;
+  let tile = strategy.kvTileChunks;
+  while (tile < strategy.numChunks && numOps(tile) > MAX_OPS) tile *= 2;
+  const hint =
+    numOps(tile) <= MAX_OPS ? `use kvTileChunks=${tile}, which fetches ${tile} chunks of k, v at a time` : 'use fewer chunks (numChunks)';
+  throw new FpdtError(`the plan would have about ${numOps(strategy.kvTileChunks)} ops, more than the ${MAX_OPS} that a plan may have`, {
+    code: 'plan-too-large',
+    hint,
+    details: { numChunks: strategy.numChunks, kvTileChunks: strategy.kvTileChunks },
+  });
+}
+
+/** Ops of all sections together, not fewer than there are: where a kernel has rectangles some are not needed. */
+export function estimateOps({ model, places }: Pick<Setting, 'model' | 'places'>, strategy: Strategy): number {
+  const { classes } = layerPlan({ strategy, model });
+  const hops = (pool: string): number => places.route(pool).length - 1;
+  const ends = OPS_OF_ENDS + strategy.numChunks * (ENDS_PER_CHUNK + ENDS_COPIES * hops(strategy.hiddenGradients));
+  return classes.reduce((sum, layer) => {
+    const perChunk = opsPerChunk(layer, hops) + DX_COPIES * hops(strategy.hiddenGradients);
+    return sum + OPS_PER_CLASS + perChunk * strategy.numChunks + opsPerPair(layer, hops) * numPairs(strategy, layer.window);
+  }, ends);
+}
+
+/** Embedding, loss, its correction and the embedding's backward; they write dx, correct it and read it. */
+const ENDS_PER_CHUNK = 4;
+const ENDS_COPIES = 4;
+/** Batch, zeros, gradients handed over, and what is ZeRO's. */
+const OPS_OF_ENDS = 12;
+const OPS_PER_CLASS = 6;
+/** Backward adds to dx once or twice. */
+const DX_COPIES = 4;
+
+type Hops = (pool: string) => number;
+
+/**
+ * Ops on each chunk of queries but for those on each tile of keys: forward, rerun and backward with two attention ops each, three of
+ * merging; rebuilding, and moving hidden states to another range's pool. Layer inputs are copied once forward and up to three times
+ * backward, outputs once a direction, what a ring of the ascending order passes on once.
+ */
+function opsPerChunk(
+  { savesOutput, rebuilds, checkpoints, attentionOutput, keyValues, keyValueGradients }: LayerClass,
+  hops: Hops,
+): number {
+  return (
+    (savesOutput ? 20 : 25) +
+    (rebuilds ? 2 : 0) +
+    (7 + (rebuilds ? 2 : 0)) * hops(checkpoints) +
+    (savesOutput ? (5 + (rebuilds ? 1 : 0)) * hops(attentionOutput) : 0) +
+    9 * hops(keyValues) +
+    2 * hops(keyValueGradients)
+  );
+}
+
+/** k and v are fetched, attended to and merged forward, and where outputs are not kept again; what backward moves hangs on its order. */
+function opsPerPair({ keyValues, keyValueGradients, savesOutput, attentionOutput, backwardOrder }: LayerClass, hops: Hops): number {
+  const forward = hops(keyValues) === 0 ? 0 : (2 + 2 * hops(keyValues)) * (savesOutput ? 1 : 2);
+  if (backwardOrder === 'keyValueOuterAscending') {
+    const output = hops(savesOutput ? attentionOutput : keyValues);
+    return forward + 1 + 4 * hops(keyValues) + 2 * output;
+  }
+  const moved = 2 * hops(keyValues) + 4 * hops(keyValueGradients);
+  return forward + (moved === 0 ? 0 : 1 + moved);
+}
+
+/** Tiles of keys that each chunk of queries meets, summed; in a window no more than it reaches. */
+function numPairs({ numChunks, chunkTokens, kvTileChunks: tile }: Strategy, window: number | null): number {
+  const whole = Math.floor(numChunks / tile);
+  const rest = numChunks - whole * tile;
+  const all = (tile * whole * (whole + 1)) / 2 + rest * (whole + 1);
+  return window === null ? all : Math.min(all, numChunks * (2 + Math.ceil((window - 1) / (tile * chunkTokens))));
+}

@@ -1,0 +1,77 @@
+/** What does not change from candidate to candidate: specs, layout, kernels, pools, and the formulas made of them. */
+import { ATTENTION_KERNELS, type Kernels, defaultKernels, kernelNamed } from '../catalog/kernels.js';
+import { opSizes, type OpSizes, temporaryBytes } from '../catalog/ops/index.js';
+import { parameterTable } from '../catalog/parameters.js';
+import { type PoolCapacity, linksOf, poolsOf, streamsOf } from '../catalog/pools.js';
+import type { Machine, ScratchFormula } from '../schedule/build.js';
+import { type Places, placesOf } from '../schedule/places.js';
+import type { PolicyContext } from '../schedule/policies/index.js';
+import { FpdtError } from '../spec/errors.js';
+import { type ParallelLayout, parallelLayout } from '../spec/parallelLayout.js';
+import { withChunks } from '../spec/sizes.js';
+import type { Strategy } from '../spec/strategy.js';
+import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
+
+export interface BuildInput {
+  readonly model: ModelSpec;
+  readonly cluster: ClusterSpec;
+  readonly run: RunSpec;
+  readonly deepspeed: DeepSpeedConfig;
+}
+
+export interface Setting extends BuildInput {
+  readonly parameters: ParameterTable;
+  readonly layout: ParallelLayout;
+  readonly kernels: Kernels;
+  readonly pools: readonly PoolCapacity[];
+  readonly machine: Machine;
+  readonly places: Places;
+  readonly sizes: OpSizes;
+}
+
+export function settingOf(input: BuildInput): Setting {
+  const { model, run, cluster } = input;
+  const parameters = parameterTable(model);
+  const layout = parallelLayout(model, run, cluster.ranksPerNode);
+  const kernels = kernelsFor(input);
+  const pools = poolsOf(cluster);
+  const links = linksOf(pools);
+  return {
+    ...input,
+    parameters,
+    layout,
+    kernels,
+    pools,
+    machine: { pools: pools.map(({ name, kind, bytes }) => ({ name, kind, bytes })), links, streams: streamsOf(links) },
+    places: placesOf(pools, links),
+    sizes: opSizes({ model, run, parameters, layout, device: cluster.device, kernels }),
+  };
+}
+
+/** The run's attention kernel, or the device's own; one that has a sliding window where the model needs one. */
+function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
+  const needsWindow = model.windows.some((window) => window !== null && window < run.seqLen);
+  const name = run.attention ?? defaultKernels(cluster.device).attn;
+  const kernel = kernelNamed(name);
+  const able = (one: typeof kernel): boolean =>
+    one.devices.includes(cluster.device) && one.dtypes.includes(run.dtype) && (one.window || !needsWindow);
+  if (able(kernel)) return { attn: name, attnBwd: name };
+  const others = ATTENTION_KERNELS.filter(able);
+  const [only] = others;
+  if (run.attention === undefined && only !== undefined) return { attn: only.name, attnBwd: only.name };
+  const lacks = needsWindow && !kernel.window ? 'has no sliding window' : `does not run ${run.dtype} on ${cluster.device}`;
+  throw new FpdtError(`the attention kernel '${name}' ${lacks}`, {
+    code: 'unsupported',
+    hint: others.length === 0 ? 'no kernel does; use bfloat16 on a GPU' : `use ${others.map((one) => one.name).join(' or ')}`,
+  });
+}
+
+export function policyContext(setting: Setting, strategy: Strategy): PolicyContext {
+  const { model, run, parameters, layout, places, kernels } = setting;
+  const { rectangle, window } = kernelNamed(kernels.attn);
+  return { model, run: withChunks(run, strategy.numChunks), strategy, parameters, layout, places, masks: { rectangle, window } };
+}
+
+export function scratchFormula({ sizes }: Setting): ScratchFormula {
+  return (op, attribute, buffers) => temporaryBytes(op, attribute, buffers, sizes);
+}

@@ -1,0 +1,41 @@
+/** Which rows of the weight-gradient regions an op may add to: the worker finds each weight at its place in the region. */
+import type { Access, Op, Range } from '../schedule/op.js';
+import { type Context, type WeightRegions, rowOf } from './context.js';
+
+/** Where the gradients that a kind adds to lie, view by view, as [accumulated view, first element, end]. */
+type Regions = (sizes: WeightRegions, tied: boolean) => readonly (readonly [number, number, number])[];
+
+const REGIONS: Readonly<Record<string, Regions>> = {
+  postBwd: ({ numPreElements, numLayerElements }) => [[1, numPreElements, numLayerElements]],
+  preBwd: ({ numPreElements }) => [[1, 0, numPreElements]],
+  loss: ({ numHeadNormElements, numHeadElements, numEmbedElements }, tied) => [
+    [1, 0, numHeadNormElements],
+    tied ? [2, 0, numEmbedElements] : [2, numHeadNormElements, numHeadElements],
+  ],
+  embedBwd: ({ numEmbedElements }) => [[0, 0, numEmbedElements]],
+};
+
+export function regionProblem({ kind, accumulates }: Op, { input }: Context): string | undefined {
+  const regions = REGIONS[kind];
+  if (regions === undefined) return undefined;
+  for (const [view, start, end] of regions(input.parameters, input.tied)) {
+    const rows = accumulates[view]?.rows;
+    if (rows !== undefined && (rows.start !== start || rows.end !== end))
+      return `adds gradients to elements ${rows.start}..${rows.end} of its region, expected ${start}..${end}`;
+  }
+  return undefined;
+}
+
+/** The views in which an op adds gradients of weights: those that its row calls so. */
+export function gradientViews({ kind, accumulates }: Op): readonly Access[] {
+  const names = rowOf(kind)?.accumulates ?? [];
+  return names === 'many' ? [] : accumulates.filter((_, i) => names[i]?.startsWith('wgrad') === true);
+}
+
+/** The region that the turns of a module hand over. */
+export function emittedRegion(
+  module: 'layer' | 'head' | 'embed',
+  { numLayerElements, numHeadElements, numEmbedElements }: WeightRegions,
+): Range {
+  return { start: 0, end: { layer: numLayerElements, head: numHeadElements, embed: numEmbedElements }[module] };
+}

@@ -1,0 +1,181 @@
+/** Facts that stand in one place of each language: held by reading the sources, and by asking Python for its tables. */
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { runOptionsSchema } from '../../src/bridge/protocol.js';
+import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
+import { ATTENTION_KERNELS } from '../../src/catalog/kernels.js';
+import { OP_ROWS, type OpRow } from '../../src/catalog/ops/index.js';
+import { PLAN_VERSION } from '../../src/plan/executionPlan.js';
+import { DTYPE_BYTES } from '../../src/spec/dtype.js';
+import { FILE_ALIGNMENT_BYTES } from '../../src/spec/pools.js';
+
+interface Fact {
+  readonly fact: string;
+  readonly language: 'TypeScript' | 'Python';
+  /** How the fact looks where it is written down. */
+  readonly pattern: RegExp;
+  /** Files that may hold it, each with its reason. */
+  readonly where: Readonly<Record<string, string>>;
+}
+
+const FACTS: readonly Fact[] = [
+  {
+    fact: 'names of pools',
+    language: 'TypeScript',
+    pattern: /(['"`])(?:hbm|host|disk)\1/,
+    where: { 'catalog/pools.ts': 'the table of pools' },
+  },
+  {
+    fact: 'names of pools',
+    language: 'Python',
+    pattern: /"(?:hbm|host|disk)"/,
+    where: {},
+  },
+  {
+    fact: 'the streams of copies',
+    language: 'TypeScript',
+    pattern: /'(?:h2d|d2h)'/,
+    where: { 'catalog/pools.ts': 'the table of links' },
+  },
+  {
+    fact: 'how heads are shared out',
+    language: 'TypeScript',
+    pattern: /\b(?:numHeads|numKvHeads|heads)\s*[/%]\s|[/%]\s*(?:numHeads|numKvHeads)\b/,
+    where: {
+      'spec/parallelLayout.ts': 'the head map',
+      'spec/parallelism.ts': 'sizes that need no copies of heads',
+      'catalog/llama.ts': 'a config whose heads form no equal groups is refused',
+    },
+  },
+  {
+    fact: 'how many heads a rank has',
+    language: 'TypeScript',
+    pattern: /\bheads\.(?:query|keyValue)\[0\]/,
+    where: { 'spec/parallelLayout.ts': 'ownHeads and ownKvHeads' },
+  },
+  {
+    fact: 'bytes of a dtype',
+    language: 'TypeScript',
+    pattern: /\b(?:float64|float32|bfloat16|float16|int64)\b'?\)?\s*[:?]\s*[248]\b/,
+    where: { 'spec/dtype.ts': 'the table of dtypes' },
+  },
+  {
+    fact: 'bytes of a dtype',
+    language: 'Python',
+    pattern: /\b(?:float64|float32|bfloat16|float16|int64)"?\s*:\s*[248]\b/,
+    where: { 'plan/nouns.py': 'its twin' },
+  },
+  {
+    fact: 'copy modes',
+    language: 'TypeScript',
+    pattern: /'eager'[^;]{0,40}'lazy'/,
+    where: { 'bridge/protocol.ts': 'the message that carries one' },
+  },
+  {
+    fact: 'copy modes',
+    language: 'Python',
+    pattern: /"eager"[^\n]*"lazy"/,
+    where: {
+      'devices/cpu.py': 'the device that has them',
+      'wire/protocol.py': 'the message that carries one, which loads nothing heavy',
+    },
+  },
+  {
+    fact: 'policies',
+    language: 'TypeScript',
+    pattern: /'ulysses'[^;]{0,20}'fpdt'/,
+    where: { 'spec/strategy.ts': 'the list of policies' },
+  },
+  {
+    fact: 'the order of backward loops',
+    language: 'TypeScript',
+    pattern: /'queryOuterDescending'[^;]{0,20}'keyValueOuterAscending'/,
+    where: { 'spec/strategy.ts': 'the list of orders' },
+  },
+];
+
+const TYPESCRIPT = readSources(fileURLToPath(new URL('../../src/', import.meta.url)), '.ts', /\/\*.*?\*\/|\/\/[^\n]*/gs);
+const PYTHON = readSources(join(PYTHON_FOLDER, 'fpdt'), '.py', /"""(?:.|\n)*?"""|#[^\n]*/g);
+
+/** Texts by path, without comments. */
+function readSources(folder: string, ending: string, comment: RegExp): ReadonlyMap<string, string> {
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith(ending));
+  return new Map(names.sort().map((name) => [name, readFileSync(join(folder, name), 'utf8').replace(comment, '')]));
+}
+
+describe('in one place', () => {
+  it.each(FACTS)('$fact in $language', ({ language, pattern, where }) => {
+    const sources = language === 'TypeScript' ? TYPESCRIPT : PYTHON;
+    const lines = new Map([...sources].map(([file, text]) => [file, text.match(pattern)?.[0]]));
+    const elsewhere = [...lines].filter(([file, line]) => line !== undefined && !Object.hasOwn(where, file));
+    expect(elsewhere, `stated outside of ${Object.keys(where).join(', ') || 'data'}`).toEqual([]);
+    expect(
+      Object.keys(where).filter((file) => lines.get(file) === undefined),
+      'exceptions that are none any more',
+    ).toEqual([]);
+  });
+});
+
+/** What Python's tables say, as JSON. */
+const ASK = `
+import json
+from typing import get_args
+from fpdt.attention.register import CAPABILITIES
+from fpdt.devices.cpu import CopyMode
+from fpdt.plan.header import PLAN_VERSION
+from fpdt.plan.nouns import DTYPE_BYTES, FILE_ALIGNMENT_BYTES
+from fpdt.plan.op_kinds import OP_KINDS
+print(json.dumps({
+    "kinds": {kind.name: [kind.stream, *kind.groups, kind.is_paired, kind.external] for kind in OP_KINDS.values()},
+    "masks": {name: sorted(masks) for name, masks in CAPABILITIES.items()},
+    "copyModes": get_args(CopyMode),
+    "dtypeBytes": DTYPE_BYTES,
+    "fileAlignmentBytes": FILE_ALIGNMENT_BYTES,
+    "planVersion": PLAN_VERSION,
+}))
+`;
+
+interface PythonTables {
+  readonly kinds: Readonly<Record<string, unknown>>;
+  readonly masks: Readonly<Record<string, readonly string[]>>;
+  readonly copyModes: readonly string[];
+  readonly dtypeBytes: Readonly<Record<string, number>>;
+  readonly fileAlignmentBytes: number;
+  readonly planVersion: number;
+}
+
+describe('the same in both languages', () => {
+  let python: PythonTables;
+
+  beforeAll(async () => {
+    const env = { ...process.env, PYTHONPATH: PYTHON_FOLDER, OMP_NUM_THREADS: '1' };
+    const { stdout } = await promisify(execFile)(resolvePython(), ['-c', ASK], { env });
+    python = JSON.parse(stdout) as PythonTables;
+  }, 120_000);
+
+  it('op kinds: streams, views by name, who runs them', () => {
+    const row = ({ stream, reads, writes, accumulates, pairs, external }: OpRow) => [stream, reads, writes, accumulates, pairs, external];
+    expect(python.kinds).toEqual(Object.fromEntries(Object.entries(OP_ROWS).map(([kind, of]) => [kind, row(of)])));
+  });
+
+  it('attention kernels and the masks that each has', () => {
+    const masks = ATTENTION_KERNELS.map(({ name, rectangle, window }) => [
+      name,
+      ['full', ...(rectangle ? ['rectangle'] : []), 'square', ...(window ? ['window'] : [])],
+    ]);
+    expect(python.masks).toEqual(Object.fromEntries(masks));
+  });
+
+  it('copy modes', () => {
+    expect(python.copyModes).toEqual(runOptionsSchema.shape.copyMode.unwrap().options);
+  });
+
+  it('bytes of dtypes, alignment in files, version of plans', () => {
+    expect(python.dtypeBytes).toEqual(DTYPE_BYTES);
+    expect([python.fileAlignmentBytes, python.planVersion]).toEqual([FILE_ALIGNMENT_BYTES, PLAN_VERSION]);
+  });
+});

@@ -1,0 +1,27 @@
+import { expect, test } from 'vitest';
+import { ATTENTION_KERNELS, can, defaultKernels, kernelNamed } from '../../src/catalog/kernels.js';
+import { errorOf } from '../spec/inputs.js';
+
+test('a kernel says what it can do', () => {
+  const full = { kind: 'full' } as const;
+  const causal = { kind: 'causal' } as const;
+  const window = { kind: 'window', window: 4 } as const;
+  const able = (name: string) => [
+    can(kernelNamed(name), full, { square: false }),
+    can(kernelNamed(name), causal, { square: true }),
+    can(kernelNamed(name), causal, { square: false }),
+    can(kernelNamed(name), window, { square: true }),
+  ];
+  expect(able('reference')).toEqual([true, true, true, true]);
+  expect(able('cpu_flash')).toEqual([true, true, false, false]);
+  expect(able('flash2')).toEqual([true, true, true, true]);
+});
+
+test('each device has a kernel of its own', () => {
+  for (const device of ['cpu', 'cuda'] as const) expect(kernelNamed(defaultKernels(device).attn).devices).toContain(device);
+});
+
+test('an unknown kernel is refused by name', () => {
+  expect(errorOf(() => kernelNamed('flash'))).toMatchObject({ code: 'unknown-kernel' });
+  expect(errorOf(() => kernelNamed('flash')).hint).toContain(ATTENTION_KERNELS.map(({ name }) => name).join(', '));
+});

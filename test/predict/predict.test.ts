@@ -1,0 +1,166 @@
+import { describe, expect, it, test } from 'vitest';
+import { opCosts } from '../../src/predict/cost.js';
+import { predictRun, type PredictInput } from '../../src/predict/predict.js';
+import { simulateSection } from '../../src/predict/timeline.js';
+import { gatherSeconds } from '../../src/predict/zeroCosts.js';
+import { sectionNamed } from '../../src/schedule/schedule.js';
+import type { Bend } from '../spec/inputs.js';
+import { smallPlan } from './smallPlan.js';
+
+const H100 = { gpu: 'h100-80gb' };
+
+/** On a GPU whose host issues at no cost: this plan's ops are too small for a real one. */
+function onGpu(bend: Bend = {}): PredictInput {
+  const plan = smallPlan({ cluster: H100, ...bend });
+  const rates = { ...plan.cluster.rates, hostSecondsPerOp: 0, hostSecondsPerKernel: 0 };
+  return { ...plan, cluster: { ...plan.cluster, rates } };
+}
+
+const sumOf = (input: ReturnType<typeof smallPlan>, name: string): number =>
+  sectionNamed(input.sections, name).ops.reduce((total, op) => total + opCosts(input)(op).seconds, 0);
+
+describe('predictRun', () => {
+  it('one optimizer step is its sections times their runs, and the fixed overhead', () => {
+    const input = smallPlan({ deepspeed: { zero_optimization: { stage: 3 }, gradient_accumulation_steps: 3 } });
+    const prediction = predictRun(input);
+    expect(prediction.sections.map(({ name, runs }) => [name, runs])).toEqual([
+      ['embedForward', 3],
+      ['layerForward', 12],
+      ['lossForward', 3],
+      ['lossBackward', 3],
+      ['layerBackward', 12],
+      ['embedBackward', 3],
+      ['gather', 36],
+      ['reduce', 18],
+      ['optimizerStep', 1],
+    ]);
+    const { stepOverheadSeconds } = input.cluster.rates;
+    const sum = prediction.sections.reduce((total, { runs, makespanSeconds }) => total + runs * makespanSeconds, stepOverheadSeconds);
+    expect(prediction.stepSeconds).toBeCloseTo(sum, 9);
+    expect(prediction.tokensPerSecond).toBeCloseTo((3 * 1024) / sum, 4);
+  });
+
+  it('on the CPU device one thread does everything: a section takes the sum of its ops, every copy is exposed', () => {
+    const input = smallPlan();
+    const { sections, exposedCopySeconds, hostBoundSeconds } = predictRun(input);
+    for (const name of ['layerForward', 'layerBackward']) {
+      expect(sections.find((section) => section.name === name)?.makespanSeconds).toBeCloseTo(sumOf(input, name), 12);
+    }
+    const copies = 3 * 4 * (input.cluster.rates.launchSeconds + (256 * 64 * 4) / input.cluster.rates.h2dBytes);
+    expect(exposedCopySeconds).toBeCloseTo(copies, 9);
+    expect(hostBoundSeconds).toBe(0);
+    const gather = sections.find(({ name }) => name === 'gather');
+    expect(gather?.makespanSeconds).toBeGreaterThan(0);
+  });
+
+  it('streams overlap on a GPU: less than the sum, no less than the busiest stream', () => {
+    const input = onGpu();
+    const section = predictRun(input).sections.find(({ name }) => name === 'layerBackward');
+    const busy = Object.values(section?.busySeconds ?? {});
+    expect(section?.makespanSeconds).toBeLessThan(sumOf(input, 'layerBackward') * 0.999);
+    expect(section?.makespanSeconds).toBeGreaterThanOrEqual(Math.max(...busy) * (1 - 1e-9));
+    expect(section?.busySeconds).toMatchObject({ d2h: 0, comm: 0 });
+  });
+
+  it('small ops are bound by the host, and a plan says so', () => {
+    const plan = smallPlan({ cluster: H100 });
+    const bound = predictRun(plan);
+    expect(bound.hostBoundSeconds).toBeGreaterThan(0);
+    const free = predictRun(onGpu());
+    expect(free.hostBoundSeconds).toBe(0);
+    expect(bound.stepSeconds - free.stepSeconds).toBeCloseTo(bound.hostBoundSeconds, 12);
+    const slow = { ...plan.cluster.rates, stepOverheadSeconds: 0 };
+    expect(predictRun({ ...plan, cluster: { ...plan.cluster, rates: slow } }).isHostBound).toBe(true);
+    expect(bound.isHostBound).toBe(bound.hostBoundSeconds > 0.05 * bound.stepSeconds);
+  });
+
+  it('counts ops and copied bytes of a whole step, ZeRO among them', () => {
+    const { byKind, copiedBytes } = predictRun(
+      smallPlan({ deepspeed: { zero_optimization: { stage: 3 }, gradient_accumulation_steps: 2 } }),
+    );
+    expect(byKind.attnBwd?.count).toBe(2 * 4);
+    expect(byKind.copy?.count).toBe(2 * 3 * 4);
+    expect([byKind.gather?.count, byKind.reduce?.count, byKind.optimizerStep?.count]).toEqual([2 * 12, 2 * 6, 1]);
+    expect(byKind.gather?.seconds).toBeGreaterThan(0);
+    expect(copiedBytes).toEqual({ h2d: 2 * 2 * 4 * 256 * 64 * 4, d2h: 2 * 4 * 256 * 64 * 4 });
+  });
+
+  it('gathers that may be prefetched are exposed only as far as they are longer than the turn', () => {
+    const step = (prefetch: number) =>
+      predictRun(onGpu({ deepspeed: { zero_optimization: { stage: 3, stage3_prefetch_bucket_size: prefetch } } }));
+    const exposed = (prefetch: number): number => step(prefetch).sections.find(({ name }) => name === 'gather')?.makespanSeconds ?? 0;
+    expect(exposed(0)).toBeGreaterThan(exposed(1000));
+    expect(step(0).stepSeconds).toBeGreaterThan(step(1000).stepSeconds);
+  });
+
+  it('reductions come with every backward turn from stage 2 on, once at the end below', () => {
+    const reduce = (stage: number) =>
+      predictRun(smallPlan({ deepspeed: { zero_optimization: { stage }, gradient_accumulation_steps: 2 } })).byKind.reduce;
+    expect([0, 1, 2, 3].map((stage) => reduce(stage)?.count)).toEqual([1, 1, 12, 12]);
+    expect(reduce(0)?.seconds).toBeCloseTo(2 * (reduce(1)?.seconds ?? 0), 12);
+  });
+
+  it('MFU: four conventions; recompute shows in hardware FLOPs only', () => {
+    const input = smallPlan();
+    const { mfu, stepSeconds } = predictRun(input);
+    expect(mfu.fullModel).toBeGreaterThan(mfu.causalModel);
+    expect(mfu.fullHardware).toBeGreaterThan(mfu.causalHardware);
+    const attention = (6 * 1024 * 64 * 4 * 1024) / 4;
+    expect(mfu.fullModel - mfu.causalModel).toBeCloseTo(attention / (stepSeconds * input.cluster.peakFlops), 9);
+    const tied = { ...input, model: { ...input.model, tieWordEmbeddings: true } };
+    const tiedStep = predictRun(tied);
+    expect(tiedStep.mfu.causalModel * tiedStep.stepSeconds).toBeCloseTo(mfu.causalModel * stepSeconds, 9);
+    const windows = input.model.windows.map(() => 8);
+    expect(predictRun({ ...input, model: { ...input.model, windows } }).mfu.causalModel).toBeLessThan(mfu.causalModel);
+  });
+
+  it('is the same for the same input', () => {
+    expect(predictRun(smallPlan({ cluster: H100 }))).toEqual(predictRun(smallPlan({ cluster: H100 })));
+  });
+});
+
+describe('costs', () => {
+  it('of an exchange are those of the head-sharded side, of which a rank keeps its share', () => {
+    const input = smallPlan({ cluster: H100 });
+    const [, , toHeads, , toSequence] = sectionNamed(input.sections, 'layerForward').ops.map((op) => opCosts(input)(op).seconds);
+    const { launchSeconds, commLatencySeconds, commBytes } = input.cluster.rates;
+    const bytes = 1024 * 2 * 8 * 4;
+    expect(toHeads).toBeCloseTo(launchSeconds + commLatencySeconds + (bytes * 3) / 4 / commBytes, 12);
+    expect(toSequence).toBe(toHeads);
+  });
+
+  it('of a copy are those of its link', () => {
+    const input = smallPlan({ cluster: { ...H100, diskBytes: '1G' } });
+    const [copy] = sectionNamed(input.sections, 'layerForward').ops;
+    if (copy === undefined) throw new Error('no op');
+    const { launchSeconds, diskReadBytes } = input.cluster.rates;
+    expect(opCosts(input)({ ...copy, stream: 'read' }).seconds).toBeCloseTo(launchSeconds + (256 * 64 * 4) / diskReadBytes, 12);
+    expect(opCosts(input)(copy).copiedBytes).toBe(256 * 64 * 4);
+  });
+
+  it('a gather moves what others hold, and below stage 3 there is none', () => {
+    const { cluster, run, parameters, model, deepspeed } = smallPlan();
+    const input = { cluster, parameters, model, deepspeed };
+    const { commLatencySeconds, commBytes } = cluster.rates;
+    expect(gatherSeconds(1000, { ...input, run })).toBeCloseTo(commLatencySeconds + (1000 * 4 * 3) / 4 / commBytes, 12);
+    expect(gatherSeconds(1000, { ...input, run: { ...run, zeroStage: 2 } })).toBe(0);
+  });
+
+  it('streams of a section that the plan does not have are refused', () => {
+    const input = smallPlan();
+    expect(() => predictRun({ ...input, streams: ['compute', 'comm', 'h2d'] })).toThrow(/d2h, which is not one of compute, comm, h2d/);
+  });
+});
+
+test('a section alone: times of its ops', () => {
+  const input = smallPlan({ cluster: H100 });
+  const { startSeconds, endSeconds, makespanSeconds } = simulateSection(sectionNamed(input.sections, 'layerForward'), input);
+  expect(startSeconds.length).toBe(7);
+  expect(startSeconds[1]).toBeGreaterThanOrEqual(endSeconds[0] ?? Number.POSITIVE_INFINITY);
+  expect(makespanSeconds).toBe(Math.max(...endSeconds));
+  const onCpu = smallPlan();
+  expect(simulateSection(sectionNamed(onCpu.sections, 'layerForward'), onCpu).makespanSeconds).toBeCloseTo(
+    sumOf(onCpu, 'layerForward'),
+    12,
+  );
+});

@@ -1,0 +1,55 @@
+import { expect, test } from 'vitest';
+import { parallelLayout } from '../../src/spec/parallelLayout.js';
+import type { NamedPool } from '../../src/spec/pools.js';
+import { remarks } from '../../src/spec/remarks.js';
+import type { LayerStrategy, Strategy } from '../../src/spec/strategy.js';
+
+const POOLS: readonly NamedPool[] = [
+  { name: 'near', kind: 'device' },
+  { name: 'far', kind: 'pinned' },
+];
+
+function remarksOn(numHeads: number, numKvHeads: number, ranks: number, kvTileChunks = 1, keyValues: readonly string[] = ['near']) {
+  const layers = keyValues.map(
+    (place, i): LayerStrategy => ({
+      layers: [i, i + 1],
+      keyValues: place,
+      keyValueGradients: 'near',
+      attentionOutput: 'near',
+      checkpoints: 'near',
+      backwardOrder: 'queryOuterDescending',
+      segments: [1],
+    }),
+  );
+  const strategy: Strategy = {
+    kind: 'strategy',
+    policy: 'auto',
+    numChunks: 4,
+    chunkTokens: 16,
+    localChunkTokens: 16 / ranks,
+    kvTileChunks,
+    numLossTiles: 1,
+    numTokenTiles: 1,
+    prefetchDepth: 2,
+    hiddenGradients: 'near',
+    layers,
+  };
+  const layout = parallelLayout({ numHeads, numKvHeads }, { sequenceParallelSize: ranks, dataParallelSize: 1 }, 8);
+  return remarks({ layout, strategy, pools: POOLS });
+}
+
+test('nothing is said of what costs nothing', () => {
+  expect(remarksOn(8, 4, 4)).toEqual([]);
+});
+
+test('copies and padded heads are named', () => {
+  expect(remarksOn(8, 2, 4)).toEqual(['4 sequence parallel ranks hold up to 2 copies of a key/value head (1 on each rank)']);
+  expect(remarksOn(6, 6, 4)).toEqual(['2 of 8 places for query heads are padding: that share of the attention work is wasted']);
+});
+
+test('tiles of keys and values that are never fetched', () => {
+  expect(remarksOn(8, 4, 4, 2, ['near', 'near'])).toEqual([
+    'kvTileChunks=2 has no effect: keys and values of every layer stay on the device',
+  ]);
+  expect(remarksOn(8, 4, 4, 2, ['near', 'far'])).toEqual([]);
+});

@@ -1,0 +1,85 @@
+import { describe, expect, test } from 'vitest';
+import { candidates } from '../../src/strategy/candidates.js';
+import { buildStrategy, estimateMemory } from '../../src/strategy/evaluate.js';
+import { type Setting, settingOf } from '../../src/strategy/setting.js';
+import type { Strategy } from '../../src/spec/strategy.js';
+import { type Bend, specs } from '../spec/inputs.js';
+
+const CHUNK_COUNTS = [1, 6, 9, 13, 24];
+
+/** Every placement of a run with this many chunks of 512 tokens. */
+function strategies(
+  run: object,
+  numChunks: number,
+  { cluster, ...more }: Bend = {},
+): { readonly setting: Setting; readonly all: readonly Strategy[] } {
+  const given = { seqLen: 512 * numChunks, numChunks, ...run };
+  const { deepspeed, ...rest } = specs({ cluster: cluster ?? { gpu: 'a100-80gb', diskBytes: 2 ** 40 }, run: given, ...more });
+  const setting = settingOf({ ...rest, deepspeed: deepspeed.config });
+  return { setting, all: candidates({ model: setting.model, run: setting.run, pools: { device: 'hbm', pinned: 'host' } }).flat() };
+}
+
+function expectEqual(run: object, more: Bend = {}, counts: readonly number[] = CHUNK_COUNTS): void {
+  for (const numChunks of counts) {
+    const { setting, all } = strategies(run, numChunks, more);
+    for (const strategy of all) {
+      const { numChunks: u, prefetchDepth, kvTileChunks, layers } = strategy;
+      const text = JSON.stringify({ u, prefetchDepth, kvTileChunks, layers });
+      expect(estimateMemory(setting, strategy), text).toEqual(buildStrategy(setting, strategy).memory);
+    }
+  }
+}
+
+// With 4 ranks, 3 slots of all tokens have as many rows as 12 slots of a rank's own: a ring must not be taken for a whole sequence.
+describe('estimateMemory equals the memory of the full schedule', () => {
+  test.each([1, 2, 3, 4].flatMap((depth) => [1, 2, 3].map((segment) => [depth, segment] as const)))(
+    'prefetch depth %i, segments of %i',
+    (prefetchDepth, segmentLayers) => {
+      const counts = segmentLayers === 1 ? CHUNK_COUNTS : [1, 9, 13];
+      for (const policy of ['fpdt', 'auto']) expectEqual({ policy, prefetchDepth, segmentLayers }, {}, counts);
+    },
+  );
+
+  test.each([1, 2, 4].flatMap((depth) => [2, 3].map((tile) => [depth, tile] as const)))(
+    'prefetch depth %i, k and v in tiles of %i',
+    (prefetchDepth, kvTileChunks) => {
+      const counts = [6, 13, 25];
+      const given = { prefetchDepth, kvTileChunks };
+      expectEqual({ ...given, policy: 'fpdt' }, {}, counts);
+      const away = { layers: [0, 4], keyValueGradients: 'host', attentionOutput: 'recompute', checkpoints: 'host' };
+      for (const keyValues of ['hbm', 'host']) expectEqual({ ...given, strategy: { layers: [{ ...away, keyValues }] } }, {}, counts);
+    },
+  );
+
+  test.each([1, 2, 3])('prefetch depth %i, ranges on disk, dx on the host', (prefetchDepth) => {
+    const saved = { checkpoints: 'disk', attentionOutput: 'disk', keyValues: 'hbm' };
+    const layers = [
+      { ...saved, layers: [0, 1] },
+      { ...saved, layers: [1, 3], attentionOutput: 'recompute', keyValues: 'host', segments: 2 },
+      { ...saved, layers: [3, 4], checkpoints: 'host', backwardOrder: 'keyValueOuterAscending', keyValueGradients: 'hbm' },
+    ];
+    expectEqual({ prefetchDepth, strategy: { hiddenGradients: 'host', layers } });
+    expectEqual({ prefetchDepth, strategy: { layers: layers.map((one) => ({ ...one, checkpoints: 'disk' })) } });
+  });
+
+  test.each([1, 65, 700, 5000])('a sliding window of %i tokens, which the few chunks of the estimate must reach', (window) => {
+    const model = { model_type: 'mistral', sliding_window: window };
+    const away = { layers: [0, 4], keyValues: 'host', keyValueGradients: 'host', attentionOutput: 'host', checkpoints: 'host' };
+    for (const chunk of [64, 512]) {
+      for (const strategy of [undefined, { layers: [away] }]) {
+        const given = (numChunks: number): object => ({ seqLen: chunk * numChunks, kvTileChunks: 2, ...(strategy && { strategy }) });
+        for (const numChunks of [9, 31]) expectEqual(given(numChunks), { model }, [numChunks]);
+      }
+    }
+  });
+
+  test('everything on the device in the outer order; tiles of tokens and of the loss; a tied model; the reference kernel; the CPU', () => {
+    const outer = { layers: [0, 4], keyValues: 'hbm', keyValueGradients: 'hbm', backwardOrder: 'keyValueOuterAscending' };
+    expectEqual({ strategy: { layers: [outer] } });
+    expectEqual({ numTokenTiles: 3, numLossTiles: 5 }, {}, [1, 13]);
+    expectEqual({}, { model: { tie_word_embeddings: true } }, [1, 13]);
+    expectEqual({ attention: 'reference' }, {}, [6, 13]);
+    expectEqual({ policy: 'fpdt', attention: 'reference', kvTileChunks: 2 }, {}, [6, 13]);
+    for (const policy of ['auto', 'fpdt']) expectEqual({ policy }, { cluster: { gpu: 'cpu' } }, [1, 6, 13]);
+  });
+});

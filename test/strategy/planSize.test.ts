@@ -1,0 +1,94 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { RECOMPUTE } from '../../src/spec/strategy.js';
+import { MAX_OPS, estimateOps, refuseTooManyOps } from '../../src/strategy/planSize.js';
+import { EVERY_KIND, PLACES, PLACEMENTS, type Small, type SmallRange, smallContext, smallSchedule } from '../schedule/context.js';
+import { errorOf } from '../spec/inputs.js';
+
+type Policy = 'ulysses' | 'fpdt' | 'auto';
+
+const numOps = (policy: Policy, numChunks: number, more: Small): number =>
+  smallSchedule(policy, numChunks, more).sections.reduce((sum, { ops }) => sum + ops.length, 0);
+
+function estimate(policy: Policy, numChunks: number, more: Small): number {
+  const { model, strategy } = smallContext(policy, numChunks, more);
+  return estimateOps({ model, places: PLACES }, strategy);
+}
+
+function expectClose(policy: Policy, numChunks: number, more: Small): void {
+  const [real, estimated] = [numOps(policy, numChunks, more), estimate(policy, numChunks, more)];
+  expect(estimated).toBeGreaterThanOrEqual(real);
+  expect(estimated).toBeLessThanOrEqual(2 * real);
+}
+
+describe('the estimate of ops is not below the real number, nor above twice that', () => {
+  test.each(EVERY_KIND)('%s', (_name, policy, numChunks, more) => {
+    for (const count of policy === 'ulysses' ? [1] : [numChunks, 16]) expectClose(policy, count, more);
+  });
+
+  test('random places, ranges, tiles and kernels', () => {
+    const anyRange = fc.record({
+      keyValues: fc.constantFrom('hbm', 'host'),
+      keyValueGradients: fc.constantFrom('hbm', 'host'),
+      attentionOutput: fc.constantFrom(RECOMPUTE, 'hbm', 'host', 'disk'),
+      checkpoints: fc.constantFrom('hbm', 'host', 'disk'),
+      isOuter: fc.boolean(),
+      isSegment: fc.boolean(),
+    });
+    const anyCase = fc.record({
+      ranges: fc.array(anyRange, { minLength: 1, maxLength: 3 }),
+      numChunks: fc.integer({ min: 1, max: 24 }),
+      kvTileChunks: fc.integer({ min: 1, max: 8 }),
+      hiddenGradients: fc.constantFrom('hbm', 'host'),
+      prefetchDepth: fc.integer({ min: 1, max: 3 }),
+      rectangle: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(anyCase, ({ ranges, rectangle, numChunks, kvTileChunks, ...more }) => {
+        const placed = ranges.map(({ isOuter, isSegment, ...places }, i): SmallRange => {
+          const order = isOuter ? { backwardOrder: PLACEMENTS.fpdt.backwardOrder, keyValueGradients: 'hbm' } : {};
+          return { ...places, ...order, layers: [2 * i, 2 * i + 2], segments: isSegment ? [2] : [1, 1] };
+        });
+        expectClose('auto', numChunks, {
+          ...more,
+          ranges: placed,
+          kvTileChunks: Math.min(kvTileChunks, numChunks),
+          model: { numLayers: 2 * ranges.length },
+          masks: { rectangle, window: true },
+        });
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
+describe('a plan of too many ops', () => {
+  const sizeOf = (more: Small): Parameters<typeof refuseTooManyOps> => {
+    const { model, strategy } = smallContext('fpdt', 512, more);
+    return [{ model, places: PLACES }, strategy];
+  };
+
+  test('is refused with the tile of k, v that mends it', () => {
+    expect(estimate('fpdt', 512, {})).toBeLessThan(MAX_OPS);
+    const ranges: readonly SmallRange[] = [{ layers: [0, 2] }, { layers: [2, 4], checkpoints: 'hbm' }];
+    const error = errorOf(() => refuseTooManyOps(...sizeOf({ ranges })));
+    expect(error).toMatchObject({
+      code: 'plan-too-large',
+      hint: 'use kvTileChunks=4, which fetches 4 chunks of k, v at a time',
+      details: { numChunks: 512, kvTileChunks: 1 },
+    });
+    expect(error.message).toMatch(/^the plan would have about \d{7} ops, more than the 2000000 that a plan may have$/);
+    refuseTooManyOps(...sizeOf({ ranges, kvTileChunks: 4 }));
+    expect(estimate('fpdt', 512, { ranges, kvTileChunks: 4 })).toBeLessThan(MAX_OPS);
+  });
+
+  test('is refused with fewer chunks where no tile helps', () => {
+    const [setting, strategy] = sizeOf({});
+    expect(errorOf(() => refuseTooManyOps(setting, { ...strategy, numChunks: 100_000 })).hint).toBe('use fewer chunks (numChunks)');
+  });
+
+  test('a window keeps the number of pairs down', () => {
+    const [setting, strategy] = sizeOf({ masks: { rectangle: true, window: true }, model: { windows: [100, 100, 100, 100] } });
+    refuseTooManyOps(setting, { ...strategy, numChunks: 10_000 });
+  });
+});

@@ -1,0 +1,182 @@
+import { describe, expect, test } from 'vitest';
+import type { MemoryLedger, PoolLedger } from '../../src/memory/ledger.js';
+import { type Evaluate, solveStrategy } from '../../src/strategy/solve.js';
+import type { LayerStrategy, Strategy } from '../../src/spec/strategy.js';
+import type { ClusterSpec } from '../../src/spec/types.js';
+import { type Bend, errorOf, specs } from '../spec/inputs.js';
+
+/** A toy cost: what is resident costs tokens, what streams costs chunks. */
+const toy: Evaluate = (strategy, { run, cluster }) => {
+  const tokens = strategy.numChunks * strategy.localChunkTokens;
+  const [layer] = strategy.layers;
+  if (layer === undefined) throw new Error('a strategy without layers');
+  const bytes = (pool: string): number => {
+    const held = (place: string): number => (place === pool ? tokens : 0);
+    const perLayer = held(layer.keyValues) + 2 * held(layer.attentionOutput) + 2 * held(layer.checkpoints);
+    return (pool === 'hbm' ? 4 * strategy.localChunkTokens : 0) + perLayer;
+  };
+  expect(strategy.numChunks * strategy.chunkTokens).toBeGreaterThanOrEqual(run.seqLen);
+  return ledgerOf({ hbm: bytes('hbm'), host: bytes('host') }, cluster);
+};
+
+function ledgerOf(needed: { readonly hbm: number; readonly host: number }, { hbmBytes, hostBytes }: ClusterSpec): MemoryLedger {
+  const pool = (name: 'hbm' | 'host', kind: PoolLedger['kind'], capacityBytes: number): PoolLedger => ({
+    pool: name,
+    kind,
+    capacityBytes,
+    persistent: [],
+    instants: [],
+    peakBytes: needed[name],
+    peakInstant: 'loss',
+    fits: needed[name] <= capacityBytes,
+  });
+  const pools = [pool('hbm', 'device', hbmBytes), pool('host', 'pinned', hostBytes)];
+  return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools };
+}
+
+/** What holds for all layers, beside the rest of the strategy. */
+type Flat = Strategy & Omit<LayerStrategy, 'layers'>;
+
+function solve(run: object, hbmBytes: number, hostBytes: number, evaluate: Evaluate = toy, bend: Bend = {}): Flat {
+  const { deepspeed, ...input } = specs({ run, cluster: { gpus: 4, hbmBytes, hostBytes }, ...bend });
+  const strategy = solveStrategy({ ...input, deepspeed: deepspeed.config }, evaluate);
+  const [layer] = strategy.layers;
+  if (layer === undefined) throw new Error('a strategy without layers');
+  return { ...layer, ...strategy };
+}
+
+describe('auto', () => {
+  test('keeps everything in HBM in one chunk where that fits', () => {
+    expect(solve({ seqLen: 4000 }, 9000, 1)).toMatchObject({ numChunks: 1, keyValues: 'hbm', attentionOutput: 'hbm', checkpoints: 'hbm' });
+  });
+
+  test('takes the fewest chunks that fit, then moves what costs least to the host', () => {
+    expect(solve({ seqLen: 4000 }, 7000, 1)).toMatchObject({ numChunks: 2, checkpoints: 'hbm' });
+    expect(solve({ seqLen: 4000 }, 4000, 2000)).toMatchObject({ checkpoints: 'host', attentionOutput: 'hbm', keyValues: 'hbm' });
+    expect(solve({ seqLen: 4000 }, 2500, 4000)).toMatchObject({ checkpoints: 'host', attentionOutput: 'host', keyValues: 'hbm' });
+    expect(solve({ seqLen: 4000 }, 2500, 2000)).toMatchObject({ checkpoints: 'host', attentionOutput: 'recompute', keyValues: 'hbm' });
+    expect(solve({ seqLen: 4000 }, 600, 5000)).toMatchObject({ checkpoints: 'host', attentionOutput: 'host', keyValues: 'host' });
+  });
+
+  test('moves k, v to the host only where recomputing does not help either', () => {
+    expect(solve({ seqLen: 4000 }, 600, 3000)).toMatchObject({ checkpoints: 'host', attentionOutput: 'recompute', keyValues: 'host' });
+  });
+
+  test('is deterministic', () => {
+    expect(solve({ seqLen: 4000 }, 2500, 4000)).toEqual(solve({ seqLen: 4000 }, 2500, 4000));
+  });
+
+  test('looks at a placement twice where none of its chunk counts fits', () => {
+    const looked: string[] = [];
+    const counting: Evaluate = (strategy, setting) => {
+      looked.push(`${strategy.layers[0]?.checkpoints} ${strategy.numChunks}`);
+      return toy(strategy, setting);
+    };
+    solve({ seqLen: 4000 }, 4000, 2000, counting);
+    expect(looked).toEqual(['hbm 1', 'hbm 8', 'host 1', 'host 8', 'host 2', 'host 4']);
+  });
+});
+
+describe('what policies fix', () => {
+  test('ulysses: one chunk, all in HBM, attention recomputed', () => {
+    expect(solve({ seqLen: 4000, policy: 'ulysses' }, 9e9, 1)).toMatchObject({
+      numChunks: 1,
+      numLossTiles: 1,
+      keyValues: 'hbm',
+      keyValueGradients: 'hbm',
+      attentionOutput: 'recompute',
+      checkpoints: 'hbm',
+      backwardOrder: 'queryOuterDescending',
+    });
+  });
+
+  test('fpdt: chunks of 65536 tokens, halved until they fit', () => {
+    expect(solve({ seqLen: '512K', policy: 'fpdt' }, 9e9, 9e9)).toMatchObject({
+      numChunks: 8,
+      chunkTokens: 65536,
+      keyValues: 'host',
+      keyValueGradients: 'hbm',
+      attentionOutput: 'recompute',
+      checkpoints: 'host',
+      backwardOrder: 'keyValueOuterAscending',
+    });
+    expect(solve({ seqLen: '512K', policy: 'fpdt' }, 4 * 8192, 9e9).chunkTokens).toBe(32768);
+    expect(solve({ seqLen: 4000, policy: 'fpdt' }, 9e9, 9e9).numChunks).toBe(1);
+  });
+
+  test("a user's chunk count and loss tiles win", () => {
+    expect(solve({ seqLen: 4000, numChunks: 5, numLossTiles: 3 }, 9e9, 9e9)).toMatchObject({
+      numChunks: 5,
+      chunkTokens: 800,
+      numLossTiles: 3,
+    });
+    expect(solve({ seqLen: 4001, numChunks: 5 }, 9e9, 9e9)).toMatchObject({ chunkTokens: 804, localChunkTokens: 201 });
+  });
+});
+
+describe('a misfit names the smallest change that fits', () => {
+  const hint = (run: object, hbmBytes: number, hostBytes: number, bend: Bend = {}): string => {
+    const error = errorOf(() => solve(run, hbmBytes, hostBytes, toy, bend));
+    expect(error.code).toBe('does-not-fit');
+    return error.hint ?? '';
+  };
+
+  test('more chunks', () => {
+    expect(hint({ seqLen: 4000, numChunks: 1 }, 1500, 4000)).toMatch(/^numChunks=8 fits: \w+ 1.46 KiB of 1.46 KiB/i);
+  });
+
+  test('another policy', () => {
+    expect(hint({ seqLen: 4000, policy: 'ulysses' }, 6000, 9000)).toMatch(/^policy=auto \(numChunks=4\) fits: /);
+  });
+
+  test('fewer checkpoints', () => {
+    const segmented: Evaluate = ({ layers }, { cluster }) => ledgerOf({ hbm: 0, host: 10 * (layers[0]?.segments.length ?? 0) }, cluster);
+    const error = errorOf(() => solve({ seqLen: 4000 }, 9000, 20, segmented));
+    expect(error.hint).toMatch(/^segmentLayers=2 with policy=auto fits: /);
+    expect(errorOf(() => solve({ seqLen: 4000, segmentLayers: 2 }, 9000, 10, segmented)).hint).toMatch(
+      /^segmentLayers=4 with policy=auto fits: /,
+    );
+  });
+
+  test('fewer checkpoints not where the user fixed the segments', () => {
+    const segmented: Evaluate = ({ layers }, { cluster }) => ledgerOf({ hbm: 0, host: 10 * (layers[0]?.segments.length ?? 0) }, cluster);
+    const run = { seqLen: 4000, strategy: { layers: [{ layers: [0, 4], segments: 1 }] } };
+    expect(errorOf(() => solve(run, 9000, 20, segmented)).hint).toBeUndefined();
+  });
+
+  test('more GPUs, by sequence parallelism while the heads allow', () => {
+    expect(hint({ seqLen: 40000 }, 2500, 16000, { model: { num_key_value_heads: 8 } })).toMatch(
+      /^8 GPUs \(sequenceParallelSize=8, dataParallelSize=1, policy=auto\) fits: /,
+    );
+  });
+
+  test('a shorter sequence, where more ranks would not help', () => {
+    expect(hint({ seqLen: 80000, sequenceParallelSize: 4 }, 2500, 15000, { model: { num_attention_heads: 4 } })).toMatch(
+      /^seqLen=20000 with policy=auto fits: /,
+    );
+  });
+
+  test('and none where nothing helps', () => {
+    expect(errorOf(() => solve({ seqLen: 4000 }, 1, 1)).hint).toBeUndefined();
+  });
+
+  test('places that the user fixed stay fixed', () => {
+    const run = { seqLen: 4000, strategy: { layers: [{ layers: [0, 4], keyValues: 'hbm', attentionOutput: 'hbm', checkpoints: 'hbm' }] } };
+    const tried: Strategy[] = [];
+    const noting: Evaluate = (strategy, setting) => {
+      tried.push(strategy);
+      return toy(strategy, setting);
+    };
+    expect(errorOf(() => solve(run, 4000, 90000, noting)).hint).toMatch(/GPUs|seqLen=/);
+    expect(new Set(tried.map(({ layers }) => layers[0]?.keyValues))).toEqual(new Set(['hbm']));
+  });
+
+  test('what is explained is the placement that misses by least', () => {
+    expect(errorOf(() => solve({ seqLen: 4000 }, 100, 10_000)).message).toMatch(/^HBM does not fit: 500 B needed, 100 B there/);
+  });
+
+  test('a ledger is explained pool by pool', () => {
+    const needed: Evaluate = (_, { cluster }) => ledgerOf({ hbm: 7, host: 0 }, cluster);
+    expect(errorOf(() => solve({ seqLen: 4000 }, 1, 1, needed)).message).toMatch(/^HBM does not fit: 7 B needed, 1 B there/);
+  });
+});
