@@ -75,15 +75,6 @@ class DebugMode:
         return check
 
 
-class CallUses:
-    """What is left to run of a call: uses of its `call` buffers, its ops, and the instances that end with it."""
-
-    __slots__ = ("ends", "ops_left", "uses")
-
-    def __init__(self, uses: Counter[Instance], ops_left: int, ends: tuple[Instance, ...]) -> None:
-        self.uses, self.ops_left, self.ends = uses, ops_left, ends
-
-
 class Poisoner:
     """Fills memory at the end of its lifetime, and only there: never before its last reader has run.
 
@@ -108,20 +99,20 @@ class Poisoner:
         number, self._number = self._number, self._number + 1
         uses = Counter(item for op in section.make_ops() for item in self._instances(op, call.args))
         buffers = self._plan.buffers
-        mine = Counter({item: count for item, count in uses.items() if buffers[item[0]].scope == "call"})
-        frame.state = CallUses(mine, section.num_ops, tuple(self._ends.get(number, ())))
+        ends = frozenset(self._ends.get(number, ()))
+        # By instance that dies in the call, the uses until then. Other buffers may lie at its address from then on,
+        # though other ops of the call are still to come.
+        frame.state = Counter(
+            {item: count for item, count in uses.items() if buffers[item[0]].scope == "call" or item in ends}
+        )
 
     def end_op(self, ctx: OpContext) -> None:
-        state: CallUses = ctx.frame.state
+        left: Counter[Instance] = ctx.frame.state
         for item in self._instances(ctx.op, ctx.frame.args):
-            if item in state.uses:
-                state.uses[item] -= 1
-                if state.uses[item] == 0:
+            if item in left:
+                left[item] -= 1
+                if left[item] == 0:
                     self._poison(item)
-        state.ops_left -= 1
-        if state.ops_left == 0:
-            for item in state.ends:
-                self._poison(item)
 
     def _step_ends(self) -> dict[int, list[Instance]]:
         """Instances of step buffers by the number of the call after which nobody uses them.
