@@ -71,7 +71,7 @@ def readline(server: subprocess.Popen[str]) -> str:
     assert server.stdout is not None
     line = server.stdout.readline()
     if not line:
-        raise RuntimeError("a measuring process ended; its error is above")
+        raise SystemExit("a measuring process ended; its error is above")
     return line
 
 

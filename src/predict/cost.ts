@@ -1,9 +1,9 @@
 /** What an op costs alone: seconds on its stream, max(flops / achieved rate, bytes / bandwidth) + launch, and seconds of the host. */
-import { numKernels, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
+import { numKernels, OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
 import type { Attribute, Op } from '../schedule/op.js';
 import type { PredictInput } from './input.js';
-import { gatherSeconds } from './zeroCosts.js';
+import { gatherSeconds, optimizerSeconds } from './zeroCosts.js';
 
 export interface OpCost {
   readonly seconds: number;
@@ -43,7 +43,7 @@ function hostSecondsOf(op: Op, attribute: Attribute | undefined, input: PredictI
   return hostSecondsPerOp + numKernels(op, attribute, input.buffers, sizes) * hostSecondsPerKernel;
 }
 
-/** Of ops that compute nothing; undefined for all others. ZeRO's reductions and steps are priced where the program calls them. */
+/** Of ops that have no work in the catalog; undefined for all others. What ZeRO's hooks do is priced by the turn they do it in. */
 function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | undefined {
   const { rates } = input.cluster;
   switch (op.kind) {
@@ -59,7 +59,10 @@ function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | un
       return rates.launchSeconds + gatherSeconds(input.parameters.numLayerElements, input);
     case 'release':
       return 0;
+    case 'optimizerStep':
+      return rates.launchSeconds + optimizerSeconds(input);
     default:
+      if (OP_ROWS[op.kind].external) throw new RangeError(`${op.kind} is ZeRO's own call, and has no price in a section`);
       return undefined;
   }
 }

@@ -1,4 +1,4 @@
-/** Seconds of what ZeRO does, by kind and by the module of the turn it belongs to. */
+/** Seconds of what ZeRO does: of its hooks by kind and by the module of the turn they run in, and of its optimizer step. */
 import type { OpKind } from '../catalog/ops/index.js';
 import { zeroSettings } from '../memory/zeroSettings.js';
 import type { Turn } from '../schedule/program.js';
@@ -8,7 +8,7 @@ import type { PredictInput } from './input.js';
 type CostInput = Pick<PredictInput, 'model' | 'run' | 'cluster' | 'parameters' | 'deepspeed'>;
 
 export interface ZeroCosts {
-  /** Of an external op in a turn. */
+  /** Of an op that a hook runs in a turn. */
   readonly seconds: (kind: OpKind, turn: Pick<Turn, 'module'>) => number;
   /** Whether the kind runs beside the turn's own work, as far as that lasts. */
   readonly overlaps: (kind: OpKind) => boolean;
@@ -25,7 +25,8 @@ export function zeroCosts(input: CostInput): ZeroCosts {
     seconds: (kind, turn) => {
       if (kind === 'gather') return gatherSeconds(gatheredElements(turn, input), input);
       if (kind === 'reduce') return reduceSeconds(turn, input);
-      return kind === 'optimizerStep' ? optimizerSeconds(input) : 0;
+      if (kind === 'release') return 0;
+      throw new RangeError(`no hook of ZeRO's runs ${kind}`);
     },
     overlaps: (kind) => beside && ((kind === 'gather' && zero.prefetchBucketElements > 0) || (kind === 'reduce' && zero.overlapComm)),
   };
@@ -53,7 +54,7 @@ function reduceSeconds(turn: Pick<Turn, 'module'>, input: CostInput): number {
 }
 
 /** The update of the owned parameters, and in stages 1 and 2 the all-gather of what the others updated. */
-function optimizerSeconds(input: CostInput): number {
+export function optimizerSeconds(input: CostInput): number {
   const { zeroStage, dtype } = input.run;
   const { numModelParameters } = input.parameters;
   const owned = zeroStage === 0 ? numModelParameters : numModelParameters / input.cluster.numRanks;

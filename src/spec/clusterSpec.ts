@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { FpdtError } from './errors.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
-import { parseTokens } from './sizes.js';
+import { parseBytes } from './sizes.js';
 import type { ClusterSpec } from './types.js';
 
 const positive = z.number().positive();
@@ -70,9 +70,9 @@ export function readClusterInput(input: string | JsonObject): ClusterSpec | Shor
   const { hbmBytes, hostBytes, diskBytes, ...rest } = parseWith(shortSchema, value, 'cluster');
   return {
     ...rest,
-    ...(hbmBytes === undefined ? {} : { hbmBytes: parseTokens(hbmBytes, 'cluster.hbmBytes') }),
-    ...(hostBytes === undefined ? {} : { hostBytes: parseTokens(hostBytes, 'cluster.hostBytes') }),
-    ...(diskBytes === undefined ? {} : { diskBytes: parseTokens(diskBytes, 'cluster.diskBytes') }),
+    ...(hbmBytes === undefined ? {} : { hbmBytes: parseBytes(hbmBytes, 'cluster.hbmBytes') }),
+    ...(hostBytes === undefined ? {} : { hostBytes: parseBytes(hostBytes, 'cluster.hostBytes') }),
+    ...(diskBytes === undefined ? {} : { diskBytes: parseBytes(diskBytes, 'cluster.diskBytes') }),
   };
 }
 

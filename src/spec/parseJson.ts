@@ -85,7 +85,9 @@ function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   return inside === undefined ? issue : innermost({ ...inside, path: [...issue.path, ...inside.path] });
 }
 
+/** A schema's own message, where it has one, says it best. */
 function expected(issue: z.core.$ZodIssue): string {
+  if (issue.message.startsWith('expected ')) return issue.message.slice('expected '.length);
   if (issue.code === 'invalid_type') return issue.expected;
   if (issue.code === 'invalid_union') return issue.errors.map(([first]) => (first === undefined ? '?' : expected(first))).join(' | ');
   if (issue.code === 'invalid_value') return issue.values.map((value) => JSON.stringify(value)).join(' | ');

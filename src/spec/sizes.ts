@@ -2,20 +2,30 @@
 import { FpdtError } from './errors.js';
 import type { RunSpec } from './types.js';
 
-const SUFFIXES: Readonly<Record<string, number>> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 };
+const SUFFIXES: Readonly<Record<string, number>> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3, T: 1024 ** 4 };
 
 /** Tokens from a number or from text such as `128K` or `2M`, where K is 1024 and M 1024 * 1024. */
 export function parseTokens(value: number | string, what = 'seqLen'): number {
-  const tokens = typeof value === 'number' ? value : parseText(value);
-  if (Number.isSafeInteger(tokens) && tokens >= 1) return tokens;
-  throw new FpdtError(`${what}: expected a whole number of tokens of at least 1, found ${JSON.stringify(value)}`, {
+  return parseSize(value, what, 'tokens', "'128K' (131,072) or '2M' (2,097,152)");
+}
+
+/** Bytes from a number or from text such as `80G`, `80GiB` or `1.5T`, in powers of 1024. */
+export function parseBytes(value: number | string, what: string): number {
+  const text = typeof value === 'string' ? value.replace(/i?B\s*$/i, '') : value;
+  return parseSize(text, what, 'bytes', "'80G' (80 GiB) or '1.5T' (1.5 TiB)", value);
+}
+
+function parseSize(value: number | string, what: string, unit: string, examples: string, given = value): number {
+  const size = typeof value === 'number' ? value : parseText(value);
+  if (Number.isSafeInteger(size) && size >= 1) return size;
+  throw new FpdtError(`${what}: expected a whole number of ${unit} of at least 1, found ${JSON.stringify(given)}`, {
     code: 'invalid-value',
-    hint: "write a number, or text such as '128K' (131,072) or '2M' (2,097,152)",
+    hint: `write a number, or text such as ${examples}`,
   });
 }
 
 function parseText(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([KMG]?)$/i.exec(text.trim());
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)$/i.exec(text.trim());
   if (match === null) return Number.NaN;
   return Number(match[1]) * (SUFFIXES[(match[2] as string).toUpperCase()] as number);
 }

@@ -17,7 +17,7 @@ const KNOBS = ['numChunks', 'kvTileChunks', 'numLossTiles', 'numTokenTiles', 'pr
 export type Knobs = Pick<ForcedStrategy, (typeof KNOBS)[number]>;
 
 const layerSchema = z.strictObject({
-  layers: z.tuple([z.int().min(0), count]),
+  layers: z.tuple([z.int().min(0), count], 'expected [first layer, layer after the last]'),
   keyValues: z.string().optional(),
   keyValueGradients: z.string().optional(),
   attentionOutput: z.string().optional(),
@@ -50,7 +50,6 @@ export interface ForcedChoices {
 export function resolveForced(run: RunInput, model: ModelSpec, pools: readonly NamedPool[]): ForcedChoices {
   const strategy = run.strategy === undefined ? {} : parseStrategy(run.strategy);
   const knobs = mergeKnobs(run, strategy);
-  checkTile(knobs);
   checkPlaces(strategy, pools);
   const layers = strategy.layers === undefined ? undefined : resolveLayers(strategy.layers, run, model, pools);
   const places = defined<ForcedPlaces>({ hiddenGradients: strategy.hiddenGradients, layers });
@@ -72,14 +71,6 @@ function mergeKnobs(run: RunInput, strategy: StrategyInput): Knobs {
     });
   }
   return defined<Knobs>(Object.fromEntries(KNOBS.map((knob) => [knob, run[knob] ?? strategy[knob]])));
-}
-
-function checkTile({ kvTileChunks, numChunks }: Knobs): void {
-  if (kvTileChunks === undefined || numChunks === undefined || kvTileChunks <= numChunks) return;
-  throw new FpdtError(`kvTileChunks ${kvTileChunks} is more than the ${numChunks} chunks there are`, {
-    code: 'invalid-value',
-    hint: `kvTileChunks can be at most numChunks=${numChunks}`,
-  });
 }
 
 function resolveLayers(

@@ -49,10 +49,16 @@ function checkPlace(tensor: PlacedTensor, places: Places, at: string, pools: rea
     `${at}.${tensor}: ${kind === undefined ? `this cluster has no place '${place}'` : `'${place}' is a ${kind} pool and cannot hold it`}`,
     {
       code: 'bad-place',
-      hint: nearest === undefined ? `places that work: ${allowed.join(', ')}` : `did you mean '${nearest}'?`,
+      hint: nearest === undefined ? placesHint(tensor, allowed, pools) : `did you mean '${nearest}'?`,
       details: { path: `${at}.${tensor}`, allowed },
     },
   );
+}
+
+function placesHint(tensor: PlacedTensor, allowed: readonly string[], pools: readonly NamedPool[]): string {
+  const holders: readonly PoolKind[] = HOLDERS[tensor];
+  const wantsFile = holders.includes('file') && pools.every(({ kind }) => kind !== 'file');
+  return `places that work: ${allowed.join(', ')}${wantsFile ? '; a file, where the cluster has diskBytes' : ''}`;
 }
 
 interface OrderedRange {

@@ -1,16 +1,38 @@
 /** Strategies worth trying: a policy's placements and chunk counts, with every choice that the user forced put in their place. */
 import { DTYPE_BYTES } from '../spec/dtype.js';
+import { FpdtError } from '../spec/errors.js';
 import { padSeqLen } from '../spec/sizes.js';
 import { type BackwardOrder, type ForcedLayerStrategy, type LayerStrategy, type Strategy, segmentLengths } from '../spec/strategy.js';
+import type { RunSpec } from '../spec/types.js';
 import { type CandidateInput, type LayerPlacement, POLICIES, type PoolNames } from './policies/index.js';
 
-/** Each inner list is one placement, fewest chunks first. */
+/** Each inner list is one placement, fewest chunks first. Throws `invalid-value` where no number of chunks leaves room for a forced tile. */
 export function candidates(input: CandidateInput): readonly (readonly Strategy[])[] {
   const { run, pools } = input;
   const policy = POLICIES[run.policy];
-  const counts = run.numChunks === undefined ? policy.chunkCounts(run) : [run.numChunks];
+  const counts = countsWithRoom(run, run.numChunks === undefined ? policy.chunkCounts(run) : [run.numChunks]);
   const layers = policy.placements(pools).map((placement) => layersOf(placement, input));
   return distinct(layers).map((placed) => counts.map((numChunks) => toStrategy(input, placed, numChunks)));
+}
+
+/** Numbers of chunks of which a forced tile has no more than there are, nor pieces than a rank has tokens of one. */
+function countsWithRoom(run: RunSpec, counts: readonly number[]): readonly number[] {
+  const { kvTileChunks = 1, numLossTiles = 1, numTokenTiles = 1 } = run;
+  const ofChunks = counts.filter((numChunks) => kvTileChunks <= numChunks);
+  if (ofChunks.length === 0) throw noRoom('kvTileChunks', kvTileChunks, Math.max(...counts), 'chunks there can be');
+  const most = (numChunks: number): number => localChunkTokens(run, numChunks);
+  const fitting = ofChunks.filter((numChunks) => Math.max(numLossTiles, numTokenTiles) <= most(numChunks));
+  if (fitting.length > 0) return fitting;
+  const [knob, tiles] =
+    numLossTiles > numTokenTiles ? (['numLossTiles', numLossTiles] as const) : (['numTokenTiles', numTokenTiles] as const);
+  throw noRoom(knob, tiles, Math.max(...ofChunks.map(most)), 'tokens that a rank has of a chunk');
+}
+
+function noRoom(knob: string, found: number, most: number, of: string): FpdtError {
+  return new FpdtError(`${knob} ${found} is more than the ${most} ${of}`, {
+    code: 'invalid-value',
+    hint: `${knob} can be at most ${most}`,
+  });
 }
 
 /** Placements that differ only in what is forced are one. */
@@ -33,20 +55,23 @@ function orderFor({ keyValueGradients }: ForcedLayerStrategy, { backwardOrder }:
 }
 
 function toStrategy({ model, run, pools }: CandidateInput, layers: readonly LayerStrategy[], numChunks: number): Strategy {
-  const chunkTokens = padSeqLen(run.seqLen, numChunks, run.sequenceParallelSize) / numChunks;
-  const localChunkTokens = chunkTokens / run.sequenceParallelSize;
-  const logitsBytes = localChunkTokens * model.vocabSize * DTYPE_BYTES.float32;
+  const localTokens = localChunkTokens(run, numChunks);
+  const logitsBytes = localTokens * model.vocabSize * DTYPE_BYTES.float32;
   return {
     kind: 'strategy',
     policy: run.policy,
     numChunks,
-    chunkTokens,
-    localChunkTokens,
-    kvTileChunks: Math.min(numChunks, run.kvTileChunks ?? 1),
-    numLossTiles: Math.min(localChunkTokens, run.numLossTiles ?? POLICIES[run.policy].lossTiles(logitsBytes)),
-    numTokenTiles: Math.min(localChunkTokens, run.numTokenTiles ?? 1),
+    chunkTokens: localTokens * run.sequenceParallelSize,
+    localChunkTokens: localTokens,
+    kvTileChunks: run.kvTileChunks ?? 1,
+    numLossTiles: run.numLossTiles ?? Math.min(localTokens, POLICIES[run.policy].lossTiles(logitsBytes)),
+    numTokenTiles: run.numTokenTiles ?? 1,
     prefetchDepth: run.prefetchDepth,
     hiddenGradients: run.strategy?.hiddenGradients ?? pools.device,
     layers,
   };
+}
+
+function localChunkTokens({ seqLen, sequenceParallelSize }: RunSpec, numChunks: number): number {
+  return padSeqLen(seqLen, numChunks, sequenceParallelSize) / numChunks / sequenceParallelSize;
 }

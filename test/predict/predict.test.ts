@@ -85,6 +85,22 @@ describe('predictRun', () => {
     expect(copiedBytes).toEqual({ h2d: 2 * 2 * 4 * 256 * 64 * 4, d2h: 2 * 4 * 256 * 64 * 4 });
   });
 
+  it('the optimizer updates the parameters a rank owns, and in stages 1 and 2 gathers what the others updated', () => {
+    const step = (stage: number) => {
+      const input = smallPlan({ deepspeed: { zero_optimization: { stage } } });
+      const { rates, numRanks } = input.cluster;
+      const { seconds = 0 } = predictRun(input).byKind.optimizerStep ?? {};
+      const owned = stage === 0 ? input.parameters.numModelParameters : input.parameters.numModelParameters / numRanks;
+      return { beyondUpdate: seconds - rates.launchSeconds - owned * rates.optimizerSecondsPerParameter, input };
+    };
+    for (const stage of [0, 3]) expect(step(stage).beyondUpdate).toBeCloseTo(0, 12);
+    for (const stage of [1, 2]) {
+      const { beyondUpdate, input } = step(stage);
+      const bytes = (4 * input.parameters.numModelParameters * (input.cluster.numRanks - 1)) / input.cluster.numRanks;
+      expect(beyondUpdate).toBeCloseTo(input.cluster.rates.commLatencySeconds + bytes / input.cluster.rates.commBytes, 12);
+    }
+  });
+
   it('gathers that may be prefetched are exposed only as far as they are longer than the turn', () => {
     const step = (prefetch: number) =>
       predictRun(onGpu({ deepspeed: { zero_optimization: { stage: 3, stage3_prefetch_bucket_size: prefetch } } }));

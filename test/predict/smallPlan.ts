@@ -133,7 +133,7 @@ function turns(numLayers: number, zeroStage: number): readonly Turn[] {
     turn('head', 'backward', ['lossBackward']),
     ...layers.toReversed().map((layer) => turn('layer', 'backward', ['layerBackward'], layer)),
     turn('embed', 'backward', ['embedBackward']),
-    { module: 'end', direction: 'forward', calls: [...(zeroStage < 2 ? [zero('reduce')] : []), zero('optimizerStep')] },
+    { module: 'end', direction: 'forward', calls: [...(zeroStage < 2 ? [zero('reduce')] : []), plan('optimizerStep')] },
   ];
 }
 

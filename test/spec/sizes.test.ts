@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { FpdtError } from '../../src/spec/errors.js';
-import { formatBytes, padSeqLen, parseTokens } from '../../src/spec/sizes.js';
+import { formatBytes, padSeqLen, parseBytes, parseTokens } from '../../src/spec/sizes.js';
 
 test('tokens are read from numbers and from text', () => {
   expect(parseTokens('2M')).toBe(2 * 1024 * 1024);
@@ -31,4 +31,18 @@ test('bytes are written for a reader', () => {
   expect(formatBytes(0)).toBe('0 B');
   expect(formatBytes(1024)).toBe('1 KiB');
   expect(formatBytes(79.15 * 1024 ** 3)).toBe('79.2 GiB');
+});
+
+test('bytes in powers of 1024, with or without the B', () => {
+  expect(['80G', '80GiB', '80gb', '1.5T', '4096', 4096].map((value) => parseBytes(value, 'hostBytes') / 1024)).toEqual([
+    80 * 1024 ** 2,
+    80 * 1024 ** 2,
+    80 * 1024 ** 2,
+    1.5 * 1024 ** 3,
+    4,
+    4,
+  ]);
+  expect(() => parseBytes('80 apples', 'cluster.hostBytes')).toThrow(
+    'cluster.hostBytes: expected a whole number of bytes of at least 1, found "80 apples"',
+  );
 });

@@ -75,7 +75,9 @@ describe('keys and types', () => {
     [{ kvTileChunks: 0 }, 'strategy.kvTileChunks: expected number to be >=1, found 0'],
     [{ layers: [{ layers: [0, 4], segments: '2' }] }, 'strategy.layers.0.segments: expected number | array, found "2"'],
     [{ layers: [{ layers: [0, 4], segments: [4, 0] }] }, 'strategy.layers.0.segments.1: expected number to be >=1, found 0'],
-    [{ layers: [{ layers: [0] }] }, 'strategy.layers.0.layers: expected array to have >=2 items, found [0]'],
+    [{ layers: [{ layers: [0] }] }, 'strategy.layers.0.layers: expected [first layer, layer after the last], found [0]'],
+    [{ layers: [{ keyValues: 'near' }] }, 'strategy.layers.0.layers: expected [first layer, layer after the last], found nothing'],
+    [{ layers: [{ layers: [0, 'x'] }] }, 'strategy.layers.0.layers.1: expected number, found "x"'],
     [
       { layers: [{ layers: [0, 4], backwardOrder: 'ascending' }] },
       'strategy.layers.0.backwardOrder: expected "queryOuterDescending" | "keyValueOuterAscending", found "ascending"',
@@ -148,9 +150,17 @@ describe('places', () => {
   test.each([
     [{ hiddenGradients: 'nearr' }, 'strategy.hiddenGradients', "did you mean 'near'?"],
     [layer({ keyValues: 'recompute' }), 'strategy.layers.0.keyValues', 'places that work: near, far'],
-    [layer({ checkpoints: 'deep' }), 'strategy.layers.0.checkpoints', 'places that work: near, far'],
+    [
+      layer({ checkpoints: 'deep' }),
+      'strategy.layers.0.checkpoints',
+      'places that work: near, far; a file, where the cluster has diskBytes',
+    ],
     [layer({ attentionOutput: 'recomputed' }), 'strategy.layers.0.attentionOutput', "did you mean 'recompute'?"],
-    [layer({ attentionOutput: 'elsewhere' }), 'strategy.layers.0.attentionOutput', 'places that work: near, far, recompute'],
+    [
+      layer({ attentionOutput: 'elsewhere' }),
+      'strategy.layers.0.attentionOutput',
+      'places that work: near, far, recompute; a file, where the cluster has diskBytes',
+    ],
   ])('%j is nowhere in this cluster', (given, path, hint) => {
     expect(refusal(given)).toMatchObject({ code: 'bad-place', hint, details: { path } });
   });
@@ -219,13 +229,9 @@ describe('with the options of the run', () => {
   test('a file is a place where the cluster has one', () => {
     const run = { strategy: { layers: [{ layers: [0, 4], checkpoints: 'disk' }] } };
     expect(specs({ run, cluster: { diskBytes: '1G' } }).run.strategy).toEqual(run.strategy);
-    expect(errorOf(() => specs({ run }))).toMatchObject({ code: 'bad-place', hint: 'places that work: hbm, host' });
-  });
-
-  test('no more chunks travel together than there are', () => {
-    expect(refusal({ kvTileChunks: 4 }, { numChunks: 2 })).toMatchObject({
-      code: 'invalid-value',
-      hint: 'kvTileChunks can be at most numChunks=2',
+    expect(errorOf(() => specs({ run }))).toMatchObject({
+      code: 'bad-place',
+      hint: 'places that work: hbm, host; a file, where the cluster has diskBytes',
     });
   });
 });

@@ -56,17 +56,34 @@ describe('placements of a policy', () => {
     expect(tiles({ policy: 'auto' })).toBe(1);
     expect(tiles({ policy: 'auto', seqLen: '2M' })).toBe(2);
     expect(tiles({ policy: 'fpdt' })).toBe(32);
-    expect(tiles({ policy: 'fpdt', seqLen: 4096, numLossTiles: 4000 })).toBe(1024);
+    expect(tiles({ policy: 'fpdt', seqLen: 4096, numLossTiles: 1024 })).toBe(1024);
   });
 });
 
 describe('what the user fixed', () => {
-  test('takes the place of a choice, and placements that it makes equal are one', () => {
-    const all = { layers: [0, 4], attentionOutput: 'host' };
-    expect(places({ policy: 'auto', strategy: { layers: [all] } })).toEqual(['hbm host hbm', 'hbm host host', 'host host host']);
-    expect(places({ policy: 'auto', strategy: { layers: [{ ...all, checkpoints: 'host', keyValues: 'hbm' }] } })).toEqual([
-      'hbm host host',
-    ]);
+  test('a tile leaves the numbers of chunks that have room for it, and is never made smaller', () => {
+    const chosen = (run: object): readonly number[] => (placements(run)[0] ?? []).map(({ numChunks }) => numChunks);
+    expect(chosen({ policy: 'auto', kvTileChunks: 3 })).toEqual([4, 8]);
+    // Four ranks have 2048 tokens each, in all chunks.
+    expect(chosen({ policy: 'auto', numTokenTiles: 1000 })).toEqual([1, 2]);
+    expect(chosen({ policy: 'auto', numLossTiles: 2048 })).toEqual([1]);
+  });
+
+  test.each([
+    [{ kvTileChunks: 9 }, 'kvTileChunks 9 is more than the 8 chunks there can be', 'kvTileChunks can be at most 8'],
+    [{ kvTileChunks: 4, numChunks: 2 }, 'kvTileChunks 4 is more than the 2 chunks there can be', 'kvTileChunks can be at most 2'],
+    [
+      { numLossTiles: 2049 },
+      'numLossTiles 2049 is more than the 2048 tokens that a rank has of a chunk',
+      'numLossTiles can be at most 2048',
+    ],
+    [
+      { numTokenTiles: 257, numChunks: 8 },
+      'numTokenTiles 257 is more than the 256 tokens that a rank has of a chunk',
+      'numTokenTiles can be at most 256',
+    ],
+  ])('%j leaves none', (run, message, hint) => {
+    expect(() => placements({ policy: 'auto', ...run })).toThrowError(expect.objectContaining({ code: 'invalid-value', message, hint }));
   });
 
   test("may differ from range to range; the rest is the policy's", () => {
@@ -85,11 +102,10 @@ describe('what the user fixed', () => {
     expect(placements({ segmentLayers: 3 })[0]?.[0]?.layers.map(({ segments }) => segments)).toEqual([[3, 1]]);
   });
 
-  test('counts are cut to what there is', () => {
+  test("counts are the strategy's as they are given", () => {
     const first = (run: object): Strategy | undefined => placements(run)[0]?.[0];
     expect(first({ numChunks: 4, kvTileChunks: 4 })?.kvTileChunks).toBe(4);
-    expect(first({ kvTileChunks: 4 })?.kvTileChunks).toBe(1);
-    expect(first({ numTokenTiles: 9000, sequenceParallelSize: 4 })?.numTokenTiles).toBe(2048);
+    expect(first({ kvTileChunks: 4 })).toMatchObject({ numChunks: 4, kvTileChunks: 4 });
     expect(first({ prefetchDepth: 3, strategy: { hiddenGradients: 'host' } })).toMatchObject({ prefetchDepth: 3, hiddenGradients: 'host' });
     expect(first({})).toMatchObject({ prefetchDepth: 2, hiddenGradients: 'hbm', kvTileChunks: 1, numTokenTiles: 1 });
   });
