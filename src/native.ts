@@ -1,15 +1,16 @@
 /** The planner's native core where it was built (`node native/build.mjs`), its TypeScript twin where not; equal results. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { type PlaceInput, placeByConflicts as placeByConflictsTwin } from './address/place.js';
+import { PACKAGE_ROOT } from './package.js';
 
 /** What native/addon.cc exports. */
 export interface NativeAddon {
   placeByConflicts(sizes: Float64Array, conflicts: Uint8Array, order: Int32Array, alignment: number): Float64Array;
 }
 
-export const NATIVE_ADDON_PATH = fileURLToPath(new URL('../native/build/fpdt.node', import.meta.url));
+export const NATIVE_ADDON_PATH = join(PACKAGE_ROOT, 'native', 'build', 'fpdt.node');
 
 /** The addon; or, where it does not load, the error if the file is there. */
 export interface LoadedAddon {

@@ -1,4 +1,4 @@
-"""What the tests of file pools share: memory that direct transfers take, patience, faults."""
+"""What the tests of file pools share: memory that direct transfers take, patience, a gate, faults."""
 
 from __future__ import annotations
 
@@ -40,6 +40,27 @@ def settle(ticket: Ticket) -> None:
     """ticket.wait(), which must return."""
     wait_until(ticket.done)
     ticket.wait()
+
+
+class Gate:
+    """Holds transfers of one direction until it is opened, and notes their offsets in the order they start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, fail_with: int | None = None) -> None:
+        self.started: list[int] = []
+        self._open = threading.Event()
+        call = getattr(os, name)
+
+        def held(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+            self.started.append(offset)
+            assert self._open.wait(PATIENCE_SECONDS)
+            if fail_with is not None:
+                raise OSError(fail_with, os.strerror(fail_with))
+            return int(call(descriptor, buffers, offset))
+
+        monkeypatch.setattr(os, name, held)
+
+    def open(self) -> None:
+        self._open.set()
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:

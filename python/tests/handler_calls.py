@@ -17,6 +17,7 @@ from fpdt.run.context import Frame, OpContext
 from fpdt.run.runtime import Runtime
 
 Result = TypeVar("Result")
+Rank = TypeVar("Rank", bound="GroupRuntime")
 
 
 class Group:
@@ -31,17 +32,22 @@ class Group:
 
     def run(self, work: Callable[[GroupRuntime], Result]) -> list[Result]:
         """work(runtime) on every rank at once, results by rank."""
+        return self.run_as(GroupRuntime, work)
+
+    def run_as(self, kind: Callable[[Group, int], Rank], work: Callable[[Rank], Result]) -> list[Result]:
+        """The same with runtimes of another kind."""
         results: dict[int, Result] = {}
         errors: list[BaseException] = []
 
-        def guarded(runtime: GroupRuntime) -> None:
+        def guarded(runtime: Rank) -> None:
             try:
                 results[runtime.rank] = work(runtime)
             except BaseException as error:
                 errors.append(error)
                 self.barrier.abort()
 
-        threads = [threading.Thread(target=guarded, args=(runtime,)) for runtime in self.ranks()]
+        runtimes = [kind(self, rank) for rank in range(len(self.sent))]
+        threads = [threading.Thread(target=guarded, args=(runtime,)) for runtime in runtimes]
         for thread in threads:
             thread.start()
         for thread in threads:

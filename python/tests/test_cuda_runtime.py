@@ -18,9 +18,9 @@ from fpdt.plan import Plan
 from fpdt.run.arena import mapped_arena
 from fpdt.run.context import OpContext
 from fpdt.run.executor import Executor
+from tests.device_plans import MASKED, PROGRAM, disk_plan, program_plan
+from tests.executor_runs import NoWeights, add_one, bound, copy_views, nothing, run, run_turns
 from tests.plan_builder import STREAMS
-from tests.test_devices import MASKED, PROGRAM, disk_plan, program_plan
-from tests.test_executor import NoWeights, add_one, bound, copy_views, nothing, run, run_turns
 
 Seen = Counter[str]
 """By name of a stream how many of its ops are surely done."""

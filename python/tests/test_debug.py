@@ -16,8 +16,8 @@ from fpdt.plan import Plan
 from fpdt.run.context import Handler, OpContext
 from fpdt.run.executor import Executor
 from fpdt.testing.debug import DebugMode
+from tests.executor_runs import MOVES, ORDERS, NoWeights, bound, copy_views, nothing, ring_plan, run, run_turns
 from tests.plan_builder import PlanBuilder, View
-from tests.test_executor import MOVES, ORDERS, NoWeights, bound, copy_views, nothing, ring_plan, run, run_turns
 
 
 def debugged(

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fpdt.devices import CopyMode, create_runtime, plan_runtime
-from fpdt.errors import ArenaError, FpdtError
+from fpdt.devices import CopyMode, create_runtime
+from fpdt.errors import FpdtError
 from fpdt.plan import Plan, Pool
 from fpdt.run.context import OpContext
-from fpdt.run.executor import Executor
+from tests.device_plans import MASKED, MODES, PROGRAM, program_plan
+from tests.executor_runs import copy_views, executor_for, run
 from tests.plan_builder import STREAMS, PlanBuilder, View
-from tests.test_executor import add_one, copy_views, executor_for, nothing, run
 
-MODES: tuple[CopyMode, ...] = ("eager", "lazy", "random")
-KIND_OF = {"c": "zero", "h": "copy", "d": "copy", "x": "toHeads"}
-PROGRAM = ["h", "h", "c 0", "x 2", "c", "d 2", "c 3 1", "x", "d 6", "c 8"]
 POOLS = [Pool(name="hbm", kind="device", bytes=512), Pool(name="host", kind="pinned", bytes=512)]
-Masks = Mapping[str, Sequence[str]]
-
-
-def add_section(builder: PlanBuilder, name: str, program: Sequence[str]) -> None:
-    """Ops from a stream letter and the ids each waits for."""
-    builder.section(name)
-    for text in program:
-        letter, *waits = text.split()
-        host, hbm = [View("host", 0, 1)], [View("hbm", 0, 1)]
-        reads, writes = {"h": (host, hbm), "d": (hbm, host)}.get(letter, ([], []))
-        builder.op(KIND_OF[letter], reads, writes, waits=map(int, waits))
-
-
-def program_plan(calls: Sequence[tuple[Sequence[str], Masks]] = ((PROGRAM, {}),)) -> Plan:
-    """Each program is called in a turn of its own: embed forward, layer 0 forward, and so on."""
-    builder = PlanBuilder(num_layers=max(1, len(calls) - 1))
-    builder.buffer("host", 1, pool="host").buffer("hbm", 1)
-    for number, (program, masks) in enumerate(calls):
-        turn = "embed forward" if number == 0 else f"layer {number - 1} forward"
-        add_section(builder, f"section{number}", program)
-        builder.call(turn, waits=masks)
-    return builder.build()
 
 
 def order_of(plan: Plan, mode: CopyMode, seed: int = 0) -> list[tuple[str, int]]:
@@ -96,14 +66,6 @@ def test_random_orders_are_legal_many_and_repeatable() -> None:
         check_legal(plan, order)
     assert len({tuple(order) for order in orders}) > 20
     assert order_of(plan, "random", 7) == orders[7]
-
-
-MASKED: list[tuple[Sequence[str], Masks]] = [
-    (["h", "c", "d 1", "h", "d"], {}),
-    (["h", "c 0", "d 1"], {"h2d": ["d2h"], "compute": ["h2d"]}),
-    (["d", "c", "h"], {"h2d": ["d2h", "compute"]}),
-    (["c", "h"], {"compute": ["h2d", "d2h", "comm"], "h2d": ["compute"]}),
-]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -173,137 +135,6 @@ def test_alone_an_exchange_is_a_copy() -> None:
     runtime, out = create_runtime("cpu", POOLS), torch.zeros(4)
     runtime.all_to_all(out, torch.arange(4.0))
     assert out.tolist() == [0, 1, 2, 3]
-
-
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def disk_plan(num_chunks: int = 4, *, late_wait: bool = False) -> Plan:
-    """Forward writes chunks of x to a file, layer by layer; backward reads them and copies them to y."""
-    builder = PlanBuilder(num_layers=2)
-    builder.buffer("x", 700, instances=num_chunks, scope="step", alignment=4096)
-    builder.buffer("y", 700, instances=2 * num_chunks, scope="step")
-    builder.buffer("out", 700, instances=2, pool="host", alignment=4096, scope="step")
-    builder.buffer("in", 700, instances=2, pool="host", alignment=4096, scope="step")
-    builder.buffer("saved", 700, instances=2 * num_chunks, pool="disk", scope="step")
-    builder.section("save", "saved")
-    for chunk in range(num_chunks):
-        staged = View("out", 0, 700, index=chunk % 2)
-        builder.op("cast", [View("x", 0, 700, index=chunk)], [View("x", 0, 700, index=chunk)])
-        reuse = [3 * (chunk - 2) + 2] if chunk > 1 else []
-        builder.op("copy", [View("x", 0, 700, index=chunk)], [staged], waits=[3 * chunk, *reuse])
-        builder.op("copy", [staged], [View("saved", 0, 700, "saved", chunk)], waits=[3 * chunk + 1])
-    builder.section("load", "saved")
-    for chunk in range(num_chunks):
-        staged, y = View("in", 0, 700, index=chunk % 2), View("y", 0, 700, "saved", chunk)
-        reuse = [2 * (chunk - 2) + 1] if chunk > 1 else []
-        builder.op("copy", [View("saved", 0, 700, "saved", chunk)], [staged], waits=reuse)
-        builder.op("copy", [staged], [y], waits=[] if late_wait else [2 * chunk])
-    for layer in range(2):
-        masks = {"d2h": ["compute", "write"], "compute": ["d2h"]}
-        builder.call(f"layer {layer} forward", "save", [layer * num_chunks], waits=masks)
-        masks = {"read": ["write", "h2d"], "h2d": ["read", "compute"]}
-        builder.call(f"layer {layer} backward", "load", [layer * num_chunks], waits=masks)
-    return builder.build()
-
-
-def run_disk_plan(
-    plan: Plan, folder: Path, mode: CopyMode = "eager", seed: int = 0
-) -> tuple[list[float], dict[str, int]]:
-    """The last row of every chunk of y, and the bytes copied."""
-    runtime = plan_runtime(plan, copy_mode=mode, seed=seed, disk_folder=folder)
-    recorder = runtime.make_recorder(plan.kind_names, 0)
-    executor = Executor(plan, runtime, {"copy": copy_views, "cast": add_one, "emitGrads": nothing}, recorder)
-    try:
-        for chunk in range(4):
-            executor.buffer("x", chunk).fill_(10 * chunk)
-        run(executor, plan)
-        return [float(executor.buffer("y", i)[699]) for i in range(8)], runtime.take_copied_bytes()
-    finally:
-        runtime.close()
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_what_goes_to_a_file_comes_back(mode: CopyMode, tmp_path: Path) -> None:
-    for seed in range(4):
-        found, copied = run_disk_plan(disk_plan(), tmp_path, mode, seed)
-        assert found == [1, 11, 21, 31, 2, 12, 22, 32]
-        assert copied == dict.fromkeys(("h2d", "d2h", "read", "write"), 8 * 2800)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_wait_for_a_file_shows_in_some_order(tmp_path: Path) -> None:
-    results = {tuple(run_disk_plan(disk_plan(late_wait=True), tmp_path, "random", seed)[0]) for seed in range(12)}
-    assert len(results) > 1
-
-
-def test_a_file_pool_needs_a_folder() -> None:
-    with pytest.raises(ArenaError, match="in the pool disk, a file, and no folder was given") as caught:
-        executor_for(disk_plan(), {"copy": copy_views, "cast": copy_views})
-    assert "--disk-folder" in caught.value.hint
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_failed_transfer_raises_and_frees_everyone(
-    mode: CopyMode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> int:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "pwritev", broken)
-    with pytest.raises(FpdtError, match="Input/output error"):
-        run_disk_plan(disk_plan(), tmp_path, mode)
-
-
-# --- two ranks ---------------------------------------------------------------------------------------------------
-
-EXCHANGE = """
-import sys
-import torch
-import torch.distributed as dist
-from fpdt.devices import plan_runtime
-from fpdt.run.executor import Executor
-from tests.test_devices import program_plan
-from tests.test_executor import nothing, run
-
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-program = ["x", "h", "x", "c 1", "h", "x", "d 3", "x 6"]
-plan = program_plan([(program, {}), (program, {"compute": ["h2d"]})])
-for dtype in (torch.float32, torch.bfloat16, torch.int64):
-    # Ranks run local copies in different orders; exchanges keep theirs, so that nothing waits for ever.
-    runtime = plan_runtime(plan, dist.group.WORLD, copy_mode="random", seed=rank)
-    outs = [torch.zeros(2, 3, dtype=dtype) for _ in range(8)]
-    numbers = iter(range(8))
-
-    def exchange(ctx, reads, writes):
-        n = next(numbers)
-        sent = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=dtype) + 10 * n + 100 * rank
-        runtime.all_to_all(outs[n], sent)
-
-    handlers = {"toHeads": exchange, "copy": nothing, "zero": nothing, "emitGrads": nothing}
-    executor = Executor(plan, runtime, handlers, runtime.make_recorder(plan.kind_names, 0))
-    run(executor, plan)
-    for n, out in enumerate(outs):
-        own = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=dtype)[rank]
-        assert torch.equal(out, torch.stack([own + 10 * n, own + 10 * n + 100])), (n, out)
-dist.barrier()
-import os
-os._exit(0)
-"""
-
-
-def test_two_ranks_exchange_bytes_of_any_dtype(tmp_path: Path) -> None:
-    package_root = Path(__file__).parent.parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(package_root)}
-    commands = ([sys.executable, "-c", EXCHANGE, str(rank), str(tmp_path / "store")] for rank in range(2))
-    ranks = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for command in commands]
-    try:
-        errors = [rank.communicate(timeout=90)[1].decode() for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(errors)
 
 
 def test_cuda_runtime_can_be_imported_without_cuda() -> None:

@@ -34,7 +34,7 @@ def two_layers() -> PlanBuilder:
     layer_views = [View("x", 0, 4, "x"), View("o", 4, 8, "o")]
     builder.op("post", layer_views, [View("x", 0, 4, "x", 1)], waits=[0], scratch=96)
     views = [View("x", 0, 4)] * 3, [View("o", 0, 4), View("lse", 0, 4)]
-    builder.op("attn", *views, kv=(0, 4), waits=[0, 1], attribute=full)
+    builder.op("attn", *views, tokens=(4, 8), kv=(0, 4), waits=[0, 1], attribute=full)
     for layer in range(2):
         builder.call(f"layer {layer} forward", args=[layer, layer], layer=layer, waits={"h2d": ["d2h", "compute"]})
     builder.section("gather").op("gather").call("layer 1 backward", layer=0)
@@ -205,6 +205,8 @@ def test_refuses_a_changed_column(column: str, place: int, value: int, message: 
         ({"kind": "window", "window": 3}, (4, 8), (4, 9), r"kv \[4:9\) for tokens \[4:8\)"),
         ({"kind": "window", "window": 3}, (4, 8), (0, 4), None),
         ({"kind": "full"}, (4, 8), None, "has no kv range"),
+        ({"kind": "full"}, (4, 8), (0, 5), r"kv \[0:5\) for tokens \[4:8\)"),
+        ({"kind": "full"}, (4, 8), (0, 4), None),
     ],
 )
 def test_masks_fit_their_ranges(

@@ -2,125 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 
 import pytest
 import zmq
 
 from fpdt.plan.header import PLAN_VERSION
 from fpdt.wire import protocol, rank_loop
-from fpdt.wire.exits import EXIT_ABORTED, EXIT_COMMS_FAILED, EXIT_ORPHANED
-from fpdt.wire.lifeline import CONTROLLER_PID_VARIABLE, Controller, Lifeline
+from fpdt.wire.exits import EXIT_ABORTED
+from fpdt.wire.lifeline import Lifeline
 from fpdt.wire.sockets import Channel, Context, Identity
-
-TESTS = Path(__file__).resolve().parent
-HEADER = json.dumps({"kind": "executionPlan", "version": 2, "device": "cpu"}).encode()
-PROSE = b"{}"
-COLUMN = b"\x01\x02"
-PATIENCE_MS = 300_000
-"""Nothing here takes a second; a machine that is busy with something else may need far more."""
-WireT = TypeVar("WireT", bound=protocol.Wire)
-
-
-def bound(context: Context, kind: int, address: str) -> zmq.Socket[bytes]:
-    socket: zmq.Socket[bytes] = context.socket(kind)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
-    socket.bind(address)
-    return socket
-
-
-def run_steps(digest: str, start: int, end: int) -> protocol.RunSteps:
-    return protocol.RunSteps(**{"digest": digest, "from": start, "to": end})  # type: ignore[arg-type]
-
-
-class Conversation:
-    """One ROUTER, one PULL and one rank process."""
-
-    def __init__(
-        self,
-        folder: Path,
-        environment: dict[str, str] | None = None,
-        worker: str = "echo_worker",
-        stderr: int | IO[bytes] = subprocess.PIPE,
-    ) -> None:
-        self._context: Context = zmq.Context()
-        self.router = bound(self._context, zmq.ROUTER, f"ipc://{folder}/c")
-        self.pull = bound(self._context, zmq.PULL, f"ipc://{folder}/t")
-        self._num_sent = 0
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                *f"-m {worker} --controller ipc://{folder}/c --telemetry ipc://{folder}/t --run r".split(),
-            ],
-            env={**os.environ, "RANK": "0", "PYTHONPATH": f"{TESTS.parent}:{TESTS}", **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-
-    def send(self, body: protocol.Wire, *frames: bytes, seq: int | None = None) -> str:
-        number = self._num_sent if seq is None else seq
-        head = protocol.make(body, run="r", rank=0, incarnation=0, seq=number)
-        self._num_sent = number + 1
-        self.router.send_multipart([b"r/0/0", head, *frames])
-        return str(json.loads(head)["id"])
-
-    def receive(self, kind: type[WireT]) -> WireT:
-        return self.receive_message(kind)[1]
-
-    def receive_message(self, kind: type[WireT]) -> tuple[protocol.Message, WireT]:
-        _, head = self.router.recv_multipart()
-        message = protocol.parse(head)
-        assert message is not None
-        assert isinstance(message.body, kind), message
-        return message, message.body
-
-    def send_plan(self, data: str = "ok", header: bytes = HEADER, digest: str | None = None) -> str:
-        frames = (header, PROSE, zlib.compress(COLUMN))
-        found = hashlib.sha256(header + COLUMN).hexdigest()
-        names: list[tuple[str, Any]] = [("header", "json"), ("prose", "json"), ("opKind", "uint8")]
-        descriptors = [
-            protocol.FrameDescriptor(name=name, dtype=dtype, bytes=len(frame))
-            for (name, dtype), frame in zip(names, frames, strict=True)
-        ]
-        options = protocol.RunOptions(
-            data=data,
-            dump_grads=None,
-            copy_mode=None,
-            poison=False,
-            seed=None,
-            disk_folder=None,
-            disk_direct=None,
-            record_layers=0,
-            trace_steps=[],
-            trace_folder=None,
-        )
-        self.send(protocol.Plan(digest=digest or found, options=options, frames=descriptors), *frames)
-        return found
-
-    def load(self, data: str = "ok") -> str:
-        self.receive(protocol.Hello)
-        digest = self.send_plan(data)
-        assert self.receive(protocol.PlanAccepted).digest == digest
-        assert self.receive(protocol.Ready).digest == digest
-        return digest
-
-    def wait(self) -> int:
-        return self.process.wait(PATIENCE_MS / 1000)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self._context.destroy(linger=0)
+from tests.conversation import COLUMN, HEADER, Conversation, bound, run_options, run_steps
 
 
 @pytest.fixture
@@ -252,99 +147,9 @@ def test_columns_that_are_not_deflated_are_refused() -> None:
 
 def test_a_plan_without_its_prose_is_refused() -> None:
     header = protocol.FrameDescriptor(name="header", dtype="json", bytes=len(HEADER))
-    options = {"data": "", "poison": False, "record_layers": 0, "trace_steps": []}
-    nothing = dict.fromkeys(("dump_grads", "copy_mode", "seed", "disk_folder", "disk_direct", "trace_folder"))
-    plan = protocol.Plan(digest="0" * 64, options=protocol.RunOptions(**options, **nothing), frames=[header])  # type: ignore[arg-type]
+    plan = protocol.Plan(digest="0" * 64, options=run_options(""), frames=[header])
     with pytest.raises(rank_loop.PlanRefusedError, match="header and prose first"):
         rank_loop.check_plan(plan, [HEADER])
-
-
-def unread_pipe(how: str) -> int:
-    """The end to write to of a pipe: one that nobody can read from any more, or that nobody reads and that is full."""
-    reader, writer = os.pipe()
-    if how == "reader gone":
-        os.close(reader)
-        return writer
-    os.set_blocking(writer, False)
-    try:
-        while True:
-            os.write(writer, b"." * 4096)
-    except BlockingIOError:
-        os.set_blocking(writer, True)
-    return writer
-
-
-@pytest.mark.parametrize("streams", ["reader gone", "full", "closed"])
-def test_a_rank_ends_when_its_controller_is_gone_and_nobody_hears_it(streams: str, tmp_path: Path) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    stderr = unread_pipe("full" if streams == "full" else "reader gone")
-    environment = {CONTROLLER_PID_VARIABLE: str(stranger.pid), "BREAK_STDERR": streams}
-    controller = Conversation(tmp_path, environment, "broken_worker", stderr)
-    try:
-        controller.receive(protocol.Hello)
-        stranger.kill()
-        stranger.wait()
-        assert controller.wait() == EXIT_ORPHANED
-    finally:
-        os.close(stderr)
-        stranger.kill()
-        controller.close()
-
-
-@pytest.mark.parametrize("streams", ["reader gone", "full", "closed"])
-@pytest.mark.parametrize("where", ["at once", "on ping"])
-def test_a_rank_ends_with_its_socket_thread(streams: str, where: str, tmp_path: Path) -> None:
-    stderr = unread_pipe("full" if streams == "full" else "reader gone")
-    controller = Conversation(tmp_path, {"BREAK_STDERR": streams, "BREAK_THREAD": where}, "broken_worker", stderr)
-    try:
-        if where == "on ping":
-            controller.receive(protocol.Hello)
-            controller.send(protocol.Ping(stacks=False))
-        assert controller.wait() == EXIT_COMMS_FAILED
-    finally:
-        os.close(stderr)
-        controller.close()
-
-
-def test_a_failed_socket_thread_says_why(tmp_path: Path) -> None:
-    controller = Conversation(tmp_path, {"BREAK_THREAD": "at once"}, "broken_worker")
-    try:
-        assert controller.wait() == EXIT_COMMS_FAILED
-        assert controller.process.stderr is not None
-        stderr = controller.process.stderr.read()
-        assert "fpdt: the socket thread failed" in stderr
-        assert "broken_worker.py" in stderr
-    finally:
-        controller.close()
-
-
-def test_a_rank_whose_controller_died_before_it_looked_ends(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    controller = Conversation(tmp_path, {CONTROLLER_PID_VARIABLE: str(gone.pid)})
-    try:
-        assert controller.wait() == EXIT_ORPHANED
-    finally:
-        controller.close()
-
-
-def test_a_controller_that_is_a_zombie_or_another_process_is_gone() -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    try:
-        controller = Controller.of_pid(process.pid)
-        assert controller.is_alive()
-        assert not Controller(process.pid, (controller.start_ticks or 0) + 1).is_alive()
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # It has ended, and nobody has read its exit code.
-        assert not controller.is_alive()
-    finally:
-        process.wait()
-
-
-def test_lifeline_of_a_living_controller_is_not_cut() -> None:
-    assert not Lifeline.of_process({}).is_cut()
-    assert not Lifeline.of_process({CONTROLLER_PID_VARIABLE: str(os.getppid())}).is_cut()
-    assert Lifeline(os.getppid() + 1, None).is_cut()
 
 
 def test_the_version_that_is_checked_first_is_the_one_that_is_read() -> None:

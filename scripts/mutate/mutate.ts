@@ -11,7 +11,7 @@ import { layoutSchedule, mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import { runScript, wholeNumber } from '../options.js';
-import { type ParityCase, caseName } from '../parity/cases.js';
+import { FPDT_CASE, type ParityCase, caseName } from '../parity/cases.js';
 import { Harness, type JobResult } from '../parity/harness.js';
 import { planCase, writeTokens } from '../parity/setting.js';
 import { explainSurvivor } from './explain.js';
@@ -20,30 +20,7 @@ import { allMutants } from './mutations.js';
 import { reorderPlan } from './reorder.js';
 
 /** Keys, values and layer inputs on the host, segments of unequal length: rings, rebuilds and an outer loop over keys. */
-const HOSTED: ParityCase = {
-  sequenceParallelSize: 2,
-  dataParallelSize: 1,
-  zeroStage: 3,
-  gradientAccumulationSteps: 1,
-  lossScale: 1,
-  heads: 'gqa',
-  tied: false,
-  window: null,
-  kernel: 'cpu_flash',
-  numChunks: 8,
-  kvTileChunks: 3,
-  numLossTiles: 1,
-  numTokenTiles: 1,
-  prefetchDepth: 2,
-  keyValues: 'host',
-  keyValueGradients: 'hbm',
-  attentionOutput: 'recompute',
-  checkpoints: 'host',
-  hiddenGradients: 'hbm',
-  backwardOrder: 'keyValueOuterAscending',
-  segments: 'unequal',
-  ranges: 'one',
-};
+const HOSTED: ParityCase = { ...FPDT_CASE, kvTileChunks: 3, segments: 'unequal' };
 /** Two ranges of layers, saved outputs, a file, kernels with rectangles and windows. */
 const MIXED: ParityCase = {
   ...HOSTED,

@@ -37,6 +37,32 @@ type Values = typeof DIMENSIONS;
 export type ParityCase = { readonly [K in keyof Values]: Values[K][number] };
 const NAMES = Object.keys(DIMENSIONS) as (keyof ParityCase)[];
 
+/** The choices of `fpdt` on two ranks under ZeRO-3; cases by hand say what they have else. */
+export const FPDT_CASE: ParityCase = {
+  sequenceParallelSize: 2,
+  dataParallelSize: 1,
+  zeroStage: 3,
+  gradientAccumulationSteps: 1,
+  lossScale: 1,
+  heads: 'gqa',
+  tied: false,
+  window: null,
+  kernel: 'cpu_flash',
+  numChunks: 8,
+  kvTileChunks: 1,
+  numLossTiles: 1,
+  numTokenTiles: 1,
+  prefetchDepth: 2,
+  keyValues: 'host',
+  keyValueGradients: 'hbm',
+  attentionOutput: 'recompute',
+  checkpoints: 'host',
+  hiddenGradients: 'hbm',
+  backwardOrder: 'keyValueOuterAscending',
+  segments: 'ones',
+  ranges: 'one',
+};
+
 /** What no plan can be made for, or would be the same plan as another value's. */
 export function isLegal(one: Partial<ParityCase>): boolean {
   if (one.backwardOrder === 'keyValueOuterAscending' && (one.keyValueGradients === 'host' || typeof one.window === 'number')) return false;

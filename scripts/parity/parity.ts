@@ -11,7 +11,7 @@ import { parseArgs } from 'node:util';
 import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, FpdtError, writePlanFile } from '../../src/index.js';
 import { runScript, wholeNumber } from '../options.js';
-import { type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
+import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
 import { Harness } from './harness.js';
 import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
@@ -123,30 +123,7 @@ class ParityRun {
   }
 }
 
-const STEADY: ParityCase = {
-  sequenceParallelSize: 2,
-  dataParallelSize: 1,
-  zeroStage: 3,
-  gradientAccumulationSteps: 2,
-  lossScale: 1,
-  heads: 'gqa',
-  tied: false,
-  window: null,
-  kernel: 'cpu_flash',
-  numChunks: 8,
-  kvTileChunks: 1,
-  numLossTiles: 1,
-  numTokenTiles: 1,
-  prefetchDepth: 2,
-  keyValues: 'host',
-  keyValueGradients: 'hbm',
-  attentionOutput: 'recompute',
-  checkpoints: 'host',
-  hiddenGradients: 'hbm',
-  backwardOrder: 'keyValueOuterAscending',
-  segments: 'twos',
-  ranges: 'one',
-};
+const STEADY: ParityCase = { ...FPDT_CASE, gradientAccumulationSteps: 2, segments: 'twos' };
 /** Stage 1, two replicas, a tied embedding, everything kept on the device but the checkpoints, which are on disk. */
 const RESIDENT: ParityCase = {
   ...STEADY,

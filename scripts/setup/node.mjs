@@ -1,7 +1,7 @@
 /** The JavaScript half of setup: packages, compiled library, native addon. */
 
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT, SetupError, hashOf, isStamped, lastLines, runLogged, say, stamp, timed } from './shared.mjs';
 
@@ -32,14 +32,10 @@ export function packagesMatchLock(root = ROOT) {
 }
 
 export function buildLibrary() {
-  const hash = hashOf(['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json']);
+  const hash = hashOf(['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/setup/build.mjs']);
   if (isStamped('dist', hash)) return;
   timed('compiling TypeScript to dist/', () => {
-    rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
-    const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-    runLogged(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { log: 'build.log', what: 'the TypeScript build' });
-    // npx makes it executable once; a new build would take that away.
-    chmodSync(join(ROOT, 'dist', 'cli', 'main.js'), 0o755);
+    runLogged(process.execPath, [join(ROOT, 'scripts', 'setup', 'build.mjs')], { log: 'build.log', what: 'the build of dist/' });
     stamp('dist', hash);
   });
 }

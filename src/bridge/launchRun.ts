@@ -1,14 +1,13 @@
 /** Runs a plan on ranks of this host. */
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { VERSION } from '../package.js';
 import { encodePlan } from '../plan/encode.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { FpdtError } from '../spec/errors.js';
 import type { WirePlan } from './coordinator.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
-import { PACKAGE_ROOT, resolvePython } from './python.js';
+import { resolvePython } from './python.js';
 import { startRun, type Run } from './run.js';
 import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
 
@@ -70,7 +69,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     python,
     worker: options.worker ?? 'fpdt.worker',
     environment: options.environment ?? process.env,
-    packageVersion: readPackageVersion(),
+    packageVersion: VERSION,
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
   });
   if (options.signal !== undefined) abortOn(options.signal, run);
@@ -135,10 +134,4 @@ function abortOn(signal: AbortSignal, run: Run): void {
 
 function describeReason(reason: unknown): string {
   return reason instanceof Error ? reason.message : String(reason);
-}
-
-/** The npm package's version, which the Python package's must equal. */
-function readPackageVersion(): string {
-  const text = readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

@@ -2,11 +2,9 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { PACKAGE_ROOT } from '../package.js';
 import { FpdtError } from '../spec/errors.js';
 
-/** The folder that holds package.json, `python/` and, after setup, `.venv/`. */
-export const PACKAGE_ROOT = fileURLToPath(new URL('../../', import.meta.url));
 /** The folder to have on PYTHONPATH for `import fpdt`. */
 export const PYTHON_FOLDER = join(PACKAGE_ROOT, 'python');
 export const SETUP_HINT = 'run `npm run setup`, or set FPDT_PYTHON to a Python that has torch and deepspeed';

@@ -1,5 +1,5 @@
 /** Llama and Mistral: RMSNorm, RoPE, grouped-query attention, SwiGLU (transformers/models/llama, models/mistral). */
-import { z } from 'zod';
+import * as z from 'zod';
 import { FpdtError } from '../spec/errors.js';
 import { refuseUnsupported } from '../spec/hfConfig.js';
 import { type JsonObject, parseWith } from '../spec/parseJson.js';

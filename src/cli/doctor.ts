@@ -4,7 +4,7 @@ import { resolvePython, SETUP_HINT } from '../bridge/python.js';
 import { loadNativeAddon } from '../native.js';
 import { FpdtError } from '../spec/errors.js';
 import { type Output, printJson } from './output.js';
-import { VERSION } from './version.js';
+import { VERSION } from '../package.js';
 
 /** `warning`: fpdt works without it. */
 export interface Check {

@@ -4,7 +4,7 @@ import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { POLICIES } from '../spec/strategy.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
-import { VERSION } from './version.js';
+import { VERSION } from '../package.js';
 
 const USAGE = 2;
 

@@ -5,33 +5,22 @@ interface ElementType {
   readonly bytes: number;
   readonly min: number;
   readonly max: number;
-  readonly set: (view: DataView, offset: number, value: number) => void;
+  /** Little-endian elements, on little-endian machines; the only ones that Node runs on here. */
+  readonly pack: (values: readonly number[]) => ArrayBufferView;
   readonly get: (view: DataView, offset: number) => number;
 }
 
 const HALF = 2 ** 32;
 
 const ELEMENTS = {
-  uint8: { bytes: 1, min: 0, max: 0xff, set: (view, at, value) => view.setUint8(at, value), get: (view, at) => view.getUint8(at) },
-  uint16: {
-    bytes: 2,
-    min: 0,
-    max: 0xffff,
-    set: (view, at, value) => view.setUint16(at, value, true),
-    get: (view, at) => view.getUint16(at, true),
-  },
-  int16: {
-    bytes: 2,
-    min: -0x8000,
-    max: 0x7fff,
-    set: (view, at, value) => view.setInt16(at, value, true),
-    get: (view, at) => view.getInt16(at, true),
-  },
+  uint8: { bytes: 1, min: 0, max: 0xff, pack: (values) => Uint8Array.from(values), get: (view, at) => view.getUint8(at) },
+  uint16: { bytes: 2, min: 0, max: 0xffff, pack: (values) => Uint16Array.from(values), get: (view, at) => view.getUint16(at, true) },
+  int16: { bytes: 2, min: -0x8000, max: 0x7fff, pack: (values) => Int16Array.from(values), get: (view, at) => view.getInt16(at, true) },
   int32: {
     bytes: 4,
     min: -(2 ** 31),
     max: 2 ** 31 - 1,
-    set: (view, at, value) => view.setInt32(at, value, true),
+    pack: (values) => Int32Array.from(values),
     get: (view, at) => view.getInt32(at, true),
   },
   int64: {
@@ -39,9 +28,14 @@ const ELEMENTS = {
     min: Number.MIN_SAFE_INTEGER,
     max: Number.MAX_SAFE_INTEGER,
     // Two halves, not a BigInt: the same bytes without making an object for each of a few million elements.
-    set: (view, at, value) => {
-      view.setUint32(at, value >>> 0, true);
-      view.setInt32(at + 4, Math.floor(value / HALF), true);
+    pack: (values) => {
+      const halves = new Int32Array(2 * values.length);
+      for (let i = 0; i < values.length; i++) {
+        const value = values[i] ?? 0;
+        halves[2 * i] = value | 0;
+        halves[2 * i + 1] = Math.floor(value / HALF);
+      }
+      return halves;
     },
     get: (view, at) => view.getInt32(at + 4, true) * HALF + view.getUint32(at, true),
   },
@@ -88,48 +82,35 @@ export interface RawColumn extends ColumnDescriptor {
   readonly data: Buffer;
 }
 
-/** Numbers of a column while it grows, as the bytes they become. */
+/** Numbers of a column while it grows. */
 export class ColumnWriter {
   readonly #name: ColumnName;
-  readonly #element: ElementType;
-  #view: DataView<ArrayBuffer>;
-  #length = 0;
+  readonly #values: number[] = [];
 
   constructor(name: ColumnName) {
     this.#name = name;
-    this.#element = ELEMENTS[COLUMNS[name]];
-    this.#view = new DataView(new ArrayBuffer(1024));
   }
 
   get length(): number {
-    return this.#length;
+    return this.#values.length;
   }
 
-  /** Throws a RangeError for a number that the column's type cannot hold. */
   push(value: number): void {
-    const { bytes, min, max, set } = this.#element;
-    if (!Number.isInteger(value) || value < min || value > max) {
-      throw new RangeError(`column ${this.#name} of ${COLUMNS[this.#name]} cannot hold ${value} (element ${this.#length})`);
-    }
-    const offset = this.#length * bytes;
-    if (offset + bytes > this.#view.byteLength) this.#grow();
-    set(this.#view, offset, value);
-    this.#length += 1;
+    this.#values.push(value);
   }
 
   at(index: number): number {
-    return this.#element.get(this.#view, index * this.#element.bytes);
+    return this.#values[index] ?? Number.NaN;
   }
 
+  /** Throws a RangeError for a number that the column's type cannot hold. */
   finish(): RawColumn {
-    const data = Buffer.from(this.#view.buffer, 0, this.#length * this.#element.bytes);
-    return { name: this.#name, dtype: COLUMNS[this.#name], length: this.#length, data };
-  }
-
-  #grow(): void {
-    const larger = new ArrayBuffer(2 * this.#view.byteLength);
-    new Uint8Array(larger).set(new Uint8Array(this.#view.buffer));
-    this.#view = new DataView(larger);
+    const dtype = COLUMNS[this.#name];
+    const { min, max, pack } = ELEMENTS[dtype];
+    const wrong = this.#values.findIndex((value) => !(value >= min && value <= max && Number.isInteger(value)));
+    if (wrong >= 0) throw new RangeError(`column ${this.#name} of ${dtype} cannot hold ${this.#values[wrong]} (element ${wrong})`);
+    const { buffer, byteLength } = pack(this.#values);
+    return { name: this.#name, dtype, length: this.length, data: Buffer.from(buffer, 0, byteLength) };
   }
 }
 

@@ -1,6 +1,6 @@
 /** From frames back to a plan, checking that nothing is missing or unknown and that it is the plan its digest names. */
 import { inflateSync } from 'node:zlib';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { OP_ROWS } from '../catalog/ops/index.js';
 import { bytesOf, COLUMN_NAMES, COLUMNS, type ColumnDescriptor, type RawColumn } from './columns.js';
 import { checkReferences } from './checkReferences.js';

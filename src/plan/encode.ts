@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
-import { z } from 'zod';
+import * as z from 'zod';
 import { OP_KIND_NAMES, OP_ROWS, type OpKindRow } from '../catalog/ops/index.js';
 import type { Op } from '../schedule/op.js';
 import { AccessTable } from './accessTable.js';

@@ -2,7 +2,7 @@
  * The executed header of a plan: all that a worker obeys but the ops. Strict, and exported as schemas/planHeader.json, which the
  * worker's own reader is held against.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Kernels } from '../catalog/kernels.js';
 import type { OpKindRow } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';

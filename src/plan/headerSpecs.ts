@@ -1,5 +1,5 @@
 /** Strict schemas of what a plan's header says of model, run and strategy. The types in spec/ say what each field means. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { MODEL_DTYPES } from '../spec/dtype.js';
 import type { HeadMap, ParallelLayout } from '../spec/parallelLayout.js';
 import {

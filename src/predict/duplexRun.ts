@@ -17,7 +17,10 @@ export function runDuplexCall(section: SectionArrays, seconds: Float64Array, ent
   return new DuplexRun(section, seconds, entry, times, duplex).run();
 }
 
+/** No op, of a stream that has none running. */
 const IDLE = -1;
+/** Seconds left, of an op that ends now. */
+const ENDED = -1;
 
 class DuplexRun {
   private readonly section: SectionArrays;
@@ -125,21 +128,22 @@ class DuplexRun {
   }
 
   private advance(): void {
-    const ended: number[] = [];
     for (const stream of this.section.used) {
       if (this.running[stream] === IDLE) continue;
       const slowdown = this.slowdown(stream);
       const whole = (this.left[stream] ?? 0) * slowdown;
-      if (whole <= this.step) ended.push(stream);
-      else this.left[stream] = (whole - this.step) / slowdown;
+      this.left[stream] = whole <= this.step ? ENDED : (whole - this.step) / slowdown;
     }
     this.now = this.change;
-    for (const stream of ended) this.finish(this.running[stream] ?? IDLE, stream);
+    for (const stream of this.section.used) {
+      if (this.left[stream] === ENDED) this.finish(this.running[stream] ?? IDLE, stream);
+    }
   }
 
   private finish(id: number, stream: number): void {
     const { result, times } = this;
     this.running[stream] = IDLE;
+    this.left[stream] = 0;
     times.endSeconds[id] = this.now;
     result.free[stream] = this.now;
     result.busySeconds[stream] = (result.busySeconds[stream] ?? 0) + this.now - (times.startSeconds[id] ?? 0);

@@ -183,8 +183,9 @@ class Simulation {
     };
   }
 
+  /** Copies that take no time slow none of the other direction. */
   private simulate(section: SectionArrays, entry: CallEntry): CallRun {
-    const { duplex } = this.input.device;
+    const duplex = this.input.free?.copies === true ? undefined : this.input.device.duplex;
     const seconds = this.secondsOf(section);
     return duplex === undefined ? runCall(section, seconds, entry, this.times) : runDuplexCall(section, seconds, entry, this.times, duplex);
   }

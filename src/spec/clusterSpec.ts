@@ -1,5 +1,5 @@
 /** The cluster as a user gives it: a catalog name with counts, a calibrated file, or a full ClusterSpec. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { FpdtError } from './errors.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
 import { parseBytes } from './sizes.js';

@@ -1,5 +1,5 @@
 /** Reading a Hugging Face config.json: what every family shares. Families are catalog entries (catalog/index.ts). */
-import { z } from 'zod';
+import * as z from 'zod';
 import { FpdtError } from './errors.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
 

@@ -1,6 +1,6 @@
 /** Reading user input: JSON files, and strict parsing with errors that name the path, the expected and the nearest key. */
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
+import * as z from 'zod';
 import { FpdtError } from './errors.js';
 import { nearestKey } from './nearestKey.js';
 

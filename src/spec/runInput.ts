@@ -1,5 +1,5 @@
 /** What a user asks for, before defaults are filled in. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { MODEL_DTYPES, type ModelDtype } from './dtype.js';
 import { type JsonObject, parseWith } from './parseJson.js';
 import { POLICIES, type PolicyName } from './strategy.js';

@@ -1,5 +1,5 @@
 /** Choices that a user fixes, from an object or a JSON file: parsed strictly, checked against model, pools and the run's own options. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { FpdtError } from './errors.js';
 import { checkRanges, resolveSegments } from './layerRanges.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';

@@ -3,7 +3,8 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
-import { PACKAGE_ROOT, resolvePython } from '../../src/bridge/python.js';
+import { resolvePython } from '../../src/bridge/python.js';
+import { PACKAGE_ROOT } from '../../src/package.js';
 import { isGroupAlive } from '../../src/bridge/processGroup.js';
 import { startRun, type Run, type RunSetup } from '../../src/bridge/run.js';
 import type { WirePlan } from '../../src/bridge/coordinator.js';

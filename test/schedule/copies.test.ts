@@ -26,6 +26,34 @@ const LOCAL_CHUNK = 32;
 const copied = (policy: PolicyName, numChunks: number, section: string, more: Small = {}): Counts =>
   moved(smallSchedule(policy, numChunks, more), section);
 
+/** Of u chunks, in tiles of any size: a chunk of queries meets the keys and values of all before it. */
+function fpdtForward(u: number): Counts {
+  const past = (u * (u - 1)) / 2;
+  return { 'host>hbm x': u, 'hbm>host x': u, 'hbm>host k': u - 1, 'hbm>host v': u - 1, 'host>hbm k': past, 'host>hbm v': past };
+}
+
+/** Of u chunks; summed over the tiles of keys, `met` chunks of queries come to a tile and `unfinished` go on to another. */
+function fpdtBackward(u: number, met: number, unfinished: number): Counts {
+  const past = (u * (u - 1)) / 2;
+  return {
+    'host>hbm x': 3 * u,
+    'hbm>host k': u,
+    'hbm>host v': u,
+    'host>hbm k': past + u,
+    'host>hbm v': past + u,
+    'hbm>host q': u,
+    'hbm>host o': u,
+    'hbm>host lse': u,
+    'hbm>host do': u,
+    'host>hbm q': met,
+    'host>hbm o': met + u,
+    'host>hbm lse': met,
+    'host>hbm do': met,
+    'hbm>host dq': unfinished,
+    'host>hbm dq': unfinished,
+  };
+}
+
 /** Counts that are not 0. */
 function some(counts: Counts): Counts {
   return Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0));
@@ -39,46 +67,15 @@ describe('copies of a layer', () => {
   it.each([2, 4, 8, 16])('fpdt with %i chunks moves what its formula says', (u) => {
     const past = (u * (u - 1)) / 2;
     const pairs = (u * (u + 1)) / 2;
-    expect(copied('fpdt', u, 'layerForward')).toEqual({
-      'host>hbm x': u,
-      'hbm>host x': u,
-      'hbm>host k': u - 1,
-      'hbm>host v': u - 1,
-      'host>hbm k': past,
-      'host>hbm v': past,
-    });
-    expect(copied('fpdt', u, 'layerBackward')).toEqual({
-      'host>hbm x': 3 * u,
-      'hbm>host k': u,
-      'hbm>host v': u,
-      'host>hbm k': past + u,
-      'host>hbm v': past + u,
-      'hbm>host q': u,
-      'hbm>host o': u,
-      'hbm>host lse': u,
-      'hbm>host do': u,
-      'host>hbm q': pairs,
-      'host>hbm o': pairs + u,
-      'host>hbm lse': pairs,
-      'host>hbm do': pairs,
-      'hbm>host dq': past,
-      'host>hbm dq': past,
-    });
+    expect(copied('fpdt', u, 'layerForward')).toEqual(fpdtForward(u));
+    expect(copied('fpdt', u, 'layerBackward')).toEqual(fpdtBackward(u, pairs, past));
   });
 
   it.each([2, 3, 4, 8].flatMap((g) => [4, 8, 9, 11].filter((u) => u >= g).map((u) => [u, g] as const)))(
     'fpdt with %i chunks in tiles of %i: as many chunks of k and v forward, fewer of everything else, in fewer copies',
     (u, g) => {
       const schedule = smallSchedule('fpdt', u, { kvTileChunks: g });
-      const past = (u * (u - 1)) / 2;
-      expect(moved(schedule, 'layerForward')).toEqual({
-        'host>hbm x': u,
-        'hbm>host x': u,
-        'hbm>host k': u - 1,
-        'hbm>host v': u - 1,
-        'host>hbm k': past,
-        'host>hbm v': past,
-      });
+      expect(moved(schedule, 'layerForward')).toEqual(fpdtForward(u));
       // A chunk of queries fetches the tiles before its own, and of its own what lies before it.
       const fetches = sum(u, (chunk) => Math.floor(chunk / g) + (chunk % g > 0 ? 1 : 0));
       expect(moved(schedule, 'layerForward', { copies: true })).toMatchObject({ 'host>hbm k': fetches, 'host>hbm v': fetches });
@@ -86,24 +83,7 @@ describe('copies of a layer', () => {
       const numTiles = Math.ceil(u / g);
       const met = sum(numTiles, (tile) => u - tile * g);
       const unfinished = sum(numTiles, (tile) => Math.max(0, u - (tile + 1) * g));
-      const backward = {
-        'host>hbm x': 3 * u,
-        'hbm>host k': u,
-        'hbm>host v': u,
-        'host>hbm k': past + u,
-        'host>hbm v': past + u,
-        'hbm>host q': u,
-        'hbm>host o': u,
-        'hbm>host lse': u,
-        'hbm>host do': u,
-        'host>hbm q': met,
-        'host>hbm o': met + u,
-        'host>hbm lse': met,
-        'host>hbm do': met,
-        'hbm>host dq': unfinished,
-        'host>hbm dq': unfinished,
-      };
-      expect(moved(schedule, 'layerBackward')).toEqual(some(backward));
+      expect(moved(schedule, 'layerBackward')).toEqual(some(fpdtBackward(u, met, unfinished)));
       expect(moved(schedule, 'layerBackward', { copies: true })).toMatchObject({ 'host>hbm k': fetches + numTiles });
     },
   );

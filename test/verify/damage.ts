@@ -2,7 +2,7 @@
 import type { Parameter, Role } from '../../src/schedule/op.js';
 import type { Call } from '../../src/schedule/program.js';
 import type { VerifyInput } from '../../src/verify/verify.js';
-import { withSection } from './small.js';
+import { withSection } from './bend.js';
 
 export interface Damage {
   readonly what: string;

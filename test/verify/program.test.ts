@@ -2,8 +2,9 @@
 import { describe } from 'vitest';
 import { type Call, turnName } from '../../src/schedule/program.js';
 import type { VerifyInput } from '../../src/verify/verify.js';
+import { withAccess, withBuffer, withCalls, withLine, withOp, withoutOp, withTurns } from './bend.js';
 import { findsAll, type Rule } from './rules.js';
-import { withAccess, withBuffer, withCalls, withLine, withMasks, withOp, withoutOp, withTurns } from './small.js';
+import { withMasks } from './small.js';
 
 const CALLS: readonly Rule[] = [
   [

@@ -1,8 +1,8 @@
 /** What the verifier says of pools, ops and sections on their own. */
 import { describe } from 'vitest';
 import type { Op } from '../../src/schedule/op.js';
+import { withAccess, withBuffer, withLine, withOp, withoutOp } from './bend.js';
 import { findsAll, type Rule } from './rules.js';
-import { withAccess, withBuffer, withLine, withOp, withoutOp } from './small.js';
 
 const FRAME: readonly Rule[] = [
   ['compute is not the first stream', (plan) => ({ ...plan, streams: plan.streams.toReversed() }), /the first stream must be compute/],

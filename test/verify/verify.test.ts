@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { verifySchedule } from '../../src/verify/verify.js';
-import { smallPlan, tiedPlan, withLine, withSection, withoutOp } from './small.js';
+import { withLine, withSection, withoutOp } from './bend.js';
+import { smallPlan, tiedPlan } from './small.js';
 
 describe('verifySchedule', () => {
   it('finds nothing in a legal schedule', () => {

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ParityCase } from '../../scripts/parity/cases.js';
+import { FPDT_CASE, type ParityCase } from '../../scripts/parity/cases.js';
 import { Harness, type JobResult, type StepResult } from '../../scripts/parity/harness.js';
 import { namedPlans, planCase, writeTokens } from '../../scripts/parity/setting.js';
 import { type ExecutionPlan, writePlanFile } from '../../src/index.js';
@@ -13,28 +13,11 @@ import { PATIENCE_MS } from '../bridge/patience.js';
 
 /** Everything that can be on the host is there. */
 const HOSTED: ParityCase = {
-  sequenceParallelSize: 2,
-  dataParallelSize: 1,
-  zeroStage: 3,
-  gradientAccumulationSteps: 1,
-  lossScale: 1,
-  heads: 'gqa',
-  tied: false,
-  window: null,
-  kernel: 'cpu_flash',
-  numChunks: 8,
-  kvTileChunks: 1,
-  numLossTiles: 1,
-  numTokenTiles: 1,
-  prefetchDepth: 2,
-  keyValues: 'host',
+  ...FPDT_CASE,
   keyValueGradients: 'host',
   attentionOutput: 'host',
-  checkpoints: 'host',
   hiddenGradients: 'host',
   backwardOrder: 'queryOuterDescending',
-  segments: 'ones',
-  ranges: 'one',
 };
 const RESIDENT: ParityCase = {
   ...HOSTED,

@@ -122,7 +122,9 @@ class _Check:
         attends = np.array([kind.name in ("attn", "attnBwd") for kind in self._kinds], bool)[columns.kind]
         self._refuse(attends & none, lambda i: "has no kv range")
         self._refuse(attends & (masks == 0), lambda i: "has no mask")
-        ends = attends & (((masks == 2) & (kv_end != end)) | ((masks == 3) & (kv_end > end)))
+        # Keys after a query are seen by none; without a mask they must all come before the first.
+        late = ((masks == 1) & (kv_end > start)) | ((masks == 2) & (kv_end != end)) | ((masks == 3) & (kv_end > end))
+        ends = attends & late
         self._refuse(ends, lambda i: f"has kv [{kv_start[i]}:{kv_end[i]}) for tokens [{start[i]}:{end[i]})")
 
     def waits(self) -> None:
