@@ -11,6 +11,7 @@ import { resolvePython } from '../src/bridge/python.js';
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
+  compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
 };
 const FOLDER = fileURLToPath(new URL('results/', import.meta.url));

@@ -75,7 +75,9 @@ def tensors(case: Case, heads: int, kv_heads: int, dtype: torch.dtype) -> tuple[
     return q, k, v, do
 
 
-def exact(case: Case, q: Tensor, k: Tensor, v: Tensor, do: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+def exact(
+    case: Case, q: Tensor, k: Tensor, v: Tensor, do: Tensor, config: AttentionConfig = CONFIG
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """o, lse and (dq, dk, dv) in fp64, a query and a head at a time, over the keys it sees."""
     leaves = [x.detach().double().requires_grad_() for x in (q, k, v)]
     query, key, value = leaves
@@ -88,7 +90,9 @@ def exact(case: Case, q: Tensor, k: Tensor, v: Tensor, do: Tensor) -> tuple[Tens
         if not seen:
             continue
         for head in range(q.shape[1]):
-            scores = key[seen, head // group] @ query[i, head] * CONFIG.scale
+            scores = key[seen, head // group] @ query[i, head] * config.scale
+            if config.softcap is not None:
+                scores = config.softcap * torch.tanh(scores / config.softcap)
             row = torch.softmax(scores, dim=0) @ value[seen, head // group]
             o[i, head], lse[i, head] = row.detach(), torch.logsumexp(scores.detach(), dim=0)
             total = total + row @ do[i, head].double()

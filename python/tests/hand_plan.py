@@ -1,4 +1,5 @@
-"""A complete plan for a small Llama, written by hand: what the planner makes, without the planner.
+"""A complete plan for a small Llama, written by hand: what the planner makes, of which only the model's code and its
+parameter table are the planner's own.
 
 Keys, values and saved attention outputs stay on the device; hidden states are kept for every layer, or with `rebuild`
 for the first of two: the other's is formed again in backward, from the saved attention output. Every op waits for the
@@ -10,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.model_code import planned_model
 from tests.plan_builder import STREAMS, PlanBuilder, View
 from tests.planned import MODEL
 
 ALL = dict.fromkeys(STREAMS, STREAMS)
-PRE = ("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")
-POST = ("self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight")
 
 
 class HandPlan(PlanBuilder):
@@ -67,12 +67,13 @@ class HandPlan(PlanBuilder):
 
     def _specs(self, deepspeed: Mapping[str, Any], seq_len: int, steps: int, loss_scale: float) -> dict[str, Any]:
         own, kv = self.heads // self.ranks, max(1, self.kv_heads // self.ranks)
+        planned = planned_model(self.model)
         stage = deepspeed["zero_optimization"]["stage"]
         key_value = [[(r * self.kv_heads // self.ranks) + i for i in range(kv)] for r in range(self.ranks)]
         return {
             "numRanks": self.ranks,
             "ranksPerNode": self.ranks,
-            "model": {"numLayers": 2, "vocabSize": self.model["vocab_size"], "family": "llama", "hfConfig": self.model},
+            "model": dict(planned.model),
             "run": {
                 **{"sequenceParallelSize": self.ranks, "dataParallelSize": 1, "dtype": self.dtype, "seed": 3},
                 **{"seqLen": seq_len, "paddedSeqLen": self.padded, "gradientAccumulationSteps": steps},
@@ -80,7 +81,7 @@ class HandPlan(PlanBuilder):
             },
             "deepspeed": dict(deepspeed),
             "strategy": {"numChunks": self.chunks, "localChunkTokens": self.local},
-            "parameters": self._parameters(),
+            "parameters": dict(planned.parameters),
             "layout": {
                 "sequenceGroups": [list(range(self.ranks))],
                 "heads": {
@@ -88,24 +89,6 @@ class HandPlan(PlanBuilder):
                     "keyValue": key_value,
                 },
             },
-        }
-
-    def _parameters(self) -> dict[str, Any]:
-        h, f, v = self.hidden, self.model["intermediate_size"], self.model["vocab_size"]
-        kv = self.kv_heads * self.head_dim
-        shapes = dict(zip(PRE, ([h], [h, h], [kv, h], [kv, h]), strict=True))
-        shapes["self_attn.o_proj.weight"] = [h, h]
-        shapes["post_attention_layernorm.weight"] = [h]
-        shapes.update(zip(POST[1:], ([f, h], [f, h], [h, f]), strict=True))
-        layer = _rows(shapes)
-        head = _rows({"model.norm.weight": [h], **({} if self.tied else {"lm_head.weight": [v, h]})})
-        embed = _rows({"model.embed_tokens.weight": [v, h]})
-        sizes = [sum(row["numel"] for row in rows) for rows in (layer, head, embed)]
-        return {
-            **{"layer": layer, "head": head, "embed": embed, "numHeadNormElements": h},
-            "numPreElements": sum(row["numel"] for row in layer if row["name"] in PRE),
-            **dict(zip(("numLayerElements", "numHeadElements", "numEmbedElements"), sizes, strict=True)),
-            "numModelParameters": 2 * sizes[0] + sizes[1] + sizes[2],
         }
 
     def _buffers(self) -> None:
@@ -150,7 +133,7 @@ class HandPlan(PlanBuilder):
         self.section("embedForward")
         self.step("loadBatch", [], [self.whole(name) for name in ("tokenIds", "positions", "labels")])
         for i in range(self.chunks):
-            self.step("embed", [self.mine("tokenIds", i)], [self.mine("x", i)])
+            self.step("embed", [self.mine("tokenIds", i), self.mine("positions", i)], [self.mine("x", i)])
         self.section("layerForward", "x", "o")
         for i in range(self.chunks):
             self._forward(i)
@@ -173,7 +156,8 @@ class HandPlan(PlanBuilder):
         if not self.tied:
             self.step("zero", [], [self.whole("wgradEmbed")])
         for i in range(self.chunks):
-            self.step("embedBwd", [self.mine("dx", i), self.mine("tokenIds", i)], [], [self.whole("wgradEmbed")])
+            views = [self.mine(name, i) for name in ("dx", "tokenIds", "positions")]
+            self.step("embedBwd", views, [], [self.whole("wgradEmbed")])
         self.step("emitGrads", [self.whole("wgradEmbed")])
         for kind in ("gather", "release", "reduce", "optimizerStep"):
             self.section(kind).op(kind)
@@ -193,9 +177,8 @@ class HandPlan(PlanBuilder):
         self.step("post", views, [self.mine("x", i, "x", 1)], attribute=self.tiled)
 
     def _backward(self, i: int) -> None:
-        num_pre, num_all = self.table_of["numPreElements"], self.table_of["numLayerElements"]
         self._local_output(i)
-        total = [self.mine("dx", i), View("wgradLayer", num_pre, num_all)]
+        total = [self.mine("dx", i), self.whole("wgradLayer")]
         views = [self.mine("x", i, "x"), self.whole("oLocal")]
         self.step("postBwd", views, [self.whole("doLocal")], total, attribute=self.tiled)
         self.step("preQ", [self.mine("x", i, "x"), self.mine("positions", i)], [self.whole("qLocal")])
@@ -209,7 +192,6 @@ class HandPlan(PlanBuilder):
         local = [self.whole(name) for name in ("dqLocal", "dkLocal", "dvLocal")]
         self.step("toSequence", [self.whole("dq"), self.all("dk", i), self.all("dv", i)], local)
         views = [self.mine("x", i, "x"), self.mine("positions", i), *local]
-        total = [self.mine("dx", i), View("wgradLayer", 0, num_pre)]
         self.step("preBwd", views, [], total, attribute=self.tiled)
 
     def _loss_sections(self) -> None:
@@ -254,13 +236,3 @@ class HandPlan(PlanBuilder):
         self.call(turn, "layerBackward", [x, 1], layer=1, **more).call(turn, "reduce", owner="zero")
         self.call("layer 0 backward", "layerBackward", [0, 0], layer=0, **more)
         self.call("end", "optimizerStep")
-
-
-def _rows(shapes: Mapping[str, list[int]]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    offset = 0
-    for name, shape in shapes.items():
-        numel = shape[0] * (shape[1] if len(shape) > 1 else 1)
-        rows.append({"name": name, "shape": shape, "offset": offset, "numel": numel, "trainable": True})
-        offset += numel
-    return rows

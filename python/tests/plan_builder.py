@@ -26,7 +26,6 @@ PROSE = {"cluster": {"kind": "cluster"}, "memory": {}, "prediction": {}}
 EMIT = "emit"
 NO_PARAMETERS: Mapping[str, Any] = {
     "layer": [{"name": "weight", "shape": [2, 3], "offset": 0, "numel": 6, "trainable": True}],
-    "numPreElements": 6,
     "head": [],
     "embed": [],
     "numHeadNormElements": 0,
@@ -35,6 +34,7 @@ NO_PARAMETERS: Mapping[str, Any] = {
     "numEmbedElements": 0,
     "numModelParameters": 6,
 }
+NO_CODE: Mapping[str, Any] = {"instructions": [], "widths": {}}
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class PlanBuilder:
             "device": self.device,
             "numRanks": 1,
             "ranksPerNode": 1,
-            "model": {"kind": "model", "numLayers": self.num_layers},
+            "model": {"kind": "model", "numLayers": self.num_layers, "code": no_code(self.num_layers)},
             "run": {**run, "gradientAccumulationSteps": 1, "learningRate": 1e-06},
             "deepspeed": {},
             "strategy": {"kind": "strategy"},
@@ -267,6 +267,18 @@ def write_plan(frames: Frames, path: Path) -> Path:
         json.dumps({"kind": "executionPlanFile", "version": 2, "digest": digest, **texts, "columns": encoded})
     )
     return path
+
+
+def no_code(num_layers: int) -> dict[str, Any]:
+    """The code of a model that computes nothing; tests of single ops have handlers of their own."""
+    layer = dict.fromkeys(("pre", "preQ", "preKv", "preBwd", "post", "postBwd"), NO_CODE)
+    return {
+        "layers": "layers",
+        "classes": [{"attention": {"scale": 1.0, "softcap": None}, **layer}],
+        "classOf": [0] * num_layers,
+        **dict.fromkeys(("embed", "embedBwd", "head", "headBwd"), NO_CODE),
+        "lmHead": {"module": "lm_head", "weights": [], "scale": 1.0, "softcap": None},
+    }
 
 
 def op_kind_row(kind: OpKind) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fpdt.attention import BACKENDS, CAPABILITIES, backend_named
+from fpdt.attention import BACKENDS, CAPABILITIES, AttentionBackend, AttentionConfig, backend_named
 from tests.attention_cases import CASES, CONFIG, NO_KEY, TOLERANCE, Case, case_id, exact, largest_error, tensors
 
 DTYPES = {"reference": list(TOLERANCE), "cpu_flash": list(TOLERANCE), "flash2": [torch.bfloat16]}
@@ -30,11 +30,24 @@ def runs(cases: list[Case]) -> list[tuple[str, Case, torch.dtype]]:
 def test_values_and_gradients_of_every_mask(
     name: str, case: Case, dtype: torch.dtype, heads: int, kv_heads: int
 ) -> None:
+    check(backend_named(name), case, dtype, heads, kv_heads, CONFIG)
+
+
+@pytest.mark.parametrize("softcap", [0.5, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_a_softcap_bounds_the_scores_under_every_mask(case: Case, dtype: torch.dtype, softcap: float) -> None:
+    check(backend_named("reference"), case, dtype, 6, 2, AttentionConfig(CONFIG.scale, softcap))
+
+
+def check(
+    backend: AttentionBackend, case: Case, dtype: torch.dtype, heads: int, kv_heads: int, config: AttentionConfig
+) -> None:
     q, k, v, do = tensors(case, heads, kv_heads, dtype)
     before = [x.clone() for x in (q, k, v, do)]
-    expected_o, expected_lse, expected_grads = exact(case, q, k, v, do)
-    backend, start = backend_named(name), (case.queries[0], case.keys[0])
-    o, lse = backend.forward(q, k, v, CONFIG, case.mask, *start)
+    expected_o, expected_lse, expected_grads = exact(case, q, k, v, do, config)
+    start = (case.queries[0], case.keys[0])
+    o, lse = backend.forward(q, k, v, config, case.mask, *start)
     assert (o.shape, o.dtype, lse.shape) == (q.shape, dtype, q.shape[:2])
     assert lse.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     blind = expected_lse == NO_KEY
@@ -42,7 +55,7 @@ def test_values_and_gradients_of_every_mask(
     assert not o[blind].any()
     assert largest_error(o, expected_o) < TOLERANCE[dtype]
     assert largest_error(lse.exp(), expected_lse.exp()) < TOLERANCE[dtype], "0 where no key is seen"
-    grads = backend.backward(do, q, k, v, o, lse, CONFIG, case.mask, *start)
+    grads = backend.backward(do, q, k, v, o, lse, config, case.mask, *start)
     unseen = (expected_grads[2] == 0).flatten(1).all(dim=1)
     nothing = (blind.all(dim=1), unseen, unseen)
     for grad, expected, like, zero_rows in zip(grads, expected_grads, (q, k, v), nothing, strict=True):

@@ -241,7 +241,8 @@ def test_gathered_weights_are_no_leak() -> None:
         def gather(self, layer: int) -> None:
             KEPT.append(torch.ones(64))
 
-    plan = PlanBuilder().section("gather").op("gather").call("layer 0 backward", layer=0).build()
+    builder = PlanBuilder().section("gather").op("gather").call("layer 0 backward", layer=0)
+    plan = builder.section("release").op("release").call("layer 0 backward", layer=0).build()
     executor, _ = debugged(plan, {}, tracker=LiveBytes())
     run_turns(executor, plan.turns, bound(Made()))
     KEPT.clear()

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fpdt.models import EngineBinding
+from fpdt.run.parameters import WeightSlice
 from tests.handler_calls import Caller, Group, close
 from tests.tiny_models import bound_engine, tiny_llama
 
@@ -24,8 +25,14 @@ def loss_case(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def head_regions(engine: EngineBinding) -> tuple[Tensor, Tensor]:
     """Zeroed regions of the final norm and of lm_head."""
-    norm, lm_head = ([weight.numel for weight in group] for group in (engine.norm_weights, engine.lm_head_weights))
+    norm, lm_head = ([weight.numel for weight in group] for group in (norm_weights(engine), engine.lm_head_weights))
     return torch.zeros(sum(norm)), torch.zeros(sum(lm_head))
+
+
+def norm_weights(engine: EngineBinding) -> list[WeightSlice]:
+    """Those of the head's group that are not lm_head's."""
+    own = {weight.name for weight in engine.lm_head_weights}
+    return [weight for weight in engine.head_weights if weight.name not in own]
 
 
 @pytest.mark.parametrize("tiles", [1, 3, 7])
@@ -45,7 +52,7 @@ def test_loss_of_tiles_is_cross_entropy_with_its_gradients(tied: bool, tiles: in
     expected = functional.cross_entropy(model.lm_head(model.model.norm(leaf)), labels, reduction="sum")
     grads = torch.autograd.grad(expected * factor, [leaf, model.model.norm.weight, model.lm_head.weight])
     torch.testing.assert_close(total[0], expected)
-    (norm,), (lm_head,) = extra.norm_weights, extra.lm_head_weights
+    (norm,), (lm_head,) = norm_weights(extra), extra.lm_head_weights
     for actual, grad in zip([dx, norm.view(regions[0]), lm_head.view(regions[1])], grads, strict=True):
         assert close(actual, grad)
     assert len(extra.head_weights) == (1 if tied else 2)
@@ -92,7 +99,7 @@ def test_loss_with_a_frozen_head_still_gives_dx() -> None:
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("padding", [None, 3, -1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_embedding_and_its_gradient(dtype: torch.dtype, padding: int | None) -> None:
     model = tiny_llama(dtype, pad_token_id=padding)
@@ -101,13 +108,15 @@ def test_embedding_and_its_gradient(dtype: torch.dtype, padding: int | None) -> 
     x, dx = torch.empty(6, HIDDEN, dtype=dtype), torch.randn(6, HIDDEN).to(dtype)
     wgrad = torch.zeros(40 * HIDDEN)
     call = Caller(Group(1).ranks()[0], extra)
-    call("embed", [token_ids], [x])
-    call("embedBwd", [dx, token_ids], [], [wgrad])
+    positions = torch.arange(6)
+    call("embed", [token_ids, positions], [x])
+    call("embedBwd", [dx, token_ids, positions], [], [wgrad])
     expected = model.model.embed_tokens(token_ids)
     assert torch.equal(x, expected)
     (grad,) = torch.autograd.grad(expected, [model.model.embed_tokens.weight], dx)
     assert close(wgrad.view(40, HIDDEN), grad, 1e-6 if dtype == torch.float32 else 1e-2)
-    assert bool(wgrad.view(40, HIDDEN)[3].any()) == (padding is None)
+    assert bool(wgrad.view(40, HIDDEN)[3].any()) == (padding != 3)
+    assert bool(wgrad.view(40, HIDDEN)[39].any()) == (padding != -1)
 
 
 def test_emit_grads_hands_over_the_region() -> None:

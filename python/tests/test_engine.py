@@ -11,7 +11,7 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import nn
 
 from fpdt.errors import PlanError
-from fpdt.models import UnsupportedModelError
+from fpdt.models.config import UnsupportedModelError
 from fpdt.models.hf import build_model
 from fpdt.plan import Plan
 from fpdt.run.engine import ConfigError, check_config, engine_config
@@ -193,14 +193,14 @@ def test_every_process_starts_from_the_same_weights() -> None:
     other = build_model(MODEL, 4, torch.float32).state_dict()
     assert all(torch.equal(half[name], weight.bfloat16()) for name, weight in single.items())
     assert not torch.equal(other["lm_head.weight"], single["lm_head.weight"])
-    rotary = build_model(MODEL, 3, torch.bfloat16).model.rotary_emb.inv_freq
-    assert isinstance(rotary, torch.Tensor)
-    assert rotary.dtype == torch.float32
+    model: Any = build_model(MODEL, 3, torch.bfloat16)
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
-def test_another_model_type_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="gpt2"):
-        build_model({"model_type": "gpt2"}, 0, torch.float32)
+@pytest.mark.parametrize("model_type", ["gpt9", "vit"])
+def test_another_model_type_is_refused(model_type: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"no language model of model_type '{model_type}'"):
+        build_model({"model_type": model_type}, 0, torch.float32)
 
 
 def test_the_reference_makes_deepspeeds_optimizer() -> None:

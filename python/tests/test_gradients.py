@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from fpdt.devices import CopyMode, plan_runtime
 from fpdt.errors import ScheduleError
-from fpdt.models import bind_engine, bind_layer, family_named
+from fpdt.models import bind_engine, bind_layer, decoder_layers, rotary_of
 from fpdt.models.hf import build_model
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan
@@ -39,14 +40,14 @@ class Streamed:
 
     def __init__(self, plan: Plan, batches: ShardedBatches, copy_mode: CopyMode = "eager") -> None:
         runtime = plan_runtime(plan, copy_mode=copy_mode)
-        family = family_named("llama")
-        self.model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), torch.float32)
+        dtype = torch.float32
+        self.model: Any = build_model(plan.model["hfConfig"], int(plan.run["seed"]), dtype)
         self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
-        rotary = family.rotary(self.model, runtime.device)
-        modules = family.layers(self.model)
-        layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
+        rotary = rotary_of(self.model, runtime.device)
+        modules = decoder_layers(self.model, plan.code)
+        layers = [bind_layer(module, number, plan, rotary, dtype) for number, module in enumerate(modules)]
         emitted = EmittedGradients()
-        extra = bind_engine(family, self.model, plan, plan_kernels(plan), emitted)
+        extra = bind_engine(self.model, plan, plan_kernels(plan), emitted, rotary, dtype)
         weights = LayerWeights(self.model, modules, {})
         self.program = Program(self.executor, layers, extra, emitted, weights)
         stream_model(self.model, layers, extra, self.program)

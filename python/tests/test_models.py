@@ -1,4 +1,4 @@
-"""The Llama family against Hugging Face's decoder layer: post . attention . pre is its forward."""
+"""A Llama's bindings against Hugging Face's decoder layer: post . attention . pre is its forward, gradients too."""
 
 from __future__ import annotations
 
@@ -9,34 +9,65 @@ import torch
 from torch import Tensor, nn
 
 from fpdt.attention import CAUSAL, backend_named
-from fpdt.models import LayerBinding, UnsupportedModelError, bind_layer, family_named
+from fpdt.models import LayerBinding, check_complete, decoder_layers, rotary_of
 from fpdt.run.parameters import ParameterError, WeightSlice, accumulate, cast_gradients
-from tests.tiny_models import bound_engine, bound_layer, layer_forward, table_of, tiny_llama
+from tests.handler_calls import Caller, Group
+from tests.model_code import PlannerError, planned_model, planned_models
+from tests.tiny_models import (
+    CPU,
+    Tables,
+    bound_engine,
+    bound_layer,
+    config_json,
+    layer_forward,
+    tables_of,
+    tiny_config,
+    tiny_llama,
+)
 
 ROWS = 24
+BACKEND = backend_named("cpu_flash")
+PRE = ["input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 
 
-class Attention(torch.autograd.Function):
-    """A backend as an autograd function, so that the whole layer has gradients."""
+class Composed:
+    """A layer on all rows at once: post(attention(pre(x))), and its reverse."""
 
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layer: LayerBinding) -> Tensor:
-        o, lse = backend_named("cpu_flash").forward(q, k, v, layer.attention, CAUSAL, 0, 0)
-        ctx.save_for_backward(q, k, v, o, lse)
-        ctx.layer = layer
-        return o
+    def __init__(self, layer: LayerBinding, x: Tensor, positions: Tensor) -> None:
+        self.layer, self.x, self.positions = layer, x.detach(), positions
+        self.call = Caller(Group(1).ranks()[0], None, layer)
+        self.wgrad = torch.zeros(sum(weight.numel for weight in layer.weights))
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, o, lse = ctx.saved_tensors
-        backend = backend_named("cpu_flash")
-        return (*backend.backward(grads[0], q, k, v, o, lse, ctx.layer.attention, CAUSAL, 0, 0), None)
+    def pre(self) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v [rows, heads, d]."""
+        q, k, v = (self.heads(name) for name in "qkv")
+        self.call("pre", [self.x, self.positions], [q, k, v])
+        return q, k, v
+
+    def heads(self, name: str) -> Tensor:
+        """Of q, k or v, not written yet."""
+        attention: Any = self.layer.module.self_attn
+        width = getattr(attention, f"{name}_proj").out_features
+        return torch.full((ROWS, width // attention.head_dim, attention.head_dim), float("nan"), dtype=self.x.dtype)
+
+    def forward(self) -> Tensor:
+        q, k, v = self.qkv = self.pre()
+        self.o, self.lse = BACKEND.forward(q, k, v, self.layer.attention, CAUSAL, 0, 0)
+        y = torch.full_like(self.x, float("nan"))
+        self.call("post", [self.x, self.o], [y])
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        """dx, after `forward`; adds the weight gradients to `wgrad`."""
+        (q, k, v), dx, do = self.qkv, dy.clone(), torch.full_like(self.o, float("nan"))
+        self.call("postBwd", [self.x, self.o], [do], [dx, self.wgrad])
+        grads = BACKEND.backward(do, q, k, v, self.o, self.lse, self.layer.attention, CAUSAL, 0, 0)
+        self.call("preBwd", [self.x, self.positions, *grads], [], [dx, self.wgrad])
+        return dx
 
 
 def composed(layer: LayerBinding, x: Tensor, positions: Tensor) -> Tensor:
-    q, k, v = layer.family.pre(layer, x, positions)
-    o = Attention.apply(q, k, v, layer)  # type: ignore[no-untyped-call]
-    return layer.family.post(layer, x, o)
+    return Composed(layer, x, positions).forward()
 
 
 def inputs(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -72,16 +103,26 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def planner_ran_once() -> None:
+    """For all cases, and not once for each."""
+    planned_models([config_json(tiny_config(**case)) for case in CASES.values()])
+
+
 @pytest.mark.parametrize("case", list(CASES))
 def test_layer_and_gradients_are_hugging_face_s(case: str) -> None:
     model = tiny_llama(**CASES[case])
     (x, dy), positions = inputs(torch.float32), torch.arange(ROWS) + 3000
-    weights = list(model.model.layers[0].parameters())
+    weights = dict(model.model.layers[0].named_parameters())
     expected = layer_forward(model, x, positions)
-    expected_grads = torch.autograd.grad(expected, [x, *weights], dy)
-    actual = composed(bound_layer(model), x, positions)
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
-    for grad, expected_grad in zip(torch.autograd.grad(actual, [x, *weights], dy), expected_grads, strict=True):
+    expected_dx, *expected_grads = torch.autograd.grad(expected, [x, *weights.values()], dy)
+    ours = Composed(bound_layer(model), x, positions)
+    torch.testing.assert_close(ours.forward(), expected, rtol=1e-5, atol=1e-5)
+    dx = ours.backward(dy)
+    found = {weight.name: weight.view(ours.wgrad) for weight in ours.layer.weights}
+    assert found.keys() == weights.keys()
+    grads = [dx, *(found[name] for name in weights)]
+    for grad, expected_grad in zip(grads, [expected_dx, *expected_grads], strict=True):
         assert (grad - expected_grad).abs().max() <= 5e-6 * max(1.0, float(expected_grad.abs().max()))
 
 
@@ -98,30 +139,32 @@ def test_bf16_layer_is_as_exact_as_hugging_face_s() -> None:
 
 
 def test_pre_q_and_pre_kv_are_parts_of_pre() -> None:
-    layer, positions = bound_layer(tiny_llama()), torch.arange(ROWS)
-    x = inputs(torch.float32)[0].detach()
-    q, k, v = layer.family.pre(layer, x, positions)
-    parts = [layer.family.pre_q(layer, x, positions), *layer.family.pre_kv(layer, x, positions)]
-    assert all(torch.equal(part, whole) for part, whole in zip(parts, (q, k, v), strict=True))
+    ours = Composed(bound_layer(tiny_llama()), inputs(torch.float32)[0], torch.arange(ROWS))
+    q, k, v = (ours.heads(name) for name in "qkv")
+    ours.call("preQ", [ours.x, ours.positions], [q])
+    ours.call("preKv", [ours.x, ours.positions], [k, v])
+    assert all(torch.equal(part, whole) for part, whole in zip((q, k, v), ours.pre(), strict=True))
 
 
 @pytest.mark.parametrize("first", [0, 1_000_001, 14_999_976])
 def test_rope_at_long_positions_is_hugging_face_s_bit_by_bit(first: int) -> None:
     model = tiny_llama()
-    layer, positions = bound_layer(model), torch.arange(first, first + ROWS)
-    x = inputs(torch.float32)[0].detach()
-    cos, sin = model.model.rotary_emb(x[None], positions[None])
+    ours = Composed(bound_layer(model), inputs(torch.float32)[0], torch.arange(first, first + ROWS))
+    cos, sin = model.model.rotary_emb(ours.x[None], ours.positions[None])
     attention = model.model.layers[0].self_attn
-    q = attention.q_proj(model.model.layers[0].input_layernorm(x)).view(ROWS, 4, 8)
+    q = attention.q_proj(model.model.layers[0].input_layernorm(ours.x)).view(ROWS, 4, 8)
     half = torch.cat((-q[..., 4:], q[..., :4]), dim=-1)
-    assert torch.equal(layer.family.pre_q(layer, x, positions), q * cos[0][:, None] + half * sin[0][:, None])
+    rotated = ours.heads("q")
+    ours.call("preQ", [ours.x, ours.positions], [rotated])
+    assert torch.equal(rotated, q * cos[0][:, None] + half * sin[0][:, None])
 
 
 def test_rotary_is_not_rounded_by_a_cast_of_the_model() -> None:
-    family, model = family_named("llama"), tiny_llama()
-    before = family.rotary(model, torch.device("cpu")).inverse_frequency
+    model = tiny_llama()
+    before = rotary_of(model, CPU)({"module": "model.rotary_emb"}).inverse_frequency
+    assert torch.equal(before, model.model.rotary_emb.inv_freq)
     model.bfloat16()
-    after = family.rotary(model, torch.device("cpu")).inverse_frequency
+    after = rotary_of(model, CPU)({"module": "model.rotary_emb"}).inverse_frequency
     assert model.model.rotary_emb.inv_freq.dtype == torch.bfloat16
     assert torch.equal(before, after)
 
@@ -129,67 +172,99 @@ def test_rotary_is_not_rounded_by_a_cast_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"attention_dropout": 0.1}, "attention_dropout=0.1 is undefined"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, "rope type 'dynamic' changes with the length"),
-        ({"rope_scaling": {"type": "longrope"}}, "rope type 'longrope'.*default, linear, llama3, yarn"),
+        ({"attention_dropout": 0.1}, "attention_dropout: dropout is not supported, found 0.1"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "RoPE type 'dynamic' is not supported"),
+        ({"rope_scaling": {"type": "longrope"}}, r"(?s)RoPE type 'longrope'.*default, llama3, linear, yarn"),
+        ({"model_type": "mamba"}, "'mamba' is not supported"),
     ],
 )
 def test_unsupported_options_are_refused_by_name(config: dict[str, Any], message: str) -> None:
-    family_named("llama").check({"attention_dropout": 0.0, "rope_scaling": None})
-    with pytest.raises(UnsupportedModelError, match=message):
-        family_named("llama").check(config)
+    """Where code is made, so that there is no plan of such a model."""
+    supported = {**config_json(tiny_config()), "attention_dropout": 0.0, "rope_scaling": None}
+    planned_model(supported)
+    with pytest.raises(PlannerError, match=message):
+        planned_model({**supported, "rope_parameters": None, **config})
 
 
-def test_unknown_family_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedModelError, match="unknown model family 'mamba', expected one of llama"):
-        family_named("mamba")
-
-
-def test_slices_of_pre_and_post_start_at_0_and_cover_the_layer() -> None:
+def test_slices_cover_the_layer_and_each_reverse_adds_to_its_own() -> None:
     layer = bound_layer(tiny_llama())
-    pre, post = (sum(weight.numel for weight in part) for part in (layer.pre_weights, layer.post_weights))
-    assert layer.pre_weights[0].offset == layer.post_weights[0].offset == 0
-    assert [weight.name for weight in layer.pre_weights + layer.post_weights] == [w.name for w in layer.weights]
-    assert layer.weights[len(layer.pre_weights)].offset == pre
-    assert pre + post == sum(parameter.numel() for parameter in layer.module.parameters())
+    ends = [weight.offset + weight.numel for weight in layer.weights]
+    assert [weight.offset for weight in layer.weights] == [0, *ends[:-1]]
+    assert ends[-1] == sum(parameter.numel() for parameter in layer.module.parameters())
+    x, dy = inputs(torch.float32)
+    for kind, is_pre in (("postBwd", False), ("preBwd", True)):
+        ours = Composed(layer, x, torch.arange(ROWS))
+        grads = [torch.randn_like(view) for view in ours.pre()]
+        if is_pre:
+            ours.call(kind, [ours.x, ours.positions, *grads], [], [dy.clone(), ours.wgrad])
+        else:
+            ours.call(kind, [ours.x, grads[0]], [torch.empty_like(grads[0])], [dy.clone(), ours.wgrad])
+        for weight in layer.weights:
+            assert bool(weight.view(ours.wgrad).any()) == (is_pre == (weight.name.removesuffix(".weight") in PRE))
 
 
 def test_a_tied_lm_head_adds_to_the_embeddings_region_and_emits_nothing() -> None:
     extra = bound_engine(tiny_llama(tie_word_embeddings=True))
     assert extra.lm_head_weights == extra.embed_weights
-    assert extra.embed_weights[0].parameter is extra.embed.weight is extra.lm_head.weight
+    assert extra.embed_weights[0].parameter is extra.embed_module.weight is extra.head_module.weight
+    assert extra.head.weight is extra.head_module.weight
     assert [weight.name for weight in extra.head_weights] == ["model.norm.weight"]
 
 
 def test_slices_of_the_head_start_at_0_in_each_view() -> None:
+    """The norm's is the first of the head's region, and lm_head's follows in that, but not in its own view."""
     extra = bound_engine(tiny_llama())
-    assert extra.norm_weights[0].offset == extra.lm_head_weights[0].offset == 0
-    assert [weight.offset for weight in extra.head_weights] == [0, extra.norm_weights[0].numel]
+    norm, lm_head = extra.head_weights
+    assert [weight.name for weight in (norm, lm_head)] == ["model.norm.weight", "lm_head.weight"]
+    assert [norm.offset, lm_head.offset] == [0, norm.numel]
+    assert [weight.offset for weight in extra.lm_head_weights] == [0]
 
 
 def test_frozen_weights_have_no_slice() -> None:
     """Whether the plan knows or not; the others keep their places in the plan's region."""
-    family, model = family_named("llama"), tiny_llama()
-    table = table_of(model)
-    module, rotary = family.layers(model)[0], family.rotary(model, torch.device("cpu"))
-    before = {weight.name: weight.offset for weight in bind_layer(family, module, rotary, table).pre_weights}
+    model = tiny_llama()
+    tables = tables_of(model)
+    before = {weight.name: weight.offset for weight in bound_layer(model, tables).weights}
     model.model.layers[0].self_attn.k_proj.weight.requires_grad_(False)
-    for plan_table in (table, table_of(model)):
-        after = {weight.name: weight.offset for weight in bind_layer(family, module, rotary, plan_table).pre_weights}
+    for plan_tables in (tables, tables_of(model)):
+        after = {weight.name: weight.offset for weight in bound_layer(model, plan_tables).weights}
         assert after == {name: offset for name, offset in before.items() if name != "self_attn.k_proj.weight"}
 
 
 def test_a_table_of_another_model_is_refused() -> None:
-    family, model, other = family_named("llama"), tiny_llama(), tiny_llama(num_key_value_heads=4)
-    rotary, module = family.rotary(model, torch.device("cpu")), family.layers(model)[0]
+    model, other = tiny_llama(), tiny_llama(num_key_value_heads=4)
     with pytest.raises(ParameterError, match=r"'self_attn.k_proj.weight' has shape \(16, 32\), .* says \(32, 32\)"):
-        bind_layer(family, module, rotary, table_of(other))
+        bound_layer(model, tables_of(other))
     with pytest.raises(ParameterError, match=r"'self_attn.q_proj.bias' that the module lacks; it has self_attn"):
-        bind_layer(family, module, rotary, table_of(tiny_llama(attention_bias=True)))
+        bound_layer(model, tables_of(tiny_llama(attention_bias=True)))
     other = tiny_llama()
     other.requires_grad_(False)
     with pytest.raises(ParameterError, match="requires gradients, the plan says it is frozen"):
-        bind_layer(family, module, rotary, table_of(other))
+        bound_layer(model, tables_of(other))
+
+
+def test_code_of_another_model_is_refused() -> None:
+    model, own = tiny_llama(), tables_of(tiny_llama())
+    biased = tables_of(tiny_llama(attention_bias=True))
+    with pytest.raises(ParameterError, match=r"code uses 'self_attn.q_proj.bias', which the module lacks; it has self"):
+        bound_layer(model, Tables(biased.code, own.parameters, own.head_map))
+    with pytest.raises(ParameterError, match=r"no module 'transformer.h', which the plan names"):
+        decoder_layers(model, own.code.model_copy(update={"layers": "transformer.h"}))
+    with pytest.raises(ParameterError, match="the model has 1 decoder layers, the plan 2"):
+        decoder_layers(model, own.code.model_copy(update={"class_of": (0, 0)}))
+
+
+def test_a_table_that_lacks_a_weight_of_the_model_is_refused() -> None:
+    model, biased = tiny_llama(), tiny_llama(attention_bias=True)
+    own = tables_of(model)
+    check_complete(model, [bound_layer(model)], bound_engine(model), own.parameters)
+    with pytest.raises(
+        ParameterError, match=r"trains 4 weights that the plan lacks: model.layers.0.self_attn.q_proj.b"
+    ):
+        check_complete(biased, [bound_layer(biased, own)], bound_engine(biased), own.parameters)
+    biased.requires_grad_(False)
+    with pytest.raises(ParameterError, match=r"the model has \d+ parameters, the plan says \d+"):
+        check_complete(biased, [bound_layer(biased, own)], bound_engine(biased), own.parameters)
 
 
 def test_gradients_sum_in_fp32_and_are_cast_once() -> None:

@@ -110,10 +110,9 @@ class LayerStream:
 
     def backward(self, i: int, dk: Tensor, dv: Tensor) -> None:
         rows = slice(i * CHUNK, (i + 1) * CHUNK)
-        num_pre = sum(weight.numel for weight in self.layer.pre_weights)
         q_local, do_local = self.shares(HEADS, HEADS)
         do, dq = self.heads(CHUNK, HEADS), self.heads(CHUNK, HEADS, torch.float32)
-        total = [self.dx[i], self.wgrad[num_pre:]]
+        total = [self.dx[i], self.wgrad]
         self.call("postBwd", [self.x[i], self.o_local(rows)], [do_local], total, tiles=self.tiles)
         self.call("preQ", [self.x[i], self.positions[i]], [q_local], tiles=self.tiles)
         self.call("toHeads", [do_local, q_local], [do, self.q[rows]], pair_heads=("query", "query"))
@@ -123,7 +122,6 @@ class LayerStream:
             self.call("attnBwd", reads, [], [dq, dk[kv], dv[kv]], **self.attended(rows, span))
         grads = self.shares(HEADS, KV_HEADS, KV_HEADS, dtype=torch.float32)
         self.call("toSequence", [dq, dk[rows], dv[rows]], grads, pair_heads=QKV)
-        total = [self.dx[i], self.wgrad[:num_pre]]
         self.call("preBwd", [self.x[i], self.positions[i], *grads], [], total, tiles=self.tiles)
 
     def o_local(self, rows: slice) -> Tensor:
@@ -232,12 +230,11 @@ def test_tiles_are_nearly_equal_rows() -> None:
     model, x, _ = layer_case(torch.float32)
     layer, sizes = bound_layer(model), list[int]()
 
-    class Family:
-        def post(self, layer: LayerBinding, x: Tensor, o: Tensor) -> Tensor:
-            sizes.append(x.shape[0])
-            return x
+    class Code:
+        def run(self, env: dict[str, Tensor]) -> None:
+            sizes.append(env["@x"].shape[0])
 
-    seen = replace(layer, family=cast("Any", Family()))
+    seen = replace(layer, post=cast("Any", Code()))
     call = Caller(Group(1).ranks()[0], bound_engine(model), seen)
     call("post", [x[:7], torch.zeros(7, HEADS, HEAD_DIM)], [torch.empty(7, HIDDEN)], tiles=3)
     assert sizes == [2, 2, 3]

@@ -38,6 +38,7 @@ def two_layers() -> PlanBuilder:
     for layer in range(2):
         builder.call(f"layer {layer} forward", args=[layer, layer], layer=layer, waits={"h2d": ["d2h", "compute"]})
     builder.section("gather").op("gather").call("layer 1 backward", layer=0)
+    builder.section("release").op("release").call("layer 1 backward", layer=0)
     builder.section("reduce").op("reduce").call("end", owner="zero")
     builder.section("optimizerStep").op("optimizerStep").call("end")
     return builder
@@ -106,6 +107,9 @@ HEADER_CHANGES: list[tuple[Callable[[Json], object], str]] = [
     (changed(surprise=1), "header's surprise: Extra inputs"),
     (lambda h: h.pop("buffers"), "header's buffers: Field required"),
     (lambda h: h["model"].pop("numLayers"), r"model.numLayers: Field required"),
+    (lambda h: h["model"]["code"].pop("classes"), r"model.code.classes: Field required"),
+    (lambda h: h["model"]["code"].update(classOf=[0]), "model.code is of 1 layers, the model has 2"),
+    (lambda h: h["model"]["code"].update(classOf=[0, 1]), "a layer is of a class that model.code lacks"),
     (lambda h: h["columns"].pop(), "the header names columns"),
     (lambda h: h["columns"][0].update(dtype="int64"), "column opKind has .* bytes, expected"),
     (lambda h: h["columns"].append(h["columns"][0]), "names a column twice"),
@@ -134,6 +138,8 @@ HEADER_CHANGES: list[tuple[Callable[[Json], object], str]] = [
     (lambda h: turns(h)[1]["calls"][0].update(waits=[64, 0, 0, 0, 0, 0]), "waits for a stream that is not there"),
     (lambda h: turns(h)[1]["calls"][0].update(layer=2), "is for layer 2"),
     (lambda h: turns(h)[1]["calls"][0].pop("layer"), "names no layer, its ops use one's weights"),
+    (lambda h: turns(h)[5]["calls"].pop(0), "layer 1 backward releases layer 0, which it has not gathered"),
+    (lambda h: turns(h)[5]["calls"].pop(1), "layer 1 backward gathers layer 0, which it never releases"),
     (lambda h: turns(h)[8]["calls"][0].update(owner="plan"), "is the plan's to run, but its work is ZeRO's"),
     (lambda h: turns(h)[0]["calls"].append(turns(h)[4]["calls"][0]), "embed forward hands over gradients 1 times"),
     (lambda h: turns(h)[4]["calls"].clear(), "head backward hands over gradients 0 times, not 1"),
@@ -169,7 +175,7 @@ COLUMN_CHANGES: list[tuple[str, int, int, str]] = [
     ("opStream", 1, 9, "has stream 9, of 6"),
     ("opStream", 2, 3, "op 0 copy of layerForward copies from host to hbm on stream d2h"),
     ("opKind", 0, 250, "has kind 250, of 25"),
-    ("opKind", 1, 1, "op 1 embed of embedForward has 0 reads, expected 1"),
+    ("opKind", 1, 1, "op 1 embed of embedForward has 0 reads, expected 2"),
     ("accessBuffer", 0, 77, "names buffer 77, of 7"),
     ("accessEnd", 2, 99, r"rows \[0:99\) of h, which has 4"),
     ("accessIndex", 2, 1, "instance 1 of h, which has 1"),

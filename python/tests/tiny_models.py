@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fpdt.attention import backend_named
-from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, family_named
+from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
 from fpdt.plan.data import HeadMap, ParameterTable, ParameterView
+from fpdt.plan.nouns import ModelCode
+from tests.model_code import Planned, planned_model
 
-PRE_MODULES = ("input_layernorm.", "self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")
+CPU = torch.device("cpu")
 
 
-def tiny_llama(dtype: torch.dtype = torch.float32, **overrides: Any) -> LlamaForCausalLM:
-    """One layer, 4 heads, 2 key/value heads, with weights and norms that are nowhere 1 or 0."""
+def tiny_config(**overrides: Any) -> LlamaConfig:
+    """One layer, 4 heads, 2 key/value heads."""
     options = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -30,7 +33,18 @@ def tiny_llama(dtype: torch.dtype = torch.float32, **overrides: Any) -> LlamaFor
         "tie_word_embeddings": False,
         **overrides,
     }
-    config = LlamaConfig(**options)
+    return LlamaConfig(**options)
+
+
+def config_json(config: LlamaConfig) -> dict[str, Any]:
+    """As config.json has it, with all its defaults."""
+    read: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return read
+
+
+def tiny_llama(dtype: torch.dtype = torch.float32, **overrides: Any) -> LlamaForCausalLM:
+    """A model of `tiny_config`, with weights and norms that are nowhere 1 or 0."""
+    config = tiny_config(**overrides)
     config._attn_implementation = "eager"
     model = LlamaForCausalLM(config)
     generator = torch.Generator().manual_seed(7)
@@ -56,39 +70,40 @@ def layer_forward(model: LlamaForCausalLM, x: Tensor, positions: Tensor) -> Tens
     return y[0]
 
 
-def table_of(model: LlamaForCausalLM) -> ParameterTable:
-    """As the planner makes it: what pre uses first; a tied weight is the embedding's alone."""
-    layer = sorted(model.model.layers[0].named_parameters(), key=lambda item: not item[0].startswith(PRE_MODULES))
-    num_pre = sum(parameter.numel() for name, parameter in layer if name.startswith(PRE_MODULES))
-    head = [("model.norm.weight", model.model.norm.weight)]
-    if not model.config.tie_word_embeddings:
-        head.append(("lm_head.weight", model.lm_head.weight))
-    embed = [("model.embed_tokens.weight", model.model.embed_tokens.weight)]
-    return ParameterTable(
-        layer=views(layer),
-        num_pre_elements=num_pre,
-        head=views(head),
-        embed=views(embed),
-        num_head_norm_elements=model.model.norm.weight.numel(),
-        num_layer_elements=sum(parameter.numel() for _, parameter in layer),
-        num_head_elements=sum(parameter.numel() for _, parameter in head),
-        num_embed_elements=sum(parameter.numel() for _, parameter in embed),
-        num_model_parameters=sum(parameter.numel() for parameter in model.parameters()),
-    )
+@dataclass(frozen=True)
+class Tables:
+    """What the bindings read of a plan."""
+
+    code: ModelCode
+    parameters: ParameterTable
+    head_map: HeadMap
+    table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
 
 
-def views(named: list[tuple[str, nn.Parameter]]) -> tuple[ParameterView, ...]:
-    rows, offset = [], 0
-    for name, parameter in named:
-        rows.append(ParameterView(name, tuple(parameter.shape), offset, parameter.numel(), parameter.requires_grad))
-        offset += parameter.numel()
-    return tuple(rows)
+def tables_of(model: LlamaForCausalLM, head_map: HeadMap | None = None) -> Tables:
+    """As the planner makes them of the model's config; what is frozen in the model is so in the table."""
+    planned = planned_model(config_json(model.config))
+    return Tables(planned.code, _frozen_as(model, planned), head_map or even_head_map(1))
 
 
-def bound_layer(model: LlamaForCausalLM) -> LayerBinding:
-    family = family_named("llama")
-    rotary = family.rotary(model, torch.device("cpu"))
-    return bind_layer(family, family.layers(model)[0], rotary, table_of(model))
+def _frozen_as(model: LlamaForCausalLM, planned: Planned) -> ParameterTable:
+    def rows(module: torch.nn.Module, views: tuple[ParameterView, ...]) -> tuple[ParameterView, ...]:
+        return tuple(replace(view, trainable=module.get_parameter(view.name).requires_grad) for view in views)
+
+    table = planned.table
+    layer = rows(model.model.layers[0], table.layer)
+    return replace(table, layer=layer, head=rows(model, table.head), embed=rows(model, table.embed))
+
+
+def bound_layer(model: LlamaForCausalLM, tables: Tables | None = None) -> LayerBinding:
+    """`tables`: of another model."""
+    tables = tables or tables_of(model)
+    (layer,) = decoder_layers(model, tables.code)
+    return bind_layer(layer, 0, tables, rotary_of(model, CPU), dtype_of(model))
+
+
+def dtype_of(model: LlamaForCausalLM) -> torch.dtype:
+    return next(model.parameters()).dtype
 
 
 def even_head_map(num_ranks: int, heads: int = 4, kv_heads: int = 2) -> HeadMap:
@@ -103,15 +118,6 @@ def refuse_emit(region: Tensor) -> None:
     raise AssertionError(f"unexpected emitGrads of {region.numel()} elements")
 
 
-@dataclass(frozen=True)
-class Tables:
-    """What bind_engine reads of a plan."""
-
-    parameters: ParameterTable
-    head_map: HeadMap
-    table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
-
-
 def bound_engine(
     model: LlamaForCausalLM,
     head_map: HeadMap | None = None,
@@ -119,5 +125,4 @@ def bound_engine(
     attention: str = "cpu_flash",
 ) -> EngineBinding:
     kernels = Kernels(backend_named(attention), backend_named(attention))
-    tables = Tables(table_of(model), head_map or even_head_map(1))
-    return bind_engine(family_named("llama"), model, tables, kernels, emit)
+    return bind_engine(model, tables_of(model, head_map), kernels, emit, rotary_of(model, CPU), dtype_of(model))

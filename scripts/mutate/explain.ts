@@ -6,53 +6,42 @@ import type { Candidate } from './candidate.js';
 
 /** The reason, or undefined for a survivor that nothing explains. */
 export function explainSurvivor({ ops, section }: Candidate, mutant: ExecutionPlan): string | undefined {
-  const { model, parameters } = mutant;
-  const violations = verifySchedule({
-    ...mutant,
-    numLayers: model.numLayers,
-    windows: model.windows,
-    parameters,
-    tied: model.tieWordEmbeddings,
-  });
-  if (violations.length === 0) return 'the mutant is legal too: every value is in place whenever it is read';
+  if (isLegal(mutant, false)) return 'the mutant is legal too: every value is in place whenever it is read';
+  if (isLegal(mutant, true)) return 'the mutant is legal where compute is complete at the end of every turn, as on the CPU device';
   const needless = section === undefined ? new Set<Op>() : needlessCopies(section);
   const found = ops.find((op) => needless.has(op));
   return found === undefined ? undefined : `op ${found.id} copies what its target holds already, so it may run at any time or not at all`;
 }
 
-/** Copies of a value into rows that hold it: the order of turns brings the same chunk to the same slot again. */
+function isLegal(mutant: ExecutionPlan, joinsCompute: boolean): boolean {
+  const { model, parameters } = mutant;
+  const { numLayers, windows, tieWordEmbeddings: tied } = model;
+  return verifySchedule({ ...mutant, numLayers, windows, parameters, tied, joinsCompute }).length === 0;
+}
+
+/** Copies of values into rows that hold them: the order of turns brings the same chunk to the same slot again. */
 function needlessCopies({ ops }: Section): ReadonlySet<Op> {
   const needless = new Set<Op>();
   const values = new Map<string, string>();
   for (const op of ops) {
-    const moves = op.kind === 'copy';
-    op.reads.forEach((source, i) => {
-      const target = op.writes[i];
-      if (!moves || target === undefined) return;
-      const value = values.get(keyOf(source)) ?? keyOf(source);
-      if (values.get(keyOf(target)) === value) needless.add(op);
-      forget(values, target);
-      values.set(keyOf(target), value);
-      values.set(keyOf(source), value);
-    });
-    if (moves) continue;
-    for (const view of [...op.writes, ...op.accumulates]) {
-      forget(values, view);
-      values.set(keyOf(view), `made by op ${op.id} in ${keyOf(view)}`);
+    if (op.kind !== 'copy') {
+      for (const view of [...op.writes, ...op.accumulates])
+        for (const row of rowsOf(view)) values.set(row, `made by op ${op.id} in ${row}`);
+      continue;
     }
+    const moved = op.reads.flatMap((source, i) => {
+      const targets = rowsOf(op.writes[i]);
+      return rowsOf(source).map((row, number) => ({ value: values.get(row) ?? row, target: targets[number] ?? '' }));
+    });
+    if (moved.every(({ value, target }) => values.get(target) === value)) needless.add(op);
+    for (const { value, target } of moved) values.set(target, value);
   }
   return needless;
 }
 
-function keyOf({ buffer, param, index, rows }: Access): string {
-  return `${buffer}/${param}/${index}/${rows.start}/${rows.end}`;
-}
-
-/** Rows that are overwritten, whole or in part, no longer hold what they held. */
-function forget(values: Map<string, string>, { buffer, param, index, rows }: Access): void {
-  for (const key of values.keys()) {
-    const [otherBuffer, otherParam, otherIndex, start, end] = key.split('/').map(Number);
-    const same = otherBuffer === buffer && otherParam === param && otherIndex === index;
-    if (same && (start ?? 0) < rows.end && rows.start < (end ?? 0)) values.delete(key);
-  }
+/** A name for each row of an instance. */
+function rowsOf(view: Access | undefined): readonly string[] {
+  if (view === undefined) return [];
+  const { buffer, param, index, rows } = view;
+  return Array.from({ length: rows.end - rows.start }, (_, i) => `${buffer}/${param}/${index}/${rows.start + i}`);
 }

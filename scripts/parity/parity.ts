@@ -12,6 +12,7 @@ import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, FpdtError, writePlanFile } from '../../src/index.js';
 import { runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
+import { familyPlans } from './families.js';
 import { Harness } from './harness.js';
 import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
@@ -145,6 +146,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       json: { type: 'boolean', default: false },
+      families: { type: 'boolean', default: false },
       limit: { type: 'string' },
       only: { type: 'string' },
       random: { type: 'string' },
@@ -154,7 +156,9 @@ async function main(): Promise<void> {
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber('seed', values.seed);
   const numRandom = values.random === undefined ? NUM_RANDOM : wholeNumber('random', values.random);
-  const cases = chooseCases(values.only ?? '', values.limit, numRandom, seed);
+  const cases = values.families
+    ? chosen(familyPlans(), values.only ?? '', values.limit)
+    : chooseCases(values.only ?? '', values.limit, numRandom, seed);
   say(`${cases.length} cases; random ones of --seed ${seed}`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-parity-'));
   const harness = Harness.start();
@@ -166,9 +170,11 @@ async function main(): Promise<void> {
   try {
     const run = new ParityRun(harness, folder, await writeTokens(folder));
     for (const [i, one] of cases.entries()) report(await run.gradients(one, COPY_MODES[i % COPY_MODES.length] ?? 'eager'));
-    report(await run.losses(STEADY));
-    report(await run.losses(RESIDENT));
-    report(await run.gradients(toNamed(STEADY, { dtype: 'bfloat16' }), 'eager'));
+    if (!values.families) {
+      report(await run.losses(STEADY));
+      report(await run.losses(RESIDENT));
+      report(await run.gradients(toNamed(STEADY, { dtype: 'bfloat16' }), 'eager'));
+    }
   } finally {
     await harness.stop();
     await rm(folder, { recursive: true, force: true });
@@ -184,8 +190,11 @@ function chooseCases(only: string, limit: string | undefined, numRandom: number,
   const random = mulberry32(seed);
   const covering = coveringCases(NUM_CASES).slice(0, limit === undefined ? undefined : wholeNumber('limit', limit));
   const drawn = Array.from({ length: numRandom }, () => randomCase(random));
-  const all = [...namedPlans(), ...[...covering, ...drawn].map((one) => toNamed(one))];
-  const found = all.filter(({ name }) => name.includes(only));
+  return chosen([...namedPlans(), ...[...covering, ...drawn].map((one) => toNamed(one))], only);
+}
+
+function chosen(all: readonly NamedPlan[], only: string, limit?: string): readonly NamedPlan[] {
+  const found = all.filter(({ name }) => name.includes(only)).slice(0, limit === undefined ? undefined : wholeNumber('limit', limit));
   if (found.length > 0) return found;
   const hint = `give a part of a name such as '${caseName(STEADY)}'`;
   throw new FpdtError(`--only: no case has '${only}' in its name`, { code: 'usage', hint });

@@ -9,9 +9,9 @@ import type { ParityCase } from './cases.js';
 const NUM_LAYERS = 4;
 const NUM_HEADS = 8;
 const KV_HEADS = { mha: NUM_HEADS, gqa: 4, gqa2: 2, mqa: 1 } as const;
-const VOCAB_SIZE = 61;
+export const VOCAB_SIZE = 61;
 /** Not a multiple of anything: every case pads. */
-const SEQ_LEN = 59;
+export const SEQ_LEN = 59;
 
 export interface ModelShape {
   readonly numHeads: number;

@@ -57,7 +57,7 @@ export function checkParameters(plan: Pick<ExecutionPlan, 'model' | 'parameters'
 }
 
 function plannedShapes({ model, parameters }: Pick<ExecutionPlan, 'model' | 'parameters'>): Map<string, readonly number[]> {
-  const layers = Array.from({ length: model.numLayers }, (_, layer) => withPrefix(`model.layers.${layer}.`, parameters.layer));
+  const layers = Array.from({ length: model.numLayers }, (_, layer) => withPrefix(`${model.code.layers}.${layer}.`, parameters.layer));
   return new Map([...layers.flat(), ...withPrefix('', parameters.head), ...withPrefix('', parameters.embed)]);
 }
 
@@ -65,9 +65,14 @@ function withPrefix(prefix: string, views: readonly ParameterView[]): [string, r
   return views.map(({ name, shape }) => [prefix + name, shape]);
 }
 
-/** A tied weight has two names, of which the planner may list one. */
-function isTiedAlias(name: string, { model }: Pick<ExecutionPlan, 'model'>, { shapes }: ParameterShapes): boolean {
-  return model.tieWordEmbeddings && name === 'lm_head.weight' && show(shapes[name]) === show(shapes['model.embed_tokens.weight']);
+/** A tied weight has two names, of which the planner may list one. The table of tokens is the embedding's first. */
+function isTiedAlias(
+  name: string,
+  { model, parameters }: Pick<ExecutionPlan, 'model' | 'parameters'>,
+  { shapes }: ParameterShapes,
+): boolean {
+  const [tokens] = parameters.embed;
+  return model.tieWordEmbeddings && name === `${model.code.lmHead.module}.weight` && show(shapes[name]) === show(tokens?.shape);
 }
 
 function show(shape: readonly number[] | undefined): string {

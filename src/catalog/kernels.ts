@@ -13,6 +13,9 @@ export interface AttentionKernel {
   /** Causal masks with fewer queries than keys, aligned at the bottom right. Square ones every kernel has. */
   readonly rectangle: boolean;
   readonly window: boolean;
+  /** Scores bounded by a tanh. */
+  readonly softcap: boolean;
+  readonly headDims: { readonly multipleOf: number; readonly atMost: number };
 }
 
 /** Implementations of the attention ops that the plan's masks, rates and temporaries assume; the worker obeys or refuses. */
@@ -21,13 +24,31 @@ export interface Kernels {
   readonly attnBwd: string;
 }
 
+const ANY = { multipleOf: 1, atMost: Number.MAX_SAFE_INTEGER } as const;
+
 export const ATTENTION_KERNELS: readonly AttentionKernel[] = [
   // Written out in plain torch: memory grows with queries * keys.
-  { name: 'reference', devices: ['cpu', 'cuda'], dtypes: ['float32', 'bfloat16'], rectangle: true, window: true },
+  {
+    name: 'reference',
+    devices: ['cpu', 'cuda'],
+    dtypes: ['float32', 'bfloat16'],
+    rectangle: true,
+    window: true,
+    softcap: true,
+    headDims: ANY,
+  },
   // aten::_scaled_dot_product_flash_attention_for_cpu masks from the top left.
-  { name: 'cpu_flash', devices: ['cpu'], dtypes: ['float32', 'bfloat16'], rectangle: false, window: false },
+  { name: 'cpu_flash', devices: ['cpu'], dtypes: ['float32', 'bfloat16'], rectangle: false, window: false, softcap: false, headDims: ANY },
   // aten::_flash_attention_forward: FlashAttention-2, bottom right since its version 2.1, window_size_left.
-  { name: 'flash2', devices: ['cuda'], dtypes: ['bfloat16'], rectangle: true, window: true },
+  {
+    name: 'flash2',
+    devices: ['cuda'],
+    dtypes: ['bfloat16'],
+    rectangle: true,
+    window: true,
+    softcap: false,
+    headDims: { multipleOf: 8, atMost: 256 },
+  },
 ];
 
 const DEFAULTS: Readonly<Record<Device, string>> = { cpu: 'cpu_flash', cuda: 'flash2' };

@@ -1,6 +1,15 @@
 /** Strict schemas of what a plan's header says of model, run and strategy. The types in spec/ say what each field means. */
 import * as z from 'zod';
 import { MODEL_DTYPES } from '../spec/dtype.js';
+import {
+  type Code,
+  type Instruction,
+  INSTRUCTION_NAMES,
+  type LayerCode,
+  type LmHead,
+  type ModelCode,
+  type WeightUse,
+} from '../spec/modelCode.js';
 import type { HeadMap, ParallelLayout } from '../spec/parallelLayout.js';
 import {
   BACKWARD_ORDERS,
@@ -32,6 +41,55 @@ const layerRange = z.tuple([count, count]);
 const place = word;
 const outputPlace = z.union([word, z.literal(RECOMPUTE)]);
 
+const numberOrNull = z.number().nullable();
+
+const weightUseSchema = z.strictObject({
+  name: z.string(),
+  shape: z.array(positive),
+  part: option(z.tuple([count, positive])),
+} satisfies Shape<WeightUse>);
+
+const instructionSchema = z.strictObject({
+  op: z.enum(INSTRUCTION_NAMES),
+  reads: z.array(z.string()),
+  writes: z.array(z.string()),
+  into: option(z.string()),
+  frees: z.array(z.string()),
+  weights: z.array(weightUseSchema),
+  attributes: z.record(z.string(), z.union([z.number(), z.string(), z.boolean()])),
+} satisfies Shape<Instruction>);
+
+const codeSchema = z.strictObject({
+  instructions: z.array(instructionSchema),
+  widths: z.record(z.string(), count),
+} satisfies Shape<Code>);
+
+const layerCodeSchema = z.strictObject({
+  attention: z.strictObject({ scale: z.number(), softcap: numberOrNull }),
+  pre: codeSchema,
+  preQ: codeSchema,
+  preKv: codeSchema,
+  preBwd: codeSchema,
+  post: codeSchema,
+  postBwd: codeSchema,
+} satisfies Shape<LayerCode>);
+
+const modelCodeSchema = z.strictObject({
+  layers: z.string(),
+  classes: z.array(layerCodeSchema).min(1),
+  classOf: z.array(count),
+  embed: codeSchema,
+  embedBwd: codeSchema,
+  head: codeSchema,
+  headBwd: codeSchema,
+  lmHead: z.strictObject({
+    module: z.string(),
+    weights: z.array(weightUseSchema),
+    scale: z.number(),
+    softcap: numberOrNull,
+  } satisfies Shape<LmHead>),
+} satisfies Shape<ModelCode>);
+
 export const modelSchema = z.strictObject({
   kind: z.literal('model'),
   family: word,
@@ -40,10 +98,10 @@ export const modelSchema = z.strictObject({
   numHeads: positive,
   numKvHeads: positive,
   headDim: positive,
-  mlpWidth: positive,
   vocabSize: positive,
   tieWordEmbeddings: z.boolean(),
   windows: z.array(positive.nullable()),
+  code: modelCodeSchema,
   hfConfig: foreignObject,
 } satisfies Shape<ModelSpec>);
 
@@ -119,7 +177,6 @@ const parameterViewSchema = z.strictObject({
 
 export const parametersSchema = z.strictObject({
   layer: z.array(parameterViewSchema),
-  numPreElements: count,
   head: z.array(parameterViewSchema),
   embed: z.array(parameterViewSchema),
   numHeadNormElements: count,

@@ -17,7 +17,8 @@ export interface HardwareFlops {
 export function mfuOf(input: PredictInput, stepSeconds: number, hardware: HardwareFlops): Mfu {
   const { model, run, cluster, parameters } = input;
   const perRankTokens = tokensPerStep(input) / cluster.numRanks;
-  const lmHead = matmulElements(model.tieWordEmbeddings ? parameters.embed : parameters.head);
+  // A tied one is the table of tokens, which comes first; positions may have another.
+  const lmHead = matmulElements(model.tieWordEmbeddings ? parameters.embed.slice(0, 1) : parameters.head);
   const matmul = 6 * (model.numLayers * matmulElements(parameters.layer) + lmHead) * perRankTokens;
   const attention = 12 * keysPerToken(model, run.seqLen) * model.numHeads * model.headDim * perRankTokens;
   const share = (flops: number): number => flops / (stepSeconds * cluster.peakFlops);

@@ -26,8 +26,8 @@ export function refuseUnsupported(config: JsonObject): void {
       });
     }
   }
-  const type = ropeType(config);
-  if (type !== undefined && !STATIC_ROPE_TYPES.includes(type)) {
+  const type = ropeTypes(config).find((one) => !STATIC_ROPE_TYPES.includes(one));
+  if (type !== undefined) {
     throw new FpdtError(`model config: RoPE type '${type}' is not supported`, {
       code: 'unsupported',
       hint: `supported: ${STATIC_ROPE_TYPES.join(', ')}, whose frequencies do not depend on the sequence length`,
@@ -35,14 +35,16 @@ export function refuseUnsupported(config: JsonObject): void {
   }
 }
 
-/** `rope_scaling.type` up to transformers 4.42, `rope_scaling.rope_type` up to 4, `rope_parameters.rope_type` from 5 on. */
-function ropeType(config: JsonObject): string | undefined {
-  for (const key of ['rope_parameters', 'rope_scaling']) {
-    const rope = config[key];
-    if (typeof rope !== 'object' || rope === null) continue;
-    const { rope_type: now, type: before } = rope as Record<string, unknown>;
-    if (typeof now === 'string') return now;
-    if (typeof before === 'string') return before;
-  }
-  return undefined;
+/**
+ * `rope_scaling.type` up to transformers 4.42, `rope_scaling.rope_type` up to 4, `rope_parameters.rope_type` from 5 on, which may
+ * have parameters by kind of layer inside.
+ */
+function ropeTypes(config: JsonObject): readonly string[] {
+  const given = [config.rope_parameters, config.rope_scaling].filter(isObject);
+  const ropes = [...given, ...given.flatMap((rope) => Object.values(rope).filter(isObject))];
+  return ropes.map(({ rope_type: now, type: before }) => now ?? before).filter((type) => typeof type === 'string');
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null;
 }

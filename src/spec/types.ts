@@ -1,5 +1,6 @@
 /** The specs a plan is made from, and the parameter table derived from the model. All are readonly JSON-safe data. */
 import type { ModelDtype } from './dtype.js';
+import type { ModelCode } from './modelCode.js';
 import type { ForcedPlaces, PolicyName } from './strategy.js';
 
 export type { PolicyName } from './strategy.js';
@@ -7,18 +8,19 @@ export type { PolicyName } from './strategy.js';
 /** A model as the planner sees it, translated from a Hugging Face config.json by one catalog entry. */
 export interface ModelSpec {
   readonly kind: 'model';
-  /** Catalog entry and worker family, e.g. `llama`. */
+  /** Its file in the catalog, e.g. `llama`. */
   readonly family: string;
   readonly numLayers: number;
   readonly hiddenSize: number;
   readonly numHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
-  readonly mlpWidth: number;
   readonly vocabSize: number;
   readonly tieWordEmbeddings: boolean;
   /** Per layer the tokens a query sees, itself included, or null where it sees all before it. */
   readonly windows: readonly (number | null)[];
+  /** What its layers and ends compute; the worker runs it on the modules of the Hugging Face model. */
+  readonly code: ModelCode;
   /** The Hugging Face config as given; the worker builds the model from it. */
   readonly hfConfig: Readonly<Record<string, unknown>>;
 }
@@ -124,13 +126,11 @@ export interface ParameterView {
 }
 
 /**
- * Weights by group. `layer` is one decoder layer (module `model.layers.<i>`), weights that `pre` uses first, then those
- * that `post` uses; `numPreElements` is where the second part starts. `head` is the final norm, up to `numHeadNormElements`, and
+ * Weights by group, in the order of use. `layer` is one decoder layer; its names are relative to its module. `head` is the final norm, up to `numHeadNormElements`, and
  * lm_head (full names); of a tied model the norm alone, since lm_head's gradient is added to the region of `embed`, the embedding.
  */
 export interface ParameterTable {
   readonly layer: readonly ParameterView[];
-  readonly numPreElements: number;
   readonly head: readonly ParameterView[];
   readonly numHeadNormElements: number;
   readonly embed: readonly ParameterView[];

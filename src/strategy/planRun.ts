@@ -10,6 +10,7 @@ import type { Strategy } from '../spec/strategy.js';
 import { verifySchedule } from '../verify/verify.js';
 import { type Built, buildStrategy, estimateMemory } from './evaluate.js';
 import { refuseTooManyOps } from './planSize.js';
+import { refusePositionsPastTable } from './positions.js';
 import { type Setting, settingOf } from './setting.js';
 import { solveStrategy } from './solve.js';
 
@@ -29,6 +30,7 @@ export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
 
 /** The plan of one strategy, whatever a solver would choose. */
 export function planStrategy(setting: Setting, strategy: Strategy): ExecutionPlan {
+  refusePositionsPastTable(setting.model, setting.run);
   refuseTooManyOps(setting, strategy);
   const built = buildStrategy(setting, strategy);
   if (!built.memory.fits) throw explainMisfit(built.memory);

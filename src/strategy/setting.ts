@@ -1,5 +1,5 @@
 /** What does not change from candidate to candidate: specs, layout, kernels, pools, and the formulas made of them. */
-import { ATTENTION_KERNELS, type Kernels, defaultKernels, kernelNamed } from '../catalog/kernels.js';
+import { ATTENTION_KERNELS, type AttentionKernel, type Kernels, defaultKernels, kernelNamed } from '../catalog/kernels.js';
 import { opSizes, type OpSizes, temporaryBytes } from '../catalog/ops/index.js';
 import { parameterTable } from '../catalog/parameters.js';
 import { type PoolCapacity, linksOf, poolsOf, streamsOf } from '../catalog/pools.js';
@@ -48,22 +48,32 @@ export function settingOf(input: BuildInput): Setting {
   };
 }
 
-/** The run's attention kernel, or the device's own; one that has a sliding window where the model needs one. */
-function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
-  const needsWindow = model.windows.some((window) => window !== null && window < run.seqLen);
+/** The run's attention kernel, or the device's own; one that has what the model needs. */
+function kernelsFor(input: BuildInput): Kernels {
+  const { run, cluster } = input;
   const name = run.attention ?? defaultKernels(cluster.device).attn;
-  const kernel = kernelNamed(name);
-  const able = (one: typeof kernel): boolean =>
-    one.devices.includes(cluster.device) && one.dtypes.includes(run.dtype) && (one.window || !needsWindow);
-  if (able(kernel)) return { attn: name, attnBwd: name };
-  const others = ATTENTION_KERNELS.filter(able);
+  const lacks = lackOf(kernelNamed(name), input);
+  if (lacks === undefined) return { attn: name, attnBwd: name };
+  const others = ATTENTION_KERNELS.filter((kernel) => lackOf(kernel, input) === undefined);
   const [only] = others;
   if (run.attention === undefined && only !== undefined) return { attn: only.name, attnBwd: only.name };
-  const lacks = needsWindow && !kernel.window ? 'has no sliding window' : `does not run ${run.dtype} on ${cluster.device}`;
   throw new FpdtError(`the attention kernel '${name}' ${lacks}`, {
     code: 'unsupported',
     hint: others.length === 0 ? 'no kernel does; use bfloat16 on a GPU' : `use ${others.map((one) => one.name).join(' or ')}`,
   });
+}
+
+/** What a kernel lacks for a run, if anything. */
+function lackOf(kernel: AttentionKernel, { model, run, cluster }: BuildInput): string | undefined {
+  const { multipleOf, atMost } = kernel.headDims;
+  if (!kernel.devices.includes(cluster.device) || !kernel.dtypes.includes(run.dtype))
+    return `does not run ${run.dtype} on ${cluster.device}`;
+  if (!kernel.window && model.windows.some((window) => window !== null && window < run.seqLen)) return 'has no sliding window';
+  if (!kernel.softcap && model.code.classes.some(({ attention }) => attention.softcap !== null)) return 'has no softcap of scores';
+  if (model.headDim % multipleOf !== 0 || model.headDim > atMost) {
+    return `takes head dims that are multiples of ${multipleOf} up to ${atMost}, not ${model.headDim}`;
+  }
+  return undefined;
 }
 
 export function policyContext(setting: Setting, strategy: Strategy): PolicyContext {

@@ -6,10 +6,7 @@ import type { ParameterTable } from '../spec/types.js';
 import type { Violations } from './violation.js';
 
 /** Sizes, in elements, of the regions that weight gradients are summed in; see the parameter table. */
-export type WeightRegions = Pick<
-  ParameterTable,
-  'numPreElements' | 'numLayerElements' | 'numHeadNormElements' | 'numHeadElements' | 'numEmbedElements'
->;
+export type WeightRegions = Pick<ParameterTable, 'numLayerElements' | 'numHeadNormElements' | 'numHeadElements' | 'numEmbedElements'>;
 
 export interface VerifyInput extends Schedule {
   readonly numLayers: number;
@@ -18,6 +15,8 @@ export interface VerifyInput extends Schedule {
   readonly tied: boolean;
   /** Per layer its sliding window in tokens, or null; absent: what the masks of its sections say is believed. */
   readonly windows?: readonly (number | null)[];
+  /** The device completes compute at the end of every turn, as a CPU does: what needs no more is legal there. */
+  readonly joinsCompute?: boolean;
 }
 
 export interface Context {

@@ -23,6 +23,14 @@ export class Knowledge {
     this.known.fill(first - 1);
   }
 
+  /** Whatever comes now comes after all that `stream` was given before op number `first`, and so after what it knew. */
+  joinStream(stream: number, first: number): void {
+    const n = this.numStreams;
+    const row = this.known.slice(stream * n, (stream + 1) * n);
+    row[stream] = first - 1;
+    for (let s = 0; s < n; s++) for (let t = 0; t < n; t++) raise(this.known, s * n + t, row[t] as number);
+  }
+
   /**
    * Begins a call whose first op has number `first`. A stream without ops in the call learns nothing: whether it waits already is
    * the worker's affair.

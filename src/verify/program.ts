@@ -32,6 +32,8 @@ class ProgramReplay {
   private readonly context: Context;
   private readonly cells: ProgramCells;
   private readonly knowledge: Knowledge;
+  /** Stream that is joined at the end of every turn; -1 for none. */
+  private readonly joined: number;
   private readonly instanceOf: ReturnType<typeof instanceNumbers>;
   private readonly values = new Map<string, number>();
   private readonly valueNames: string[] = ['a value without a role', 'a value that its call does not name'];
@@ -43,6 +45,7 @@ class ProgramReplay {
     this.context = context;
     this.cells = programCells(calls, context);
     this.knowledge = new Knowledge(context.numStreams);
+    this.joined = context.input.joinsCompute === true ? (context.streamNumbers.get('compute') ?? -1) : -1;
     this.instanceOf = instanceNumbers(context);
   }
 
@@ -57,6 +60,7 @@ class ProgramReplay {
     const { runs, extraEntries } = now.summary;
     this.reported = new Set();
     if (now.turn.module === 'end') this.knowledge.joinAll(now.firstOp);
+    else if (this.joined >= 0 && this.calls[number - 1]?.turn !== now.turn) this.knowledge.joinStream(this.joined, now.firstOp);
     this.knowledge.enter(now.call.waits, now.firstOp, now.summary);
     const { slots } = now.flat.views;
     const addresses = slots.map((slot: Slot) => slotAddress(slot, now.call.args, this.context));

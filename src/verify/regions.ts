@@ -6,8 +6,8 @@ import { type Context, type WeightRegions, rowOf } from './context.js';
 type Regions = (sizes: WeightRegions, tied: boolean) => readonly (readonly [number, number, number])[];
 
 const REGIONS: Readonly<Record<string, Regions>> = {
-  postBwd: ({ numPreElements, numLayerElements }) => [[1, numPreElements, numLayerElements]],
-  preBwd: ({ numPreElements }) => [[1, 0, numPreElements]],
+  postBwd: ({ numLayerElements }) => [[1, 0, numLayerElements]],
+  preBwd: ({ numLayerElements }) => [[1, 0, numLayerElements]],
   loss: ({ numHeadNormElements, numHeadElements, numEmbedElements }, tied) => [
     [1, 0, numHeadNormElements],
     tied ? [2, 0, numEmbedElements] : [2, numHeadNormElements, numHeadElements],

@@ -1,4 +1,5 @@
 /** Facts that stand in one place of each language: held by reading the sources, and by asking Python for its tables. */
+import { INSTRUCTION_NAMES } from '../../src/spec/modelCode.js';
 import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -48,7 +49,6 @@ const FACTS: readonly Fact[] = [
     where: {
       'spec/parallelLayout.ts': 'the head map',
       'spec/parallelism.ts': 'sizes that need no copies of heads',
-      'catalog/llama.ts': 'a config whose heads form no equal groups is refused',
     },
   },
   {
@@ -124,14 +124,18 @@ describe('in one place', () => {
 const ASK = `
 import json
 from typing import get_args
-from fpdt.attention.register import CAPABILITIES
+from fpdt.attention.register import BACKENDS, CAPABILITIES
 from fpdt.devices.cpu import CopyMode
+from fpdt.models.primitives import PRIMITIVES
 from fpdt.plan.header import PLAN_VERSION
+from fpdt.plan.nouns import InstructionName
 from fpdt.plan.nouns import DTYPE_BYTES, FILE_ALIGNMENT_BYTES
 from fpdt.plan.op_kinds import OP_KINDS
 print(json.dumps({
     "kinds": {kind.name: [kind.stream, *kind.groups, kind.is_paired, kind.external] for kind in OP_KINDS.values()},
     "masks": {name: sorted(masks) for name, masks in CAPABILITIES.items()},
+    "softcaps": {name: make().softcap for name, make in BACKENDS.items()},
+    "instructions": [sorted(get_args(InstructionName)), sorted(PRIMITIVES)],
     "copyModes": get_args(CopyMode),
     "dtypeBytes": DTYPE_BYTES,
     "fileAlignmentBytes": FILE_ALIGNMENT_BYTES,
@@ -142,6 +146,8 @@ print(json.dumps({
 interface PythonTables {
   readonly kinds: Readonly<Record<string, unknown>>;
   readonly masks: Readonly<Record<string, readonly string[]>>;
+  readonly softcaps: Readonly<Record<string, boolean>>;
+  readonly instructions: readonly (readonly string[])[];
   readonly copyModes: readonly string[];
   readonly dtypeBytes: Readonly<Record<string, number>>;
   readonly fileAlignmentBytes: number;
@@ -168,6 +174,11 @@ describe('the same in both languages', () => {
       ['full', ...(rectangle ? ['rectangle'] : []), 'square', ...(window ? ['window'] : [])],
     ]);
     expect(python.masks).toEqual(Object.fromEntries(masks));
+    expect(python.softcaps).toEqual(Object.fromEntries(ATTENTION_KERNELS.map(({ name, softcap }) => [name, softcap])));
+  });
+
+  it('instructions of models', () => {
+    expect(python.instructions).toEqual([[...INSTRUCTION_NAMES].sort(), [...INSTRUCTION_NAMES].sort()]);
   });
 
   it('copy modes', () => {

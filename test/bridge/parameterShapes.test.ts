@@ -1,3 +1,4 @@
+import { sampleCode } from '../catalog/sampleCode.js';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -97,6 +98,16 @@ describe('checkParameters', () => {
   });
 });
 
+test('layers and head are called what the model calls them', () => {
+  const [{ shapes, numParameters }, one, parameters] = [plain(), model(true), table()];
+  const renamed = Object.entries(shapes).map(([name, shape]) => [name.replace('model.layers', 'h').replace('lm_head', 'out'), shape]);
+  const found = { shapes: Object.fromEntries(renamed) as typeof shapes, numParameters };
+  const own = { ...one, code: { ...one.code, layers: 'h', lmHead: { ...one.code.lmHead, module: 'out' } } };
+  const tied = { ...parameters, head: parameters.head.filter(({ name }) => name !== 'lm_head.weight') };
+  checkParameters({ model: own, parameters: tied }, found);
+  expect(() => checkParameters({ model: one, parameters: tied }, found)).toThrow('h.0.input_layernorm.weight: planned nothing');
+});
+
 async function call(name: string, given: Record<string, unknown> = {}, changes: { python?: string; idleSeconds?: number } = {}) {
   const file = join(await makeFolder(), 'calls.py');
   writeFileSync(file, CALLS);
@@ -117,7 +128,6 @@ function table(): ParameterTable {
   const numModelParameters = [...layer, ...head, ...embed].reduce((sum, one) => sum + one.numel, 0);
   return {
     layer,
-    numPreElements: 0,
     head,
     numHeadNormElements: 8,
     embed,
@@ -143,10 +153,10 @@ function model(tieWordEmbeddings: boolean): ModelSpec {
     numHeads: 2,
     numKvHeads: 1,
     headDim: 4,
-    mlpWidth: 12,
     vocabSize: 16,
     tieWordEmbeddings,
     windows: [null],
+    code: sampleCode(),
     hfConfig: HF_CONFIG,
   };
 }

@@ -25,7 +25,6 @@ describe('parameter table', () => {
       'mlp.up_proj.weight',
       'mlp.down_proj.weight',
     ]);
-    expect(table.layer.find(({ name }) => name === 'self_attn.o_proj.weight')?.offset).toBe(table.numPreElements);
     for (const group of [table.layer, table.head, table.embed]) {
       group.reduce((end, { offset, numel }) => {
         expect(offset).toBe(end);
@@ -47,24 +46,29 @@ describe('parameter table', () => {
     const table = parameterTable(parseModel({ ...LLAMA, attention_bias: true, mlp_bias: true }));
     expect(table.layer.map(({ name }) => name)).toContain('mlp.down_proj.bias');
     expect(table.layer[2]).toMatchObject({ name: 'self_attn.q_proj.bias', shape: [64] });
-    expect(table.numPreElements).toBe(64 + 64 * 64 + 64 + 2 * (32 * 64 + 32));
   });
 });
 
 describe('bad model configs', () => {
   test.each([
-    [{ model_type: 'mixtral' }, 'unsupported'],
-    [{ model_type: undefined }, 'missing-key'],
-    [{ attention_dropout: 0.1 }, 'unsupported'],
-    [{ rope_scaling: { rope_type: 'dynamic', factor: 2 } }, 'unsupported'],
-    [{ rope_scaling: { type: 'longrope' } }, 'unsupported'],
-    [{ rope_parameters: { rope_type: 'dynamic' } }, 'unsupported'],
-    [{ hidden_size: '64' }, 'invalid-value'],
-    [{ num_key_value_heads: 3 }, 'invalid-value'],
-    [{ num_attention_heads: 7, num_key_value_heads: 7 }, 'invalid-value'],
-    [{ num_hidden_layers: 0 }, 'invalid-value'],
-  ])('%j', (bend, code) => {
-    expect(errorOf(() => parseModel({ ...LLAMA, ...bend })).code).toBe(code);
+    [{ model_type: 'mixtral' }, 'unsupported', /'mixtral' is not supported; did you mean 'mistral'\?/],
+    [{ model_type: undefined }, 'missing-key', /model_type: expected string, found nothing/],
+    [{ attention_dropout: 0.1 }, 'unsupported', /attention_dropout: .*0\.1.*; set attention_dropout to 0/],
+    [{ pretraining_tp: 2 }, 'unsupported', /pretraining_tp: 2 is not supported for llama; 1 is/],
+    [{ rope_scaling: { rope_type: 'dynamic', factor: 2 } }, 'unsupported', /RoPE type 'dynamic'.*; supported: default, llama3/],
+    [{ rope_scaling: { type: 'longrope' } }, 'unsupported', /RoPE type 'longrope'/],
+    [{ rope_parameters: { rope_type: 'dynamic' } }, 'unsupported', /RoPE type 'dynamic'/],
+    [{ head_dim: 7 }, 'unsupported', /RoPE of 7 dimensions of a head of 7; an even number/],
+    [{ hidden_act: 'mish' }, 'unsupported', /activation 'mish'.*; supported: silu/],
+    [{ hidden_size: '64' }, 'invalid-value', /hidden_size: expected a whole number of at least 1, found "64"/],
+    [{ num_key_value_heads: 3 }, 'invalid-value', /8 query heads are not a multiple of 3 key\/value heads; change one of them/],
+    [{ num_attention_heads: 7, num_key_value_heads: 7 }, 'invalid-value', /head_dim: .*; give head_dim or change hidden_size or/],
+    [{ num_hidden_layers: 0 }, 'invalid-value', /num_hidden_layers: expected a whole number of at least 1, found 0/],
+    [{ tie_word_embeddings: 'no' }, 'invalid-value', /tie_word_embeddings: expected true or false, found "no"/],
+  ])('%j', (bend, code, text) => {
+    const error = errorOf(() => parseModel({ ...LLAMA, ...bend }));
+    expect(error.code).toBe(code);
+    expect(`${error.message}; ${error.hint ?? ''}`).toMatch(text);
   });
 
   test('a required key under a misspelt name is found', () => {

@@ -5,7 +5,7 @@ import { BUFFERS, sampleOp } from './opSamples.js';
 
 const TABLE = `
 loadBatch compute -> many
-embed compute tokenIds -> x
+embed compute tokenIds positions -> x
 zero compute -> many
 pre compute x positions -> q k v
 preQ compute x positions -> q
@@ -22,7 +22,7 @@ attnBwd compute q k v o lse do -> ; dq dk dv
 preBwd compute x positions dq dk dv -> ; dx wgrad
 loss compute x labels -> dx; lossSum wgrad wgradLmHead
 rescale compute -> ; many
-embedBwd compute dx tokenIds -> ; wgrad
+embedBwd compute dx tokenIds positions -> ; wgrad
 emitGrads compute wgrad ->
 copy link many -> many
 gather comm ->

@@ -1,13 +1,14 @@
 /**
  * The formulas against bytes measured on the worker's own handlers (one rank, CPU, LiveBytes of python/fpdt/measure/memory.py around
- * each handler; scratchMeasured.json). Rows and sizes are small, so constants show as well as slopes.
+ * each handler; scratchMeasured.json). Rows and sizes are small, so constants show as well as slopes. Exact to the byte, but for the
+ * loss, whose formula has a few bytes of a row too many.
  */
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseModel } from '../../src/catalog/index.js';
 import { OP_KIND_NAMES, OP_ROWS, type OpKind, type OpRow, temporaryBytes } from '../../src/catalog/ops/index.js';
-import type { RunSpec } from '../../src/spec/types.js';
+import type { ModelSpec, RunSpec } from '../../src/spec/types.js';
 import { LLAMA, specs } from '../spec/inputs.js';
 import { BUFFERS, evenLayout, sampleOp, sampleSizes, tiles } from './opSamples.js';
 
@@ -34,9 +35,18 @@ describe.each(MEASURED)('$rows rows in $dtype of $sizes', ({ sizes, dtype, rows,
 
   test.each(Object.entries(bytes) as [OpKind, number][])('%s takes %i bytes', (kind, measured) => {
     const predicted = temporaryBytes(sampleOp(kind, rows), undefined, BUFFERS, letters);
-    expect(predicted).toBeGreaterThanOrEqual(measured * 0.995);
-    expect(predicted).toBeLessThanOrEqual(measured * 1.03);
+    expect(predicted).toBeGreaterThanOrEqual(measured);
+    expect(predicted).toBeLessThanOrEqual(kind === 'loss' ? measured * 1.002 : measured);
   });
+});
+
+test('the largest kind of layer decides', () => {
+  const [narrow, wide] = [parseModel(LLAMA), parseModel({ ...LLAMA, intermediate_size: 960 })];
+  const classes = [...narrow.code.classes, ...wide.code.classes];
+  const mixed = { ...narrow, code: { ...narrow.code, classes, classOf: [0, 0, 0, 1] } };
+  const bytes = (model: ModelSpec): number => temporaryBytes(sampleOp('post', 64), undefined, BUFFERS, sampleSizes({ model }));
+  expect(bytes(narrow)).toBeLessThan(bytes(wide));
+  expect(bytes(mixed)).toBe(bytes(wide));
 });
 
 test('a GPU never needs less than the CPU', () => {

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/index.js';
 import { type MaskShape, maskPairs, numKernels, type OpKind, opWork } from '../../src/catalog/ops/index.js';
 import { parallelLayout } from '../../src/spec/parallelLayout.js';
+import type { ModelSpec } from '../../src/spec/types.js';
 import { specs } from '../spec/inputs.js';
 import { BUFFERS, sampleOp, sampleSizes, tiles } from './opSamples.js';
 
@@ -48,15 +49,16 @@ const work = (kind: OpKind, rows: number, count?: number) =>
   opWork(sampleOp(kind, rows), count === undefined ? undefined : tiles(count), BUFFERS, sizes);
 
 describe('FLOPs', () => {
-  test('of a layer are 2 per weight and row, and rerun with two gradients in backward', () => {
-    const { model } = specs();
-    const weights = parameterTable(model)
-      .layer.filter(({ shape }) => shape.length === 2)
-      .reduce((sum, { numel }) => sum + numel, 0);
+  test('of a layer are 2 per weight and row, with two gradients in backward, and again for what those are made of', () => {
+    const matrices = parameterTable(specs().model).layer.filter(({ shape }) => shape.length === 2);
+    const weights = (names: RegExp): number => matrices.reduce((sum, { name, numel }) => sum + (names.test(name) ? numel : 0), 0);
     const flops = (kind: OpKind): number => work(kind, 10).matmulFlops;
-    expect(flops('pre') + flops('post')).toBe(2 * 10 * weights);
+    expect(flops('pre')).toBe(2 * 10 * weights(/[qkv]_proj/));
+    expect(flops('post')).toBe(2 * 10 * weights(/o_proj|mlp/));
     expect(flops('preQ') + flops('preKv')).toBe(flops('pre'));
-    expect(flops('preBwd') + flops('postBwd')).toBe(3 * 2 * 10 * weights);
+    expect(flops('preBwd')).toBe(2 * flops('pre'));
+    // All but the last product, whose result nothing in reverse reads.
+    expect(flops('postBwd')).toBe(3 * flops('post') - 2 * 10 * weights(/down_proj/));
     expect(flops('loss')).toBe(3 * 2 * 10 * 64 * 128);
     expect(flops('copy')).toBe(0);
   });
@@ -77,6 +79,14 @@ describe('FLOPs', () => {
     expect(flops({ kind: 'window', window: 5 })).toBe(50);
   });
 
+  test('of kinds of layers are their mean', () => {
+    const [narrow, wide] = [specs().model, specs({ model: { intermediate_size: 960 } }).model];
+    const classes = [...narrow.code.classes, ...wide.code.classes];
+    const mixed = { ...narrow, code: { ...narrow.code, classes, classOf: [0, 1, 0, 0] } };
+    const flops = (model: ModelSpec): number => opWork(sampleOp('post', 10), undefined, BUFFERS, sampleSizes({ model })).matmulFlops;
+    expect(flops(mixed)).toBe((3 * flops(narrow) + flops(wide)) / 4);
+  });
+
   test('do not depend on tiles', () => {
     expect(work('postBwd', 10, 3).matmulFlops).toBe(work('postBwd', 10).matmulFlops);
   });
@@ -86,20 +96,27 @@ describe('bytes', () => {
   test('are at least those of the views and weights', () => {
     const op = sampleOp('zero', 10, { reads: [], writes: [{ buffer: 0, rows: { start: 0, end: 10 } }] });
     expect(opWork(op, undefined, BUFFERS, sizes).hbmBytes).toBe(10 * 64 * 4);
-    expect(work('post', 10).hbmBytes).toBeGreaterThan(4 * 2 * 64 * 96);
+    expect(work('post', 10).hbmBytes).toBeGreaterThan(4 * (10 * 3 * 64 + 64 * 64 + 64 + 3 * 64 * 96));
   });
 
   test('of tiles: views once, weights and the gradient region once for each tile', () => {
     const view = { buffer: 0, rows: { start: 0, end: 30 } };
     const region = { buffer: 1, rows: { start: 0, end: 1000 } };
-    const op = sampleOp('preBwd', 30, { reads: [view], accumulates: [view, region] });
+    const op = sampleOp('loss', 30, { reads: [view], accumulates: [view, region] });
     const bytes = (count: number): number => opWork(op, tiles(count), BUFFERS, sizes).hbmBytes;
-    const perTile = 2 * 1000 * 4 + 2 * sizes.preElements * 4;
-    const once = 3 * 30 * 64 * 4;
+    const perTile = 4 * (2 * 1000 + 2 * 128 * 64);
+    const once = 4 * 3 * 30 * 64;
     expect(bytes(1)).toBeGreaterThan(once + perTile);
-    // Temporaries of preBwd hold weight gradients too, so that they shrink less than rows do.
-    expect(bytes(3) - bytes(1)).toBeGreaterThanOrEqual(2 * perTile);
-    expect(bytes(3) - bytes(1)).toBeLessThan(2 * perTile + 2 * 2 * 2 * 4 * sizes.preElements);
+    expect(bytes(3) - bytes(1)).toBe(2 * perTile);
+  });
+
+  test("of code in tiles: rows once, each tile its weights, and their gradients' place in fp32, read and written", () => {
+    const products = 64 * 64 + 2 * 64 * 32;
+    const perTile = 4 * (products + 64 + 64) + 8 * (products + 64);
+    expect(work('preBwd', 30, 3).hbmBytes - work('preBwd', 30).hbmBytes).toBe(2 * perTile);
+    // Of each row x for the norm, its result and x again for its reverse, the gradients of q, k, v and x: more than the views.
+    expect(work('preBwd', 30).hbmBytes - perTile).toBeGreaterThan(4 * 30 * (2 * 64 + 64 + 2 * 32));
+    expect(work('preBwd', 60).hbmBytes - work('preBwd', 30).hbmBytes).toBe(work('preBwd', 30).hbmBytes - perTile);
   });
 });
 

@@ -86,7 +86,7 @@ describe('what is gathered at stage 3', () => {
   });
 
   test('for the loss of a tied model is the embedding, whose gradient waits in the arena until its own turn', () => {
-    const tied = parameterTable({ ...model, tieWordEmbeddings: true });
+    const tied = parameterTable(parseModel({ ...model.hfConfig, tie_word_embeddings: true }));
     const more = { parameters: tied, tieWordEmbeddings: true };
     expect(bytes(more, 'loss', 'gathered weights')).toBe(2 * parameters.numHeadElements);
     expect(bytes(more, 'loss', 'gradients being reduced')).toBe(2 * 4096);

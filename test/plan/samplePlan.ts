@@ -1,4 +1,5 @@
 /** A small plan with every kind of field, for tests of encoding, files and summaries: the schedule of sampleText.ts, numbers made up. */
+import { sampleCode } from '../catalog/sampleCode.js';
 import type { MemoryLedger, PoolLedger } from '../../src/memory/ledger.js';
 import { INSTANTS } from '../../src/memory/ledger.js';
 import { sealPlan } from '../../src/plan/encode.js';
@@ -57,10 +58,10 @@ const MODEL: ModelSpec = {
   numHeads: 2,
   numKvHeads: 2,
   headDim: 4,
-  mlpWidth: 16,
   vocabSize: 32,
   tieWordEmbeddings: false,
   windows: [null, null, null],
+  code: sampleCode({ layers: 3, hidden: 8, heads: 2, kvHeads: 2, mlpWidth: 16, vocab: 32 }),
   hfConfig: { rms_norm_eps: 1e-6, name: 'müll ☃', rope_scaling: null, num_hidden_layers: 3 },
 };
 
@@ -119,7 +120,6 @@ const WEIGHTS = [
 
 const PARAMETERS: ParameterTable = {
   layer: views(WEIGHTS),
-  numPreElements: 200,
   head: views([
     ['model.norm', [8]],
     ['lm_head', [32, 8]],

@@ -78,7 +78,7 @@ function backward(first: number, o: string, lse: string): string {
   add('zero t[0:64) w dk[0:64) dv[0:64)');
   for (const i of [1, 0] as const) {
     const exchange = add(`toSequence t${tokens[i]} r ${o}${tokens[i]} w oLocal${rows[i]}${first === 0 ? '' : ` after ${first - 1}`}`);
-    const post = `r x#x${rows[i]} oLocal${rows[i]} w doLocal${rows[i]} a dx#dx${rows[i]} wgradLayer[200:656)`;
+    const post = `r x#x${rows[i]} oLocal${rows[i]} w doLocal${rows[i]} a dx#dx${rows[i]} wgradLayer[0:656)`;
     add(`postBwd t${tokens[i]} ${post} after ${exchange} scratch 16384`);
     const pre = add(`preQ t${tokens[i]} r x#x${rows[i]} positions${rows[i]} w qLocal${rows[i]} scratch 4096`);
     const heads = add(`toHeads t${tokens[i]} r doLocal${rows[i]} qLocal${rows[i]} w do${tokens[i]} q${tokens[i]} after ${pre}`);
@@ -94,7 +94,7 @@ function backward(first: number, o: string, lse: string): string {
     const back = `r dq.ring${tokens[i]} dk${tokens[i]} dv${tokens[i]} w dqLocal${rows[i]} dkLocal${rows[i]} dvLocal${rows[i]}`;
     const sequence = add(`toSequence t${tokens[i]} ${back} after ${last}`);
     const gradients = `dqLocal${rows[i]} dkLocal${rows[i]} dvLocal${rows[i]}`;
-    const pre2 = `r x#x${rows[i]} positions${rows[i]} ${gradients} a dx#dx${rows[i]} wgradLayer[0:200)`;
+    const pre2 = `r x#x${rows[i]} positions${rows[i]} ${gradients} a dx#dx${rows[i]} wgradLayer[0:656)`;
     add(`preBwd t${tokens[i]} ${pre2} after ${sequence} scratch 8192`);
   }
   add('emitGrads t[0:64) r wgradLayer[0:656)');
@@ -107,8 +107,8 @@ export const SECTIONS: readonly string[] = [
   `section embedForward(x: -> hidden+0)
   0 loadBatch t[0:64) w tokenIds[0:32) positions[0:32) labels[0:32)
   1 zero t[0:64) w lossSum[0:1)
-  2 embed t[0:32) r tokenIds[0:16) w x#x[0:16)
-  3 embed t[32:64) r tokenIds[16:32) w x#x[16:32)`,
+  2 embed t[0:32) r tokenIds[0:16) positions[0:16) w x#x[0:16)
+  3 embed t[32:64) r tokenIds[16:32) positions[16:32) w x#x[16:32)`,
   `section layerForward(x: hidden+0 ->, y: -> hidden+1, saved: -> attentionOutput+0)${attention('o.saved#saved', 'lse.saved#saved')}`,
   `section layerForward.1(x: hidden+0 ->, y: -> hidden+1, saved: -> attentionOutput+0)${attention('o', 'lse')}
   14 copy:d2h t[0:32) r o[0:32) lse[0:32) w o.staged@host[0:32) lse.staged@host[0:32) after 4
@@ -138,8 +138,8 @@ ${backward(0, 'o.saved#saved', 'lse.saved#saved')}`,
 ${backward(4, 'o', 'lse')}`,
   `section embedBackward(dx: hiddenGradient+0 ->)
   0 zero t[0:64) w wgradEmbed[0:256)
-  1 embedBwd t[0:32) r dx#dx[0:16) tokenIds[0:16) a wgradEmbed[0:256)
-  2 embedBwd t[32:64) r dx#dx[16:32) tokenIds[16:32) a wgradEmbed[0:256)
+  1 embedBwd t[0:32) r dx#dx[0:16) tokenIds[0:16) positions[0:16) a wgradEmbed[0:256)
+  2 embedBwd t[32:64) r dx#dx[16:32) tokenIds[16:32) positions[16:32) a wgradEmbed[0:256)
   3 emitGrads t[0:64) r wgradEmbed[0:256)`,
   ...['gather', 'release', 'reduce', 'optimizerStep'].map(external),
 ];

@@ -4,7 +4,8 @@ import { smallPlan } from './smallPlan.js';
 
 const ROW = 64 * 4;
 const CHECKPOINT = 256 * ROW;
-const TOKENS = 256 * 8;
+/** Numbers of tokens and their positions. */
+const TABLES = 2 * 256 * 8;
 
 /** Op i of a call runs from second i to second i + 1. */
 const times = (numOps: number) => ({
@@ -19,16 +20,16 @@ it('draws bytes alive over a call: step buffers while they are needed, call buff
   // All of these tensors are as large: a quarter of the rows with all heads, or all rows with a quarter of the heads.
   const [local, head] = [CHECKPOINT, CHECKPOINT];
   expect(hbm?.points).toEqual([
-    { seconds: 0, bytes: TOKENS + local },
-    { seconds: 1, bytes: TOKENS + 2 * local + 1000 },
-    { seconds: 2, bytes: TOKENS + 2 * local + head },
-    { seconds: 3, bytes: TOKENS + local + 2 * head },
-    { seconds: 4, bytes: TOKENS + 2 * local + head },
-    { seconds: 5, bytes: TOKENS + 3 * local },
-    { seconds: 6, bytes: TOKENS + local },
-    { seconds: 7, bytes: TOKENS },
+    { seconds: 0, bytes: TABLES + local },
+    { seconds: 1, bytes: TABLES + 2 * local + 1000 },
+    { seconds: 2, bytes: TABLES + 2 * local + head },
+    { seconds: 3, bytes: TABLES + local + 2 * head },
+    { seconds: 4, bytes: TABLES + 2 * local + head },
+    { seconds: 5, bytes: TABLES + 3 * local },
+    { seconds: 6, bytes: TABLES + local },
+    { seconds: 7, bytes: TABLES },
   ]);
-  expect(hbm?.peakBytes).toBe(TOKENS + 3 * CHECKPOINT);
+  expect(hbm?.peakBytes).toBe(TABLES + 3 * CHECKPOINT);
   expect(host?.points).toEqual([{ seconds: 0, bytes: CHECKPOINT }]);
 });
 

@@ -16,6 +16,7 @@ const ROWS = 256;
 /** Name, pool, dtype, shape, scope. A rank has 256 rows; head-sharded views all 1,024 tokens of the sequence. */
 const BUFFERS: readonly (readonly [string, string, Dtype, readonly number[], Buffer['scope']])[] = [
   ['tokenIds', 'hbm', 'int64', [ROWS], 'step'],
+  ['positions', 'hbm', 'int64', [ROWS], 'step'],
   ['x', 'host', 'float32', [ROWS, 64], 'step'],
   ['x.staged', 'hbm', 'float32', [ROWS, 64], 'call'],
   ['y', 'hbm', 'float32', [ROWS, 64], 'call'],
@@ -79,7 +80,11 @@ function section(name: string, ...ops: readonly Written[]): Section {
 }
 
 const SECTIONS: readonly Section[] = [
-  section('embedForward', { kind: 'loadBatch', writes: 'tokenIds' }, { kind: 'embed', reads: 'tokenIds', writes: 'x.staged' }),
+  section(
+    'embedForward',
+    { kind: 'loadBatch', writes: 'tokenIds positions' },
+    { kind: 'embed', reads: 'tokenIds positions', writes: 'x.staged' },
+  ),
   section(
     'layerForward',
     { kind: 'copy', stream: 'h2d', reads: 'x', writes: 'x.staged' },
@@ -99,7 +104,11 @@ const SECTIONS: readonly Section[] = [
     { kind: 'preBwd', reads: 'x.staged', accumulates: 'dx wgrad', waits: [0] },
     { kind: 'emitGrads', reads: 'wgrad' },
   ),
-  section('embedBackward', { kind: 'embedBwd', reads: 'dx tokenIds', accumulates: 'wgrad' }, { kind: 'emitGrads', reads: 'wgrad' }),
+  section(
+    'embedBackward',
+    { kind: 'embedBwd', reads: 'dx tokenIds positions', accumulates: 'wgrad' },
+    { kind: 'emitGrads', reads: 'wgrad' },
+  ),
   section('gather', { kind: 'gather' }),
   section('reduce', { kind: 'reduce' }),
   section('optimizerStep', { kind: 'optimizerStep' }),

@@ -62,7 +62,8 @@ describe('attention', () => {
     fc.assert(
       fc.property(anyCase, (one) => {
         const { masks } = smallContext('auto', one.numChunks, one.small);
-        const kernel: AttentionKernel = { name: 'test', devices: [], dtypes: [], ...masks };
+        const headDims = { multipleOf: 1, atMost: 256 };
+        const kernel: AttentionKernel = { name: 'test', devices: [], dtypes: [], softcap: false, headDims, ...masks };
         for (const part of parts(one)) {
           const square = part.kv.start === part.tokens.start && part.kv.end === part.tokens.end;
           expect(can(kernel, part.mask, { square })).toBe(true);

@@ -1,4 +1,5 @@
 /** Small policy contexts for tests of schedules, on a machine with a device, pinned memory and a file. */
+import { sampleCode } from '../catalog/sampleCode.js';
 import { linksOf, streamsOf } from '../../src/catalog/pools.js';
 import { type Machine, buildSchedule } from '../../src/schedule/build.js';
 import { placesOf } from '../../src/schedule/places.js';
@@ -87,10 +88,10 @@ export function smallContext(policy: PolicyName, numChunks: number, more: Small 
     numHeads: 4,
     numKvHeads: 2,
     headDim: 8,
-    mlpWidth: 64,
     vocabSize: 64,
     tieWordEmbeddings: false,
     windows: Array.from({ length: numLayers }, () => null),
+    code: sampleCode({ layers: numLayers }),
     hfConfig: {},
     ...modelMore,
   };
@@ -142,7 +143,6 @@ function smallRun(policy: PolicyName, { numChunks, chunkTokens, prefetchDepth }:
 
 const PARAMETERS: ParameterTable = {
   layer: [],
-  numPreElements: 100,
   head: [],
   numHeadNormElements: 20,
   embed: [],

@@ -128,7 +128,7 @@ const VALUES: readonly Rule[] = [
   [
     'a region that was not zeroed',
     (plan) => withoutOp(plan, 'layerBackward', 'zero'),
-    /reads wgradLayer\[3:5\), which nothing has written/,
+    /reads wgradLayer\[0:5\), which nothing has written/,
   ],
   [
     'views of one op that overlap',

@@ -13,7 +13,7 @@ import { DTYPE_BYTES } from '../../src/spec/dtype.js';
 import type { VerifyInput } from '../../src/verify/verify.js';
 import { BUFFERS, type Declared, PROGRAM, SECTIONS, STEP } from './smallText.js';
 
-const PARAMETERS = { numPreElements: 3, numLayerElements: 5, numHeadNormElements: 1, numHeadElements: 3, numEmbedElements: 4 };
+const PARAMETERS = { numLayerElements: 5, numHeadNormElements: 1, numHeadElements: 3, numEmbedElements: 4 };
 
 const STREAMS = ['compute', 'comm', 'h2d', 'd2h', 'read', 'write'] as const;
 const LINKS = [

@@ -35,7 +35,7 @@ export const SECTIONS = [
    loadBatch t[0:8) w tokenIds[0:8) positions[0:8) labels[0:8)
    zero t[0:4) w lossSum[0:1)
    ${both(
-     (c) => `embed t${c} r tokenIds${c} w y.hbm${c}
+     (c) => `embed t${c} r tokenIds${c} positions${c} w y.hbm${c}
              copy:d2h t${c} r y.hbm${c} w x@host#x${c}`,
    )}`,
   `section layerForward(x: hidden+0 ->, y: -> hidden+1, saved: -> attentionOutput+0)
@@ -92,19 +92,19 @@ export const SECTIONS = [
      copy:read t${c} r o.saved#saved+${chunk}[0:4) lse.saved#saved+${chunk}[0:4) w o.host${c} lse.host${c}
      copy:h2d t${c} r o.host${c} lse.host${c} w o.hbm${c} lse.hbm${c}
      toSequence t${c} r o.hbm${c} w oLocal${c}
-     postBwd t${c} r x.hbm${c} oLocal${c} w doLocal${c} a dx#dx${c} wgradLayer[3:5)
+     postBwd t${c} r x.hbm${c} oLocal${c} w doLocal${c} a dx#dx${c} wgradLayer[0:5)
      preQ t${c} r x.hbm${c} positions${c} w qLocal${c}
      toHeads t${c} r doLocal${c} qLocal${c} w do${c} q${c}
      zero t${c} w dq${c}
      attnBwd t${c} kv[0:${4 * chunk + 4}) mask causal r q${c} k[0:${4 * chunk + 4}) v[0:${4 * chunk + 4}) o.hbm${c} lse.hbm${c} do${c} a dq${c} dk[0:${4 * chunk + 4}) dv[0:${4 * chunk + 4})
      toSequence t${c} r dq${c} dk${c} dv${c} w dqLocal${c} dkLocal${c} dvLocal${c}
-     preBwd t${c} r x.hbm${c} positions${c} dqLocal${c} dkLocal${c} dvLocal${c} a dx#dx${c} wgradLayer[0:3)`,
+     preBwd t${c} r x.hbm${c} positions${c} dqLocal${c} dkLocal${c} dvLocal${c} a dx#dx${c} wgradLayer[0:5)`,
      [1, 0],
    )}
    emitGrads t[0:4) r wgradLayer[0:5)`,
   `section embedBackward(dx: hiddenGradient+0 ->)
    zero t[0:4) w wgradEmbed[0:4)
-   ${both((c) => `embedBwd t${c} r dx#dx${c} tokenIds${c} a wgradEmbed[0:4)`)}
+   ${both((c) => `embedBwd t${c} r dx#dx${c} tokenIds${c} positions${c} a wgradEmbed[0:4)`)}
    emitGrads t[0:4) r wgradEmbed[0:4)`,
   ...['gather', 'release', 'reduce', 'optimizerStep'].map((kind) => `section ${kind}()\n${kind} t[0:0)`),
 ];

@@ -45,7 +45,7 @@ CAUSAL = Mask("causal")
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """What a layer's attention is, beside the mask. `softcap` None: not used."""
+    """What a layer's attention is, beside the mask. With a softcap scores are softcap * tanh(scale * q k / softcap)."""
 
     scale: float
     softcap: float | None = None
@@ -64,6 +64,10 @@ class AttentionBackend(Protocol):
 
     @property
     def masks(self) -> frozenset[MaskName]: ...
+
+    @property
+    def softcap(self) -> bool:
+        """Whether it can bound the scores."""
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
@@ -96,8 +100,11 @@ def check_call(
     kv_start: int,
 ) -> None:
     """Raises AttentionError for shapes, positions, a mask or an option that the backend cannot do."""
-    if config.softcap is not None:
-        raise AttentionError(f"attention backend '{backend.name}' has no softcap, but the model has {config.softcap}")
+    if config.softcap is not None and not backend.softcap:
+        raise AttentionError(
+            f"attention backend '{backend.name}' has no softcap, but the model has {config.softcap}",
+            "plan with kernels 'reference'",
+        )
     if q.shape[1] % k.shape[1] != 0:
         raise AttentionError(f"{q.shape[1]} query heads do not divide over {k.shape[1]} key/value heads")
     queries, keys = (q_start, q_start + q.shape[0]), (kv_start, kv_start + k.shape[0])

@@ -16,6 +16,7 @@ class CpuFlashAttention:
 
     name = "cpu_flash"
     masks: frozenset[MaskName] = frozenset({"full", "square"})
+    softcap = False
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int

@@ -23,6 +23,7 @@ class Flash2Attention:
 
     name = "flash2"
     masks: frozenset[MaskName] = frozenset({"full", "square", "rectangle", "window"})
+    softcap = False
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int

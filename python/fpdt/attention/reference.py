@@ -10,10 +10,11 @@ from fpdt.attention.merge import finite
 
 
 class ReferenceAttention:
-    """Computes in fp64 for fp64 inputs and in fp32 for all others. Has every mask."""
+    """Computes in fp64 for fp64 inputs and in fp32 for all others. Has every mask, and softcaps."""
 
     name = "reference"
     masks: frozenset[MaskName] = frozenset({"full", "square", "rectangle", "window"})
+    softcap = True
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
@@ -47,6 +48,9 @@ class ReferenceAttention:
         dv = torch.einsum("hqk,qhd->khd", probabilities, do)
         dp = torch.einsum("qhd,khd->hqk", do, _expand(v, heads).to(dtype))
         ds = probabilities * (dp - delta) * config.scale
+        if config.softcap is not None:
+            # Of a masked score, which is infinite, no slope.
+            ds *= scores.div(config.softcap).square_().neg_().add_(1).clamp_(min=0)
         dq = torch.einsum("hqk,khd->qhd", ds, _expand(k, heads).to(dtype))
         dk = torch.einsum("hqk,qhd->khd", ds, q.to(dtype))
         return dq.to(q.dtype), _fold(dk, kv_heads).to(k.dtype), _fold(dv, kv_heads).to(v.dtype)
@@ -56,6 +60,8 @@ def _scores(q: Tensor, k: Tensor, config: AttentionConfig, mask: Mask, q_start: 
     """[heads, rows, kvRows], masked by -inf."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     scores = torch.einsum("qhd,khd->hqk", q.to(dtype), _expand(k, q.shape[1]).to(dtype)) * config.scale
+    if config.softcap is not None:
+        scores.div_(config.softcap).tanh_().mul_(config.softcap)
     if mask.kind == "full":
         return scores
     queries = torch.arange(q_start, q_start + q.shape[0], device=q.device)[:, None]

@@ -1,19 +1,16 @@
-"""Model families and the bindings through which op handlers use a Hugging Face model."""
+"""The bindings through which op handlers use a Hugging Face model."""
 
-from fpdt.models.base import EngineBinding, Family, Kernels, LayerBinding, Rotary, UnsupportedModelError
-from fpdt.models.bind import bind_engine, bind_layer, check_complete
-from fpdt.models.register import FAMILIES, family_named
+from fpdt.models.base import EngineBinding, HeadBinding, Kernels, LayerBinding
+from fpdt.models.bind import bind_engine, bind_layer, check_complete, decoder_layers, rotary_of
 
 __all__ = [
-    "FAMILIES",
     "EngineBinding",
-    "Family",
+    "HeadBinding",
     "Kernels",
     "LayerBinding",
-    "Rotary",
-    "UnsupportedModelError",
     "bind_engine",
     "bind_layer",
     "check_complete",
-    "family_named",
+    "decoder_layers",
+    "rotary_of",
 ]

@@ -15,10 +15,12 @@ def parameter_shapes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
     The model is built on the meta device: no memory for weights is touched.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    from fpdt.models.config import config_of
 
     build: Callable[..., torch.nn.Module] = AutoModelForCausalLM.from_config
-    config = AutoConfig.for_model(**hf_config)
+    config = config_of(hf_config)
     with torch.device("meta"):
         model = build(config)
     return {

@@ -5,24 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.nn import functional
 
 if TYPE_CHECKING:
     from fpdt.run.context import OpContext
 
 
-def embed(ctx: OpContext, token_ids: Tensor, x: Tensor) -> None:
-    x.copy_(functional.embedding(token_ids, ctx.engine.embed.weight))
+def embed(ctx: OpContext, token_ids: Tensor, positions: Tensor, x: Tensor) -> None:
+    ctx.engine.embed.run({"@tokenIds": token_ids, "@positions": positions, "@x": x})
 
 
-def embed_bwd(ctx: OpContext, dx: Tensor, token_ids: Tensor, wgrad: Tensor) -> None:
-    """Scatter-adds in fp32. As in torch, the row of padding_idx gets no gradient from the embedding."""
-    engine = ctx.engine
-    rows = dx.float()
-    if engine.embed.padding_idx is not None:
-        rows = rows.masked_fill((token_ids == engine.embed.padding_idx)[:, None], 0)
-    for weight in engine.embed_weights:
-        weight.view(wgrad).index_add_(0, token_ids, rows)
+def embed_bwd(ctx: OpContext, dx: Tensor, token_ids: Tensor, positions: Tensor, wgrad: Tensor) -> None:
+    ctx.engine.embed_bwd.run({"@tokenIds": token_ids, "@positions": positions, "@dx": dx, "wgrad": wgrad})
 
 
 def emit_grads(ctx: OpContext, wgrad: Tensor) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from fpdt.ops.tiles import by_tiles
-from fpdt.run.parameters import accumulate
 
 if TYPE_CHECKING:
     from fpdt.models.base import EngineBinding
@@ -29,22 +28,35 @@ def loss(
     engine = ctx.engine
 
     def work(x: Tensor, labels: Tensor, dx: Tensor) -> None:
-        hidden_in = x.detach().requires_grad_()
-        with torch.enable_grad():
-            normed = engine.norm.forward(hidden_in)
-        hidden = normed.detach()
-        token_losses, dlogits = cross_entropy(
-            functional.linear(hidden, engine.lm_head.weight, engine.lm_head.bias), labels, engine.loss_factor
-        )
+        hidden = engine.head.norm.run({"@x": x})["@y"]
+        token_losses, dhidden = _through_head(engine, hidden, labels, wgrad_lm_head)
         loss_sum.add_(token_losses.sum())
-        dhidden = dlogits @ engine.lm_head.weight
-        _add_head_gradients(engine, wgrad_lm_head, dlogits, hidden)
-        norm_weights = engine.norm_weights
-        grads = torch.autograd.grad(normed, [hidden_in, *(weight.parameter for weight in norm_weights)], dhidden)
-        dx.copy_(grads[0])
-        accumulate(norm_weights, wgrad, grads[1:])
+        del hidden
+        engine.head.norm_bwd.run({"@x": x, "@dy": dhidden, "@dx": dx, "wgrad": wgrad})
 
     by_tiles(ctx, work, x, labels, dx)
+
+
+def _through_head(engine: EngineBinding, hidden: Tensor, labels: Tensor, wgrad: Tensor) -> tuple[Tensor, Tensor]:
+    """Token losses [rows], and the gradient of `hidden`; adds those of lm_head's weights."""
+    head = engine.head
+    logits = functional.linear(hidden, head.weight, head.bias)
+    if head.scale != 1:
+        logits.mul_(head.scale)
+    bent = None
+    if head.softcap is not None:
+        bent = logits.div_(head.softcap).tanh_()
+        logits = bent * head.softcap
+    token_losses, dlogits = cross_entropy(logits, labels, engine.loss_factor)
+    del logits
+    if bent is not None:
+        dlogits.mul_(1 - bent.square_())
+        del bent
+    if head.scale != 1:
+        dlogits.mul_(head.scale)
+    dhidden = dlogits @ head.weight
+    _add_head_gradients(engine, wgrad, dlogits, hidden)
+    return token_losses, dhidden
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -64,7 +76,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, factor: float) -> tuple[Tensor
 
 def _add_head_gradients(engine: EngineBinding, wgrad: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
     for weight in engine.lm_head_weights:
-        if weight.parameter is engine.lm_head.bias:
+        if weight.parameter is engine.head.bias:
             weight.view(wgrad).add_(dlogits.sum(dim=0))
         else:
             _add_outer(weight.view(wgrad), dlogits, hidden)

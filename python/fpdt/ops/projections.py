@@ -1,111 +1,62 @@
-"""pre and post of a decoder layer, and their gradients.
+"""What stands before and after attention in a decoder layer, and its reverse: the layer's code on the op's views.
 
-The *_bwd handlers know no model: they rerun the family's function under autograd and take the gradients of its inputs
-and of the trainable weights that the binding lists. All of them work by row tiles where the op says so.
+All of it works by row tiles where the op says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from fpdt.ops.tiles import by_tiles
-from fpdt.run.parameters import WeightSlice, accumulate
 
 if TYPE_CHECKING:
+    from fpdt.models.interpreter import LinkedCode
     from fpdt.run.context import OpContext
 
 
 def pre(ctx: OpContext, x: Tensor, positions: Tensor, q: Tensor, k: Tensor, v: Tensor) -> None:
-    layer = ctx.layer
-
-    def work(x: Tensor, positions: Tensor, *out: Tensor) -> None:
-        _write(out, layer.family.pre(layer, x, positions))
-
-    by_tiles(ctx, work, x, positions, q, k, v)
+    _run(ctx, ctx.layer.pre, {"@x": x, "@positions": positions, "@q": q, "@k": k, "@v": v})
 
 
 def pre_q(ctx: OpContext, x: Tensor, positions: Tensor, q: Tensor) -> None:
-    layer = ctx.layer
-
-    def work(x: Tensor, positions: Tensor, q: Tensor) -> None:
-        q.copy_(layer.family.pre_q(layer, x, positions))
-
-    by_tiles(ctx, work, x, positions, q)
+    _run(ctx, ctx.layer.pre_q, {"@x": x, "@positions": positions, "@q": q})
 
 
 def pre_kv(ctx: OpContext, x: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
-    layer = ctx.layer
-
-    def work(x: Tensor, positions: Tensor, *out: Tensor) -> None:
-        _write(out, layer.family.pre_kv(layer, x, positions))
-
-    by_tiles(ctx, work, x, positions, k, v)
+    _run(ctx, ctx.layer.pre_kv, {"@x": x, "@positions": positions, "@k": k, "@v": v})
 
 
 def post(ctx: OpContext, x: Tensor, o: Tensor, y: Tensor) -> None:
-    layer = ctx.layer
-
-    def work(x: Tensor, o: Tensor, y: Tensor) -> None:
-        y.copy_(layer.family.post(layer, x, o))
-
-    by_tiles(ctx, work, x, o, y)
+    _run(ctx, ctx.layer.post, {"@x": x, "@o": o, "@y": y})
 
 
 def post_bwd(ctx: OpContext, x: Tensor, o: Tensor, do: Tensor, dx: Tensor, wgrad: Tensor) -> None:
     """dx holds dL/dy on entry and dL/dx of post on return; pre_bwd adds the rest."""
-    layer = ctx.layer
-
-    def work(x: Tensor, o: Tensor, do: Tensor, dx: Tensor) -> None:
-        leaves = _leaves(x, o)
-        with torch.enable_grad():
-            y = layer.family.post(layer, *leaves)
-        grad_x, grad_o = _gradients([y], [dx], leaves, layer.post_weights, wgrad)
-        dx.copy_(grad_x)
-        do.copy_(grad_o)
-
-    by_tiles(ctx, work, x, o, do, dx)
+    _run(ctx, ctx.layer.post_bwd, {"@x": x, "@o": o, "@do": do, "@dx": dx}, wgrad)
 
 
 def pre_bwd(
     ctx: OpContext, x: Tensor, positions: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, dx: Tensor, wgrad: Tensor
 ) -> None:
-    layer = ctx.layer
-
-    def work(x: Tensor, positions: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, dx: Tensor) -> None:
-        (leaf,) = _leaves(x)
-        with torch.enable_grad():
-            outputs = layer.family.pre(layer, leaf, positions)
-        (grad_x,) = _gradients(outputs, (dq, dk, dv), [leaf], layer.pre_weights, wgrad)
-        dx.add_(grad_x)
-
-    by_tiles(ctx, work, x, positions, dq, dk, dv, dx)
+    views = {"@x": x, "@positions": positions, "@dq": dq, "@dk": dk, "@dv": dv, "@dx": dx}
+    _run(ctx, ctx.layer.pre_bwd, views, wgrad)
 
 
-def _write(views: Sequence[Tensor], results: Sequence[Tensor]) -> None:
-    for view, result in zip(views, results, strict=True):
-        view.copy_(result)
+def _run(ctx: OpContext, code: LinkedCode, views: dict[str, Tensor], wgrad: Tensor | None = None) -> None:
+    """Code sees rows only: heads and their dimensions are one axis."""
+    names = tuple(views)
+
+    def work(*rows: Tensor) -> None:
+        env = {name: _rows(view) for name, view in zip(names, rows, strict=True)}
+        if wgrad is not None:
+            env["wgrad"] = wgrad
+        code.run(env)
+
+    by_tiles(ctx, work, *views.values())
 
 
-def _leaves(*views: Tensor) -> list[Tensor]:
-    return [view.detach().requires_grad_() for view in views]
-
-
-def _gradients(
-    outputs: Sequence[Tensor],
-    upstream: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    weights: Sequence[WeightSlice],
-    wgrad: Tensor,
-) -> Sequence[Tensor]:
-    """Gradients of the inputs; those of the weights are added into wgrad."""
-    grads = torch.autograd.grad(
-        outputs,
-        [*inputs, *(weight.parameter for weight in weights)],
-        [grad.to(output.dtype) for grad, output in zip(upstream, outputs, strict=True)],
-    )
-    accumulate(weights, wgrad, grads[len(inputs) :])
-    return grads[: len(inputs)]
+def _rows(view: Tensor) -> Tensor:
+    """[rows, heads, d] as [rows, heads d]; a view or an error, never a copy."""
+    return view.view(view.shape[0], -1) if view.dim() > 2 else view

@@ -41,6 +41,11 @@ def check_header(header: Header) -> None:
         require(buffer.pool in pools, f"buffer {buffer.name} is in the unknown pool {buffer.pool}")
         _check_place(buffer, pools[buffer.pool])
     _check_tables(header)
+    code, num_layers = header.model.code, header.model.num_layers
+    require(
+        len(code.class_of) == num_layers, f"model.code is of {len(code.class_of)} layers, the model has {num_layers}"
+    )
+    require(max(code.class_of, default=0) < len(code.classes), "a layer is of a class that model.code lacks")
     _check_unique("section", (section.name for section in header.sections))
     for attribute in header.attributes:
         mask = attribute.mask

@@ -32,7 +32,9 @@ def check_program(header: Header, sections: Mapping[str, Section]) -> None:
         for call in turn.calls:
             require(call.section in known, f"{turn.name} calls {call.section}, which is no section")
             _check_call(header, turn, call, known[call.section])
-        _check_emitted(turn, [known[call.section] for call in turn.calls if call.owner == "plan"])
+        own = [call for call in turn.calls if call.owner == "plan"]
+        _check_emitted(turn, [known[call.section] for call in own])
+        _check_gathered(turn, [(call, kind) for call in own for kind in known[call.section].gathers])
 
 
 def turn_names(num_layers: int) -> list[str]:
@@ -60,6 +62,7 @@ class _Facts:
         self.is_external = any(kind.external for kind in kinds)
         names = np.array([kind.name == "emitGrads" for kind in section.kinds], bool)
         self.num_emitted = int(names[section.columns.kind[section.rows]].sum())
+        self.gathers = tuple(kind.name for kind in kinds if kind.name in ("gather", "release"))
         self.plan_runs = all(not kind.external or kind.name in RUN_BY_PLAN for kind in kinds)
 
 
@@ -84,3 +87,16 @@ def _check_emitted(turn: Turn, calls: Sequence[_Facts]) -> None:
     emitted = sum(facts.num_emitted for facts in calls)
     wanted = 1 if turn.direction == "backward" and turn.module != "end" else 0
     require(emitted == wanted, f"{turn.name} hands over gradients {emitted} times, not {wanted}")
+
+
+def _check_gathered(turn: Turn, calls: Sequence[tuple[Call, str]]) -> None:
+    """What the plan gathers beside the turn's own layer it releases in the same turn."""
+    held: set[int | None] = set()
+    for call, kind in calls:
+        is_known = (call.layer in held) == (kind == "release")
+        require(
+            is_known,
+            f"{turn.name} {kind}s layer {call.layer}, which it has{'' if kind == 'gather' else ' not'} gathered",
+        )
+        held ^= {call.layer}
+    require(not held, f"{turn.name} gathers layer {min(map(str, held), default='')}, which it never releases")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fpdt.plan.header import Header
-from fpdt.plan.nouns import Buffer, HeadMap, Layout, ParameterTable, ParameterView, Turn
+from fpdt.plan.nouns import Buffer, HeadMap, Layout, ModelCode, ParameterTable, ParameterView, Turn
 from fpdt.plan.op_kinds import OP_KINDS
 from fpdt.plan.sections import Array, Columns, Section
 
@@ -54,6 +54,10 @@ class Plan:
     @property
     def layout(self) -> Layout:
         return self.header.layout
+
+    @property
+    def code(self) -> ModelCode:
+        return self.header.model.code
 
     @property
     def head_map(self) -> HeadMap:

@@ -20,6 +20,30 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "int64"]
 TableName = Literal["tokenIds", "positions", "labels"]
+InstructionName = Literal[
+    "linear",
+    "rmsnorm",
+    "layernorm",
+    "angles",
+    "rope",
+    "activation",
+    "multiply",
+    "add",
+    "scale",
+    "slice",
+    "lookup",
+    "linearBwd",
+    "rmsnormBwd",
+    "layernormBwd",
+    "ropeBwd",
+    "activationBwd",
+    "multiplyBwd",
+    "sliceBwd",
+    "lookupBwd",
+    "cast",
+    "store",
+    "addTo",
+]
 Module = Literal["embed", "layer", "head", "end"]
 Direction = Literal["forward", "backward"]
 _NAMES = {"alias_generator": to_camel, "validate_by_name": True, "validate_by_alias": True}
@@ -41,8 +65,73 @@ class Spec(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False, **_NAMES)  # type: ignore[typeddict-item]
 
 
+class WeightUse(Part):
+    """A weight by its name in the layer or the model; `part`: of its outputs, where not all are used."""
+
+    name: str
+    shape: tuple[Positive, ...]
+    part: tuple[Count, Positive] | None = None
+
+
+class Instruction(Part):
+    """Reads values or views and makes `writes`, or changes `into`; values in `frees` are read by nothing after it."""
+
+    op: InstructionName
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    into: str | None = None
+    frees: tuple[str, ...]
+    weights: tuple[WeightUse, ...]
+    attributes: dict[str, float | str | bool]
+
+
+class Code(Part):
+    """What an op computes; `widths` of its values and views, in elements of a row."""
+
+    instructions: tuple[Instruction, ...]
+    widths: dict[str, Count]
+
+
+class AttentionNumbers(Part):
+    scale: float
+    softcap: float | None
+
+
+class LayerCode(Part):
+    attention: AttentionNumbers
+    pre: Code
+    pre_q: Code
+    pre_kv: Code
+    pre_bwd: Code
+    post: Code
+    post_bwd: Code
+
+
+class LmHead(Part):
+    """Logits are scale * (y weight + bias), z, or softcap * tanh(z / softcap); without weights it is tied."""
+
+    module: str
+    weights: tuple[WeightUse, ...]
+    scale: float
+    softcap: float | None
+
+
+class ModelCode(Part):
+    """Everything of a model that its family decides. `class_of`: which of `classes` each layer runs."""
+
+    layers: str
+    classes: tuple[LayerCode, ...]
+    class_of: tuple[Count, ...]
+    embed: Code
+    embed_bwd: Code
+    head: Code
+    head_bwd: Code
+    lm_head: LmHead
+
+
 class ModelSpec(Spec):
     num_layers: Positive
+    code: ModelCode
 
 
 class RunSpec(Spec):
@@ -142,10 +231,9 @@ class ParameterView:
 
 @dataclass(frozen=True, config=_RECORD)
 class ParameterTable:
-    """Weights by group: pre's are the first `num_pre_elements` of `layer`, the norm's are first in `head`."""
+    """Weights by group, in the order of use; the norm's are first in `head`."""
 
     layer: tuple[ParameterView, ...]
-    num_pre_elements: Count
     head: tuple[ParameterView, ...]
     embed: tuple[ParameterView, ...]
     num_head_norm_elements: Count

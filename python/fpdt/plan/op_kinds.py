@@ -53,7 +53,7 @@ def _views(text: str) -> Views:
 
 _ROWS = (
     _kind("loadBatch", "compute", "-> many"),
-    _kind("embed", "compute", "tokenIds -> x"),
+    _kind("embed", "compute", "tokenIds positions -> x"),
     _kind("zero", "compute", "-> many"),
     _kind("pre", "compute", "x positions -> q k v", layer=True),
     _kind("preQ", "compute", "x positions -> q", layer=True),
@@ -70,7 +70,7 @@ _ROWS = (
     _kind("preBwd", "compute", "x positions dq dk dv; dx wgrad", layer=True),
     _kind("loss", "compute", "x labels -> dx; lossSum wgrad wgradLmHead"),
     _kind("rescale", "compute", "; many"),
-    _kind("embedBwd", "compute", "dx tokenIds; wgrad"),
+    _kind("embedBwd", "compute", "dx tokenIds positions; wgrad"),
     _kind("emitGrads", "compute", "wgrad"),
     _kind("copy", "link", "many -> many"),
     _kind("gather", "comm", external=True, layer=True),

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from fpdt.errors import FpdtError
 from fpdt.measure.timing import Recorder
-from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, check_complete, family_named
+from fpdt.models import (
+    EngineBinding,
+    Kernels,
+    LayerBinding,
+    bind_engine,
+    bind_layer,
+    check_complete,
+    decoder_layers,
+    rotary_of,
+)
 from fpdt.models.hf import DTYPES, build_model
 from fpdt.plan import Plan
 from fpdt.run import autograd
@@ -74,14 +83,13 @@ def build_engine(
 ) -> StreamedEngine:
     """Builds the model from the plan's hfConfig and seed, streams it and wraps it in DeepSpeed; a collective."""
     check_config(plan)
-    family = family_named(plan.model["family"])
-    family.check(plan.model["hfConfig"])
-    model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), DTYPES[plan.run["dtype"]])
-    modules = family.layers(model)
-    rotary = family.rotary(model, device)
-    layers = [bind_layer(family, module, rotary, plan.parameters) for module in modules]
+    dtype = DTYPES[plan.run["dtype"]]
+    model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), dtype)
+    modules = decoder_layers(model, plan.code)
+    rotary = rotary_of(model, device)
+    layers = [bind_layer(module, number, plan, rotary, dtype) for number, module in enumerate(modules)]
     emitted = EmittedGradients()
-    extra = bind_engine(family, model, plan, kernels, emitted)
+    extra = bind_engine(model, plan, kernels, emitted, rotary, dtype)
     check_complete(model, layers, extra, plan.parameters)
     program = Program(executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
     stream_model(model, layers, extra, program)
@@ -103,14 +111,14 @@ def stream_model(
     head_weights = [weight.parameter for weight in extra.head_weights]
 
     def forward(token: Tensor) -> Tensor:
-        token = extra.embed(token)
+        token = extra.embed_module(token)
         for layer in layers:
             token = layer.module(token)
-        loss: Tensor = extra.lm_head(token)
+        loss: Tensor = extra.head_module(token)
         return loss
 
-    _replace_forward(extra.embed, lambda token: autograd.embed(token, program, embed_weights))
-    _replace_forward(extra.lm_head, lambda token: autograd.head(token, program, head_weights))
+    _replace_forward(extra.embed_module, lambda token: autograd.embed(token, program, embed_weights))
+    _replace_forward(extra.head_module, lambda token: autograd.head(token, program, head_weights))
     for number, layer in enumerate(layers):
         _replace_forward(layer.module, _layer_forward(number, layer, program))
     _replace_forward(model, forward)
@@ -134,8 +142,11 @@ def initialize(model: nn.Module, modules: Sequence[nn.Module], extra: EngineBind
     _use_plain_collectives()
     for module in modules:
         set_z3_leaf_module(module, True)
-    for weight in extra.norm.parameters():
-        deepspeed.zero.register_external_parameter(extra.lm_head, weight)
+    for module, group in ((extra.head_module, extra.head_weights), (extra.embed_module, extra.embed_weights)):
+        own = set(module.parameters())
+        for weight in group:
+            if weight.parameter not in own:
+                deepspeed.zero.register_external_parameter(module, weight.parameter)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=model, model_parameters=weights, config=engine_config(plan), dist_init_required=False

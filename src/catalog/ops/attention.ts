@@ -4,7 +4,7 @@ import { type DrawnChunks, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow 
 import type { OpSizes } from './sizes.js';
 import { rowsOf } from './views.js';
 
-const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false, weightElements: NONE } as const;
+const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false } as const;
 
 const drawPair = (kind: string, { tokens, kv }: DrawnChunks): string => `${kind} q${tokens} k${kv}`;
 

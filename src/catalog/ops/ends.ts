@@ -3,18 +3,17 @@ import { drawKind, drawTokens, NO_FLOPS, NONE, type OpRow } from './row.js';
 import type { OpSizes } from './sizes.js';
 import { rowsOf } from './views.js';
 
-const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false, weightElements: NONE } as const;
+const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false } as const;
 
 export const embed: OpRow = {
   ...common,
-  reads: ['tokenIds'],
+  reads: ['tokenIds', 'positions'],
   writes: ['x'],
   accumulates: [],
-  roughly: 'x = embedding(tokenIds)',
-  /** The gathered rows, before they are copied into the arena. */
-  temporaries: ({ rows, sizes: { w, h } }) => rows * w * h,
+  roughly: 'x = embedding(tokenIds), and of positions where they are learned',
+  temporaries: ({ rows, sizes }) => sizes.code.peakBytes('embed', rows),
   flops: NO_FLOPS,
-  kernels: () => 2,
+  kernels: ({ rows, sizes }) => sizes.code.work('embed', rows).kernels,
   deterministic: true,
   draw: drawTokens,
 };
@@ -50,14 +49,13 @@ export const rescale: OpRow = {
 
 export const embedBwd: OpRow = {
   ...common,
-  reads: ['dx', 'tokenIds'],
+  reads: ['dx', 'tokenIds', 'positions'],
   writes: [],
   accumulates: ['wgrad'],
   roughly: 'scatter-add dx into the embedding gradient',
-  /** dx in fp32, before it is added to the rows of the tokens. */
-  temporaries: ({ rows, sizes: { w, h } }) => (w < 4 ? rows * 4 * h : 0),
+  temporaries: ({ rows, sizes }) => sizes.code.peakBytes('embedBwd', rows),
   flops: NO_FLOPS,
-  kernels: () => 2,
+  kernels: ({ rows, sizes }) => sizes.code.work('embedBwd', rows).kernels,
   deterministic: false,
   whyNot: 'index_add_ adds the rows of equal tokens with atomics on CUDA',
   draw: drawTokens,
@@ -78,14 +76,16 @@ export const emitGrads: OpRow = {
 };
 
 /**
- * Three moments: cross entropy (logits, their fp32 copy, which becomes the gradient, and its cast; on CUDA also the exponentials
- * inside logsumexp), lm_head's gradient where dtypes differ, and the backward of the final norm.
+ * The last norm; cross entropy (logits, their fp32 copy, which becomes the gradient, and its cast; on CUDA also the exponentials
+ * inside logsumexp; with a softcap its tanh); lm_head's gradient where dtypes differ; and the reverse of the norm.
  */
-function lossBytes({ w, h, v, cuda }: OpSizes, t: number): number {
+function lossBytes({ w, h, v, cuda, softcap, code }: OpSizes, t: number): number {
   const half = w < 4;
   const scores = half ? Math.max(w + 4 + w, cuda ? w + 4 + 4 : 0) : cuda ? 4 + 4 : 4;
-  const entropy = t * (scores * v + 8 * h + 25);
-  const headGradient = half ? t * (w * v + 10 * h + 8) + w * v * h : 0;
-  const norm = t * (w * v + 28 * h + 4) + w * h;
-  return Math.max(entropy, headGradient, norm);
+  const capped = softcap ? w * v : 0;
+  const entropy = t * (scores * v + capped + w * h + 25);
+  const cap = softcap ? t * (3 * w * v + w * h + 8) : 0;
+  const headGradient = t * (w * v + 2 * w * h + 8) + (half ? w * v * h : 0);
+  const norm = t * (w * h + 8) + code.peakBytes('headBwd', t);
+  return Math.max(code.peakBytes('head', t), entropy, cap, headGradient, norm);
 }

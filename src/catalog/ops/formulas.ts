@@ -61,9 +61,12 @@ function factsOf(
  */
 function hbmBytes(row: OpRow, facts: TiledFacts): number {
   const { op, sizes } = facts;
+  if (row.hbmBytes !== undefined) return overTiles(facts, row.hbmBytes);
   const views = touched(op.reads, facts) + touched(op.writes, facts) + 2 * touched(op.accumulates, facts);
   if (row.onChip) return views;
-  return views + 2 * temporariesOfAllTiles(row, facts) + facts.tiles * row.weightElements(sizes) * sizes.w;
+  return (
+    views + 2 * overTiles(facts, (tile) => Math.ceil(row.temporaries(tile))) + facts.tiles * (row.weightElements?.(sizes) ?? 0) * sizes.w
+  );
 }
 
 /** Bytes of views; those that have the op's rows are cut into tiles with it, others are touched by every tile. */
@@ -76,12 +79,12 @@ function touched(accesses: readonly AccessShape[], { rows, tiles, buffers }: Til
   return bytes;
 }
 
-/** Tiles differ by at most one row: tile i is rows [floor(R i / n), floor(R (i + 1) / n)). */
-function temporariesOfAllTiles(row: OpRow, facts: TiledFacts): number {
+/** The sum over all tiles. Tiles differ by at most one row: tile i is rows [floor(R i / n), floor(R (i + 1) / n)). */
+function overTiles(facts: TiledFacts, amount: (facts: OpFacts) => number): number {
   const { rows, tiles } = facts;
-  if (tiles === 1) return Math.ceil(row.temporaries(facts));
+  if (tiles === 1) return amount(facts);
   const smaller = Math.floor(rows / tiles);
   const numLarger = rows % tiles;
-  const of = (count: number): number => Math.ceil(row.temporaries({ ...facts, rows: count }));
+  const of = (count: number): number => amount({ ...facts, rows: count });
   return (numLarger === 0 ? 0 : numLarger * of(smaller + 1)) + (tiles - numLarger) * of(smaller);
 }

@@ -9,7 +9,6 @@ const common = {
   onChip: false,
   temporaries: NONE,
   flops: NO_FLOPS,
-  weightElements: NONE,
   deterministic: true,
   draw: drawTokens,
 } as const;

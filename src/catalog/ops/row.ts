@@ -55,8 +55,10 @@ interface Row {
   readonly onChip: boolean;
   /** FLOPs of the rows. */
   readonly flops: (facts: OpFacts) => Partial<Omit<OpWork, 'hbmBytes'>>;
-  /** Elements of weights read, and for gradients read again. */
-  readonly weightElements: (sizes: OpSizes) => number;
+  /** Bytes that pass through device memory; left out where views and temporaries say it. */
+  readonly hbmBytes?: (facts: OpFacts) => number;
+  /** Elements of weights read, and for gradients read again; counted beside views and temporaries. */
+  readonly weightElements?: (sizes: OpSizes) => number;
   /** Kernels that the rows take to launch. */
   readonly kernels: (facts: OpFacts) => number;
   readonly draw: (kind: string, chunks: DrawnChunks) => string;

@@ -2,16 +2,16 @@
 import { DTYPE_BYTES } from '../../spec/dtype.js';
 import { kvCopies, ownHeads, ownKvHeads, paddedHeads, type ParallelLayout } from '../../spec/parallelLayout.js';
 import type { ClusterSpec, ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
+import { CodeCosts } from './codeCosts.js';
 import { defaultKernels, type Kernels } from '../kernels.js';
 
 /** Bytes and elements. `own` is what one sequence parallel rank holds of head-sharded views, copies and padded heads included. */
 export interface OpSizes {
   /** Bytes of the model dtype. */
   readonly w: number;
-  /** Hidden size, head dim, MLP width and vocabulary. */
+  /** Hidden size, head dim and vocabulary. */
   readonly h: number;
   readonly d: number;
-  readonly f: number;
   readonly v: number;
   /** Elements of a row of all query heads, and of all key/value heads. */
   readonly q: number;
@@ -23,9 +23,10 @@ export interface OpSizes {
   readonly ranks: number;
   /** Every head stands in one place: none is padded or copied. */
   readonly evenHeads: boolean;
-  /** Weights of a layer that pre uses, and that post uses; tensors of a layer. */
-  readonly preElements: number;
-  readonly postElements: number;
+  /** Costs of what the model computes. */
+  readonly code: CodeCosts;
+  /** Whether logits have a softcap. */
+  readonly softcap: boolean;
   readonly layerTensors: number;
   readonly layerElements: number;
   /** Whether tensors count that only CUDA kernels make inside. */
@@ -50,7 +51,6 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     w: DTYPE_BYTES[run.dtype],
     h: model.hiddenSize,
     d: model.headDim,
-    f: model.mlpWidth,
     v: model.vocabSize,
     q: model.numHeads * model.headDim,
     kv: model.numKvHeads * model.headDim,
@@ -59,8 +59,8 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     ownHeads: heads,
     ranks: layout.heads.query.length,
     evenHeads: kvCopies(layout) === 1 && paddedHeads(layout) === 0,
-    preElements: parameters.numPreElements,
-    postElements: parameters.numLayerElements - parameters.numPreElements,
+    code: new CodeCosts(model.code, DTYPE_BYTES[run.dtype], device === 'cuda'),
+    softcap: model.code.lmHead.softcap !== null,
     layerTensors: parameters.layer.length,
     layerElements: parameters.numLayerElements,
     cuda: device === 'cuda',

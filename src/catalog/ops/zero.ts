@@ -11,7 +11,6 @@ const common = {
   onChip: false,
   temporaries: NONE,
   flops: NO_FLOPS,
-  weightElements: NONE,
   kernels: () => 1,
   deterministic: true,
   draw: drawKind,

@@ -15,7 +15,7 @@ const HIDDEN_GRADIENT: Parameter = {
 
 export function backwardSection(context: PolicyContext, layer: LayerClass): LogicalSection {
   const section = new SectionWriter(context);
-  const region = wgradRows(0, context.parameters.numLayerElements);
+  const region = layerWeights(context);
   section.add('zero', 0, { writes: [region] });
   if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
   else queryOuter(section, context, layer);
@@ -23,8 +23,9 @@ export function backwardSection(context: PolicyContext, layer: LayerClass): Logi
   return section.finish(`layerBackward${layer.suffix}`, [LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : [])]);
 }
 
-function wgradRows(start: number, end: number): TensorRef {
-  return rowsOf(ref('wgradLayer'), start, end);
+/** Gradients of all weights of the layer: each op adds to those it uses. */
+function layerWeights({ parameters }: PolicyContext): TensorRef {
+  return rowsOf(ref('wgradLayer'), 0, parameters.numLayerElements);
 }
 
 /** Gradient of the hidden states, in place: of the layer's output on entry, of its input on exit. */
@@ -133,12 +134,11 @@ function keyValueOuter(section: SectionWriter, context: PolicyContext, layer: La
 }
 
 function postBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
-  const { numPreElements, numLayerElements } = context.parameters;
   exchangeOutput(section, context, layer, chunk);
   section.addTokenWise('postBwd', chunk, {
     reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
     writes: [ref('doLocal', chunk)],
-    accumulates: [hiddenGradient(context, chunk), wgradRows(numPreElements, numLayerElements)],
+    accumulates: [hiddenGradient(context, chunk), layerWeights(context)],
   });
 }
 
@@ -188,6 +188,6 @@ function projectBackward(section: SectionWriter, context: PolicyContext, layer: 
       ref('dkLocal', chunk),
       ref('dvLocal', chunk),
     ],
-    accumulates: [hiddenGradient(context, chunk), wgradRows(0, context.parameters.numPreElements)],
+    accumulates: [hiddenGradient(context, chunk), layerWeights(context)],
   });
 }

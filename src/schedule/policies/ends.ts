@@ -15,7 +15,7 @@ export function embedForward(context: PolicyContext): LogicalSection {
   section.add('loadBatch', 0, { writes: TABLES.map((name) => ref(name, 0, numChunks)) }, all);
   section.add('zero', 0, { writes: [ref('lossSum')] });
   for (let chunk = 0; chunk < numChunks; chunk++) {
-    section.add('embed', chunk, { reads: [ref('tokenIds', chunk)], writes: [at(ref(x, chunk), 'x')] });
+    section.add('embed', chunk, { reads: [ref('tokenIds', chunk), ref('positions', chunk)], writes: [at(ref(x, chunk), 'x')] });
   }
   return section.finish('embedForward', [{ name: 'x', exit: { value: 'hidden', layer: 0 } }]);
 }
@@ -79,7 +79,10 @@ export function embedBackward(context: PolicyContext): LogicalSection {
   const region = rowsOf(ref('wgradEmbed'), 0, context.parameters.numEmbedElements);
   if (!context.model.tieWordEmbeddings) section.add('zero', 0, { writes: [region] });
   for (let chunk = 0; chunk < numChunks; chunk++) {
-    section.add('embedBwd', chunk, { reads: [hiddenGradient(context, chunk), ref('tokenIds', chunk)], accumulates: [region] });
+    section.add('embedBwd', chunk, {
+      reads: [hiddenGradient(context, chunk), ref('tokenIds', chunk), ref('positions', chunk)],
+      accumulates: [region],
+    });
   }
   section.add('emitGrads', 0, { reads: [region] });
   return section.finish('embedBackward', [{ name: 'dx', entry: { value: 'hiddenGradient', layer: 0 } }]);

@@ -1,0 +1,259 @@
+"""The primitives of a model's programs: what an instruction of the plan does to the values of some rows.
+
+Twin of src/catalog/model/primitives.ts, which counts the bytes of every tensor that is made here: a change of one is a
+change of both. Values are [rows, width] in the model dtype. Everything runs without grad: the reverse of a primitive is
+written out, so nothing lives longer than the plan says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fpdt.models.link import Env, Link, Work
+from fpdt.models.norms import layernorm, layernorm_bwd, rmsnorm, rmsnorm_bwd, wide
+from fpdt.models.rotary import angles, rope, rope_bwd
+
+# --- linear ------------------------------------------------------------------------------------------------------
+
+
+def linear(link: Link) -> Work:
+    (source,), (target,) = link.reads, link.writes
+    weight, bias = link.weights[0], link.weights[1] if len(link.weights) > 1 else None
+
+    def work(env: Env) -> None:
+        matrix = weight.value.t() if weight.transposed else weight.value
+        env[target] = functional.linear(env[source], matrix, None if bias is None else bias.value)
+
+    return work
+
+
+def linear_bwd(link: Link) -> Work:
+    upstream, source = link.reads
+    weight, biases = link.weights[0], link.weights[1:]
+
+    def work(env: Env) -> None:
+        dy = env[upstream]
+        if weight.slice is not None:
+            x = env[source]
+            _add_product(weight.gradient(env["wgrad"]), *((x.t(), dy) if weight.transposed else (dy.t(), x)))
+        for bias in biases:
+            if bias.slice is not None:
+                region = env["wgrad"]
+                bias.gradient(region).add_(dy.sum(0, dtype=region.dtype))
+        if not link.skips(0):
+            env[link.writes[0]] = dy @ (weight.value.t() if weight.transposed else weight.value)
+
+    return work
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right; without a temporary where the dtypes agree."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
+
+
+# --- element by element ------------------------------------------------------------------------------------------
+
+_GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh"}
+
+
+def activation(link: Link) -> Work:
+    (source,), (target,), kind = link.reads, link.writes, str(link.attributes["kind"])
+    function = _activation(kind)
+
+    def work(env: Env) -> None:
+        env[target] = function(env[source])
+
+    return work
+
+
+def _activation(kind: str) -> Callable[[Tensor], Tensor]:
+    if kind in _GELU:
+        return lambda x: functional.gelu(x, approximate=_GELU[kind])
+    if kind == "relu2":
+        return lambda x: functional.relu(x).square_()
+    return {"silu": functional.silu, "swish": functional.silu, "relu": functional.relu}[kind]
+
+
+def activation_bwd(link: Link) -> Work:
+    (upstream, source), (target,), kind = link.reads, link.writes, str(link.attributes["kind"])
+    aten: Any = torch.ops.aten
+
+    def work(env: Env) -> None:
+        dy, x = env[upstream], env[source]
+        if kind in _GELU:
+            env[target] = aten.gelu_backward(dy, x, approximate=_GELU[kind])
+        elif kind == "relu2":
+            env[target] = functional.relu(x).mul_(dy).mul_(2)
+        elif kind == "relu":
+            env[target] = aten.threshold_backward(dy, x, 0)
+        else:
+            env[target] = aten.silu_backward(dy, x)
+
+    return work
+
+
+def multiply(link: Link) -> Work:
+    (a, b), (target,) = link.reads, link.writes
+
+    def work(env: Env) -> None:
+        env[target] = env[a] * env[b]
+
+    return work
+
+
+def multiply_bwd(link: Link) -> Work:
+    upstream, a, b = link.reads
+    made = iter(link.writes)
+    pairs = [(next(made), other) for number, other in enumerate((b, a)) if not link.skips(number)]
+
+    def work(env: Env) -> None:
+        for target, other in pairs:
+            env[target] = env[upstream] * env[other]
+
+    return work
+
+
+def add(link: Link) -> Work:
+    (a, b), (target,) = link.reads, link.writes
+
+    def work(env: Env) -> None:
+        env[target] = env[a] + env[b]
+
+    return work
+
+
+def scale(link: Link) -> Work:
+    """Its own reverse. `rounded`: the factor is an fp32 tensor of the model's, which it casts to its dtype (Gemma)."""
+    (source,), (target,), factor = link.reads, link.writes, float(link.attributes["by"])
+    if link.attributes.get("rounded", False):
+        factor = float(torch.tensor(factor, dtype=torch.float32).to(link.dtype))
+
+    def work(env: Env) -> None:
+        env[target] = env[source] * factor
+
+    return work
+
+
+def slice_(link: Link) -> Work:
+    """Elements [start, end) of each of `groups` equal groups of a row."""
+    (source,), (target,) = link.reads, link.writes
+    groups, start, end = (int(link.attributes[name]) for name in ("groups", "start", "end"))
+
+    def work(env: Env) -> None:
+        x = env[source]
+        y = torch.empty(x.shape[0], groups, end - start, dtype=x.dtype, device=x.device)
+        env[target] = y.copy_(x.view(x.shape[0], groups, -1)[:, :, start:end]).view(x.shape[0], -1)
+
+    return work
+
+
+def slice_bwd(link: Link) -> Work:
+    (upstream,), into = link.reads, link.into
+    groups, start, end, each = (int(link.attributes[name]) for name in ("groups", "start", "end", "each"))
+
+    def work(env: Env) -> None:
+        dy = env[upstream].view(env[upstream].shape[0], groups, end - start)
+        if into is None:
+            zeros = torch.zeros(dy.shape[0], groups * each, dtype=dy.dtype, device=dy.device)
+            env[link.writes[0]] = zeros
+        total = env[into if into is not None else link.writes[0]]
+        total.view(dy.shape[0], groups, each)[:, :, start:end].add_(dy)
+
+    return work
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def lookup(link: Link) -> Work:
+    (source,), (target,), (weight,) = link.reads, link.writes, link.weights
+    offset = int(link.attributes.get("offset", 0))
+
+    def work(env: Env) -> None:
+        rows = env[source] if offset == 0 else env[source] + offset
+        env[target] = functional.embedding(rows, weight.value)
+
+    return work
+
+
+def lookup_bwd(link: Link) -> Work:
+    """Scatter-adds in fp32. As in torch, the row of `padding` gets no gradient from a lookup."""
+    (upstream, source), (weight,) = link.reads, link.weights
+    offset = int(link.attributes.get("offset", 0))
+    padding: Any = link.attributes.get("padding")
+
+    def work(env: Env) -> None:
+        if weight.slice is None:
+            return
+        rows = env[source] if offset == 0 else env[source] + offset
+        total = weight.gradient(env["wgrad"])
+        kept = None if padding is None else total[int(padding)].clone()
+        total.index_add_(0, rows, wide(env[upstream]))
+        if kept is not None:
+            total[int(padding)].copy_(kept)
+
+    return work
+
+
+# --- views -------------------------------------------------------------------------------------------------------
+
+
+def cast(link: Link) -> Work:
+    (source,), (target,), dtype = link.reads, link.writes, link.dtype
+
+    def work(env: Env) -> None:
+        env[target] = env[source].to(dtype)
+
+    return work
+
+
+def store(link: Link) -> Work:
+    (source,), into = link.reads, str(link.into)
+
+    def work(env: Env) -> None:
+        env[into].copy_(env[source])
+
+    return work
+
+
+def add_to(link: Link) -> Work:
+    (source,), into = link.reads, str(link.into)
+
+    def work(env: Env) -> None:
+        env[into].add_(env[source])
+
+    return work
+
+
+PRIMITIVES: Mapping[str, Callable[[Link], Work]] = {
+    "linear": linear,
+    "linearBwd": linear_bwd,
+    "rmsnorm": rmsnorm,
+    "rmsnormBwd": rmsnorm_bwd,
+    "layernorm": layernorm,
+    "layernormBwd": layernorm_bwd,
+    "angles": angles,
+    "rope": rope,
+    "ropeBwd": rope_bwd,
+    "activation": activation,
+    "activationBwd": activation_bwd,
+    "multiply": multiply,
+    "multiplyBwd": multiply_bwd,
+    "add": add,
+    "scale": scale,
+    "slice": slice_,
+    "sliceBwd": slice_bwd,
+    "lookup": lookup,
+    "lookupBwd": lookup_bwd,
+    "cast": cast,
+    "store": store,
+    "addTo": add_to,
+}

@@ -1,0 +1,63 @@
+"""What the planner makes of a Hugging Face config: the model of a plan's header, its code, and its parameter table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from fpdt.plan.data import ParameterTable
+from fpdt.plan.nouns import ModelCode
+from tests.planned import ROOT
+
+SCRIPT = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "scripts/modelCode.ts")]
+_TABLE = TypeAdapter(ParameterTable)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Of the planner's JSON, with its camelCase keys, and as the worker reads it."""
+
+    model: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    code: ModelCode
+    table: ParameterTable
+
+
+class PlannerError(Exception):
+    """The planner refused a config: its own words, with its hint."""
+
+
+_known: dict[str, Planned] = {}
+
+
+def planned_model(config: Mapping[str, Any]) -> Planned:
+    """Raises PlannerError for a config that the planner refuses."""
+    return planned_models([config])[0]
+
+
+def planned_models(configs: Sequence[Mapping[str, Any]]) -> list[Planned]:
+    """The planner starts once for all of them that no test has asked for before."""
+    keys = [json.dumps(config, sort_keys=True) for config in configs]
+    if new := [key for key in dict.fromkeys(keys) if key not in _known]:
+        _known.update(zip(new, _ask([json.loads(key) for key in new]), strict=True))
+    return [_known[key] for key in keys]
+
+
+def _ask(configs: Sequence[Mapping[str, Any]]) -> list[Planned]:
+    asked = json.dumps([{"config": config, "dtype": "float32", "rows": 1} for config in configs])
+    done = subprocess.run(SCRIPT, input=asked, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [_read(answer) for answer in json.loads(done.stdout)]
+
+
+def _read(answer: Mapping[str, Any]) -> Planned:
+    if "error" in answer:
+        raise PlannerError(f"{answer['error']}; {answer['hint']}")
+    model, parameters = answer["model"], answer["parameters"]
+    code = ModelCode.model_validate_json(json.dumps(model["code"]))
+    return Planned(model, parameters, code, _TABLE.validate_json(json.dumps(parameters)))

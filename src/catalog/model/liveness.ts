@@ -1,0 +1,67 @@
+/** What code needs on some rows: the largest sum of what is alive at once, FLOPs, bytes that it moves, kernels. */
+import { COSTS, type PrimitiveFacts } from './primitives.js';
+import type { Code, Instruction } from '../../spec/modelCode.js';
+
+/** Bytes of the values that an op makes inside, at their most. `w`: bytes of the model dtype; `cuda`: as its kernels keep them. */
+export function peakBytes({ instructions, widths }: Code, rows: number, w: number, cuda = false): number {
+  const alive = new Map<string, number>();
+  let held = 0;
+  let peak = 0;
+  for (const one of instructions) {
+    const facts = { ...factsOf(one, widths, rows, w), cuda };
+    const made = one.writes.reduce((sum, name) => sum + bytesOf(one, name, widths, rows, w), 0);
+    peak = Math.max(peak, held + Math.max(made, ...COSTS[one.op].moments(facts)));
+    for (const name of one.writes) {
+      const bytes = bytesOf(one, name, widths, rows, w);
+      alive.set(name, bytes);
+      held += bytes;
+    }
+    for (const name of one.frees) held -= alive.get(name) ?? 0;
+  }
+  return peak;
+}
+
+export interface CodeWork {
+  readonly matmulFlops: number;
+  /** Read and written: values, views, weights, and gradients of weights. */
+  readonly bytes: number;
+  readonly kernels: number;
+}
+
+export function workOf({ instructions, widths }: Code, rows: number, w: number): CodeWork {
+  let [matmulFlops, bytes, kernels] = [0, 0, 0];
+  for (const one of instructions) {
+    const facts = factsOf(one, widths, rows, w);
+    const cost = COSTS[one.op];
+    matmulFlops += cost.matmulFlops(facts);
+    kernels += cost.kernels(facts);
+    const touched = [...one.reads, ...one.writes, ...(one.into === undefined ? [] : [one.into, one.into])];
+    bytes += touched.reduce((sum, name) => sum + rows * w * (widths[name] ?? 0), 0);
+    // A gradient of a weight is read and written in fp32.
+    const perElement = one.op.endsWith('Bwd') ? w + 8 : w;
+    bytes += one.op.startsWith('lookup') ? 0 : perElement * facts.weights.reduce((sum, elements) => sum + elements, 0);
+  }
+  return { matmulFlops, bytes, kernels };
+}
+
+/** A cast to the dtype that a view has already is the view. */
+function bytesOf({ op }: Instruction, name: string, widths: Code['widths'], rows: number, w: number): number {
+  return op === 'cast' && w >= 4 ? 0 : rows * w * (widths[name] ?? 0);
+}
+
+function factsOf({ op, reads, writes, weights, attributes }: Instruction, widths: Code['widths'], rows: number, w: number): PrimitiveFacts {
+  const isReverse = op.endsWith('Bwd');
+  const [first = ''] = reads;
+  const outWidth = widths[isReverse ? first : (writes[0] ?? first)] ?? 0;
+  // The reverse of a step reads the gradient of its result first, and makes that of its input.
+  const inWidth = widths[isReverse ? (writes[0] ?? reads[1] ?? first) : first] ?? 0;
+  const used = weights.map(({ shape, part }) => {
+    const elements = shape.reduce((product, size) => product * size, 1);
+    return part === undefined ? elements : (elements / outputs(shape, attributes)) * (part[1] - part[0]);
+  });
+  return { rows, w, cuda: false, inWidth, outWidth, weights: used, attributes };
+}
+
+function outputs(shape: readonly number[], { transposed }: Instruction['attributes']): number {
+  return (transposed === true && shape.length === 2 ? shape[1] : shape[0]) ?? 1;
+}

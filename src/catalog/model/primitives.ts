@@ -1,0 +1,200 @@
+/**
+ * The primitives of a model's programs: what one costs forward and in reverse. Twin of python/fpdt/models/primitives.py, which this
+ * reproduces tensor by tensor: `moments` lists the bytes alive at the moments of an instruction at which most is, its results
+ * included, its inputs not.
+ */
+import type { InstructionName, PrimitiveName, Step, StepAttributes } from '../../spec/modelCode.js';
+
+/** Sizes of one instruction on some rows. */
+export interface PrimitiveFacts {
+  readonly rows: number;
+  /** Bytes of the model dtype. */
+  readonly w: number;
+  readonly cuda: boolean;
+  /** Elements of a row of the first input, and of the result that the step makes going forward. */
+  readonly inWidth: number;
+  readonly outWidth: number;
+  /** Elements of each weight, or of the part of it that is used. */
+  readonly weights: readonly number[];
+  readonly attributes: StepAttributes;
+}
+
+export interface PrimitiveCost {
+  readonly moments: (facts: PrimitiveFacts) => readonly number[];
+  readonly matmulFlops: (facts: PrimitiveFacts) => number;
+  /** Kernels that the host launches. */
+  readonly kernels: (facts: PrimitiveFacts) => number;
+}
+
+export interface Backward {
+  readonly op: InstructionName;
+  /** Inputs and values that it reads beside the gradient of the result. */
+  readonly saved: (step: Step) => readonly string[];
+  /** Inputs whose gradients it makes. */
+  readonly gradients: (step: Step) => readonly string[];
+}
+
+export interface Primitive {
+  /** `pass`: the gradient of the result is that of every input. Without it nothing has a gradient. */
+  readonly backward?: Backward | 'pass';
+}
+
+/** Names that transformers has for what `activation` computes. */
+export const ACTIVATIONS: readonly string[] = ['silu', 'swish', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'gelu_fast', 'relu', 'relu2'];
+
+const inputs = ({ of }: Step): readonly string[] => of;
+const first = ({ of: [name] }: Step): readonly string[] => (name === undefined ? [] : [name]);
+const none = (): readonly string[] => [];
+const second = ({ of }: Step): readonly string[] => of.slice(1, 2);
+
+export const PRIMITIVES: Readonly<Record<PrimitiveName, Primitive>> = {
+  linear: { backward: { op: 'linearBwd', saved: inputs, gradients: inputs } },
+  rmsnorm: { backward: { op: 'rmsnormBwd', saved: inputs, gradients: inputs } },
+  layernorm: { backward: { op: 'layernormBwd', saved: inputs, gradients: inputs } },
+  angles: {},
+  rope: { backward: { op: 'ropeBwd', saved: second, gradients: first } },
+  activation: { backward: { op: 'activationBwd', saved: inputs, gradients: inputs } },
+  multiply: { backward: { op: 'multiplyBwd', saved: inputs, gradients: inputs } },
+  add: { backward: 'pass' },
+  scale: { backward: { op: 'scale', saved: none, gradients: first } },
+  slice: { backward: { op: 'sliceBwd', saved: none, gradients: first } },
+  lookup: { backward: { op: 'lookupBwd', saved: inputs, gradients: none } },
+};
+
+const result = ({ rows, w, outWidth }: PrimitiveFacts): number => rows * w * outWidth;
+const gradient = ({ rows, w, inWidth }: PrimitiveFacts): number => rows * w * inWidth;
+const nothing = (): number => 0;
+const noMoments = (): readonly number[] => [0];
+
+/** 2 per weight and row. */
+const product = ({ rows, weights: [weight = 0] }: PrimitiveFacts): number => 2 * rows * weight;
+
+/** Elements of all rows and fp32 bytes of a scalar for each of the pieces that a norm works on. */
+function pieces({ rows, inWidth, attributes: { size } }: PrimitiveFacts): { elements: number; scalars: number; size: number } {
+  const elements = rows * inWidth;
+  return { elements, scalars: (4 * elements) / Number(size), size: Number(size) };
+}
+
+/** The scale of a norm in fp32, where it is not the weight itself: what is alive while it is formed, and after that. */
+function scaleBytes({ w, attributes: { size, offset } }: PrimitiveFacts): { formed: number; held: number } {
+  const one = 4 * Number(size);
+  const [isCast, isMoved] = [w < 4, Number(offset ?? 0) !== 0];
+  return { formed: (isCast ? one : 0) + (isMoved ? one : 0), held: isCast || isMoved ? one : 0 };
+}
+
+/** The mean and the inverse deviation of each piece, in the dtype that the device's kernel keeps them in, and the moved weight. */
+function layernormBytes(facts: PrimitiveFacts): number {
+  const { w, cuda, attributes } = facts;
+  const { scalars, size } = pieces(facts);
+  return (2 * scalars * (cuda ? 4 : w)) / 4 + (Number(attributes.offset ?? 0) === 0 ? 0 : w * size);
+}
+
+const elementwise = (kernels: number): PrimitiveCost => ({
+  moments: (facts) => [result(facts)],
+  matmulFlops: nothing,
+  kernels: () => kernels,
+});
+
+export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
+  linear: { moments: (facts) => [result(facts)], matmulFlops: product, kernels: () => 1 },
+  /** Of a half dtype the gradient of the weight is formed before it is added to its fp32 region; that of a bias always. */
+  linearBwd: {
+    moments: (facts) => {
+      const { w, weights, attributes } = facts;
+      const [weight = 0, bias = 0] = weights;
+      return [w < 4 ? w * weight : 0, 4 * bias, attributes.skip0 === true ? 0 : gradient(facts)];
+    },
+    matmulFlops: (facts) => product(facts) * (facts.attributes.skip0 === true ? 1 : 2),
+    kernels: ({ w, weights }) => (w < 4 ? 3 : 2) + 2 * (weights.length - 1),
+  },
+  rmsnorm: {
+    moments: (facts) => {
+      const { elements: e, scalars } = pieces(facts);
+      const { w, attributes } = facts;
+      const normalised = (w < 4 ? 8 : 4) * e + scalars;
+      const scaled =
+        attributes.style === 'cast' ? 4 * e + (w < 4 ? 2 * w : 4) * e : 4 * e + Math.max(scaleBytes(facts).formed, w < 4 ? w * e : 0);
+      return [normalised, scaled];
+    },
+    matmulFlops: nothing,
+    kernels: ({ w }) => (w < 4 ? 8 : 6),
+  },
+  rmsnormBwd: {
+    moments: (facts) => {
+      const { elements: e, scalars } = pieces(facts);
+      const { w, attributes } = facts;
+      const half = w < 4;
+      const normalised = (half ? 8 : 4) * e + scalars;
+      const weight = attributes.style === 'cast' ? 4 * e + scalars + (half ? 2 * w : 4) * e : (half ? 12 : 8) * e + scalars;
+      const scaled =
+        attributes.style === 'cast' ? 8 * e + scalars + (half ? w * e : 0) : (half ? 12 : 8) * e + scalars + scaleBytes(facts).held;
+      const mean = 12 * e + 2 * scalars;
+      return [normalised, weight, scaled, mean];
+    },
+    matmulFlops: nothing,
+    kernels: ({ w }) => (w < 4 ? 20 : 15),
+  },
+  layernorm: {
+    moments: (facts) => [result(facts) + layernormBytes(facts)],
+    matmulFlops: nothing,
+    kernels: () => 1,
+  },
+  layernormBwd: {
+    moments: (facts) => {
+      const weights = facts.weights.length * facts.w * pieces(facts).size;
+      return [gradient(facts) + layernormBytes(facts) + weights];
+    },
+    matmulFlops: nothing,
+    kernels: () => 5,
+  },
+  angles: {
+    moments: (facts) => {
+      const { rows, outWidth } = facts;
+      return [result(facts) + 4 * rows + 2 * rows * outWidth, result(facts) + 4 * rows * outWidth];
+    },
+    matmulFlops: nothing,
+    kernels: () => 8,
+  },
+  rope: { moments: rotationMoments, matmulFlops: nothing, kernels: ropeKernels },
+  ropeBwd: { moments: rotationMoments, matmulFlops: nothing, kernels: ropeKernels },
+  activation: elementwise(1),
+  activationBwd: {
+    moments: (facts) => [gradient(facts)],
+    matmulFlops: nothing,
+    kernels: ({ attributes }) => (attributes.kind === 'relu2' ? 3 : 1),
+  },
+  multiply: elementwise(1),
+  multiplyBwd: { moments: (facts) => [2 * gradient(facts)], matmulFlops: nothing, kernels: () => 2 },
+  add: elementwise(1),
+  scale: elementwise(1),
+  slice: elementwise(1),
+  sliceBwd: { moments: noMoments, matmulFlops: nothing, kernels: () => 2 },
+  lookup: {
+    moments: (facts) => [result(facts) + (Number(facts.attributes.offset ?? 0) === 0 ? 0 : 8 * facts.rows)],
+    matmulFlops: nothing,
+    kernels: () => 1,
+  },
+  /** The gradient in fp32, positions moved by `offset`, and what the row of padding held before, which gets none. */
+  lookupBwd: {
+    moments: ({ rows, w, outWidth, attributes }) => {
+      const moved = Number(attributes.offset ?? 0) === 0 ? 0 : 8 * rows;
+      return [(w < 4 ? 4 : 0) * rows * outWidth + (attributes.padding === undefined ? 0 : 4 * outWidth) + moved];
+    },
+    matmulFlops: nothing,
+    kernels: () => 3,
+  },
+  cast: { moments: (facts) => [facts.w < 4 ? result(facts) : 0], matmulFlops: nothing, kernels: ({ w }) => (w < 4 ? 1 : 0) },
+  store: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
+  addTo: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
+};
+
+/** The result, and one product of half the rotated part of every head. */
+function rotationMoments(facts: PrimitiveFacts): readonly number[] {
+  const { rows, w, inWidth, attributes } = facts;
+  const rotated = (inWidth / Number(attributes.headDim)) * Number(attributes.dims);
+  return [rows * w * (inWidth + rotated / 2)];
+}
+
+function ropeKernels({ attributes: { dims, headDim } }: PrimitiveFacts): number {
+  return dims === headDim ? 6 : 7;
+}

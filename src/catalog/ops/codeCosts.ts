@@ -1,0 +1,55 @@
+/** Costs of a model's code by number of rows, each found once. */
+import type { Code, LayerCode, ModelCode } from '../../spec/modelCode.js';
+import { type CodeWork, peakBytes, workOf } from '../model/liveness.js';
+
+export type LayerCodeName = Exclude<keyof LayerCode, 'attention'>;
+export type EndCodeName = 'embed' | 'embedBwd' | 'head' | 'headBwd';
+type CodeName = LayerCodeName | EndCodeName;
+
+export class CodeCosts {
+  private readonly model: ModelCode;
+  /** Bytes of the model dtype. */
+  private readonly w: number;
+  private readonly cuda: boolean;
+  private readonly peaks = new Map<string, number>();
+  private readonly works = new Map<string, CodeWork>();
+
+  constructor(model: ModelCode, w: number, cuda: boolean) {
+    this.model = model;
+    this.w = w;
+    this.cuda = cuda;
+  }
+
+  /** The most of any kind of layer. */
+  peakBytes(name: CodeName, rows: number): number {
+    return remembered(this.peaks, `${name} ${rows}`, () =>
+      Math.max(...this.codes(name).map(({ code }) => peakBytes(code, rows, this.w, this.cuda))),
+    );
+  }
+
+  /** The mean over the layers. */
+  work(name: CodeName, rows: number): CodeWork {
+    return remembered(this.works, `${name} ${rows}`, () => {
+      const works = this.codes(name).map(({ code, share }) => ({ ...workOf(code, rows, this.w), share }));
+      const mean = (field: keyof CodeWork): number => works.reduce((sum, work) => sum + work.share * work[field], 0);
+      return { matmulFlops: mean('matmulFlops'), bytes: mean('bytes'), kernels: mean('kernels') };
+    });
+  }
+
+  /** Code of a name, and the share of layers that run it. */
+  private codes(name: CodeName): readonly { readonly code: Code; readonly share: number }[] {
+    const { classes, classOf } = this.model;
+    if (isEnd(name)) return [{ code: this.model[name], share: 1 }];
+    return classes.map((one, i) => ({ code: one[name], share: classOf.filter((number) => number === i).length / classOf.length }));
+  }
+}
+
+function isEnd(name: CodeName): name is EndCodeName {
+  return ['embed', 'embedBwd', 'head', 'headBwd'].includes(name);
+}
+
+function remembered<T>(known: Map<string, T>, key: string, find: () => T): T {
+  const value = known.get(key) ?? find();
+  known.set(key, value);
+  return value;
+}
