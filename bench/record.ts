@@ -10,6 +10,7 @@ import { resolvePython } from '../src/bridge/python.js';
 
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
+  families: ['run', '--silent', 'parity', '--', '--families', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
   compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],

@@ -36,6 +36,8 @@ step 'pytest' in_python pytest
 # A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head
 # layout, policy and kind of file, some of the covering cases and some mixtures drawn anew; mutate one damage of each kind.
 step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 5 --random 2
+# Of the families, whose layers and models the worker's own tests run, two whole runs.
+step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
 step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
 current='all'

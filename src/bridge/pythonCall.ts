@@ -4,8 +4,10 @@
  */
 
 import type { ChildProcess } from 'node:child_process';
+import { delimiter } from 'node:path';
 import { FpdtError } from '../spec/errors.js';
 import { watchIdle } from './idleWatch.js';
+import { PYTHON_FOLDER } from './python.js';
 
 export interface PythonCall {
   readonly python: string;
@@ -56,9 +58,10 @@ async function callAlone(call: PythonCall): Promise<unknown> {
 
 /** pythonia reads these variables when it starts the interpreter: at import, and at `start` after an earlier `exit`. */
 async function openBridge(interpreter: string): Promise<Pythonia> {
-  const { PYTHON_BIN, REQ_TIMEOUT } = process.env;
+  const { PYTHON_BIN, REQ_TIMEOUT, PYTHONPATH } = process.env;
   process.env.PYTHON_BIN = interpreter;
   process.env.REQ_TIMEOUT = '0';
+  process.env.PYTHONPATH = [PYTHON_FOLDER, ...(PYTHONPATH ? [PYTHONPATH] : [])].join(delimiter);
   try {
     const { default: pythonia } = (await import('pythonia')) as unknown as { default: Pythonia };
     if (pythonia.com.proc === null) pythonia.com.start();
@@ -66,6 +69,7 @@ async function openBridge(interpreter: string): Promise<Pythonia> {
   } finally {
     restore('PYTHON_BIN', PYTHON_BIN);
     restore('REQ_TIMEOUT', REQ_TIMEOUT);
+    restore('PYTHONPATH', PYTHONPATH);
   }
 }
 
