@@ -21,7 +21,7 @@ from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_
 from fpdt.models.hf import build_model
 from fpdt.ops.loss import loss
 from fpdt.plan.data import HeadMap, ParameterTable
-from fpdt.plan.nouns import ModelCode
+from fpdt.plan.model_code import ModelCode
 from tests.family_configs import CONFIGS
 from tests.planned import ROOT
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fpdt.plan.data import ParameterTable
-from fpdt.plan.nouns import ModelCode
+from fpdt.plan.model_code import ModelCode
 from tests.planned import ROOT
 
 SCRIPT = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "scripts/modelCode.ts")]

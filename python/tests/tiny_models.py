@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fpdt.attention import backend_named
 from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
 from fpdt.plan.data import HeadMap, ParameterTable, ParameterView
-from fpdt.plan.nouns import ModelCode
+from fpdt.plan.model_code import ModelCode
 from tests.model_code import Planned, planned_model
 
 CPU = torch.device("cpu")

@@ -32,8 +32,14 @@ function headLines({ model, cluster, run, strategy, memory }: ExecutionPlan): re
     `Model       ${model.family}, ${model.numLayers} layers of ${model.hiddenSize}, ${model.numHeads} heads (${model.numKvHeads} kv), ${run.dtype}`,
     `Cluster     ${cluster.name}: ${cluster.numRanks} ranks, sequence parallel ${run.sequenceParallelSize} x data parallel ${run.dataParallelSize}, ZeRO-${run.zeroStage}`,
     `Sequence    ${run.seqLen} tokens${padding}; ${count(strategy.numChunks, 'chunk')} of ${strategy.chunkTokens} (${strategy.localChunkTokens} per rank)`,
-    `Rotary      fp32 angles by absolute position, as Hugging Face forms them: off by up to ${rotaryError(run.seqLen).toPrecision(2)} rad at the last token`,
+    ...rotaryLines(model, run.seqLen),
   ];
+}
+
+function rotaryLines({ code }: ExecutionPlan['model'], seqLen: number): readonly string[] {
+  if (!code.classes.some(({ pre }) => pre.instructions.some(({ op }) => op === 'angles'))) return [];
+  const error = rotaryError(seqLen).toPrecision(2);
+  return [`Rotary      fp32 angles by absolute position, as Hugging Face forms them: off by up to ${error} rad at the last token`];
 }
 
 /** Half a unit in the last place of position * frequency in fp32: 0.03 rad at 1M tokens, 0.5 at 15M. */

@@ -2,15 +2,27 @@
 import { kvCopies, ownHeads, ownKvHeads, type ParallelLayout, paddedHeads } from './parallelLayout.js';
 import type { NamedPool } from './pools.js';
 import type { Strategy } from './strategy.js';
+import type { ModelSpec, RunSpec } from './types.js';
 
 export interface RemarkInput {
   readonly layout: ParallelLayout;
   readonly strategy: Strategy;
   readonly pools: readonly NamedPool[];
+  readonly model: Pick<ModelSpec, 'hfConfig'>;
+  readonly run: Pick<RunSpec, 'seqLen'>;
 }
 
-export function remarks({ layout, strategy, pools }: RemarkInput): readonly string[] {
-  return [copiesRemark(layout), paddingRemark(layout), tileRemark(strategy, pools)].filter((text) => text !== undefined);
+export function remarks({ layout, strategy, pools, model, run }: RemarkInput): readonly string[] {
+  return [copiesRemark(layout), paddingRemark(layout), tileRemark(strategy, pools), lengthRemark(model, run)].filter(
+    (text) => text !== undefined,
+  );
+}
+
+/** Rotary positions go on for ever, but a model has learned from those that its config names. */
+function lengthRemark({ hfConfig }: RemarkInput['model'], { seqLen }: RemarkInput['run']): string | undefined {
+  const most = hfConfig.max_position_embeddings;
+  if (typeof most !== 'number' || seqLen <= most) return undefined;
+  return `the config's max_position_embeddings is ${most}: of ${seqLen} positions the model has learned the first ${most}, see rope_theta and rope_scaling`;
 }
 
 function copiesRemark(layout: ParallelLayout): string | undefined {

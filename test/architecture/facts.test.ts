@@ -128,7 +128,7 @@ from fpdt.attention.register import BACKENDS, CAPABILITIES
 from fpdt.devices.cpu import CopyMode
 from fpdt.models.primitives import PRIMITIVES
 from fpdt.plan.header import PLAN_VERSION
-from fpdt.plan.nouns import InstructionName
+from fpdt.plan.model_code import InstructionName
 from fpdt.plan.nouns import DTYPE_BYTES, FILE_ALIGNMENT_BYTES
 from fpdt.plan.op_kinds import OP_KINDS
 print(json.dumps({

@@ -9,7 +9,14 @@ const POOLS: readonly NamedPool[] = [
   { name: 'far', kind: 'pinned' },
 ];
 
-function remarksOn(numHeads: number, numKvHeads: number, ranks: number, kvTileChunks = 1, keyValues: readonly string[] = ['near']) {
+function remarksOn(
+  numHeads: number,
+  numKvHeads: number,
+  ranks: number,
+  kvTileChunks = 1,
+  keyValues: readonly string[] = ['near'],
+  hfConfig: Readonly<Record<string, unknown>> = {},
+) {
   const layers = keyValues.map(
     (place, i): LayerStrategy => ({
       layers: [i, i + 1],
@@ -35,7 +42,7 @@ function remarksOn(numHeads: number, numKvHeads: number, ranks: number, kvTileCh
     layers,
   };
   const layout = parallelLayout({ numHeads, numKvHeads }, { sequenceParallelSize: ranks, dataParallelSize: 1 }, 8);
-  return remarks({ layout, strategy, pools: POOLS });
+  return remarks({ layout, strategy, pools: POOLS, model: { hfConfig }, run: { seqLen: 64 } });
 }
 
 test('nothing is said of what costs nothing', () => {
@@ -52,4 +59,12 @@ test('tiles of keys and values that are never fetched', () => {
     'kvTileChunks=2 has no effect: keys and values of every layer stay on the device',
   ]);
   expect(remarksOn(8, 4, 4, 2, ['near', 'far'])).toEqual([]);
+});
+
+test('a sequence longer than what the model was made for', () => {
+  const on = (most: unknown) => remarksOn(8, 4, 4, 1, ['near'], { max_position_embeddings: most });
+  expect([on(64), on(null), on(undefined)]).toEqual([[], [], []]);
+  expect(on(48)).toEqual([
+    "the config's max_position_embeddings is 48: of 64 positions the model has learned the first 48, see rope_theta and rope_scaling",
+  ]);
 });

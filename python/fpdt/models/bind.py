@@ -13,7 +13,7 @@ from fpdt.models.base import EngineBinding, HeadBinding, Kernels, LayerBinding
 from fpdt.models.interpreter import Linker, RotaryOf
 from fpdt.models.link import Rotary
 from fpdt.plan.data import HeadMap, ParameterTable
-from fpdt.plan.nouns import ModelCode
+from fpdt.plan.model_code import ModelCode
 from fpdt.run.parameters import ParameterError, bind_weights
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fpdt.models.link import Env, Link, Rotary, Weight, Work
 from fpdt.models.primitives import PRIMITIVES
-from fpdt.plan.nouns import Code, Instruction
+from fpdt.plan.model_code import Code, Instruction
 from fpdt.run.parameters import ParameterError, WeightSlice
 
 RotaryOf = Callable[[Mapping[str, Any]], Rotary]

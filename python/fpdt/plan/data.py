@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fpdt.plan.header import Header
-from fpdt.plan.nouns import Buffer, HeadMap, Layout, ModelCode, ParameterTable, ParameterView, Turn
+from fpdt.plan.model_code import ModelCode
+from fpdt.plan.nouns import Buffer, HeadMap, Layout, ParameterTable, ParameterView, Turn
 from fpdt.plan.op_kinds import OP_KINDS
 from fpdt.plan.sections import Array, Columns, Section
 

@@ -11,21 +11,19 @@ from fpdt.errors import PlanError
 from fpdt.plan.nouns import (
     Attribute,
     Buffer,
-    Count,
     Kernels,
     Layout,
     Link,
     ModelSpec,
     Param,
     ParameterTable,
-    Part,
     Pool,
-    Positive,
     Programs,
     RunSpec,
     Table,
 )
 from fpdt.plan.op_kinds import SAME_VERSION, OpKind, Views
+from fpdt.plan.part import Count, Part, Positive
 
 PLAN_VERSION: Literal[2] = 2
 CUT_SHORT = "plan again: the plan was cut short or changed after it was made"

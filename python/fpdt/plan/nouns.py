@@ -7,126 +7,21 @@ worker reads only what is named here.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 from pydantic.dataclasses import dataclass
+
+from fpdt.plan.model_code import ModelCode
+from fpdt.plan.part import RECORD, Count, Part, Positive, Spec
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int64": 8}
 FILE_ALIGNMENT_BYTES = 4096
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "int64"]
 TableName = Literal["tokenIds", "positions", "labels"]
-InstructionName = Literal[
-    "linear",
-    "rmsnorm",
-    "layernorm",
-    "angles",
-    "rope",
-    "activation",
-    "multiply",
-    "add",
-    "scale",
-    "slice",
-    "lookup",
-    "linearBwd",
-    "rmsnormBwd",
-    "layernormBwd",
-    "ropeBwd",
-    "activationBwd",
-    "multiplyBwd",
-    "sliceBwd",
-    "lookupBwd",
-    "cast",
-    "store",
-    "addTo",
-]
 Module = Literal["embed", "layer", "head", "end"]
 Direction = Literal["forward", "backward"]
-_NAMES = {"alias_generator": to_camel, "validate_by_name": True, "validate_by_alias": True}
-
-
-class Part(BaseModel):
-    """A part of the header that the worker knows in full."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, **_NAMES)  # type: ignore[typeddict-item]
-
-
-_RECORD = ConfigDict(strict=True, extra="forbid", **_NAMES)  # type: ignore[typeddict-item]
-"""Of the parts that are dataclasses, so that tests may make them by position."""
-
-
-class Spec(BaseModel):
-    """A part of which the worker reads some fields; the others are kept as they are."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False, **_NAMES)  # type: ignore[typeddict-item]
-
-
-class WeightUse(Part):
-    """A weight by its name in the layer or the model; `part`: of its outputs, where not all are used."""
-
-    name: str
-    shape: tuple[Positive, ...]
-    part: tuple[Count, Positive] | None = None
-
-
-class Instruction(Part):
-    """Reads values or views and makes `writes`, or changes `into`; values in `frees` are read by nothing after it."""
-
-    op: InstructionName
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    into: str | None = None
-    frees: tuple[str, ...]
-    weights: tuple[WeightUse, ...]
-    attributes: dict[str, float | str | bool]
-
-
-class Code(Part):
-    """What an op computes; `widths` of its values and views, in elements of a row."""
-
-    instructions: tuple[Instruction, ...]
-    widths: dict[str, Count]
-
-
-class AttentionNumbers(Part):
-    scale: float
-    softcap: float | None
-
-
-class LayerCode(Part):
-    attention: AttentionNumbers
-    pre: Code
-    pre_q: Code
-    pre_kv: Code
-    pre_bwd: Code
-    post: Code
-    post_bwd: Code
-
-
-class LmHead(Part):
-    """Logits are scale * (y weight + bias), z, or softcap * tanh(z / softcap); without weights it is tied."""
-
-    module: str
-    weights: tuple[WeightUse, ...]
-    scale: float
-    softcap: float | None
-
-
-class ModelCode(Part):
-    """Everything of a model that its family decides. `class_of`: which of `classes` each layer runs."""
-
-    layers: str
-    classes: tuple[LayerCode, ...]
-    class_of: tuple[Count, ...]
-    embed: Code
-    embed_bwd: Code
-    head: Code
-    head_bwd: Code
-    lm_head: LmHead
 
 
 class ModelSpec(Spec):
@@ -218,7 +113,7 @@ class Table(Part):
     buffer: Count
 
 
-@dataclass(frozen=True, config=_RECORD)
+@dataclass(frozen=True, config=RECORD)
 class ParameterView:
     """One weight and its place in the flat fp32 gradient region of its group; offset and numel in elements."""
 
@@ -229,7 +124,7 @@ class ParameterView:
     trainable: bool
 
 
-@dataclass(frozen=True, config=_RECORD)
+@dataclass(frozen=True, config=RECORD)
 class ParameterTable:
     """Weights by group, in the order of use; the norm's are first in `head`."""
 
@@ -243,7 +138,7 @@ class ParameterTable:
     num_model_parameters: Count
 
 
-@dataclass(frozen=True, config=_RECORD)
+@dataclass(frozen=True, config=RECORD)
 class HeadMap:
     """Per sequence parallel rank the heads of its head-sharded views, in order; -1 is a padded head."""
 

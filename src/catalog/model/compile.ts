@@ -56,7 +56,11 @@ class ReverseWriter {
   write(): Code {
     for (const [value, view] of Object.entries(this.reverse.upstream)) this.begin(value, view);
     for (const step of this.steps.toReversed()) this.reverseStep(step);
-    for (const [input, { view, add }] of Object.entries(this.reverse.inputs)) this.end(input, view, add);
+    // The view that holds a result's gradient until now is overwritten last.
+    const inputs = Object.entries(this.reverse.inputs).sort(
+      ([, a], [, b]) => Number(a.view === this.reverse.owned) - Number(b.view === this.reverse.owned),
+    );
+    for (const [input, { view, add }] of inputs) this.end(input, view, add);
     const saved = this.drafts.flatMap(({ reads }) => reads);
     return finish([...neededSteps(this.steps, saved).map(forward), ...this.drafts], this.widths);
   }
