@@ -6,13 +6,15 @@ export type LayerCodeName = Exclude<keyof LayerCode, 'attention'>;
 export type EndCodeName = 'embed' | 'embedBwd' | 'head' | 'headBwd';
 type CodeName = LayerCodeName | EndCodeName;
 
+type Known<T> = Map<CodeName, Map<number, T>>;
+
 export class CodeCosts {
   private readonly model: ModelCode;
   /** Bytes of the model dtype. */
   private readonly w: number;
   private readonly cuda: boolean;
-  private readonly peaks = new Map<string, number>();
-  private readonly works = new Map<string, CodeWork>();
+  private readonly peaks: Known<number> = new Map();
+  private readonly works: Known<CodeWork> = new Map();
 
   constructor(model: ModelCode, w: number, cuda: boolean) {
     this.model = model;
@@ -22,14 +24,14 @@ export class CodeCosts {
 
   /** The most of any kind of layer. */
   peakBytes(name: CodeName, rows: number): number {
-    return remembered(this.peaks, `${name} ${rows}`, () =>
+    return remembered(this.peaks, name, rows, () =>
       Math.max(...this.codes(name).map(({ code }) => peakBytes(code, rows, this.w, this.cuda))),
     );
   }
 
   /** The mean over the layers. */
   work(name: CodeName, rows: number): CodeWork {
-    return remembered(this.works, `${name} ${rows}`, () => {
+    return remembered(this.works, name, rows, () => {
       const works = this.codes(name).map(({ code, share }) => ({ ...workOf(code, rows, this.w), share }));
       const mean = (field: keyof CodeWork): number => works.reduce((sum, work) => sum + work.share * work[field], 0);
       return { matmulFlops: mean('matmulFlops'), bytes: mean('bytes'), kernels: mean('kernels') };
@@ -48,8 +50,17 @@ function isEnd(name: CodeName): name is EndCodeName {
   return ['embed', 'embedBwd', 'head', 'headBwd'].includes(name);
 }
 
-function remembered<T>(known: Map<string, T>, key: string, find: () => T): T {
-  const value = known.get(key) ?? find();
-  known.set(key, value);
+/** Asked for every op of a plan: two look-ups, and no key to make. */
+function remembered<T>(known: Known<T>, name: CodeName, rows: number, find: () => T): T {
+  let byRows = known.get(name);
+  if (byRows === undefined) {
+    byRows = new Map();
+    known.set(name, byRows);
+  }
+  let value = byRows.get(rows);
+  if (value === undefined) {
+    value = find();
+    byRows.set(rows, value);
+  }
   return value;
 }
