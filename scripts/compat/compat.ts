@@ -84,6 +84,10 @@ async function main(): Promise<void> {
   });
   const published = JSON.parse(readFileSync(CORPUS, 'utf8')) as readonly Published[];
   const corpus = published.filter(({ name }) => name.includes(values.only));
+  if (values.models !== true) throw new FpdtError('nothing to check was named', { code: 'usage', hint: 'give --models' });
+  if (corpus.length === 0) {
+    throw new FpdtError(`--only: no model has '${values.only}' in its name`, { code: 'usage', hint: `one is '${published[0]?.name}'` });
+  }
   const verdicts = await withCounts(corpus.map(judge), corpus);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   for (const verdict of verdicts) say(line(verdict));
@@ -91,7 +95,7 @@ async function main(): Promise<void> {
   const bad = verdicts.filter(({ ok }) => !ok).length;
   if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'compatReport', models: verdicts }, null, 1)}\n`);
   say(`compat ${bad === 0 ? 'ok' : 'failed'}: ${of('planned')} planned, ${of('refused')} refused, ${bad} not as expected`);
-  process.exitCode = bad === 0 && verdicts.length > 0 ? 0 : 1;
+  process.exitCode = bad === 0 ? 0 : 1;
 }
 
 await runScript(main);

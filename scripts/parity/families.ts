@@ -1,6 +1,7 @@
 /** A run of every model family on two ranks, of the small configs that the worker's own tests use too. */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { parseModel } from '../../src/catalog/index.js';
 import { planRun } from '../../src/index.js';
 import { type NamedPlan, SEQ_LEN, smallDeepSpeed, VOCAB_SIZE } from './setting.js';
 
@@ -11,7 +12,8 @@ const POLICIES = ['auto', 'fpdt'] as const;
 export function familyPlans(): readonly NamedPlan[] {
   const configs = JSON.parse(readFileSync(CONFIGS, 'utf8')) as Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   return Object.entries(configs).map(([name, config], i): NamedPlan => {
-    const hasWindow = JSON.stringify(config).includes('window') || name.startsWith('gpt_neo ') || name === 'gpt_neo';
+    // The outer order of `fpdt` has no windows.
+    const hasWindow = parseModel(config).windows.some((window) => window !== null);
     const policy = hasWindow ? 'auto' : (POLICIES[i % 2] ?? 'auto');
     return {
       name: `family ${name} P2 ${policy}`,

@@ -196,7 +196,7 @@ function chooseCases(only: string, limit: string | undefined, numRandom: number,
 function chosen(all: readonly NamedPlan[], only: string, limit?: string): readonly NamedPlan[] {
   const found = all.filter(({ name }) => name.includes(only)).slice(0, limit === undefined ? undefined : wholeNumber('limit', limit));
   if (found.length > 0) return found;
-  const hint = `give a part of a name such as '${caseName(STEADY)}'`;
+  const hint = `give a part of a name such as '${all[0]?.name ?? ''}'`;
   throw new FpdtError(`--only: no case has '${only}' in its name`, { code: 'usage', hint });
 }
 

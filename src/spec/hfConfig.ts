@@ -15,17 +15,8 @@ export function readHfConfig(input: HfConfigInput): { readonly config: JsonObjec
 /** RoPE types whose frequencies do not depend on the sequence length, so that a chunk needs only its positions. */
 const STATIC_ROPE_TYPES = ['default', 'llama3', 'linear', 'yarn'];
 
-/** Dropout is undefined under recompute, and dynamic RoPE changes with the length seen: both are refused by name. */
+/** Dynamic RoPE changes with the length seen: refused by name. What one family does not compute its own file says. */
 export function refuseUnsupported(config: JsonObject): void {
-  for (const key of ['attention_dropout', 'hidden_dropout', 'resid_pdrop', 'attn_pdrop']) {
-    const value = config[key];
-    if (typeof value === 'number' && value > 0) {
-      throw new FpdtError(`model config.${key}: dropout is not supported, found ${value}`, {
-        code: 'unsupported',
-        hint: `set ${key} to 0: recomputed activations would draw other masks`,
-      });
-    }
-  }
   const type = ropeTypes(config).find((one) => !STATIC_ROPE_TYPES.includes(one));
   if (type !== undefined) {
     throw new FpdtError(`model config: RoPE type '${type}' is not supported`, {

@@ -234,7 +234,7 @@ function mostAlive({ instructions, widths }: Code, rows: number, w: number): num
   const inside = (one: Instruction): number => {
     const made = one.writes.reduce((sum, name) => sum + bytes(one, name), 0);
     const [read = ''] = one.reads;
-    if (one.op === 'multiplyBwd') return 2 * rows * w * (widths[read] ?? 0);
+    if (one.op === 'multiplyBwd') return one.writes.length * rows * w * (widths[read] ?? 0);
     if (one.op === 'linearBwd' && w < 4) return Math.max(made, w * (one.weights[0]?.shape ?? []).reduce((a, b) => a * b, 1));
     if (one.op.startsWith('rope')) return 1.5 * made;
     return one.op === 'angles' ? made + 4 * rows * WIDTH : made;

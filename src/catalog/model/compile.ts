@@ -2,7 +2,7 @@
  * Instructions of steps: forward as they stand, and the reverse, which first forms again what it needs. What no result needs is
  * left out, values are freed after their last use, and a gradient that nobody else holds is added to in place.
  */
-import type { Code, Instruction, InstructionName, Step, WeightUse } from '../../spec/modelCode.js';
+import type { Code, Instruction, InstructionName, Step } from '../../spec/modelCode.js';
 import { PRIMITIVES } from './primitives.js';
 import { type Steps, viewName } from './instantiate.js';
 
@@ -103,21 +103,15 @@ class ReverseWriter {
       this.unslice(step, gradient);
       return;
     }
-    const inputs = step.of.filter((name) => this.reached.has(name));
-    const made = backward.gradients(step).filter((name) => inputs.includes(name));
-    if (made.length === 0 && step.weights.length === 0) return;
-    const names = backward.gradients(step).map((input) => (made.includes(input) ? this.gradientName(input) : ''));
-    const reads = [gradient, ...backward.saved(step)];
-    this.emit(
-      backward.op,
-      reads,
-      names.filter((name) => name !== ''),
-      undefined,
-      step,
-      { inputs: names.map((name) => name !== '') },
-    );
-    backward.gradients(step).forEach((input, i) => {
-      if (names[i] !== '') this.contribute(input, names[i] as string);
+    const inputs = backward.gradients(step);
+    const made = inputs.map((input) => (this.reached.has(input) ? this.gradientName(input) : undefined));
+    const writes = made.filter((name) => name !== undefined);
+    if (writes.length === 0 && step.weights.length === 0) return;
+    const skips = made.flatMap((name, i) => (name === undefined ? [[`skip${i}`, true] as const] : []));
+    const attributes = { ...step.attributes, ...Object.fromEntries(skips) };
+    this.emit(backward.op, [gradient, ...backward.saved(step)], writes, undefined, { ...step, attributes });
+    made.forEach((name, i) => {
+      if (name !== undefined) this.contribute(inputs[i] ?? '', name);
     });
   }
 
@@ -184,21 +178,15 @@ class ReverseWriter {
     return total;
   }
 
+  /** `of`: the step that this is the reverse of, whose weights and attributes it has. */
   private emit(
     op: InstructionName,
     reads: readonly string[],
     writes: readonly string[],
     into?: string,
-    step?: Step,
-    more: Readonly<Record<string, unknown>> = {},
+    of: Pick<Step, 'weights' | 'attributes'> = { weights: [], attributes: {} },
   ): void {
-    const weights: readonly WeightUse[] = step?.weights ?? [];
-    const attributes = { ...step?.attributes };
-    const wanted = (more.inputs as readonly boolean[] | undefined) ?? [];
-    wanted.forEach((one, i) => {
-      if (!one) attributes[`skip${i}`] = true;
-    });
-    this.drafts.push({ op, reads, writes, ...(into === undefined ? {} : { into }), weights, attributes });
+    this.drafts.push({ op, reads, writes, ...(into === undefined ? {} : { into }), weights: of.weights, attributes: of.attributes });
   }
 }
 

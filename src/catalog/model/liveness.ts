@@ -8,7 +8,7 @@ export function peakBytes({ instructions, widths }: Code, rows: number, w: numbe
   let held = 0;
   let peak = 0;
   for (const one of instructions) {
-    const facts = { ...factsOf(one, widths, rows, w), cuda };
+    const facts = factsOf(one, widths, rows, w, cuda);
     const made = one.writes.reduce((sum, name) => sum + bytesOf(one, name, widths, rows, w), 0);
     peak = Math.max(peak, held + Math.max(made, ...COSTS[one.op].moments(facts)));
     for (const name of one.writes) {
@@ -31,7 +31,7 @@ export interface CodeWork {
 export function workOf({ instructions, widths }: Code, rows: number, w: number): CodeWork {
   let [matmulFlops, bytes, kernels] = [0, 0, 0];
   for (const one of instructions) {
-    const facts = factsOf(one, widths, rows, w);
+    const facts = factsOf(one, widths, rows, w, false);
     const cost = COSTS[one.op];
     matmulFlops += cost.matmulFlops(facts);
     kernels += cost.kernels(facts);
@@ -49,7 +49,13 @@ function bytesOf({ op }: Instruction, name: string, widths: Code['widths'], rows
   return op === 'cast' && w >= 4 ? 0 : rows * w * (widths[name] ?? 0);
 }
 
-function factsOf({ op, reads, writes, weights, attributes }: Instruction, widths: Code['widths'], rows: number, w: number): PrimitiveFacts {
+function factsOf(
+  { op, reads, writes, weights, attributes }: Instruction,
+  widths: Code['widths'],
+  rows: number,
+  w: number,
+  cuda: boolean,
+): PrimitiveFacts {
   const isReverse = op.endsWith('Bwd');
   const [first = ''] = reads;
   const outWidth = widths[isReverse ? first : (writes[0] ?? first)] ?? 0;
@@ -59,7 +65,7 @@ function factsOf({ op, reads, writes, weights, attributes }: Instruction, widths
     const elements = shape.reduce((product, size) => product * size, 1);
     return part === undefined ? elements : (elements / outputs(shape, attributes)) * (part[1] - part[0]);
   });
-  return { rows, w, cuda: false, inWidth, outWidth, weights: used, attributes };
+  return { rows, w, cuda, inWidth, outWidth, weights: used, attributes };
 }
 
 function outputs(shape: readonly number[], { transposed }: Instruction['attributes']): number {

@@ -164,7 +164,11 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
     kernels: ({ attributes }) => (attributes.kind === 'relu2' ? 3 : 1),
   },
   multiply: elementwise(1),
-  multiplyBwd: { moments: (facts) => [2 * gradient(facts)], matmulFlops: nothing, kernels: () => 2 },
+  multiplyBwd: {
+    moments: (facts) => [numMade(facts) * gradient(facts)],
+    matmulFlops: nothing,
+    kernels: numMade,
+  },
   add: elementwise(1),
   scale: elementwise(1),
   slice: elementwise(1),
@@ -187,6 +191,11 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   store: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
   addTo: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
 };
+
+/** Gradients of the two factors, but for one that has none. */
+function numMade({ attributes: { skip0, skip1 } }: PrimitiveFacts): number {
+  return (skip0 === true ? 0 : 1) + (skip1 === true ? 0 : 1);
+}
 
 /** The result, and one product of half the rotated part of every head. */
 function rotationMoments(facts: PrimitiveFacts): readonly number[] {
