@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from fpdt.attention import CAUSAL, Mask, backend_named
 from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
-from fpdt.models.hf import build_model
+from fpdt.models.build import build_model
 from fpdt.ops.loss import loss
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
@@ -80,7 +80,7 @@ class Built:
 
     def __init__(self, family: Family, dtype: torch.dtype) -> None:
         self.family, self.dtype = family, dtype
-        self.model = build_model(family.config, 0, dtype).eval()
+        self.model = build_model(family.config, 0, dtype, layers=family.code.layers, with_buffers=True).eval()
         randomize(self.model)
         rotary = rotary_of(self.model, torch.device("cpu"))
         self.modules = decoder_layers(self.model, family.code)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fpdt.devices import CopyMode, plan_runtime
+from fpdt.devices import CopyMode, open_files, plan_runtime
 from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Plan
 from fpdt.run.executor import Executor
@@ -19,7 +19,7 @@ def run_disk_plan(
     plan: Plan, folder: Path, mode: CopyMode = "eager", seed: int = 0
 ) -> tuple[list[float], dict[str, int]]:
     """The last row of every chunk of y, and the bytes copied."""
-    runtime = plan_runtime(plan, copy_mode=mode, seed=seed, disk_folder=folder)
+    runtime = plan_runtime(plan, copy_mode=mode, seed=seed, files=open_files(plan.header.pools, folder))
     recorder = runtime.make_recorder(plan.kind_names, 0)
     executor = Executor(plan, runtime, {"copy": copy_views, "cast": add_one, "emitGrads": nothing}, recorder)
     try:

@@ -11,8 +11,8 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import nn
 
 from fpdt.errors import PlanError
+from fpdt.models.build import build_model
 from fpdt.models.config import UnsupportedModelError
-from fpdt.models.hf import build_model
 from fpdt.plan import Plan
 from fpdt.run.engine import ConfigError, check_config, engine_config
 from fpdt.run.kernels import masks_of, plan_kernels
@@ -188,19 +188,21 @@ def test_weights_are_always_whole_below_stage_3() -> None:
 
 
 def test_every_process_starts_from_the_same_weights() -> None:
-    single = build_model(MODEL, 3, torch.float32).state_dict()
-    half = build_model(MODEL, 3, torch.bfloat16).state_dict()
-    other = build_model(MODEL, 4, torch.float32).state_dict()
+    def build(seed: int, dtype: torch.dtype) -> Any:
+        return build_model(MODEL, seed, dtype, layers="model.layers", with_buffers=True)
+
+    single = build(3, torch.float32).state_dict()
+    half = build(3, torch.bfloat16).state_dict()
+    other = build(4, torch.float32).state_dict()
     assert all(torch.equal(half[name], weight.bfloat16()) for name, weight in single.items())
     assert not torch.equal(other["lm_head.weight"], single["lm_head.weight"])
-    model: Any = build_model(MODEL, 3, torch.bfloat16)
-    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert build(3, torch.bfloat16).model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 @pytest.mark.parametrize("model_type", ["gpt9", "vit"])
 def test_another_model_type_is_refused(model_type: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"no language model of model_type '{model_type}'"):
-        build_model({"model_type": model_type}, 0, torch.float32)
+        build_model({"model_type": model_type}, 0, torch.float32, layers="model.layers")
 
 
 def test_the_reference_makes_deepspeeds_optimizer() -> None:

@@ -12,18 +12,17 @@ from torch import Tensor, nn
 
 from fpdt.devices import CopyMode, plan_runtime
 from fpdt.errors import ScheduleError
-from fpdt.models import bind_engine, bind_layer, decoder_layers, rotary_of
-from fpdt.models.hf import build_model
+from fpdt.models.build import build_model
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan
 from fpdt.run.autograd import StaleBackwardError
 from fpdt.run.data import ShardedBatches, plan_sequences, sharded_batches
-from fpdt.run.engine import stream_model
 from fpdt.run.executor import Executor
 from fpdt.run.gradients import gradient_file, write_gradients
 from fpdt.run.kernels import plan_kernels
 from fpdt.run.parameters import WeightSlice
-from fpdt.run.program import EmittedGradients, LossScale, Program
+from fpdt.run.program import EmittedGradients, LossScale
+from fpdt.run.stream import stream
 from fpdt.run.zero import LayerWeights
 from fpdt.testing.reference import token_loss_sum
 from tests.hand_plan import HandPlan
@@ -35,22 +34,21 @@ TOLERANCE = 5e-6
 STAGE_0 = {"zero_optimization": {"stage": 0}}
 
 
+def built(plan: Plan, dtype: torch.dtype, with_buffers: bool = False) -> nn.Module:
+    """With the buffers where its own forward is called."""
+    config, seed = plan.model["hfConfig"], int(plan.run["seed"])
+    return build_model(config, seed, dtype, layers=plan.code.layers, with_buffers=with_buffers)
+
+
 class Streamed:
     """A streamed model without DeepSpeed: plain autograd accumulates into `grad`."""
 
     def __init__(self, plan: Plan, batches: ShardedBatches, copy_mode: CopyMode = "eager") -> None:
         runtime = plan_runtime(plan, copy_mode=copy_mode)
-        dtype = torch.float32
-        self.model: Any = build_model(plan.model["hfConfig"], int(plan.run["seed"]), dtype)
+        self.model: Any = built(plan, torch.float32)
         self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
-        rotary = rotary_of(self.model, runtime.device)
-        modules = decoder_layers(self.model, plan.code)
-        layers = [bind_layer(module, number, plan, rotary, dtype) for number, module in enumerate(modules)]
-        emitted = EmittedGradients()
-        extra = bind_engine(self.model, plan, plan_kernels(plan), emitted, rotary, dtype)
-        weights = LayerWeights(self.model, modules, {})
-        self.program = Program(self.executor, layers, extra, emitted, weights)
-        stream_model(self.model, layers, extra, self.program)
+        streamed = stream(self.model, plan, plan_kernels(plan), runtime.device)
+        self.program = streamed.attach(self.executor, LayerWeights(self.model, streamed.modules, {}))
         self._batches = batches
 
     def loss(self, scale: LossScale) -> Tensor:
@@ -80,7 +78,7 @@ def streamed(plan: Plan, data: Path, copy_mode: CopyMode = "eager") -> Streamed:
 
 def expected(plan: Plan, data: Path, factor: float) -> dict[str, Tensor]:
     """Gradients of factor * mean token loss, fp64."""
-    model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), torch.float64)
+    model = built(plan, torch.float64, with_buffers=True)
     tokens = plan_sequences(plan, data).whole(0, 0, 0)
     (token_loss_sum(model, tokens) * (factor / (len(tokens) - 1))).backward()  # type: ignore[no-untyped-call]
     return gradients(model)
@@ -134,7 +132,7 @@ def test_gradients_accumulate_over_forwards(plan: Plan, data: Path) -> None:
 
 
 def test_modules_keep_their_names(plan: Plan, data: Path) -> None:
-    untouched = build_model(plan.model["hfConfig"], 0, torch.float32)
+    untouched = built(plan, torch.float32)
     assert list(streamed(plan, data).model.state_dict()) == list(untouched.state_dict())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from fpdt.plan import Link, Plan, Pool
 from fpdt.run.arena import Arena, mapped_arena
 from fpdt.run.runtime import Runtime
 
-__all__ = ["CopyMode", "CpuRuntime", "CudaRuntime", "create_runtime", "plan_runtime"]
+__all__ = ["CopyMode", "CpuRuntime", "CudaRuntime", "create_runtime", "open_files", "plan_runtime"]
 
 DEFAULT_STREAMS = ("compute", "comm", "h2d", "d2h")
 
@@ -28,10 +28,9 @@ def plan_runtime(
     copy_mode: CopyMode = "eager",
     seed: int = 0,
     device_index: int = 0,
-    disk_folder: Path | None = None,
-    disk_direct: bool | None = None,
+    files: Mapping[str, FilePool] | None = None,
 ) -> Runtime:
-    """The runtime that a plan asks for."""
+    """The runtime that a plan asks for; `files` are those of `open_files`, which is called for a plan without any."""
     return create_runtime(
         plan.device,
         plan.header.pools,
@@ -41,8 +40,7 @@ def plan_runtime(
         copy_mode=copy_mode,
         seed=seed,
         device_index=device_index,
-        disk_folder=disk_folder,
-        disk_direct=disk_direct,
+        files=open_files(plan.header.pools, None) if files is None else files,
     )
 
 
@@ -56,29 +54,32 @@ def create_runtime(
     copy_mode: CopyMode = "eager",
     seed: int = 0,
     device_index: int = 0,
-    disk_folder: Path | None = None,
-    disk_direct: bool | None = None,
+    files: Mapping[str, FilePool] | None = None,
 ) -> Runtime:
-    """The runtime of one rank with its arenas and files. `group` is the sequence group; `copy_mode`, `seed` the CPU's.
+    """The runtime of one rank with its arenas. `group` is the sequence group; `copy_mode`, `seed` the CPU's.
 
-    `disk_direct`: files past the page cache, or never; None: where the file system can.
-
-    Raises FpdtError for a device this worker does not know, ArenaError when the arenas cannot be allocated or a file
-    has no folder to be in.
+    Raises FpdtError for a device this worker does not know, ArenaError when the arenas cannot be allocated.
     """
     if device not in ("cpu", "cuda"):
         raise FpdtError(f"the plan is for device {device!r}", "this worker runs on cpu or cuda")
     if device == "cuda":
         torch.cuda.set_device(device_index)
     arenas = {pool.name: _arena(pool, device, device_index) for pool in pools if pool.kind != "file"}
-    files = {
-        pool.name: _file(pool, disk_folder, disk_direct) for pool in pools if pool.kind == "file" and pool.bytes > 0
-    }
+    files = dict(files or {})
     if device == "cpu":
         return CpuRuntime(arenas, files, streams, group, copy_mode, seed)
     in_file = {pool.name for pool in pools if pool.kind == "file"}
     file_streams = frozenset(streams.index(link.stream) for link in links if in_file & {link.from_, link.to})
     return CudaRuntime(arenas, files, streams, file_streams, group, device_index)
+
+
+def open_files(pools: Sequence[Pool], folder: Path | None, direct: bool | None = None) -> dict[str, FilePool]:
+    """The files of the pools that have bytes, preallocated in `folder`.
+
+    `direct`: past the page cache, or never; None: where the file system can. Raises ArenaError when there is no folder
+    for one, FilePoolError when it cannot be made.
+    """
+    return {pool.name: _file(pool, folder, direct) for pool in pools if pool.kind == "file" and pool.bytes > 0}
 
 
 def _arena(pool: Pool, device: str, device_index: int) -> Arena:

@@ -123,6 +123,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = set() if func is _LIFT_FRESH else {storage._cdata for storage in _storages(*args, *kwargs.values())}
         result = func(*args, **kwargs)
         for storage in _storages(result):
+            # One on the meta device has a size and no memory.
+            if storage.device.type == "meta":
+                continue
             if storage._cdata in self._entries or storage._cdata not in given:
                 self._note(storage, str(func))
         return result

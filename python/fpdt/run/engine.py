@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,21 +15,10 @@ from torch import Tensor, nn
 
 from fpdt.errors import FpdtError
 from fpdt.measure.timing import Recorder
-from fpdt.models import (
-    EngineBinding,
-    Kernels,
-    LayerBinding,
-    bind_engine,
-    bind_layer,
-    check_complete,
-    decoder_layers,
-    rotary_of,
-)
-from fpdt.models.hf import DTYPES, build_model
 from fpdt.plan import Plan
-from fpdt.run import autograd
-from fpdt.run.program import EmittedGradients, Program, TurnRunner
-from fpdt.run.zero import LayerWeights, StaticLossScale, time_engine, undo_first_step
+from fpdt.run.program import Program
+from fpdt.run.stream import StreamedModel
+from fpdt.run.zero import StaticLossScale, undo_first_step
 
 
 class ConfigError(FpdtError):
@@ -74,73 +63,20 @@ class StreamedEngine:
         self.deepspeed.step()
 
 
-def build_engine(
-    plan: Plan,
-    executor: TurnRunner,
-    kernels: Kernels,
-    recorder: Recorder,
-    device: torch.device,
-) -> StreamedEngine:
-    """Builds the model from the plan's hfConfig and seed, streams it and wraps it in DeepSpeed; a collective."""
-    check_config(plan)
-    dtype = DTYPES[plan.run["dtype"]]
-    model = build_model(plan.model["hfConfig"], int(plan.run["seed"]), dtype)
-    modules = decoder_layers(model, plan.code)
-    rotary = rotary_of(model, device)
-    layers = [bind_layer(module, number, plan, rotary, dtype) for number, module in enumerate(modules)]
-    emitted = EmittedGradients()
-    extra = bind_engine(model, plan, kernels, emitted, rotary, dtype)
-    check_complete(model, layers, extra, plan.parameters)
-    program = Program(executor, layers, extra, emitted, LayerWeights(model, modules, plan.deepspeed))
-    stream_model(model, layers, extra, program)
-    engine = initialize(model, modules, extra, plan)
+def build_engine(streamed: StreamedModel, plan: Plan) -> Any:
+    """Wraps a streamed model in DeepSpeed; a collective. Its weights are sharded already where ZeRO shards them."""
+    engine = initialize(streamed, plan)
     undo_first_step(engine.optimizer)
-    time_engine(engine, recorder)
-    loss_scale = StaticLossScale(engine.optimizer, float(plan.run["lossScale"]))
-    return StreamedEngine(engine, model, program, recorder, device, loss_scale)
+    return engine
 
 
-def stream_model(
-    model: nn.Module, layers: Sequence[LayerBinding], extra: EngineBinding, program: autograd.Turns
-) -> None:
-    """Replaces the forwards of model, embedding, decoder layers and lm_head: each takes and returns a token.
-
-    Modules keep their place, name and weights, so hooks and checkpoints are as before. The model returns its loss.
-    """
-    embed_weights = [weight.parameter for weight in extra.embed_weights]
-    head_weights = [weight.parameter for weight in extra.head_weights]
-
-    def forward(token: Tensor) -> Tensor:
-        token = extra.embed_module(token)
-        for layer in layers:
-            token = layer.module(token)
-        loss: Tensor = extra.head_module(token)
-        return loss
-
-    _replace_forward(extra.embed_module, lambda token: autograd.embed(token, program, embed_weights))
-    _replace_forward(extra.head_module, lambda token: autograd.head(token, program, head_weights))
-    for number, layer in enumerate(layers):
-        _replace_forward(layer.module, _layer_forward(number, layer, program))
-    _replace_forward(model, forward)
-
-
-def _layer_forward(number: int, layer: LayerBinding, program: autograd.Turns) -> Callable[[Tensor], Tensor]:
-    weights = [weight.parameter for weight in layer.weights]
-    return lambda token: autograd.layer(token, program, number, weights)
-
-
-def _replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
-    module.forward = forward
-
-
-def initialize(model: nn.Module, modules: Sequence[nn.Module], extra: EngineBinding, plan: Plan) -> Any:
+def initialize(streamed: StreamedModel, plan: Plan) -> Any:
     """deepspeed.initialize with the plan's config, which is used as it is but for the batch size.
 
     Every rank counts as a data-parallel one (no mpu), so that DeepSpeed shards over, and divides by, all of them.
     """
-    quiet_deepspeed()
-    _use_plain_collectives()
-    for module in modules:
+    model, extra = streamed.model, streamed.extra
+    for module in streamed.modules:
         set_z3_leaf_module(module, True)
     for module, group in ((extra.head_module, extra.head_weights), (extra.embed_module, extra.embed_weights)):
         own = set(module.parameters())
@@ -179,9 +115,12 @@ def check_config(plan: Plan) -> None:
         raise ConfigError(f"the run's ZeRO stage is {plan.run['zeroStage']}, ds_config's is {stage}", "plan again")
 
 
-def _use_plain_collectives() -> None:
-    """No shared-memory all-reduce of DeepSpeed's on CPU: it would compile it at start, on every rank, with g++."""
+def start_deepspeed() -> None:
+    """Gives DeepSpeed the process group that is there: it counts ranks by it when it shards a model."""
+    quiet_deepspeed()
+    # No shared-memory all-reduce of its own on CPU: it would compile it at start, on every rank, with g++.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_init_required=False)
 
 
 def quiet_deepspeed() -> None:

@@ -12,19 +12,24 @@ import deepspeed
 import torch
 import transformers
 
-from fpdt.devices import plan_runtime
+from fpdt.devices import open_files, plan_runtime
+from fpdt.devices.file_pool import FilePool
 from fpdt.measure.memory import LiveBytes, measure_pools
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.measure.trace import TraceWriter
+from fpdt.models import Kernels
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
-from fpdt.run.data import sharded_batches
-from fpdt.run.engine import build_engine
+from fpdt.run.data import ShardedBatches, sharded_batches
+from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import plan_kernels
+from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import check_same_plan, join_process_group, sequence_group
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
+from fpdt.run.stream import StreamedModel, stream
+from fpdt.run.zero import LayerWeights, StaticLossScale, time_engine
 from fpdt.testing.debug import DebugMode
 from fpdt.version import VERSION
 from fpdt.wire.protocol import MemoryRecord, OpRecord
@@ -62,19 +67,41 @@ class PlanSession:
         self._track(self._tracks)
         self._ranks = join_process_group(plan)
         check_same_plan(plan, self._ranks)
-        self._runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank)
+        check_config(plan)
+        # A missing file of tokens or a full disk is told before a model is built.
+        batches = sharded_batches(plan, options["data"], self._ranks.rank)
+        files = _open_files(plan, options)
+        self._streamed, engine = self._build(plan, options, kernels)
+        # Arenas come last: what building a model and its engine needs for a moment is free again by then.
+        self._runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
         self._exit.callback(self._runtime.close)
         self._recorder = self._runtime.make_recorder(plan.kind_names, int(options.get("record_layers") or 0))
         self.debug = DebugMode(plan, self._runtime, poison=True, tracker=self._live) if is_debug else None
         """What checks ops, where the options ask for it."""
         handlers = HANDLERS if self.debug is None else self.debug.wrap(HANDLERS)
         executor = Executor(plan, self._runtime, handlers, self._recorder)
-        self.engine = build_engine(plan, executor, kernels, self._recorder, self._runtime.device)
-        self._steps = self._make_steps(plan, options)
+        self.engine = self._attach(engine, executor)
+        self._steps = self._make_steps(batches, options)
         self._trace_steps = frozenset(options.get("trace_steps") or ())
         self._trace_folder = Path(options.get("trace_folder") or ".")
         self._pool_bytes: dict[str, int] = {}
         self._num_steps = 0
+
+    def _build(self, plan: Plan, options: Mapping[str, Any], kernels: Kernels) -> tuple[StreamedModel, Any]:
+        """The model and DeepSpeed's engine around it."""
+        device = self._ranks.device
+        weights = options.get("weights")
+        start_deepspeed()
+        model = rank_model(plan, None if weights is None else Path(weights), device)
+        streamed = stream(model, plan, kernels, device)
+        return streamed, build_engine(streamed, plan)
+
+    def _attach(self, engine: Any, executor: Executor) -> StreamedEngine:
+        plan, streamed = self._plan, self._streamed
+        program = streamed.attach(executor, LayerWeights(streamed.model, streamed.modules, plan.deepspeed))
+        time_engine(engine, self._recorder)
+        loss_scale = StaticLossScale(engine.optimizer, float(plan.run["lossScale"]))
+        return StreamedEngine(engine, streamed.model, program, self._recorder, self._ranks.device, loss_scale)
 
     @property
     def device(self) -> str:
@@ -136,12 +163,12 @@ class PlanSession:
         plan = self._plan
         return TraceWriter(self._trace_folder, step, self._ranks.rank, plan.streams, plan.kind_names)
 
-    def _make_steps(self, plan: Plan, options: Mapping[str, Any]) -> StepRunner:
+    def _make_steps(self, batches: ShardedBatches, options: Mapping[str, Any]) -> StepRunner:
         dump_grads = options["dump_grads"]
         return StepRunner(
-            plan,
+            self._plan,
             self.engine,
-            sharded_batches(plan, options["data"], self._ranks.rank),
+            batches,
             None if dump_grads is None else Path(dump_grads),
             before_micro_step=None if self.debug is None else self.debug.begin_micro_step,
         )
@@ -154,17 +181,22 @@ class PlanSession:
         return [*ops, *memory]
 
 
-def _make_runtime(plan: Plan, options: Mapping[str, Any], rank: int, local_rank: int) -> Runtime:
-    folder = options.get("disk_folder")
+def _make_runtime(
+    plan: Plan, options: Mapping[str, Any], rank: int, local_rank: int, files: Mapping[str, FilePool]
+) -> Runtime:
     return plan_runtime(
         plan,
         sequence_group(plan, rank),
         copy_mode=options["copy_mode"] or "eager",
         seed=(options["seed"] or 0) + rank,
         device_index=local_rank,
-        disk_folder=None if folder is None else Path(folder),
-        disk_direct=options.get("disk_direct"),
+        files=files,
     )
+
+
+def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:
+    folder = options.get("disk_folder")
+    return open_files(plan.header.pools, None if folder is None else Path(folder), options.get("disk_direct"))
 
 
 def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:

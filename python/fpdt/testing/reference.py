@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpdt.models.hf import DTYPES, build_model, cast_weights
+from fpdt.models.build import DTYPES, build_model, cast_weights
 from fpdt.plan import Plan, load_plan
 from fpdt.run.data import Sequences, plan_sequences
 from fpdt.run.gradients import write_gradients
@@ -42,7 +42,12 @@ class ReferenceTrainer:
     def __init__(self, plan: Plan, data: Path, dtype: torch.dtype) -> None:
         self._sequences = plan_sequences(plan, data)
         self.model = build_model(
-            plan.model["hfConfig"], int(plan.run["seed"]), DTYPES[plan.run["dtype"]], attention="sdpa"
+            plan.model["hfConfig"],
+            int(plan.run["seed"]),
+            DTYPES[plan.run["dtype"]],
+            layers=plan.code.layers,
+            attention="sdpa",
+            with_buffers=True,
         )
         cast_weights(self.model, dtype)
         self._weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}

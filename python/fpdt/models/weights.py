@@ -1,0 +1,162 @@
+"""The weights of a Hugging Face folder: safetensors, read tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+from fpdt.errors import FpdtError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_SHOWN = 4
+_OTHER_MODEL = "plan for the model that the folder holds: its config.json"
+
+
+class WeightsError(FpdtError):
+    """A folder whose weights are not the model's, or cannot be read or written."""
+
+
+class WeightFolder:
+    """The tensors of a folder by their names. Files stay open; a tensor is read when it is asked for."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises WeightsError for a folder without safetensors, a missing or a broken file."""
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise WeightsError(f"no folder {self.folder}", "give a folder with config.json and safetensors")
+        self._open = ExitStack()
+        self._files = {path: self._enter(path) for path in self._paths()}
+        self._file_of = {name: opened for opened in self._files.values() for name in opened.keys()}  # noqa: SIM118
+        self._check_index()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._file_of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file_of[name].get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        """On the CPU, in the file's dtype."""
+        tensor: Tensor = self._file_of[name].get_tensor(name)
+        return tensor
+
+    def close(self) -> None:
+        self._open.close()
+
+    def _paths(self) -> list[Path]:
+        index = self.folder / INDEX
+        if index.exists():
+            return [self._named_by_index(name) for name in sorted(set(self._weight_map().values()))]
+        if (self.folder / SINGLE).exists():
+            return [self.folder / SINGLE]
+        found = sorted(self.folder.glob("*.safetensors"))
+        if not found:
+            others = sorted(path.name for path in self.folder.glob("*.bin"))
+            hint = "convert it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+            raise WeightsError(
+                f"{self.folder} has no safetensors{f', only {others[0]}' if others else ''}",
+                hint if others else f"expected {SINGLE} or {INDEX} and the files that it names",
+            )
+        return found
+
+    def _named_by_index(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.exists():
+            raise WeightsError(f"{INDEX} names {name}, which is not in {self.folder}", "copy the missing file there")
+        return path
+
+    def _weight_map(self) -> Mapping[str, str]:
+        try:
+            weight_map: Mapping[str, str] = json.loads((self.folder / INDEX).read_text())["weight_map"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{self.folder / INDEX} has no weight_map: {error!r}", "copy the file again") from error
+        return weight_map
+
+    def _enter(self, path: Path) -> Any:
+        try:
+            return self._open.enter_context(safe_open(path, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} cannot be read: {error}", "it was cut short: copy it again") from error
+
+    def _check_index(self) -> None:
+        if not (self.folder / INDEX).exists():
+            return
+        missing = sorted(set(self._weight_map()) - self.names)
+        if missing:
+            raise WeightsError(f"{INDEX} names {_some(missing)}, which no file of {self.folder} has", "copy it again")
+
+
+def match_names(model: Any, shapes: Mapping[str, Sequence[int]], folder: WeightFolder) -> dict[str, str]:
+    """The folder's name of each weight of the model, a tied one once; `shapes` has theirs.
+
+    Names are translated as transformers does when it loads: those of older checkpoints, and of a model without its
+    head. Raises WeightsError that names weights which are missing, left over or of another shape.
+    """
+    renamed = _renamed(model, shapes, folder)
+    found: dict[str, str] = {}
+    for name in shapes:
+        known = next((renamed[one] for one in (name, *_aliases(model, name)) if one in renamed), None)
+        if known is not None:
+            found[name] = known
+    _refuse(folder, "lacks", [name for name in shapes if name not in found], "of the model")
+    used = {name for known in found for name in (known, *_aliases(model, known))}
+    ignored = [re.compile(one) for one in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    extra = [known for name, known in renamed.items() if name not in used and not _is_ignored(name, ignored)]
+    _refuse(folder, "has", sorted(extra), "that the model lacks")
+    for name, known in found.items():
+        given, wanted = list(folder.shape(known)), list(shapes[name])
+        if given != wanted:
+            raise WeightsError(f"{known} of {folder.folder} has shape {given}, the model's is {wanted}", _OTHER_MODEL)
+    return found
+
+
+def _refuse(folder: WeightFolder, what: str, names: Sequence[str], whose: str) -> None:
+    if names:
+        count = "a weight" if len(names) == 1 else f"{len(names)} weights"
+        raise WeightsError(f"{folder.folder} {what} {count} {whose}: {_some(names)}", _OTHER_MODEL)
+
+
+def _renamed(model: Any, shapes: Mapping[str, Sequence[int]], folder: WeightFolder) -> dict[str, str]:
+    """The folder's names by what the installed transformers calls these weights."""
+    transforms = get_model_conversion_mapping(model)
+    renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
+    converters = [one for one in transforms if isinstance(one, WeightConverter)]
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    renamed: dict[str, str] = {}
+    for known in sorted(folder.names):
+        name, converted = rename_source_key(known, renamings, converters, prefix, dict(shapes))
+        if converted is not None:
+            raise WeightsError(
+                f"{known} of {folder.folder} is laid out in another way than the model's {name}",
+                "convert it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)",
+            )
+        renamed[name] = known
+    return renamed
+
+
+def _aliases(model: Any, name: str) -> list[str]:
+    """Other names of a tied weight."""
+    tied: Any = getattr(model, "all_tied_weights_keys", None) or {}
+    return [a if b == name else b for a, b in dict(tied).items() if name in (a, b)]
+
+
+def _is_ignored(name: str, patterns: Sequence[re.Pattern[str]]) -> bool:
+    """Buffers that older versions of transformers wrote too."""
+    return name.endswith((".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias")) or any(
+        pattern.search(name) for pattern in patterns
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
