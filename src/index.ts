@@ -1,5 +1,6 @@
 /** Plan and launch the training of transformers on very long sequences. */
 export type { RunEvent } from './bridge/events.js';
+export { exportModel, type ExportedModel, type ExportOptions } from './bridge/exportModel.js';
 export { type LaunchOptions, launchRun } from './bridge/launchRun.js';
 export type { Run } from './bridge/run.js';
 export type { RunResult } from './bridge/runResult.js';

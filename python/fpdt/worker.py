@@ -64,6 +64,8 @@ def run_alone(args: argparse.Namespace) -> None:
         result.pop("records")
         if os.environ.get("RANK", "0") == "0":
             print(json.dumps({"step": step, **result}), flush=True)
+    if args.export is not None:
+        session.export_model()
     session.close()
 
 
@@ -71,6 +73,8 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The command line as the keys of protocol.RunOptions."""
     return {
         "data": str(args.data),
+        "weights": None if args.weights is None else str(args.weights),
+        "export": None if args.export is None else str(args.export),
         "dump_grads": None if args.dump_grads is None else str(args.dump_grads),
         "copy_mode": args.copy_mode,
         "poison": args.poison,
@@ -93,6 +97,8 @@ def make_parser() -> argparse.ArgumentParser:
     alone = parser.add_argument_group("stand-alone")
     alone.add_argument("--plan", type=Path, help="plan.json")
     alone.add_argument("--data", type=Path, help="token file: text, .npy or .bin of int32 ids")
+    alone.add_argument("--weights", type=Path, help="Hugging Face folder to start from; default: the plan's seed")
+    alone.add_argument("--export", type=Path, help="new folder for the trained model, as Hugging Face has it")
     alone.add_argument("--steps", type=int, help="optimizer steps; default: the plan's numSteps")
     alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
     alone.add_argument("--copy-mode", choices=get_args(CopyMode), help="order of asynchronous ops on the cpu device")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.planned import ROOT
 
 
 @pytest.fixture
@@ -35,3 +41,30 @@ def direct_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"direct transfers need a file system with O_DIRECT (ext4, xfs, btrfs, or tmpfs of Linux 6.6 or later) at one "
         f"of {', '.join(map(str, candidates))}; set TMPDIR to one"
     )
+
+
+class Probes:
+    """One process that imports torch once and runs the jobs of tests/probes.py."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self, **job: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps({"id": 0, "steps": 1, **job}, default=str), file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+@pytest.fixture(scope="session")
+def probes() -> Iterator[Probes]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.probes"],
+        cwd=ROOT / "python",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield Probes(process)

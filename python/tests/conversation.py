@@ -41,6 +41,8 @@ def run_options(data: str) -> protocol.RunOptions:
     """Nothing is asked for but data."""
     return protocol.RunOptions(
         data=data,
+        weights=None,
+        export=None,
         dump_grads=None,
         copy_mode=None,
         poison=False,

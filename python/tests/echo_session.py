@@ -1,6 +1,6 @@
 """A session without torch: says what it was given, and fails the way a test asks for in `options["data"]`.
 
-`data` is one of ok, nan, import, digest, create@RANK, and raise, exit, hang or child @RANK:STEP; child leaves a
+`data` is one of ok, nan, import, digest, create@RANK, export@RANK, and raise, exit, hang or child @RANK:STEP; child leaves a
 grandchild running.
 """
 
@@ -29,6 +29,7 @@ class EchoSession:
         self.device = json.loads(header)["device"]
         json.loads(prose)
         self.versions = {"python": sys.version.split()[0]}
+        self._export = options["export"]
         self._rank = int(os.environ["RANK"])
         self._fault, _, where = str(options["data"]).partition("@")
         self._where = where
@@ -66,6 +67,11 @@ class EchoSession:
             "non_finite": non_finite,
             "records": [record] * 300,
         }
+
+    def export_model(self) -> dict[str, Any]:
+        if self._fault == "export" and self._where == str(self._rank):
+            raise OSError("no space left")
+        return {"folder": f"{self._export} of rank {self._rank}", "num_weights": 2, "bytes": 8}
 
     def close(self) -> None:
         print(f"echo session of rank {self._rank} closed", flush=True)

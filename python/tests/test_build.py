@@ -80,7 +80,8 @@ class Peaks:
         self.units: list[int] = []
         self.shards: list[int] = []
 
-    def shard(self, unit: nn.Module) -> None:
+    def shard(self, model: nn.Module, path: str) -> None:
+        unit = model.get_submodule(path)
         sizes = [weight.nbytes for weight in unit.parameters() if weight.numel()]
         for weight in unit.parameters():
             weight.data = weight.data.flatten()[: weight.numel() // 2].clone()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +10,10 @@ import pytest
 
 from fpdt.plan import load_plan
 from fpdt.plan.op_kinds import EXTERNAL_KINDS
-from tests.planned import MODEL, ROOT, ZERO_3, make_plan, write_data
+from tests.conftest import Probes
+from tests.planned import MODEL, ZERO_3, make_plan, write_data
 
 WIDE: Mapping[str, Any] = {**MODEL, "hidden_size": 64, "intermediate_size": 160, "vocab_size": 256}
-
-
-class Probes:
-    """One process that imports torch once and runs the jobs of tests/probes.py."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def run(self, **job: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps({"id": 0, "steps": 1, **job}, default=str), file=self._process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-
-@pytest.fixture(scope="module")
-def probes() -> Iterator[Probes]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.probes"],
-        cwd=ROOT / "python",
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        yield Probes(process)
 
 
 @pytest.mark.parametrize("policy", ["fpdt", "auto"])

@@ -1,4 +1,4 @@
-/** The course of a run over all ranks: hello, plan, ready, steps, shutdown. No clock, no sockets, no processes. */
+/** The course of a run over all ranks: hello, plan, ready, steps, export, shutdown. No clock, no sockets, no processes. */
 
 import type { Failure } from './failure.js';
 import {
@@ -16,6 +16,9 @@ import { mergeRanks, type StepResult } from './runResult.js';
 
 /** Steps sent ahead, so that no rank waits for the controller between two steps. */
 const STEPS_IN_FLIGHT = 2;
+
+/** The rank that writes an exported model; the others give it their shards. */
+const WRITER = 0;
 
 /** A plan as it travels, and what the controller must know of it. The data of columns is deflated. */
 export interface WirePlan {
@@ -39,6 +42,7 @@ export interface Host {
 interface RankView {
   state: Exclude<RankState, 'exited'>;
   numStepsDone: number;
+  exported: Body<'exported'> | null;
 }
 
 export class Coordinator {
@@ -58,7 +62,7 @@ export class Coordinator {
     this.#numSteps = numSteps;
     this.#packageVersion = packageVersion;
     this.#host = host;
-    this.#ranks = Array.from({ length: plan.numRanks }, () => ({ state: 'started', numStepsDone: 0 }));
+    this.#ranks = Array.from({ length: plan.numRanks }, () => ({ state: 'started', numStepsDone: 0, exported: null }));
   }
 
   isConnected(rank: number): boolean {
@@ -76,6 +80,7 @@ export class Coordinator {
     if (view.state === 'started') return { rank, phase: 'starting', step: null };
     if (view.state === 'hello' || view.state === 'planAccepted') return { rank, phase: 'loading', step: null };
     if (view.state !== 'ready' || this.#isOver()) return { rank, phase: 'closing', step: null };
+    if (this.#areStepsDone()) return { rank, phase: 'exporting', step: null };
     const isStepping = view.numStepsDone < this.#numSent;
     return { rank, phase: isStepping ? 'stepping' : 'waiting', step: isStepping ? view.numStepsDone : null };
   }
@@ -86,6 +91,7 @@ export class Coordinator {
     else if (message.type === 'planAccepted') this.#accept(rank, message.body.digest);
     else if (message.type === 'ready') this.#ready(rank, message.body);
     else if (message.type === 'stepDone') this.#stepDone(rank, message.body);
+    else if (message.type === 'exported') this.#exported(rank, message.body);
     else if (message.type === 'bye') this.#bye(rank, message.body.numSteps);
     else if (message.type === 'error') this.#reportError(rank, message.body);
     else if (message.type !== 'pong') this.#violation(rank, `sent ${message.type}, which only a controller sends`);
@@ -137,7 +143,27 @@ export class Coordinator {
       const step = this.#numSent++;
       this.#toAll('runSteps', { digest, from: step, to: step + 1 });
     }
+    if (this.#areStepsDone()) this.#finish();
+  }
+
+  #finish(): void {
     if (this.#isOver()) this.#toAll('shutdown', { reason: 'all steps are done' });
+    else this.#toAll('exportModel', { digest: this.#plan.digest });
+  }
+
+  #exported(rank: number, exported: Body<'exported'>): void {
+    const view = this.#view(rank);
+    if (!this.#checkDigest(rank, exported.digest)) return;
+    if (this.#options.export === null || !this.#areStepsDone() || view.exported !== null) {
+      this.#violation(rank, 'exported a model unasked');
+      return;
+    }
+    view.exported = exported;
+    const writer = this.#view(WRITER).exported;
+    if (writer === null || !this.#isOver()) return;
+    const { folder, numWeights, bytes, seconds } = writer;
+    this.#host.emit({ type: 'exported', folder, numWeights, bytes, seconds });
+    this.#finish();
   }
 
   #stepDone(rank: number, done: StepDone): void {
@@ -175,8 +201,13 @@ export class Coordinator {
     for (let rank = 0; rank < this.#ranks.length; rank += 1) this.#host.send(rank, type, body);
   }
 
-  #isOver(): boolean {
+  #areStepsDone(): boolean {
     return this.steps.length === this.#numSteps;
+  }
+
+  /** Steps, and what comes after them. */
+  #isOver(): boolean {
+    return this.#areStepsDone() && (this.#options.export === null || this.#ranks.every((one) => one.exported !== null));
   }
 
   #advance(rank: number, from: RankView['state'], to: RankView['state'], detail: string): boolean {

@@ -14,6 +14,8 @@ export type RunEvent =
   | { readonly type: 'ready'; readonly digest: string; readonly seconds: number; readonly versions: Readonly<Record<string, string>> }
   /** All ranks finished the step; `ranks` is what each of them measured. */
   | { readonly type: 'step'; readonly step: StepResult; readonly ranks: readonly StepDone[] }
+  /** The trained model is in a Hugging Face folder. */
+  | { readonly type: 'exported'; readonly folder: string; readonly numWeights: number; readonly bytes: number; readonly seconds: number }
   | { readonly type: 'telemetry'; readonly rank: number; readonly batch: TelemetryBatch }
   /** A line of a rank's output, or a remark of the controller (rank null). */
   | { readonly type: 'log'; readonly rank: number | null; readonly stream: LogStream; readonly line: string }

@@ -14,6 +14,10 @@ import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
 export interface LaunchOptions {
   /** What to read tokens from: a text or binary file (a byte is a token) or int32 token ids. */
   readonly data: string;
+  /** Hugging Face folder (config.json and safetensors) with the weights to start from; left out: those of the plan's seed. */
+  readonly weights?: string | undefined;
+  /** Folder, new or empty, that the trained model is written into as Hugging Face has it. */
+  readonly export?: string | undefined;
   /** Folder for the gradients of every parameter after each step. */
   readonly dumpGrads?: string | undefined;
   /** When the CPU device runs asynchronous copies and exchanges; default eager. */
@@ -91,6 +95,8 @@ function toWirePlan(plan: ExecutionPlan): WirePlan {
 function toRunOptions(options: LaunchOptions): RunOptions {
   const parsed = runOptionsSchema.safeParse({
     data: options.data,
+    weights: options.weights ?? null,
+    export: options.export ?? null,
     dumpGrads: options.dumpGrads ?? null,
     copyMode: options.copyMode ?? null,
     poison: options.poison ?? false,

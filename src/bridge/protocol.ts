@@ -10,7 +10,7 @@ import * as z from 'zod';
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
 
-export const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'closing'] as const;
+export const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'exporting', 'closing'] as const;
 export const phaseSchema = z.enum(PHASES);
 export type Phase = z.infer<typeof phaseSchema>;
 
@@ -33,6 +33,10 @@ export type FrameDescriptor = z.infer<typeof frameSchema>;
 export const runOptionsSchema = z.strictObject({
   /** What to read tokens from, as the worker's `--data`. */
   data: z.string(),
+  /** Hugging Face folder with the weights to start from; null: those of the plan's seed. */
+  weights: z.string().nullable(),
+  /** Folder that `exportModel` writes the model into, checked before the first step. */
+  export: z.string().nullable(),
   /** Folder for the gradients of every parameter after each step. */
   dumpGrads: z.string().nullable(),
   /** When the CPU device runs asynchronous copies and exchanges. */
@@ -91,6 +95,10 @@ export const BODIES = {
   /** Run steps [from, to) of the plan with this digest. */
   runSteps: z.strictObject({ digest, from: count, to: count }),
   stepDone: stepDoneSchema,
+  /** Write the model into the folder of the options: a collective of all ranks. */
+  exportModel: z.strictObject({ digest }),
+  /** `bytes` of weights are in the folder. */
+  exported: z.strictObject({ digest, folder: z.string(), numWeights: count, bytes: count, seconds }),
   shutdown: z.strictObject({ reason: z.string() }),
   bye: z.strictObject({ numSteps: count }),
   /** `stacks`: also print the Python stacks of all threads to the rank's log. */
@@ -151,6 +159,8 @@ export const messageSchema = z
     envelope('ready'),
     envelope('runSteps'),
     envelope('stepDone'),
+    envelope('exportModel'),
+    envelope('exported'),
     envelope('shutdown'),
     envelope('bye'),
     envelope('ping'),

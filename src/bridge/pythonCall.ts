@@ -30,7 +30,7 @@ interface Pythonia {
 
 type Answer =
   | { readonly ok: unknown }
-  | { readonly error: { readonly kind: string; readonly message: string; readonly traceback: string } };
+  | { readonly error: { readonly kind: string; readonly message: string; readonly hint: string | null; readonly traceback: string } };
 
 /** pythonia has one interpreter per process. */
 let previous: Promise<unknown> = Promise.resolve();
@@ -97,14 +97,14 @@ function watchCall(call: PythonCall, process: ChildProcess | null): { readonly e
 
 function readAnswer(call: PythonCall, answer: Answer): unknown {
   if ('ok' in answer) return answer.ok;
-  const { kind, message, traceback } = answer.error;
-  throw callError(call, `${kind}: ${message}`, traceback);
+  const { kind, message, hint, traceback } = answer.error;
+  throw callError(call, `${kind}: ${message}`, traceback, hint ?? call.hint);
 }
 
-function callError(call: PythonCall, message: string, traceback?: string): FpdtError {
+function callError(call: PythonCall, message: string, traceback?: string, hint = call.hint): FpdtError {
   return new FpdtError(`Python call ${call.name} failed: ${message}`, {
     code: 'python-call-failed',
-    hint: call.hint,
+    hint,
     details: traceback === undefined ? { python: call.python } : { python: call.python, traceback },
   });
 }

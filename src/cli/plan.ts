@@ -4,6 +4,7 @@ import { planSummary } from '../plan/summary.js';
 import { planToJson } from '../report/planJson.js';
 import { FpdtError } from '../spec/errors.js';
 import { type PlanInput, planRun } from '../strategy/planRun.js';
+import { modelFolder } from './modelPath.js';
 import { type Output, printJson } from './output.js';
 
 type Options = Readonly<Record<string, unknown>>;
@@ -53,7 +54,7 @@ export function toPlanInput(options: Options): PlanInput {
   const { model, deepspeed } = options as { readonly model: string; readonly deepspeed?: string };
   // pick() cannot know the type of each field; parseRunInput checks them all.
   const run = pick(options, RUN_FIELDS) as unknown as PlanInput['run'];
-  return { model, cluster: toCluster(options), run, deepspeed: deepspeed ?? DEFAULT_DEEPSPEED };
+  return { model: modelFolder(model), cluster: toCluster(options), run, deepspeed: deepspeed ?? DEFAULT_DEEPSPEED };
 }
 
 function toCluster(options: Options): string | Options {

@@ -40,7 +40,7 @@ function buildProgram(output: Output, setExitCode: SetExitCode): Command {
     .showHelpAfterError('(fpdt --help lists commands and options)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), writeErr: (text) => output.err(text.trimEnd()) });
-  for (const add of [addPlan, addRun, addShow, addDoctor]) add(program, output, setExitCode);
+  for (const add of [addPlan, addRun, addExport, addShow, addDoctor]) add(program, output, setExitCode);
   return program;
 }
 
@@ -48,7 +48,7 @@ function addPlan(program: Command, output: Output): void {
   program
     .command('plan')
     .description('Choose a strategy and write the execution plan; needs no Python and no GPU')
-    .requiredOption('--model <path>', 'Hugging Face config.json')
+    .requiredOption('--model <path>', 'Hugging Face config.json, its folder, or a model of the local cache: org/name')
     .requiredOption('--seq-len <tokens>', 'tokens of a sequence: 131072, 128K, 2M')
     .option('--gpus <n>', 'number of ranks', wholeNumber)
     .option('--gpu <name>', 'catalog name: a100-80gb, h100-80gb, h200-141gb, cpu')
@@ -86,6 +86,8 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .description('Start the ranks and train by a plan file')
     .argument('<plan>', 'plan file of fpdt plan --output')
     .requiredOption('--data <path>', 'raw bytes (a token each), or .npy or .bin with int32 token ids')
+    .option('--weights <folder>', "Hugging Face folder, or a model of the local cache, to start from; default: the plan's seed")
+    .option('--export <folder>', 'write the trained model here, a new folder that from_pretrained loads')
     .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')
     .option('--copy-mode <mode>', 'when the CPU device runs copies and exchanges: eager, lazy or random')
     .option('--poison', 'fill arenas and dead buffers with NaN')
@@ -101,6 +103,21 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .action(async (path: string, options: Record<string, unknown>) => {
       const { runCommand } = await import('./run.js');
       setExitCode(await runCommand(path, options, output));
+    });
+}
+
+function addExport(program: Command, output: Output): void {
+  program
+    .command('export')
+    .description('Write the model that a plan file starts from as a Hugging Face folder, in the dtype of the plan')
+    .argument('<plan>', 'plan file of fpdt plan --output')
+    .requiredOption('--output <folder>', 'new folder that from_pretrained loads')
+    .option('--weights <folder>', "Hugging Face folder, or a model of the local cache, with the weights; default: the plan's seed")
+    .option('--python <path>', 'Python to use; default: FPDT_PYTHON, then .venv')
+    .option('--json', 'print JSON')
+    .action(async (path: string, options: Record<string, unknown>) => {
+      const { exportCommand } = await import('./export.js');
+      await exportCommand(path, options, output);
     });
 }
 

@@ -8,6 +8,8 @@ import { readPlanFile } from '../plan/file.js';
 import { compareRun, comparisonToText } from '../report/compare.js';
 import { progressLine } from '../report/progress.js';
 import { FpdtError } from '../spec/errors.js';
+import { formatBytes } from '../spec/sizes.js';
+import { modelFolder } from './modelPath.js';
 import { withInterrupt } from './interrupt.js';
 import { errorToJson, type Output } from './output.js';
 
@@ -21,7 +23,8 @@ export async function runCommand(path: string, options: Readonly<Record<string, 
   const plan = await readPlanFile(path);
   const shown = launch.steps === undefined ? plan : { ...plan, run: { ...plan.run, numSteps: launch.steps } };
   return withInterrupt(output, async (signal) => {
-    const run = await launchRun(plan, { ...launch, signal });
+    const weights = launch.weights === undefined ? undefined : modelFolder(launch.weights);
+    const run = await launchRun(plan, { ...launch, weights, signal });
     const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
     return follow(run, plan, print, json === true, output);
   });
@@ -52,6 +55,7 @@ export function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEve
     if (event.type === 'step') output.out(progressLine(plan, event.step));
     else if (event.type === 'ready')
       output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
+    else if (event.type === 'exported') output.err(`wrote ${event.folder}: ${event.numWeights} weights, ${formatBytes(event.bytes)}`);
     else if (event.type === 'log' && event.stream === 'stderr')
       output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);
   };

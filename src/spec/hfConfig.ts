@@ -1,13 +1,13 @@
 /** Reading a Hugging Face config.json: what every family shares. Families are catalog entries (catalog/index.ts). */
 import * as z from 'zod';
 import { FpdtError } from './errors.js';
-import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
+import { fileOf, type JsonObject, parseWith, readJsonObject } from './parseJson.js';
 
 export type HfConfigInput = string | JsonObject;
 
-/** The config as an object with its `model_type`; a path is read from disk. */
+/** The config as an object with its `model_type`; a path is read from disk, that of a folder in its config.json. */
 export function readHfConfig(input: HfConfigInput): { readonly config: JsonObject; readonly modelType: string } {
-  const config = readJsonObject(input, 'model config');
+  const config = readJsonObject(typeof input === 'string' ? fileOf(input, 'config.json') : input, 'model config');
   const { model_type: modelType } = parseWith(z.looseObject({ model_type: z.string() }), config, 'model config');
   return { config, modelType };
 }

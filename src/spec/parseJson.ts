@@ -1,5 +1,6 @@
 /** Reading user input: JSON files, and strict parsing with errors that name the path, the expected and the nearest key. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import * as z from 'zod';
 import { FpdtError } from './errors.js';
 import { nearestKey } from './nearestKey.js';
@@ -13,6 +14,12 @@ export function readJsonObject(input: string | JsonObject, what: string): JsonOb
     throw new FpdtError(`${what}: expected a JSON object, found ${describe(value)}`, { code: 'invalid-value' });
   }
   return value as JsonObject;
+}
+
+/** A path as it is, or the file `name` in it where it is a folder. */
+export function fileOf(path: string, name: string): string {
+  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return isFolder ? join(path, name) : path;
 }
 
 function readText(path: string, what: string): string {

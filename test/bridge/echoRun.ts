@@ -28,6 +28,8 @@ export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSet
     plan: wirePlan(),
     options: {
       data,
+      weights: null,
+      export: null,
       dumpGrads: null,
       copyMode: null,
       poison: false,

@@ -44,6 +44,22 @@ describe('a run of two ranks', { timeout: PATIENCE_MS }, () => {
     expect(ready).toBeGreaterThan(-1);
   });
 
+  test('exports the model once all steps are done, and says what rank 0 wrote', async () => {
+    const { options } = echoSetup('ok');
+    const events = await collect(await runEcho('ok', { options: { ...options, export: 'model' } }));
+    const types = events.map(({ type }) => type);
+    expect(types.filter((type) => type === 'exported')).toHaveLength(1);
+    expect(types.indexOf('exported')).toBeGreaterThan(types.lastIndexOf('step'));
+    expect(events.find(({ type }) => type === 'exported')).toMatchObject({ folder: 'model of rank 0', numWeights: 2, bytes: 8 });
+    expect(events.at(-1)).toMatchObject({ type: 'end', outcome: { ok: true } });
+  });
+
+  test('an export that fails names its phase', async () => {
+    const { options } = echoSetup('export@1');
+    const error = await errorOf(await runEcho('export@1', { options: { ...options, export: 'model' } }));
+    expect(error.message).toBe('rank 1: OSError: no space left (phase exporting)');
+  });
+
   test('a loss that is not finite is a null with a name', async () => {
     const run = await runEcho('nan', { numSteps: 1 });
     expect(await run.result).toMatchObject({ nonFinite: ['loss'], steps: [{ loss: null }] });

@@ -20,8 +20,8 @@ from fpdt.models.weights import WeightFolder, match_names
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
-Shard = Callable[[nn.Module], None]
-"""Leaves of a unit's weights what this rank keeps."""
+Shard = Callable[[nn.Module, str], None]
+"""Of model and path of a unit that is complete: leaves of its weights what this rank keeps."""
 
 
 def build_model(
@@ -51,10 +51,10 @@ def build_model(
         model = build(config)
     names = None if folder is None else _names_in(model, folder)
     builder = _Builder(model, seed, dtype, torch.device(device), folder, names or {})
-    for unit, modules in _units(model, layers):
+    for path, modules in _units(model, layers):
         builder.fill(modules)
         if shard is not None:
-            shard(unit)
+            shard(model, path)
     if not with_buffers:
         _empty_buffers(model, device)
     return model
@@ -74,15 +74,15 @@ def _names_in(model: nn.Module, folder: WeightFolder) -> dict[str, str]:
 Named = list[tuple[str, nn.Module]]
 
 
-def _units(model: nn.Module, layers: str) -> Iterator[tuple[nn.Module, Named]]:
+def _units(model: nn.Module, layers: str) -> Iterator[tuple[str, Named]]:
     """Units with their modules: in the model's order, so that a tied weight is made where its first name is."""
     inside = f"{layers}."
     for name, module in model.named_modules():
         if name.startswith(inside):
             if "." not in name.removeprefix(inside):
-                yield module, list(module.named_modules(prefix=name))
+                yield name, list(module.named_modules(prefix=name))
         elif any(True for _ in module.parameters(recurse=False)):
-            yield module, [(name, module)]
+            yield name, [(name, module)]
 
 
 class _Builder:

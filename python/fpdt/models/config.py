@@ -18,7 +18,13 @@ class UnsupportedModelError(FpdtError):
 
 
 def config_of(hf_config: Mapping[str, Any]) -> PreTrainedConfig:
-    """JSON has one kind of numbers: 30.0 is 30 where JavaScript wrote it. transformers tells them apart.
+    """The config class's own reading of it. Raises UnsupportedModelError."""
+    config: PreTrainedConfig = AutoConfig.for_model(**typed(hf_config))
+    return config
+
+
+def typed(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    """With floats where its class wants floats: JSON has one kind of numbers, and JavaScript writes 30.0 as 30.
 
     Raises UnsupportedModelError.
     """
@@ -33,8 +39,7 @@ def config_of(hf_config: Mapping[str, Any]) -> PreTrainedConfig:
     for key, value in hf_config.items():
         if key in floats and type(value) is int:
             given[key] = float(value)
-    config: PreTrainedConfig = AutoConfig.for_model(**given)
-    return config
+    return given
 
 
 def _float_fields(config_class: Any) -> frozenset[str]:

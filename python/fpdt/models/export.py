@@ -4,60 +4,130 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
 
+from fpdt.models.config import typed
 from fpdt.models.weights import INDEX, SINGLE, WeightsError
 
 MAX_SHARD_BYTES = 5 * 10**9
 """As transformers' save_pretrained cuts."""
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
+"""Of files that are not taken over from the folder a run started from."""
+MAX_COPIED_BYTES = 256 << 20
+"""A tokenizer's files are smaller."""
+SPARE_BYTES = 1 << 20
+"""For config, index and the safetensors headers."""
 
 
-def write_model(
-    model: nn.Module, folder: str | Path, weights: Iterator[tuple[str, Tensor]], is_writer: bool, num_bytes: int
-) -> None:
-    """Writes config.json and safetensors into a folder that must be new or empty; whole or not at all.
+class FolderWriter:
+    """Writes a folder beside `target`, which becomes `target` in `finish`; without it nothing is left.
 
-    `weights` gives every weight once, on the CPU; all ranks draw from it, since to form one may take them all, and
-    only the writer writes. `num_bytes` is their size. Raises WeightsError for a folder that is in use, a full disk.
+    `num_bytes` of weights are announced, so that too small a disk is told before anything is computed. Raises
+    WeightsError for a target that is in use, or a folder that cannot be written.
     """
-    target = Path(folder)
-    beside = target.with_name(f"{target.name}.writing")
-    if is_writer:
-        _make_folder(target, beside)
-    writer = _ShardWriter(beside, num_bytes) if is_writer else None
-    try:
-        for name, weight in weights:
-            if writer is not None:
-                writer.add(name, weight)
-        if writer is not None:
-            writer.finish()
-            config: Any = model.config
-            (beside / "config.json").write_text(config.to_json_string(use_diff=True))
-            if target.exists():
-                target.rmdir()
-            beside.rename(target)
-    except OSError as error:
-        raise WeightsError(f"cannot write {beside}: {error}", "free space there, or give another folder") from error
-    finally:
-        if is_writer and beside.exists():
-            shutil.rmtree(beside, ignore_errors=True)
+
+    def __init__(self, target: Path, num_bytes: int) -> None:
+        check_target(target, num_bytes)
+        self.target = target
+        self._target = target.absolute()
+        self._beside = self._target.with_name(f"{target.name}.writing")
+        self._shards = _Shards(self._beside, num_bytes)
+        self.num_weights = 0
+        self.num_bytes = 0
+
+    def __enter__(self) -> FolderWriter:
+        with _told(self._beside):
+            self._beside.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        shutil.rmtree(self._beside, ignore_errors=True)
+
+    def add(self, model: nn.Module, name: str, weight: Tensor) -> None:
+        """A whole weight on the CPU, by its name in the model; it is written under the name that checkpoints have."""
+        named: Mapping[str, Tensor] = revert_weight_conversion(model, {name: weight})  # type: ignore[arg-type]
+        with _told(self._beside):
+            for saved, tensor in named.items():
+                self._shards.add(saved, tensor)
+        self.num_weights += 1
+        self.num_bytes += weight.nbytes
+
+    def finish(self, config: str, source: Path | None) -> None:
+        """`source`: a folder whose tokenizer and other small files are taken over."""
+        with _told(self._beside):
+            self._shards.finish()
+            for path in [] if source is None else _other_files(source):
+                shutil.copyfile(path, self._beside / path.name)
+            (self._beside / "config.json").write_text(config)
+            if self._target.exists():
+                self._target.rmdir()
+            self._beside.rename(self._target)
 
 
-def _make_folder(target: Path, beside: Path) -> None:
+def check_target(target: Path, num_bytes: int) -> None:
+    """Raises WeightsError for a folder that is in use, or on a disk that is too full or not writable."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise WeightsError(f"{target} is there and not empty", "give a new folder")
+        raise WeightsError(f"{target} is there and not empty", "give a new folder for the export")
+    parent = next(one for one in target.absolute().parents if one.exists())
+    free = shutil.disk_usage(parent).free
+    if free < num_bytes + SPARE_BYTES:
+        raise WeightsError(
+            f"the model takes {num_bytes} bytes, {parent} has {free} free", "free space there, or give another folder"
+        )
+    beside = target.absolute().with_name(f"{target.name}.writing")
+    if beside.exists():
+        raise WeightsError(f"{beside} is left of an export that was killed", "remove it, or give another folder")
+
+
+def exported_config(hf_config: Mapping[str, Any], architecture: str, dtype: str) -> str:
+    """The text of config.json: the run's own config, with what the weights in the folder are."""
+    given = typed(hf_config)
+    key = "torch_dtype" if "torch_dtype" in given else "dtype"
+    return json.dumps({**given, "architectures": [architecture], key: dtype}, indent=2) + "\n"
+
+
+def whole_weights(model: nn.Module, is_sharded: bool, is_writer: bool) -> Iterator[tuple[str, Tensor]]:
+    """Each weight whole on the CPU, one at a time, a tied one once; only the writer gets any.
+
+    A collective under ZeRO-3: every rank draws all of them.
+    """
+    import deepspeed
+
+    for name, parameter in model.named_parameters():
+        with deepspeed.zero.GatheredParameters([parameter], enabled=is_sharded):
+            if is_writer:
+                yield name, parameter.detach().to("cpu", copy=True).contiguous()
+
+
+def _other_files(source: Path) -> list[Path]:
+    names = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [
+        path
+        for path in names
+        if path.name != "config.json"
+        and not path.name.endswith(WEIGHT_SUFFIXES)
+        and path.stat().st_size <= MAX_COPIED_BYTES
+    ]
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """A failure to write as a WeightsError that says what to do."""
     try:
-        beside.mkdir(parents=True)
-    except OSError as error:
-        raise WeightsError(f"cannot make {beside}: {error}", "remove it, or give another folder") from error
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot write {folder}: {error}", "free space there, or give another folder") from error
 
 
-class _ShardWriter:
+class _Shards:
     """One file where all fits into one, else numbered files and their index, as save_pretrained names them."""
 
     def __init__(self, folder: Path, num_bytes: int) -> None:
@@ -66,7 +136,7 @@ class _ShardWriter:
         self._total = num_bytes
         self._held: dict[str, Tensor] = {}
         self._held_bytes = 0
-        self._shards: list[list[str]] = []
+        self._files: list[list[str]] = []
 
     def add(self, name: str, weight: Tensor) -> None:
         if self._held and self._held_bytes + weight.nbytes > MAX_SHARD_BYTES:
@@ -79,36 +149,17 @@ class _ShardWriter:
         if self._is_single:
             self._path(0).rename(self._folder / SINGLE)
             return
-        names = [f"model-{i + 1:05d}-of-{len(self._shards):05d}.safetensors" for i in range(len(self._shards))]
+        names = [f"model-{i + 1:05d}-of-{len(self._files):05d}.safetensors" for i in range(len(self._files))]
         for i, name in enumerate(names):
             self._path(i).rename(self._folder / name)
-        weight_map = {one: names[i] for i, shard in enumerate(self._shards) for one in shard}
+        weight_map = {one: names[i] for i, file in enumerate(self._files) for one in file}
         index = {"metadata": {"total_size": self._total}, "weight_map": weight_map}
         (self._folder / INDEX).write_text(json.dumps(index, indent=2))
 
     def _flush(self) -> None:
-        save_file(self._held, self._path(len(self._shards)), metadata={"format": "pt"})
-        self._shards.append(list(self._held))
+        save_file(self._held, self._path(len(self._files)), metadata={"format": "pt"})
+        self._files.append(list(self._held))
         self._held, self._held_bytes = {}, 0
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.safetensors"
-
-
-def gathered_weights(model: nn.Module, is_sharded: bool) -> Iterator[tuple[str, Tensor]]:
-    """Each weight whole on the CPU, one at a time; under ZeRO-3 every rank takes part in gathering it."""
-    import deepspeed
-
-    for name, parameter in model.named_parameters():
-        if is_sharded:
-            with deepspeed.zero.GatheredParameters([parameter]):
-                yield name, parameter.detach().to("cpu", copy=True).contiguous()
-        else:
-            yield name, parameter.detach().to("cpu", copy=True).contiguous()
-
-
-def weight_bytes(model: nn.Module) -> int:
-    return sum(
-        int(getattr(parameter, "ds_numel", parameter.numel())) * parameter.element_size()
-        for parameter in model.parameters()
-    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from fpdt.wire.calls import answer
 
 
 def parameter_shapes(hf_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,10 +32,5 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {"parameter_shapes": parameter_shapes
 
 
 def invoke(name: str, arguments: str) -> str:
-    """Call a function with JSON arguments; JSON of `{"ok": result}` or of `{"error": {kind, message, traceback}}`."""
-    os.dup2(2, 1)  # Libraries print; standard output belongs to whoever started this.
-    try:
-        return json.dumps({"ok": FUNCTIONS[name](**json.loads(arguments))}, allow_nan=False)
-    except Exception as error:
-        facts = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        return json.dumps({"error": facts})
+    """See wire.calls.answer."""
+    return answer(FUNCTIONS, name, arguments)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -51,7 +52,10 @@ class WeightFolder:
         tensor: Tensor = self._file_of[name].get_tensor(name)
         return tensor
 
-    def close(self) -> None:
+    def __enter__(self) -> WeightFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._open.close()
 
     def _paths(self) -> list[Path]:
@@ -95,6 +99,23 @@ class WeightFolder:
         missing = sorted(set(self._weight_map()) - self.names)
         if missing:
             raise WeightsError(f"{INDEX} names {_some(missing)}, which no file of {self.folder} has", "copy it again")
+
+
+def check_vocabulary(folder: Path, vocab_size: int) -> None:
+    """Raises WeightsError where the folder's tokenizer makes tokens that the model has no row for."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return
+    try:
+        vocabulary: Mapping[str, int] = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # The library raises nothing more precise.
+        raise WeightsError(f"{path} cannot be read: {error}", "copy the file again") from error
+    token, number = max(vocabulary.items(), key=lambda item: item[1], default=("", -1))
+    if number >= vocab_size:
+        raise WeightsError(
+            f"{path} has token {number} ({token!r}), the model's vocab_size is {vocab_size}",
+            "use the model's own tokenizer, or plan for the model that the folder holds",
+        )
 
 
 def match_names(model: Any, shapes: Mapping[str, Sequence[int]], folder: WeightFolder) -> dict[str, str]:

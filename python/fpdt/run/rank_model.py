@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ def rank_model(plan: Plan, weights: Path | None, device: torch.device) -> nn.Mod
     reads, or makes, every weight by itself: nothing is sent. To be called when DeepSpeed knows the process group, see
     engine.start_deepspeed. Raises WeightsError for a folder that is not the model's.
     """
-    folder = None if weights is None else WeightFolder(weights)
-    try:
+    with nullcontext() if weights is None else WeightFolder(weights) as folder:
         return build_model(
             plan.model["hfConfig"],
             int(plan.run["seed"]),
@@ -40,9 +40,6 @@ def rank_model(plan: Plan, weights: Path | None, device: torch.device) -> nn.Mod
             shard=_shard(plan),
             device=device,
         )
-    finally:
-        if folder is not None:
-            folder.close()
 
 
 def _shard(plan: Plan) -> Shard | None:
@@ -55,7 +52,7 @@ def _shard(plan: Plan) -> Shard | None:
         **{key: plan.deepspeed[key] for key in ("bf16",) if key in plan.deepspeed},
     }
 
-    def shard(unit: nn.Module) -> None:
-        _ShardInit(module=unit, config_dict_or_path=config)
+    def shard(model: nn.Module, path: str) -> None:
+        _ShardInit(module=model.get_submodule(path), config_dict_or_path=config)
 
     return shard

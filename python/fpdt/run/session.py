@@ -18,6 +18,9 @@ from fpdt.measure.memory import LiveBytes, measure_pools
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
+from fpdt.models.build import DTYPES
+from fpdt.models.export import FolderWriter, exported_config, whole_weights
+from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
 from fpdt.run.data import ShardedBatches, sharded_batches
@@ -71,7 +74,11 @@ class PlanSession:
         # A missing file of tokens or a full disk is told before a model is built.
         batches = sharded_batches(plan, options["data"], self._ranks.rank)
         files = _open_files(plan, options)
-        self._streamed, engine = self._build(plan, options, kernels)
+        self._weights = None if options["weights"] is None else Path(options["weights"])
+        self._export = _folder_writer(plan, options)
+        if self._weights is not None:
+            check_vocabulary(self._weights, int(plan.model["vocabSize"]))
+        self._streamed, engine = self._build(plan, kernels)
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
         self._runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
         self._exit.callback(self._runtime.close)
@@ -87,12 +94,11 @@ class PlanSession:
         self._pool_bytes: dict[str, int] = {}
         self._num_steps = 0
 
-    def _build(self, plan: Plan, options: Mapping[str, Any], kernels: Kernels) -> tuple[StreamedModel, Any]:
+    def _build(self, plan: Plan, kernels: Kernels) -> tuple[StreamedModel, Any]:
         """The model and DeepSpeed's engine around it."""
         device = self._ranks.device
-        weights = options.get("weights")
         start_deepspeed()
-        model = rank_model(plan, None if weights is None else Path(weights), device)
+        model = rank_model(plan, self._weights, device)
         streamed = stream(model, plan, kernels, device)
         return streamed, build_engine(streamed, plan)
 
@@ -134,6 +140,20 @@ class PlanSession:
             "copied_bytes": self._runtime.take_copied_bytes(),
             "records": self._records(step, times, measures),
         }
+
+    def export_model(self) -> dict[str, Any]:
+        """Writes the model into the folder of the options; a collective. Keys: protocol.Exported's, but for two."""
+        if self._export is None:
+            raise WeightsError("there is no folder to export the model to", "start the run with --export")
+        folder, model = self._export.target, self.engine.model
+        is_sharded, is_writer = int(self._plan.run["zeroStage"]) == 3, self._ranks.rank == 0
+        with self._export if is_writer else nullcontext():
+            for name, weight in whole_weights(model, is_sharded, is_writer):
+                self._export.add(model, name, weight)
+            if is_writer:
+                config = exported_config(self._plan.model["hfConfig"], type(model).__name__, self._plan.run["dtype"])
+                self._export.finish(config, self._weights)
+        return {"folder": str(folder), "num_weights": self._export.num_weights, "bytes": self._export.num_bytes}
 
     def close(self) -> None:
         """Gives back arenas and turns the memory tracker off. The process group stays: see worker.leave."""
@@ -192,6 +212,13 @@ def _make_runtime(
         device_index=local_rank,
         files=files,
     )
+
+
+def _folder_writer(plan: Plan, options: Mapping[str, Any]) -> FolderWriter | None:
+    """Made before the first step, so that a folder that cannot be written costs none."""
+    folder = options["export"]
+    size = plan.parameters.num_model_parameters * DTYPES[plan.run["dtype"]].itemsize
+    return None if folder is None else FolderWriter(Path(folder), size)
 
 
 def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:

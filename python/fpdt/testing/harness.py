@@ -36,6 +36,8 @@ Job = Mapping[str, Any]
 RankWork = Callable[[Job, int, int], Result]
 DEFAULT_IDLE_SECONDS = 30.0
 DEFAULT_OPTIONS: Mapping[str, Any] = {
+    "weights": None,
+    "export": None,
     "dump_grads": None,
     "copy_mode": None,
     "poison": True,
@@ -73,6 +75,8 @@ def worker_rank(job: Job, rank: int, port: int) -> Result:
         result.pop("records", None)
         steps.append(result)
         note_progress()
+    if run_options(job).export is not None:
+        session.export_model()
     session.close()
     return {"losses": [step["loss"] for step in steps], "steps": steps}
 

@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CopyMode = Literal["eager", "lazy", "random"]
-Phase = Literal["starting", "waiting", "loading", "stepping", "closing"]
+Phase = Literal["starting", "waiting", "loading", "stepping", "exporting", "closing"]
 
 
 class ProtocolError(Exception):
@@ -56,6 +56,8 @@ class FrameDescriptor(Wire):
 
 class RunOptions(Wire):
     data: str
+    weights: str | None
+    export: str | None
     dump_grads: str | None
     copy_mode: CopyMode | None
     poison: bool
@@ -116,6 +118,18 @@ class StepDone(Wire):
     non_finite: list[str]
 
 
+class ExportModel(Wire):
+    digest: Digest
+
+
+class Exported(Wire):
+    digest: Digest
+    folder: str
+    num_weights: Count
+    bytes: Count
+    seconds: Seconds
+
+
 class Shutdown(Wire):
     reason: str
 
@@ -154,6 +168,8 @@ BODIES: dict[str, type[Wire]] = {
     "ready": Ready,
     "runSteps": RunSteps,
     "stepDone": StepDone,
+    "exportModel": ExportModel,
+    "exported": Exported,
     "shutdown": Shutdown,
     "bye": Bye,
     "ping": Ping,

@@ -40,6 +40,10 @@ class Session(Protocol):
         """Run one optimizer step. Keys: those of protocol.StepDone without `step`, and optionally `records`."""
         ...
 
+    def export_model(self) -> Mapping[str, Any]:
+        """Write the model into the folder of the options. Keys: those of protocol.Exported without digest, seconds."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -119,7 +123,9 @@ def _serve_messages(channel: Channel, session_factory: str | SessionFactory) -> 
                 raise PlanRefusedError("a second plan was sent", "start a new run for another plan")
             session = _load(channel, body, incoming, session_factory)
         elif isinstance(body, protocol.RunSteps):
-            num_steps += _run_steps(channel, session, body, incoming.message.id)
+            num_steps += _run_steps(channel, _loaded(session, body.digest), body, incoming.message.id)
+        elif isinstance(body, protocol.ExportModel):
+            _export(channel, _loaded(session, body.digest), incoming.message.id)
         elif isinstance(body, protocol.Shutdown):
             channel.enter("closing")
             if session is not None:
@@ -150,10 +156,7 @@ def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_fac
     return session
 
 
-def _run_steps(channel: Channel, session: Session | None, body: protocol.RunSteps, corr: str) -> int:
-    if session is None or session.digest != body.digest:
-        held = session.digest if session else "none"
-        raise PlanRefusedError(f"asked to run steps of plan {body.digest}, loaded is {held}", "send the plan first")
+def _run_steps(channel: Channel, session: Session, body: protocol.RunSteps, corr: str) -> int:
     for step in range(body.from_, body.to):
         channel.enter("stepping", step)
         result = dict(session.run_step(step))
@@ -162,6 +165,22 @@ def _run_steps(channel: Channel, session: Session | None, body: protocol.RunStep
         channel.send_telemetry(records)
     channel.enter("waiting")
     return body.to - body.from_
+
+
+def _export(channel: Channel, session: Session, corr: str) -> None:
+    started = time.monotonic()
+    channel.enter("exporting")
+    result = session.export_model()
+    seconds = time.monotonic() - started
+    channel.send(protocol.Exported(digest=session.digest, seconds=seconds, **result), corr)
+    channel.enter("waiting")
+
+
+def _loaded(session: Session | None, digest: str) -> Session:
+    if session is None or session.digest != digest:
+        held = session.digest if session else "none"
+        raise PlanRefusedError(f"asked to work on plan {digest}, loaded is {held}", "send the plan first")
+    return session
 
 
 def check_plan(plan: protocol.Plan, frames: Sequence[bytes]) -> PlanFrames:
