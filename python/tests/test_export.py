@@ -70,3 +70,13 @@ def test_the_model_of_a_plan_goes_out_and_in_again(tmp_path: Path, monkeypatch: 
             for name in opened.keys():  # noqa: SIM118
                 assert torch.equal(opened.get_tensor(name), ours[name].bfloat16())
     assert json.loads((tmp_path / "two" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_context_extension_is_carried_into_the_exported_config(tmp_path: Path) -> None:
+    path = make_plan(tmp_path, "--rope-theta", "5e5", "--rope-scaling", "yarn:4")
+    export_plan(str(path), str(tmp_path / "out"), None)
+    load: Any = AutoModelForCausalLM.from_pretrained
+    config = load(tmp_path / "out").config
+    assert (config.max_position_embeddings, config.rope_parameters["rope_theta"]) == (4 * 4096, 5e5)
+    wanted = {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 4096}
+    assert wanted.items() <= config.rope_parameters.items()

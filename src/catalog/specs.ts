@@ -1,4 +1,7 @@
 /** All inputs of a plan at once, in the order in which they need each other. */
+import { FpdtError } from '../spec/errors.js';
+import { readHfConfig } from '../spec/hfConfig.js';
+import { changeRope, type RopeChange } from '../spec/ropeChange.js';
 import { type ParsedDeepSpeed, parseDeepSpeed } from '../spec/deepspeedConfig.js';
 import type { JsonObject } from '../spec/parseJson.js';
 import { parseRunInput, type RunInput } from '../spec/runInput.js';
@@ -25,9 +28,23 @@ export interface Specs {
 }
 
 export function parseSpecs(input: SpecInput): Specs {
-  const model = parseModel(input.model);
-  const cluster = parseCluster(input.cluster);
   const asked = parseRunInput(input.run);
+  const model = extendedModel(input.model, asked);
+  const cluster = parseCluster(input.cluster);
   const deepspeed = parseDeepSpeed(input.deepspeed ?? {}, { model, cluster, run: asked });
   return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed, poolsOf(cluster)) };
+}
+
+/** The model with the rotary embedding that the run asks for. */
+function extendedModel(input: SpecInput['model'], change: RopeChange): ModelSpec {
+  if (change.ropeTheta === undefined && change.ropeScaling === undefined) return parseModel(input);
+  const model = parseModel(changeRope(readHfConfig(input).config, change));
+  const angles = model.code.classes.flatMap(({ pre }) => pre.instructions.filter(({ op }) => op === 'angles'));
+  // Those of a module are its config's; others are the family's own and fixed.
+  if (angles.some(({ attributes }) => attributes.module !== undefined)) return model;
+  const has = angles.length === 0 ? 'no rotary embedding' : 'a rotary embedding with a fixed base';
+  throw new FpdtError(`run.ropeTheta and run.ropeScaling change nothing: ${model.family} has ${has}`, {
+    code: 'unsupported',
+    hint: 'leave them out',
+  });
 }

@@ -24,6 +24,8 @@ const RUN_FIELDS = [
   ['strategy', 'strategy'],
   ['attention', 'attention'],
   ['dtype', 'dtype'],
+  ['ropeTheta', 'ropeTheta'],
+  ['ropeScaling', 'ropeScaling'],
   ['steps', 'numSteps'],
   ['seed', 'seed'],
 ] as const;

@@ -70,6 +70,8 @@ function addPlan(program: Command, output: Output): void {
     .option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses')
     .option('--attention <kernel>', 'attention kernel, e.g. reference; default: the fastest of the device')
     .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES))
+    .option('--rope-theta <base>', "base of the rotary embedding, instead of the config's", positiveNumber)
+    .option('--rope-scaling <type:factor>', 'context extension: yarn:8 for 8 times the length that the model was trained at')
     .option('--steps <n>', 'optimizer steps of a run', wholeNumber)
     .option('--seed <n>', 'seed of the initial weights', wholeNumber)
     .option('--output <path>', 'write the plan file here')
@@ -151,6 +153,14 @@ function addDoctor(program: Command, output: Output, setExitCode: SetExitCode): 
 function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`Expected a whole number, found '${text}'.`);
   return Number(text);
+}
+
+function positiveNumber(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value > 0) || !Number.isFinite(value)) {
+    throw new InvalidArgumentError(`Expected a number above 0, found '${text}'.`);
+  }
+  return value;
 }
 
 function wholeNumbers(text: string): readonly number[] {

@@ -21,6 +21,8 @@ const schema = z.strictObject({
   attention: z.string().min(1).optional(),
   dtype: z.enum(MODEL_DTYPES).optional(),
   lossScale: z.number().positive().optional(),
+  ropeTheta: z.number().positive().optional(),
+  ropeScaling: z.string().min(1).optional(),
   numSteps: count.optional(),
   seed: z.int().min(0).optional(),
 });
@@ -52,6 +54,10 @@ export interface RunInput {
    * the optimizer's `override_loss_scale`, or by itself where the engine has none.
    */
   readonly lossScale?: number | undefined;
+  /** Base of the rotary embedding, in place of the config's. */
+  readonly ropeTheta?: number | undefined;
+  /** Scaling of the rotary embedding, e.g. `yarn:8` for eight times the length that the config's model was trained at. */
+  readonly ropeScaling?: string | undefined;
   readonly numSteps?: number | undefined;
   readonly seed?: number | undefined;
 }
