@@ -9,6 +9,7 @@ import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
 import { resolvePython } from './python.js';
 import { startRun, type Run } from './run.js';
+import { weightRemarks } from './weightRemarks.js';
 import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
 
 export interface LaunchOptions {
@@ -74,6 +75,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     worker: options.worker ?? 'fpdt.worker',
     environment: options.environment ?? process.env,
     packageVersion: VERSION,
+    remarks: options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig),
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
   });
   if (options.signal !== undefined) abortOn(options.signal, run);

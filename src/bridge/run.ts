@@ -24,6 +24,8 @@ export interface RunSetup {
   readonly worker: string;
   readonly environment: Environment;
   readonly packageVersion: string;
+  /** For whoever listens, before anything else. */
+  readonly remarks: readonly string[];
   readonly limits: WatchLimits;
 }
 
@@ -90,6 +92,7 @@ class ActiveRun implements Run {
   }
 
   async start(): Promise<void> {
+    for (const line of this.#setup.remarks) this.#events.push(remark(line));
     const controller = await Controller.open(this.id, {
       onMessage: (rank, message) => this.#onMessage(rank, message),
       onBatch: (batch) => this.#events.push({ type: 'telemetry', rank: batch.rank, batch }),

@@ -45,6 +45,7 @@ export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSet
     worker: 'echo_worker',
     environment: { ...process.env, PYTHONPATH: ECHO_PATH },
     packageVersion: '0.1.0',
+    remarks: [],
     limits: WATCH_LIMITS,
     ...changes,
   };
