@@ -9,7 +9,7 @@ import { launchRun, planRun } from '../src/index.js';
 
 const data = process.argv[2] ?? fileURLToPath(import.meta.url);
 const plan = await planRun({
-  model: fileURLToPath(new URL('demo/model.json', import.meta.url)),
+  model: fileURLToPath(new URL('demo/model/config.json', import.meta.url)),
   deepspeed: fileURLToPath(new URL('demo/ds_config.json', import.meta.url)),
   cluster: { gpus: 2, gpu: 'cpu' },
   run: { seqLen: 1024, numChunks: 4, policy: 'fpdt', numSteps: 3 },

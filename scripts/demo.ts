@@ -1,11 +1,12 @@
 /**
- * The whole path on real input: calibrate, plan, train a small Llama on 2 ranks under ZeRO-3, and hold the run against its plan.
+ * The whole path on real input: calibrate, plan, train the small Llama of a Hugging Face folder on 2 ranks under ZeRO-3, hold the
+ * run against its plan, and write the trained model as such a folder.
  *
  *   npm run demo [-- --policy auto|fpdt|ulysses --steps 20 --seq-len 16384 --chunks 8 --verbose --ignore-step-time]
  *
  * The last line is `demo ok: ...` (exit 0) or `demo failed: ...` (exit 1; 130 after Ctrl-C).
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -16,12 +17,15 @@ import { type ExecutionPlan, launchRun, planRun, planSummary, writePlanFile } fr
 import { compareRun, comparisonToText } from '../src/report/compare.js';
 import { progressLine } from '../src/report/progress.js';
 import { judge, verdictLine } from '../src/report/verdict.js';
+import { formatBytes } from '../src/spec/sizes.js';
 import { wholeNumber } from './options.js';
 import { calibrate, speedFactor, writeStandardLibrary } from './demo/python.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FOLDER = join(ROOT, '.fpdt', 'demo');
-const MODEL = join(ROOT, 'examples', 'demo', 'model.json');
+/** A small Llama that has learned from other text: config.json and safetensors. */
+const MODEL = join(ROOT, 'examples', 'demo', 'model');
+const TRAINED = join(FOLDER, 'model');
 const DEEPSPEED = join(ROOT, 'examples', 'demo', 'ds_config.json');
 const NUM_RANKS = 2;
 
@@ -53,7 +57,13 @@ async function main(): Promise<number> {
 async function makePlan(python: string, { policy, numSteps, seqLen, numChunks }: Options): Promise<ExecutionPlan> {
   const cluster = join(FOLDER, 'cluster.json');
   title('Calibrating this machine (10 s at most)');
-  calibrate(python, { model: MODEL, ranks: NUM_RANKS, seqLen, chunkTokens: Math.ceil(seqLen / numChunks), output: cluster });
+  calibrate(python, {
+    model: join(MODEL, 'config.json'),
+    ranks: NUM_RANKS,
+    seqLen,
+    chunkTokens: Math.ceil(seqLen / numChunks),
+    output: cluster,
+  });
   title('Planning');
   const run = { seqLen, numChunks, policy, numSteps, sequenceParallelSize: NUM_RANKS, seed: 0 };
   const plan = await planRun({ model: MODEL, cluster, run, deepspeed: DEEPSPEED });
@@ -80,12 +90,15 @@ async function train(
   { verbose, ignoreStepTime }: Options,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
-  const run = await launchRun(plan, { data, python, signal, checkShapes: true });
+  rmSync(TRAINED, { recursive: true, force: true });
+  const run = await launchRun(plan, { data, python, signal, weights: MODEL, export: TRAINED, checkShapes: true });
   say('parameter shapes: planner and transformers agree');
   for await (const event of run) {
     if (event.type === 'ready')
       say(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s with plan ${event.digest.slice(0, 12)}`);
     if (event.type === 'step') say(progressLine(plan, event.step));
+    if (event.type === 'exported')
+      say(`wrote ${relative(ROOT, TRAINED)}: ${event.numWeights} weights, ${formatBytes(event.bytes)}; from_pretrained loads it`);
     if (event.type === 'log' && verbose) process.stderr.write(`rank ${event.rank ?? '-'}: ${event.line}\n`);
   }
   const comparison = compareRun(plan, await run.result);

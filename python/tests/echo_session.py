@@ -1,7 +1,7 @@
 """A session without torch: says what it was given, and fails the way a test asks for in `options["data"]`.
 
-`data` is one of ok, nan, import, digest, create@RANK, export@RANK, and raise, exit, hang or child @RANK:STEP; child leaves a
-grandchild running.
+`data` is one of ok, nan, import, digest, create@RANK, export@RANK, and raise, exit, hang or child @RANK:STEP; child
+leaves a grandchild running.
 """
 
 from __future__ import annotations

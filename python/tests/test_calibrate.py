@@ -17,7 +17,7 @@ from fpdt.measure import rates
 from fpdt.measure.probe import Shapes
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = ROOT / "examples" / "demo" / "model.json"
+MODEL = ROOT / "examples" / "demo" / "model" / "config.json"
 RATES = [
     "matmulFlops",
     "attentionForwardFlops",

@@ -12,7 +12,7 @@ import { PATIENCE_MS } from './patience.js';
 let plan: ExecutionPlan;
 
 beforeAll(async () => {
-  plan = await planRun({ model: 'examples/demo/model.json', cluster: { gpus: 1, gpu: 'cpu' }, run: { seqLen: 64 }, deepspeed: {} });
+  plan = await planRun({ model: 'examples/demo/model/config.json', cluster: { gpus: 1, gpu: 'cpu' }, run: { seqLen: 64 }, deepspeed: {} });
 });
 
 /** A folder for PYTHONPATH whose package of that name fails as `statement` does. */

@@ -14,7 +14,7 @@ let plan: ExecutionPlan;
 
 beforeAll(async () => {
   plan = await planRun({
-    model: `${DEMO}model.json`,
+    model: `${DEMO}model/config.json`,
     deepspeed: `${DEMO}ds_config.json`,
     cluster: { gpus: 2, gpu: 'cpu' },
     run: { seqLen: 256, numChunks: 2, policy: 'fpdt', numSteps: 2 },

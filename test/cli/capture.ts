@@ -15,6 +15,6 @@ export async function capture(...args: readonly string[]): Promise<Captured> {
 }
 
 export const DEMO = [
-  ...['--model', 'examples/demo/model.json', '--deepspeed', 'examples/demo/ds_config.json'],
+  ...['--model', 'examples/demo/model/config.json', '--deepspeed', 'examples/demo/ds_config.json'],
   ...['--gpus', '2', '--gpu', 'cpu', '--seq-len', '512', '--chunks', '4'],
 ] as const;

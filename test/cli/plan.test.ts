@@ -95,7 +95,7 @@ describe('fpdt plan', () => {
     [['--policy', 'fptd'], /Allowed choices are ulysses, fpdt, auto/],
     [['--chunk', '4'], /unknown option '--chunk'\n.*Did you mean --chunks\?/],
   ])('refuses %j as wrong usage', async (args, message) => {
-    const { exitCode, stderr } = await capture('plan', '--model', 'examples/demo/model.json', '--seq-len', '512', ...args);
+    const { exitCode, stderr } = await capture('plan', '--model', 'examples/demo/model/config.json', '--seq-len', '512', ...args);
     expect(exitCode).toBe(2);
     expect(stderr).toMatch(message);
   });

@@ -9,7 +9,7 @@ const README = readFileSync('README.md', 'utf8');
 /** Files that are here, and sizes that end soon; the README must say the first of each. */
 const REPLACEMENTS = [
   [`from 'fpdt'`, `from '${resolve('src/index.ts')}'`],
-  [`'config.json'`, `'${resolve('examples/demo/model.json')}'`],
+  [`'config.json'`, `'${resolve('examples/demo/model/config.json')}'`],
   [`'ds_config.json'`, `'${resolve('examples/demo/ds_config.json')}'`],
   [`'corpus.txt'`, `'${resolve('README.md')}'`],
   [`'16K'`, `'512'`],

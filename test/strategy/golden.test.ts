@@ -39,7 +39,7 @@ const CASES: readonly (readonly [string, PlanInput])[] = [
   [
     'demo-auto',
     {
-      model: `${EXAMPLES}demo/model.json`,
+      model: `${EXAMPLES}demo/model/config.json`,
       cluster: { gpus: 2, gpu: 'cpu' },
       run: { seqLen: 16_384, numChunks: 8, policy: 'auto', numSteps: 20 },
       deepspeed: `${EXAMPLES}demo/ds_config.json`,
