@@ -117,7 +117,8 @@ describe('what people give in the place of a config', () => {
 
   test('a folder, and files without end', () => {
     mkdirSync(join(folder, 'model'), { recursive: true });
-    expect(messageOf(join(folder, 'model'))).toMatch(/^file-not-readable: .* it is a folder$/);
+    expect(errorOf(() => parseCluster(join(folder, 'model'))).message).toMatch(/it is a folder$/);
+    expect(messageOf(join(folder, 'model'))).toMatch(/^file-not-readable: .*model\/config\.json': ENOENT/);
     file('');
     truncateSync(path, 2 ** 30);
     for (const large of [path, '/dev/zero']) expect(messageOf(large)).toMatch(/^file-not-readable: .* bytes or more, of 4194304 that/);
