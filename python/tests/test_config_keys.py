@@ -115,7 +115,9 @@ def of_classes() -> dict[str, dict[str, Any]]:
 def test_a_default_config_is_planned_or_refused_for_what_it_computes(model_type: str) -> None:
     answer = of_classes()[model_type]
     refusal = answer.get("error", "")
-    assert "model" in answer or re.search(r"dropout: 0.1|pdrop: 0.1|(?:head_dim|num_key_value_heads): .* found null", refusal), answer
+    assert "model" in answer or re.search(
+        r"dropout: 0.1|pdrop: 0.1|(?:head_dim|num_key_value_heads): .* found null", refusal
+    ), answer
     assert answer.get("remarks", []) == []
 
 
