@@ -1,5 +1,5 @@
 /**
- * `node --import tsx bench/record.ts NAME`: runs a check, and writes what it printed as JSON to bench/results/NAME.json, with the
+ * `node --import tsx bench/record.ts NAME [OPTION...]`: runs a check, with more options where they are given, and writes what it printed as JSON to bench/results/NAME.json, with the
  * hardware, date, commit, versions and command that it belongs to.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
   families: ['run', '--silent', 'parity', '--', '--families', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
+  fuzz: ['run', '--silent', 'fuzz', '--', '--json'],
   compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
 };
@@ -21,9 +22,9 @@ import importlib.metadata as m, json, sys
 print(json.dumps({"python": sys.version.split()[0], **{n: m.version(n) for n in ("torch", "deepspeed", "transformers", "pyzmq", "numpy")}}))
 `;
 
-const [name = ''] = process.argv.slice(2);
-const command = COMMANDS[name];
-if (command === undefined) throw new Error(`give one of ${Object.keys(COMMANDS).join(', ')}`);
+const [name = '', ...more] = process.argv.slice(2);
+const command = [...(COMMANDS[name] ?? []), ...more];
+if (COMMANDS[name] === undefined) throw new Error(`give one of ${Object.keys(COMMANDS).join(', ')}`);
 
 const started = Date.now();
 const { stdout, exitCode } = await execa('npm', command, { stderr: 'inherit', reject: false, buffer: true });

@@ -1,11 +1,12 @@
 /**
  * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows }` on stdin becomes one of
- * `{ model, parameters, peaks }`, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes inside
+ * `{ model, parameters, peaks, remarks }`, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes inside
  * when it runs on that many rows, for tests that measure them.
  *
  *     echo '[{ "config": { "model_type": "llama", ... }, "dtype": "float32", "rows": 16 }]' | node --import tsx scripts/modelCode.ts
  */
 import { text } from 'node:stream/consumers';
+import { configRemarks } from '../src/catalog/configRemarks.js';
 import { parameterTable, parseModel } from '../src/catalog/index.js';
 import { peakBytes } from '../src/catalog/model/liveness.js';
 import { DTYPE_BYTES, type Dtype } from '../src/spec/dtype.js';
@@ -30,7 +31,12 @@ await runScript(async () => {
 function answer({ config, dtype, rows }: Entry): unknown {
   try {
     const model = parseModel(config);
-    return { model, parameters: parameterTable(model), peaks: peaksOf(model.code, rows, DTYPE_BYTES[dtype]) };
+    return {
+      model,
+      parameters: parameterTable(model),
+      peaks: peaksOf(model.code, rows, DTYPE_BYTES[dtype]),
+      remarks: configRemarks(model),
+    };
   } catch (error) {
     if (!(error instanceof FpdtError)) throw error;
     return { error: error.message, hint: error.hint ?? null };

@@ -6,12 +6,11 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { execa } from 'execa';
-import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
 import { FpdtError } from '../../src/spec/errors.js';
 import type { JsonObject } from '../../src/spec/parseJson.js';
 import { runScript } from '../options.js';
+import { transformersSays } from '../transformersSays.js';
 
 interface Published {
   readonly name: string;
@@ -32,21 +31,6 @@ interface Verdict {
 }
 
 const CORPUS = fileURLToPath(new URL('models.json', import.meta.url));
-/** Number of parameters of a model on the meta device, or the error, for every config on standard input. */
-const COUNT = `
-import json, os, sys
-from fpdt.models.shapes import parameter_shapes
-out = os.dup(1)
-os.dup2(2, 1)
-def count(config):
-    try:
-        return parameter_shapes(config)["numParameters"]
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-counts = [count(config) for config in json.load(sys.stdin)]
-os.write(out, json.dumps(counts).encode())
-`;
-
 function judge({ name, config, refused }: Published): Verdict {
   const known = { name, modelType: config.model_type };
   try {
@@ -61,14 +45,11 @@ function judge({ name, config, refused }: Published): Verdict {
 
 async function withCounts(verdicts: readonly Verdict[], corpus: readonly Published[]): Promise<readonly Verdict[]> {
   const planned = verdicts.map(({ verdict }) => verdict === 'planned');
-  const input = JSON.stringify(corpus.filter((_, i) => planned[i]).map(({ config }) => config));
-  const env = { PYTHONPATH: PYTHON_FOLDER };
-  const { stdout } = await execa(resolvePython(), ['-c', COUNT], { input, env, stderr: 'ignore' });
-  const counts = (JSON.parse(stdout) as (number | string)[]).values();
+  const said = (await transformersSays(corpus.filter((_, i) => planned[i]).map(({ config }) => config))).values();
   return verdicts.map((verdict, i) => {
     if (!planned[i]) return verdict;
-    const count = counts.next().value;
-    if (typeof count !== 'number') return { ...verdict, ok: false, message: `transformers: ${count}` };
+    const { numParameters: count, error } = said.next().value ?? {};
+    if (count === undefined) return { ...verdict, ok: false, message: `transformers: ${error}` };
     return { ...verdict, ofTransformers: count, ok: verdict.ok && count === verdict.numParameters };
   });
 }

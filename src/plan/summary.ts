@@ -1,4 +1,5 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
+import { configRemarks } from '../catalog/configRemarks.js';
 import { poolLabel } from '../catalog/pools.js';
 import type { MemoryInstant, MemoryItem, PoolLedger } from '../memory/ledger.js';
 import type { SectionPrediction } from '../predict/prediction.js';
@@ -14,7 +15,7 @@ export function planSummary(plan: ExecutionPlan): string {
   return [
     ...headLines(plan),
     ...strategyLines(plan),
-    ...remarks(plan).map((text) => `Remark      ${text}`),
+    ...[...remarks(plan), ...configRemarks(plan.model)].map((text) => `Remark      ${text}`),
     ...programLines(plan),
     ...plan.memory.pools.flatMap((pool) => ['', ...poolLines(pool)]),
     '',

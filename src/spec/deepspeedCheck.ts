@@ -1,7 +1,8 @@
 /** Keys and types of a ds_config, against the table of what DeepSpeed knows. */
 import { DEEPSPEED_KEYS, type KeyTable, type KeyType, REMOVED_KEYS, REMOVED_ZERO_KEYS, STAGE3_ALIASES } from './deepspeedKeys.js';
 import { FpdtError } from './errors.js';
-import { type JsonObject, describe, unknownKey } from './parseJson.js';
+import { describe } from './describe.js';
+import { type JsonObject, unknownKey } from './parseJson.js';
 
 /** Returns the config with DeepSpeed's own synonyms replaced: `bfloat16` by `bf16`, ZeRO-3 keys by their long names. */
 export function checkKeys(config: JsonObject): JsonObject {

@@ -1,48 +1,24 @@
 /** Reading user input: JSON files, and strict parsing with errors that name the path, the expected and the nearest key. */
-import { readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import * as z from 'zod';
+import { describe } from './describe.js';
 import { FpdtError } from './errors.js';
+import { readJsonFile } from './jsonFile.js';
+import { checkJsonSafe } from './jsonSafe.js';
 import { nearestKey } from './nearestKey.js';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** A JSON object given as such or as the path of a file; `what` names it in errors, e.g. `model config`. */
 export function readJsonObject(input: string | JsonObject, what: string): JsonObject {
-  const value = typeof input === 'string' ? parseText(readText(input, what), input, what) : input;
+  const value = typeof input === 'string' ? readJsonFile(input, what) : input;
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new FpdtError(`${what}: expected a JSON object, found ${describe(value)}`, { code: 'invalid-value' });
-  }
-  return value as JsonObject;
-}
-
-/** A path as it is, or the file `name` in it where it is a folder. */
-export function fileOf(path: string, name: string): string {
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-  return isFolder ? join(path, name) : path;
-}
-
-function readText(path: string, what: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new FpdtError(`${what}: cannot read '${path}': ${reason}`, {
-      code: 'file-not-readable',
-      hint: `give the path of an existing JSON file for the ${what}`,
-      details: { path },
-      cause,
+    throw new FpdtError(`${what}: expected a JSON object, found ${describe(value)}`, {
+      code: 'invalid-value',
+      hint: `give the path of a JSON file for the ${what}, or an object`,
     });
   }
-}
-
-function parseText(text: string, path: string, what: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new FpdtError(`${what}: '${path}' is not JSON: ${reason}`, { code: 'not-json', details: { path }, cause });
-  }
+  if (typeof input !== 'string') checkJsonSafe(value, what);
+  return value as JsonObject;
 }
 
 /** Parses with a zod schema; the first problem becomes an FpdtError. `what` prefixes the path, e.g. `run.seqLen`. */
@@ -63,7 +39,7 @@ function toError(outer: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what
   return new FpdtError(`${at}: expected ${expected(issue)}, found ${describe(found)}`, {
     code: found === undefined ? 'missing-key' : 'invalid-value',
     details: { path: at },
-    hint: missing === undefined ? undefined : `'${missing}' was given; did you mean '${String(issue.path.at(-1))}'?`,
+    hint: missing === undefined ? `give ${expected(issue)}` : `'${missing}' was given; did you mean '${String(issue.path.at(-1))}'?`,
   });
 }
 
@@ -125,10 +101,4 @@ function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
     (value, key) => (typeof value === 'object' && value !== null ? (value as Record<PropertyKey, unknown>)[key] : undefined),
     root,
   );
-}
-
-export function describe(value: unknown): string {
-  if (value === undefined) return 'nothing';
-  const text = JSON.stringify(value);
-  return text.length > 60 ? `${Array.isArray(value) ? 'an array' : typeof value} ${text.slice(0, 57)}...` : text;
 }

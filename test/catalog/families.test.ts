@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { familyOf, MODEL_TYPES } from '../../src/catalog/families/index.js';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
+import { isOfType } from '../../src/catalog/model/keyTypes.js';
 import type { Expression, Setting } from '../../src/catalog/model/settings.js';
 import { familySchema, type WrittenFamily } from '../../src/catalog/model/written.js';
 import type { Code, Instruction, LayerCode, ModelCode, PrimitiveName } from '../../src/spec/modelCode.js';
@@ -65,6 +66,12 @@ describe.each(FILES)('%s', (file, family) => {
     }
   });
 
+  test('gives every key that it names a type, once', () => {
+    const named = Object.values(family.keys).flat();
+    expect(new Set(named).size).toBe(named.length);
+    for (const type of Object.keys(family.keys)) expect(() => isOfType(null, type)).not.toThrow();
+  });
+
   test('says nothing of a step that its primitive would not read', () => {
     for (const { op, of: _of, to: _to, when: _when, ...said } of [family.embed, family.pre, family.post, family.head].flat()) {
       expect(Object.keys(said).filter((key) => !SAYS[op].includes(key))).toEqual([]);
@@ -124,12 +131,13 @@ interface Use {
   readonly mayBeText: boolean;
 }
 
-function usesOf({ settings, layerSettings, requires, embed, pre, post, head, lmHead }: WrittenFamily): readonly Use[] {
+function usesOf({ settings, layerSettings, requires, checks, embed, pre, post, head, lmHead }: WrittenFamily): readonly Use[] {
   const texts = ['op', 'of', 'to', 'weight', 'style', 'module'];
   const attributes = [embed, pre, post, head].flat().flatMap((step) => Object.entries(step).filter(([key]) => !texts.includes(key)));
   const { bias, scale, softcap } = lmHead;
   return [
     ...[...Object.values(settings), ...Object.values(layerSettings)].flatMap(usesIn),
+    ...checks.flatMap(({ that }) => texted(that)),
     ...requires.flatMap(({ only, else: otherwise = null }) => [...only, otherwise].flatMap((one) => texted(one, true))),
     ...attributes
       .flatMap(([key, value]) => (key === 'part' ? (value as Expression[]) : [value as Expression]))

@@ -51,13 +51,9 @@ describe('parameter table', () => {
 
 describe('bad model configs', () => {
   test.each([
-    [{ model_type: 'mixtral' }, 'unsupported', /'mixtral' is not supported; did you mean 'mistral'\?/],
     [{ model_type: undefined }, 'missing-key', /model_type: expected string, found nothing/],
     [{ attention_dropout: 0.1 }, 'unsupported', /attention_dropout: 0\.1 is not supported for llama; 0 is: recomputed/],
     [{ pretraining_tp: 2 }, 'unsupported', /pretraining_tp: 2 is not supported for llama; 1 is/],
-    [{ rope_scaling: { rope_type: 'dynamic', factor: 2 } }, 'unsupported', /RoPE type 'dynamic'.*; supported: default, llama3/],
-    [{ rope_scaling: { type: 'longrope' } }, 'unsupported', /RoPE type 'longrope'/],
-    [{ rope_parameters: { rope_type: 'dynamic' } }, 'unsupported', /RoPE type 'dynamic'/],
     [{ head_dim: 7 }, 'unsupported', /RoPE of 7 dimensions of a head of 7; an even number/],
     [{ hidden_act: 'mish' }, 'unsupported', /activation 'mish'.*; supported: silu/],
     [{ hidden_size: '64' }, 'invalid-value', /hidden_size: expected a whole number of at least 1, found "64"/],
@@ -88,15 +84,5 @@ describe('bad model configs', () => {
     expect(errorOf(() => parseModel(file('{"model_type":'))).code).toBe('not-json');
     expect(errorOf(() => parseModel(file('[1]'))).code).toBe('invalid-value');
     expect(parseModel(file(JSON.stringify(LLAMA))).hiddenSize).toBe(64);
-  });
-
-  test.each([
-    { rope_type: 'llama3', factor: 8 },
-    { type: 'linear', factor: 2 },
-    { rope_type: 'default' },
-    { rope_type: 'yarn', factor: 4 },
-    null,
-  ])('RoPE %j is allowed', (rope) => {
-    expect(parseModel({ ...LLAMA, rope_scaling: rope }).family).toBe('llama');
   });
 });

@@ -133,7 +133,7 @@ describe('a config is refused', () => {
       hint: "'hiden_size' was given; did you mean 'hidden_size'?",
     });
     const { message, hint } = refused(HEADS, { hidden_size: null });
-    expect([message, hint]).toEqual(['model config.hidden_size: expected a whole number of at least 1, found null', undefined]);
+    expect([message, hint]).toEqual(['model config.hidden_size: expected a whole number of at least 1, found null', 'give hidden_size']);
   });
 
   test('with sizes of which none can be computed, by what could be changed', () => {

@@ -1,4 +1,5 @@
 /** The families: a JSON file each. Adding one is adding it here and beside this file. */
+import { keysOf, type Setting } from '../model/settings.js';
 import { familySchema, type WrittenFamily } from '../model/written.js';
 import cohere from './cohere.json' with { type: 'json' };
 import cohere2 from './cohere2.json' with { type: 'json' };
@@ -32,7 +33,7 @@ import smollm3 from './smollm3.json' with { type: 'json' };
 import stablelm from './stablelm.json' with { type: 'json' };
 import starcoder2 from './starcoder2.json' with { type: 'json' };
 
-const FILES: readonly { readonly modelTypes: readonly string[] }[] = [
+const FILES: readonly { readonly modelTypes: readonly string[]; readonly settings: Readonly<Record<string, Setting>> }[] = [
   cohere,
   cohere2,
   exaone4,
@@ -72,4 +73,14 @@ export const MODEL_TYPES: readonly string[] = FILES.flatMap(({ modelTypes }) => 
 export function familyOf(modelType: string): WrittenFamily | undefined {
   const file = FILES.find(({ modelTypes }) => modelTypes.includes(modelType));
   return file === undefined ? undefined : familySchema.parse(file);
+}
+
+const READ = FILES.flatMap(({ settings }) =>
+  Object.entries(settings).flatMap(([name, setting]) => keysOf(setting).map((key) => ({ name, key }))),
+);
+
+/** Keys that any family reads for a setting which some family reads `key` for: what models of other kinds call the same thing. */
+export function keysOfSettings(key: string): ReadonlySet<string> {
+  const names = new Set(READ.filter((one) => one.key === key).map(({ name }) => name));
+  return new Set(READ.filter(({ name }) => names.has(name)).map((one) => one.key));
 }

@@ -1,5 +1,6 @@
 /** Written steps with the settings of a config put in: names given once, widths and weights known. */
 import { FpdtError } from '../../spec/errors.js';
+import { describe } from '../../spec/describe.js';
 import { ACTIVATIONS } from './primitives.js';
 import { evaluate, isTrue, type Expression, type Settings } from './settings.js';
 import type { PrimitiveName, Step, StepAttributes, WeightUse } from '../../spec/modelCode.js';
@@ -75,6 +76,7 @@ function toStep(one: WrittenStep, of: readonly string[], to: string, settings: S
       return step(one.op, of, to, groups * (end - start), [], { ...attributes, groups, start, end, each: inWidth / groups });
     }
     case 'lookup':
+      checkPadding(attributes.padding, number('rows'));
       return step(
         one.op,
         of,
@@ -92,6 +94,15 @@ function toStep(one: WrittenStep, of: readonly string[], to: string, settings: S
     default:
       return step(one.op, of, to, inWidth, [], attributes);
   }
+}
+
+/** As torch's embedding has it: from the end where it is negative. */
+function checkPadding(padding: unknown, rows: number): void {
+  if (padding === undefined || (Number(padding) >= -rows && Number(padding) < rows)) return;
+  throw new FpdtError(`model config.pad_token_id: ${describe(padding)} is no row of an embedding of ${rows}`, {
+    code: 'invalid-value',
+    hint: `give null, or a token below ${rows}`,
+  });
 }
 
 function checkActivation(kind: unknown): void {

@@ -1,7 +1,8 @@
 /** Settings of a family: values that its programs use, from keys of a Hugging Face config or computed from each other. */
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
-import { describe, type JsonObject } from '../../spec/parseJson.js';
+import { describe } from '../../spec/describe.js';
+import type { JsonObject } from '../../spec/parseJson.js';
 
 export type SettingValue = number | string | boolean | null;
 
@@ -11,7 +12,7 @@ export type Expression = SettingValue | readonly Expression[];
 /** A key of a config, or keys of which the first that is there counts; `a.b` is b inside a. */
 export type ConfigKey = string | readonly string[];
 
-/** One of `size`, `number`, `flag` or `text` names the config key and says what it holds; `compute` uses no key. */
+/** One of `size`, `number`, `flag` or `text` names the config key and says what it holds; `compute` uses no key, `given` no value. */
 export interface Setting {
   readonly size?: ConfigKey;
   readonly number?: ConfigKey;
@@ -26,6 +27,8 @@ export interface Setting {
   /** Where the key is null; without it, as where it is absent. */
   readonly null?: Expression;
   readonly compute?: Expression;
+  /** Whether the config has this key, and not null. */
+  readonly given?: string;
 }
 
 export type Settings = ReadonlyMap<string, SettingValue>;
@@ -52,8 +55,9 @@ export function resolveSettings(
 }
 
 function resolve(setting: Setting, config: JsonObject, settings: Settings, written: Readonly<Record<string, Setting>>): SettingValue {
+  if (setting.given !== undefined) return (valueAt(config, setting.given) ?? null) !== null;
   const kind = KINDS.find((one) => setting[one] !== undefined);
-  if (kind === undefined) return evaluate(setting.compute ?? null, settings);
+  if (kind === undefined) return computed(setting.compute ?? null, settings, written);
   const keys = keysOf(setting);
   const key = keys.find((one) => valueAt(config, one) !== undefined) ?? keys[0] ?? '';
   const given = setting.each === true ? ofLayer(key, config, settings) : valueAt(config, key);
@@ -78,7 +82,20 @@ function resolve(setting: Setting, config: JsonObject, settings: Settings, writt
   return given as SettingValue;
 }
 
-function keysOf(setting: Setting): readonly string[] {
+/** A number that is none comes from a division by zero, a root of what is negative, or sizes past all bounds. */
+function computed(expression: Expression, settings: Settings, written: Readonly<Record<string, Setting>>): SettingValue {
+  const value = evaluate(expression, settings);
+  if (typeof value !== 'number' || Number.isFinite(value)) return value;
+  const names = namesIn(expression).filter((name) => settings.has(name));
+  const from = names.map((name) => `${keysOf(written[name] ?? {})[0] ?? name} (${describe(settings.get(name))})`);
+  throw new FpdtError(`model config: a number that is computed of ${from.join(', ')} is ${value}`, {
+    code: 'invalid-value',
+    hint: 'give numbers above 0, and of the sizes that models have',
+  });
+}
+
+/** Keys that a setting is read from. */
+export function keysOf(setting: Setting): readonly string[] {
   return KINDS.flatMap((kind) => setting[kind] ?? []);
 }
 
@@ -89,7 +106,11 @@ function namesIn(expression: Expression): readonly string[] {
 
 /** What a config holds under a key, `a.b` for b inside a; undefined where it is not there. */
 export function valueAt(config: JsonObject, key: string): unknown {
-  return key.split('.').reduce<unknown>((value, name) => (value as JsonObject | null | undefined)?.[name], config);
+  return key.split('.').reduce<unknown>((value, name) => (isObject(value) && Object.hasOwn(value, name) ? value[name] : undefined), config);
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null;
 }
 
 function ofLayer(key: string, config: JsonObject, settings: Settings): unknown {
@@ -99,6 +120,7 @@ function ofLayer(key: string, config: JsonObject, settings: Settings): unknown {
   if (Array.isArray(list) && list.length === numLayers) return list[Number(settings.get('layer'))];
   throw new FpdtError(`model config.${key}: expected a list of ${numLayers}, one for each layer, found ${describe(list)}`, {
     code: 'invalid-value',
+    hint: `give one for each of the ${numLayers} layers, or leave ${key} out`,
   });
 }
 
@@ -121,7 +143,7 @@ function missing(key: string, kind: Kind, config: JsonObject): FpdtError {
   return new FpdtError(`model config.${key}: expected ${EXPECTED[kind]}, found ${config[key] === null ? 'null' : 'nothing'}`, {
     code: 'missing-key',
     details: { path: `model config.${key}` },
-    ...(nearest === undefined ? {} : { hint: `'${nearest}' was given; did you mean '${key}'?` }),
+    hint: nearest === undefined ? `give ${key}` : `'${nearest}' was given; did you mean '${key}'?`,
   });
 }
 
@@ -129,7 +151,7 @@ function wrong(key: string, found: string, kind: Kind, hint?: string): FpdtError
   return new FpdtError(`model config.${key}: expected ${EXPECTED[kind]}, ${found}`, {
     code: 'invalid-value',
     details: { path: `model config.${key}` },
-    ...(hint === undefined ? {} : { hint }),
+    hint: hint ?? `give ${EXPECTED[kind]}`,
   });
 }
 

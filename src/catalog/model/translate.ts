@@ -1,24 +1,28 @@
 /** From a Hugging Face config to a ModelSpec, by what a family's file says. */
 import { FpdtError } from '../../spec/errors.js';
-import { refuseUnsupported } from '../../spec/hfConfig.js';
-import { describe, type JsonObject } from '../../spec/parseJson.js';
+import { describe } from '../../spec/describe.js';
+import type { JsonObject } from '../../spec/parseJson.js';
 import type { ModelSpec } from '../../spec/types.js';
 import { checkKeys } from './keys.js';
+import { checkSizes, checkTotal } from './limits.js';
+import { checkRope } from './rope.js';
 import { compileForward, compileReverse } from './compile.js';
 import { instantiate, type Steps } from './instantiate.js';
 import { evaluate, isTrue, resolveSettings, type Settings, type SettingValue, valueAt } from './settings.js';
 import type { Code, LayerCode, LmHead, ModelCode } from '../../spec/modelCode.js';
-import type { WrittenFamily } from './written.js';
+import type { Check, WrittenFamily } from './written.js';
 
 export function translate(family: WrittenFamily, config: JsonObject): ModelSpec {
-  refuseUnsupported(config);
   const settings = resolveSettings(family.settings, config);
+  checkSizes(family, settings);
   checkKeys(family, config);
+  checkRope(family, config);
   checkRequirements(family, config, settings);
   checkHeads(settings);
+  for (const check of family.checks) checkThat(check, settings);
   const number = (name: string): number => Number(settings.get(name));
   const layers = Array.from({ length: number('numLayers') }, (_, layer) => layerSettings(family, config, settings, layer));
-  return {
+  const model: ModelSpec = {
     kind: 'model',
     family: family.name,
     numLayers: number('numLayers'),
@@ -32,6 +36,8 @@ export function translate(family: WrittenFamily, config: JsonObject): ModelSpec 
     code: modelCode(family, settings, layers),
     hfConfig: config,
   };
+  checkTotal(model);
+  return model;
 }
 
 function checkRequirements({ requires, name }: WrittenFamily, config: JsonObject, settings: Settings): void {
@@ -46,6 +52,11 @@ function checkRequirements({ requires, name }: WrittenFamily, config: JsonObject
       hint: `${allowed.map((one) => JSON.stringify(one)).join(' or ')} is: ${why}`,
     });
   }
+}
+
+function checkThat({ that, says, hint }: Check, settings: Settings): void {
+  if (isTrue(evaluate(that, settings))) return;
+  throw new FpdtError(`model config: expected ${says}`, { code: 'invalid-value', hint });
 }
 
 function checkHeads(settings: Settings): void {
@@ -94,7 +105,10 @@ function checkWeights({ name }: WrittenFamily, classes: readonly LayerCode[]): v
     JSON.stringify([pre, post].map(({ instructions }) => instructions.flatMap((one) => one.weights))),
   );
   if (new Set(tables).size <= 1) return;
-  throw new FpdtError(`model config: layers of this ${name} have different weights, which is not supported`, { code: 'unsupported' });
+  throw new FpdtError(`model config: layers of this ${name} have different weights, which is not supported`, {
+    code: 'unsupported',
+    hint: 'give all layers the same norms and projections',
+  });
 }
 
 function layerCode({ pre, post }: WrittenFamily, settings: Settings): LayerCode {

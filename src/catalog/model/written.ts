@@ -17,6 +17,7 @@ const setting = z.strictObject({
   else: expression.optional(),
   null: expression.optional(),
   compute: expression.optional(),
+  given: z.string().optional(),
 }) as unknown as z.ZodType<Setting>;
 
 /**
@@ -53,11 +54,21 @@ export interface Requirement {
   readonly why: string;
 }
 
+/** What sizes must be to each other, as transformers checks it: `that` is true, which the config `says` otherwise. */
+export interface Check {
+  readonly that: Expression;
+  readonly says: string;
+  readonly hint: string;
+}
+
 export interface WrittenFamily {
   readonly name: string;
   readonly modelTypes: readonly string[];
   readonly about: string;
   readonly requires: readonly Requirement[];
+  /** By type (keyTypes.ts) the keys that the model's config class in transformers knows, whether or not they are read here. */
+  readonly keys: Readonly<Record<string, readonly string[]>>;
+  readonly checks: readonly Check[];
   readonly settings: Readonly<Record<string, Setting>>;
   /** Settings that each layer has its own of, `layer` being its number. Layers for which all are equal are of one class. */
   readonly layerSettings: Readonly<Record<string, Setting>>;
@@ -78,6 +89,8 @@ export const familySchema: z.ZodType<WrittenFamily> = z.strictObject({
   requires: z
     .array(z.strictObject({ key: z.string(), only: z.array(expression).min(1), else: expression.optional(), why: z.string() }))
     .default([]),
+  keys: z.record(z.string(), z.array(z.string()).min(1)),
+  checks: z.array(z.strictObject({ that: expression, says: z.string(), hint: z.string() })).default([]),
   settings: z.record(z.string(), setting),
   layerSettings: z.record(z.string(), setting).default({}),
   layers: z.string(),
