@@ -108,10 +108,10 @@ const ACCUMULATED_AS: Readonly<Record<ModelDtype, string>> = { float32: 'fp32', 
 
 /** ZeRO's optimizers accumulate in fp32 beside the weights' dtype; stage 0 has no mix (engine.py, `_do_optimizer_sanity_check`). */
 function checkAccumulation(config: JsonObject, dtype: ModelDtype): void {
-  const given = ((config.data_types ?? {}) as JsonObject).grad_accum_dtype;
+  const given = ((config.data_types ?? {}) as { readonly grad_accum_dtype?: string | null }).grad_accum_dtype;
   const { stage = 0 } = (config.zero_optimization ?? {}) as { readonly stage?: number };
   const works = stage === 0 ? [ACCUMULATED_AS[dtype]] : [...new Set([ACCUMULATED_AS[dtype], 'fp32'])];
-  if (given === undefined || given === null || works.includes(String(given))) return;
+  if (given === undefined || given === null || works.includes(given)) return;
   throw new FpdtError(
     `deepspeed.data_types.grad_accum_dtype: ${JSON.stringify(given)} is not supported for ${dtype} weights at ZeRO stage ${stage}`,
     {
