@@ -14,7 +14,7 @@ CONFIG = AttentionConfig(scale=HEAD_DIM**-0.5)
 NO_KEY = float("-inf")
 
 # Largest errors seen over these tests, each times about 3; relative to the largest exact value (x86-64, torch 2.13).
-TOLERANCE = {torch.float64: 1e-14, torch.float32: 5e-6, torch.bfloat16: 3e-2}
+TOLERANCE = {torch.float64: 1e-14, torch.float32: 5e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
 class Case(NamedTuple):

@@ -59,6 +59,8 @@ class EchoSession:
             "loss": None if non_finite else 10.0 - step,
             "seconds": 0.5,
             "num_tokens": 128,
+            "loss_scale": 1.0,
+            "skipped": False,
             "pool_bytes": {"hbm": 1000 + self._rank, "host": 0},
             "memory_measured": True,
             "copied_bytes": {"h2d": 4, "d2h": 8},

@@ -43,20 +43,29 @@ def make_plan(
     model: Mapping[str, Any] = MODEL,
     zero: Mapping[str, Any] = ZERO_3,
     accumulation_steps: int = 1,
+    fp16: Mapping[str, Any] | None = None,
 ) -> Path:
-    """plan.json in `folder`; `options` are those of `fpdt plan`, with small defaults."""
+    """plan.json in `folder`; `options` are those of `fpdt plan`, with small defaults.
+
+    With `fp16`, a section of the ds_config, of `--gpus` CPUs that DeepSpeed would train on in fp16.
+    """
     deepspeed = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation_steps,
         "gradient_clipping": 1.0,
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
         "zero_optimization": zero,
+        **({} if fp16 is None else {"fp16": fp16}),
     }
     (folder / "model.json").write_text(json.dumps(model))
     (folder / "ds_config.json").write_text(json.dumps(deepspeed))
     defaults = {"--gpus": "1", "--gpu": "cpu", "--seq-len": "96", "--chunks": "2", "--dtype": "float32", "--steps": "2"}
-    given = dict(zip(options[::2], options[1::2], strict=True))
-    flat = [word for pair in {**defaults, **given}.items() for word in pair]
+    given = {**defaults, **dict(zip(options[::2], options[1::2], strict=True))}
+    if fp16 is not None:
+        cluster = {"gpus": int(given.pop("--gpus")), "gpu": given.pop("--gpu"), "float16": True}
+        (folder / "cluster.json").write_text(json.dumps(cluster))
+        given.update({"--cluster": "cluster.json", "--dtype": "float16"})
+    flat = [word for pair in given.items() for word in pair]
     files = ["--model", "model.json", "--deepspeed", "ds_config.json", "--output", "plan.json"]
     planner = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "src/cli/main.ts")]
     done = subprocess.run(

@@ -1,12 +1,15 @@
-"""The harness with jobs that only tests need; started as `python -m tests.probes`, see test_session.py.
+"""The harness with jobs that only tests need; started as `python -m tests.probes`.
 
 - ``{"kind": "scratch", ...}``, as a ``worker`` job: runs a step and answers ``{"scratch": [[section, op id, bytes]]}``,
   the measured peak of every op on rank 0;
-- ``{"kind": "heldLayer", "layer", ...}``: runs a step while somebody else holds a layer gathered.
+- ``{"kind": "heldLayer", "layer", ...}``: runs a step while somebody else holds a layer gathered;
+- ``{"kind": "weights", ...}``: each step's result on rank 0, with a digest of its weights, masters and
+  moments after it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from fpdt.testing import harness
@@ -39,8 +42,31 @@ def held_layer_rank(job: Job, rank: int, port: int) -> Result:
     return {"loss": session.run_step(0)["loss"]}
 
 
+def run_weights(job: Job) -> Result:
+    return harness.on_ranks(job, weights_rank)
+
+
+def weights_rank(job: Job, rank: int, port: int) -> Result:
+    session = harness.open_session(job, rank, port)
+    steps = []
+    for step in range(int(job["steps"])):
+        result = session.run_step(step)
+        del result["records"]
+        steps.append({**result, "weights": weights_digest(session.engine)})
+    session.close()
+    return {"steps": steps}
+
+
+def weights_digest(engine: Any) -> str:
+    """Of what this rank holds."""
+    weights = [getattr(weight, "ds_tensor", weight).detach() for weight in engine.model.parameters()]
+    for master, state in engine.deepspeed.optimizer.optimizer.state.items():
+        weights += [master.detach(), state["exp_avg"], state["exp_avg_sq"]]
+    return hashlib.sha256(b"".join(weight.float().numpy().tobytes() for weight in weights)).hexdigest()
+
+
 if __name__ == "__main__":
-    harness.KINDS.update({"scratch": run_scratch, "heldLayer": run_held_layer})
+    harness.KINDS.update({"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights})
     worker = harness.KEYS["worker"]
-    harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}})
+    harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker})
     harness.main()

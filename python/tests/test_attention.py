@@ -11,7 +11,7 @@ import torch
 from fpdt.attention import BACKENDS, CAPABILITIES, AttentionBackend, AttentionConfig, backend_named
 from tests.attention_cases import CASES, CONFIG, NO_KEY, TOLERANCE, Case, case_id, exact, largest_error, tensors
 
-DTYPES = {"reference": list(TOLERANCE), "cpu_flash": list(TOLERANCE), "flash2": [torch.bfloat16]}
+DTYPES = {"reference": list(TOLERANCE), "cpu_flash": list(TOLERANCE), "flash2": [torch.bfloat16, torch.float16]}
 
 
 def runs(cases: list[Case]) -> list[tuple[str, Case, torch.dtype]]:
@@ -34,7 +34,7 @@ def test_values_and_gradients_of_every_mask(
 
 
 @pytest.mark.parametrize("softcap", [0.5, 30.0])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_a_softcap_bounds_the_scores_under_every_mask(case: Case, dtype: torch.dtype, softcap: float) -> None:
     check(backend_named("reference"), case, dtype, 6, 2, AttentionConfig(CONFIG.scale, softcap))

@@ -71,7 +71,7 @@ def expected_sum(gradients: Sequence[Tensor], lists: RankHeads, rank: int, dtype
     return total.to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("head_map", MAPS)
 def test_ranks_get_all_tokens_of_their_heads_and_zeros_for_padding(head_map: HeadMap, dtype: torch.dtype) -> None:
     ranks, lists = len(head_map.query), lists_of(head_map)
@@ -89,7 +89,7 @@ def test_ranks_get_all_tokens_of_their_heads_and_zeros_for_padding(head_map: Hea
     Group(ranks).run_as(Rank, work)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("head_map", MAPS)
 def test_gradients_of_copies_are_summed_in_rank_order(head_map: HeadMap, dtype: torch.dtype) -> None:
     """Bit for bit, for dq, dk, dv; what padded heads hold (NaN here) reaches nobody."""

@@ -93,8 +93,8 @@ def worst_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float
     return max(float((found[name] - grad).norm() / grad.norm()) for name, grad in reference.items())
 
 
-def one_rank(plan: Plan, static_scale: float = 1.0) -> LossScale:
-    return LossScale(1, 1, static_scale, int(plan.run["seqLen"]))
+def one_rank(plan: Plan, loss_scale: float = 1.0) -> LossScale:
+    return LossScale(1, 1, loss_scale, int(plan.run["seqLen"]))
 
 
 UPSTREAM: dict[str, tuple[float, float, Callable[[Tensor], Tensor]]] = {
@@ -108,9 +108,9 @@ UPSTREAM: dict[str, tuple[float, float, Callable[[Tensor], Tensor]]] = {
 
 @pytest.mark.parametrize("case", UPSTREAM)
 def test_gradients_are_exact_for_any_upstream_gradient(plan: Plan, data: Path, case: str) -> None:
-    static_scale, factor, wrap = UPSTREAM[case]
+    loss_scale, factor, wrap = UPSTREAM[case]
     ours = streamed(plan, data)
-    loss = ours.loss(one_rank(plan, static_scale))
+    loss = ours.loss(one_rank(plan, loss_scale))
     wrap(loss).backward()  # type: ignore[no-untyped-call]
     reference = expected(plan, data, 2 * loss.item() if factor < 0 else factor)
     assert worst_error(gradients(ours.model), reference) < TOLERANCE

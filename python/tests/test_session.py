@@ -16,10 +16,14 @@ from tests.planned import MODEL, ZERO_3, make_plan, write_data
 WIDE: Mapping[str, Any] = {**MODEL, "hidden_size": 64, "intermediate_size": 160, "vocab_size": 256}
 
 
-@pytest.mark.parametrize("policy", ["fpdt", "auto"])
-def test_temporaries_of_every_kind_are_what_the_plan_says(policy: str, probes: Probes, tmp_path: Path) -> None:
-    path = make_plan(tmp_path, "--gpus", "2", "--policy", policy, "--seq-len", "1024", "--chunks", "2", model=WIDE)
-    answer = probes.run(kind="scratch", plan=path, data=write_data(tmp_path), worldSize=2)
+@pytest.mark.parametrize(("policy", "fp16"), [("fpdt", None), ("auto", None), ("auto", {"enabled": True})])
+def test_temporaries_of_every_kind_are_what_the_plan_says(
+    policy: str, fp16: Mapping[str, Any] | None, probes: Probes, tmp_path: Path
+) -> None:
+    options = ("--gpus", "2", "--policy", policy, "--seq-len", "1024", "--chunks", "2")
+    path = make_plan(tmp_path, *options, model=WIDE, fp16=fp16)
+    environment = {"FPDT_FAULT": "" if fp16 is None else "fp16"}
+    answer = probes.run(kind="scratch", plan=path, data=write_data(tmp_path), worldSize=2, environment=environment)
     assert "failed" not in answer, answer
     measured = {(section, number): peak for section, number, peak in answer["scratch"]}
     planned = {

@@ -19,7 +19,9 @@ from tests.hand_plan import HandPlan
 from tests.planned import ROOT, ZERO_3, Finished, run_ranks, write_data
 
 
-def deepspeed(zero: Mapping[str, Any], steps: int = 1, bf16: bool = False) -> dict[str, Any]:
+def deepspeed(
+    zero: Mapping[str, Any], steps: int = 1, bf16: bool = False, fp16: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": steps,
@@ -27,11 +29,14 @@ def deepspeed(zero: Mapping[str, Any], steps: int = 1, bf16: bool = False) -> di
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
         "zero_optimization": dict(zero),
         **({"bf16": {"enabled": True}} if bf16 else {}),
+        **({} if fp16 is None else {"fp16": dict(fp16)}),
     }
 
 
-def hand_plan(folder: Path, zero: Mapping[str, Any], *, steps: int = 1, **options: Any) -> Path:
-    config = deepspeed(zero, steps, bf16=options.get("dtype") == "bfloat16")
+def hand_plan(
+    folder: Path, zero: Mapping[str, Any], *, steps: int = 1, fp16: Mapping[str, Any] | None = None, **options: Any
+) -> Path:
+    config = deepspeed(zero, steps, bf16=options.get("dtype") == "bfloat16", fp16=fp16)
     return HandPlan(config, accumulation_steps=steps, **options).write(folder / "plan.json")
 
 

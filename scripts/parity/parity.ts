@@ -1,7 +1,7 @@
 /**
  * `npm run parity -- [--json] [--limit n] [--only text] [--random n] [--seed n]`: gradients of the worker against an untouched
  * transformers model in fp64: every pair of choices that a strategy can be forced to, head layouts, what the policies choose, and
- * `--random` mixtures drawn from a seed that is printed; then 20 optimizer steps and one case in bf16. Fails when an error is more
+ * `--random` mixtures drawn from a seed that is printed; then 20 optimizer steps and one case in bf16 and in fp16. Fails when an error is more
  * than FACTOR times what transformers' own run in the same precision has.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -10,14 +10,17 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, FpdtError, writePlanFile } from '../../src/index.js';
+import type { ModelDtype } from '../../src/spec/dtype.js';
 import { runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
 import { familyPlans } from './families.js';
 import { Harness } from './harness.js';
 import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
-/** Largest allowed error in units of transformers' own: fp32 as the design asks, bf16 has fewer digits to lose. */
-const FACTOR = { float32: 4, bfloat16: 1.5 } as const;
+/** Largest allowed error in units of transformers' own: fp32 as the design asks, bf16 and fp16 have fewer digits to lose. */
+const FACTOR = { float32: 4, bfloat16: 1.5, float16: 1.5 } as const satisfies Record<ModelDtype, number>;
+/** See python/fpdt/testing/faults.py. */
+const FP16_ON_CPU = { FPDT_FAULT: 'fp16' };
 const LOSS_TOLERANCE = 1e-5;
 const NUM_CASES = 60;
 const NUM_RANDOM = 12;
@@ -60,6 +63,7 @@ class ParityRun {
       steps: 1,
       worldSize: made.cluster.numRanks,
       dumpGrads,
+      ...(dtype === 'float16' ? { environment: FP16_ON_CPU } : {}),
       options: { copy_mode: copyMode, seed: 3, disk_folder: this.folder, ...options },
     });
     if (ran.failed !== undefined)
@@ -101,7 +105,7 @@ class ParityRun {
   }
 
   /** transformers' own error in `dtype` against itself in fp64. */
-  private ownError(key: string, plan: string, dtype: 'float32' | 'bfloat16'): Promise<number | null> {
+  private ownError(key: string, plan: string, dtype: ModelDtype): Promise<number | null> {
     const name = `${key}/${dtype}`;
     const known = this.references.get(name) ?? this.runReferences(key, plan, dtype);
     this.references.set(name, known);
@@ -173,7 +177,7 @@ async function main(): Promise<void> {
     if (!values.families) {
       report(await run.losses(STEADY));
       report(await run.losses(RESIDENT));
-      report(await run.gradients(toNamed(STEADY, { dtype: 'bfloat16' }), 'eager'));
+      for (const dtype of ['bfloat16', 'float16'] as const) report(await run.gradients(toNamed(STEADY, { dtype }), 'eager'));
     }
   } finally {
     await harness.stop();

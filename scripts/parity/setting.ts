@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, planRun } from '../../src/index.js';
+import type { ModelDtype } from '../../src/spec/dtype.js';
 import type { ForcedLayerStrategy, ForcedStrategy } from '../../src/spec/strategy.js';
 import type { ParityCase } from './cases.js';
 
@@ -112,15 +113,19 @@ function opposite(one: ParityCase): ParityCase {
 }
 
 export interface CaseOptions {
-  readonly dtype?: 'float32' | 'bfloat16';
+  readonly dtype?: ModelDtype;
   readonly numSteps?: number;
 }
 
+/** With few tokens a gradient is large: the default scale would overflow at once. */
+const SMALL_FP16 = { enabled: true, initial_scale_power: 10 };
+
 export async function planCase(one: ParityCase, { dtype = 'float32', numSteps = 1 }: CaseOptions = {}): Promise<ExecutionPlan> {
+  const isHalf = dtype === 'float16';
   return await planRun({
     model: smallModel({ numHeads: NUM_HEADS, numKvHeads: KV_HEADS[one.heads], tied: one.tied, window: one.window }),
-    cluster: { gpus: one.sequenceParallelSize * one.dataParallelSize, gpu: 'cpu', diskBytes: '1G' },
-    deepspeed: smallDeepSpeed(one.zeroStage, one.gradientAccumulationSteps),
+    cluster: { gpus: one.sequenceParallelSize * one.dataParallelSize, gpu: 'cpu', diskBytes: '1G', ...(isHalf ? { float16: true } : {}) },
+    deepspeed: { ...smallDeepSpeed(one.zeroStage, one.gradientAccumulationSteps), ...(isHalf ? { fp16: SMALL_FP16 } : {}) },
     run: {
       seqLen: SEQ_LEN,
       sequenceParallelSize: one.sequenceParallelSize,

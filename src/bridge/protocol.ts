@@ -66,6 +66,10 @@ export const stepDoneSchema = z.strictObject({
   seconds,
   /** Valid target tokens of the whole optimizer step, all ranks together. */
   numTokens: count,
+  /** What the loss was multiplied by, and its gradients divided by before the update. */
+  lossScale: z.number().positive(),
+  /** The weights stayed as they were: a gradient of some rank was not finite. */
+  skipped: z.boolean(),
   /** High water by pool. */
   poolBytes: z.record(z.string(), count),
   /** Whether `poolBytes` is of this step; else it is of an earlier one, or empty. */

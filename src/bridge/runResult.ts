@@ -26,14 +26,18 @@ export interface StepResult {
   /** Seconds outside every op, mean of one rank. */
   readonly idleSeconds: number;
   readonly nonFinite: readonly string[];
+  readonly lossScale: number;
+  /** DeepSpeed left the weights as they were, because a gradient of some rank was not finite. */
+  readonly skipped: boolean;
 }
 
 /** A whole run. Peaks are the largest of the steps in which memory was measured; the other numbers are sums over all steps. */
-export interface RunResult extends Omit<StepResult, 'step' | 'loss'> {
+export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'lossScale' | 'skipped'> {
   readonly kind: 'runResult';
   readonly digest: string;
   readonly numRanks: number;
   readonly steps: readonly StepResult[];
+  readonly numSkipped: number;
   /** Versions of what the ranks ran with. */
   readonly versions: Readonly<Record<string, string>>;
   /** From start to the last rank ready. */
@@ -64,6 +68,8 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
     ),
     idleSeconds: sum(ranks, (one) => one.idleSeconds) / ranks.length,
     nonFinite: uniqueSorted(ranks.flatMap((one) => one.nonFinite)),
+    lossScale: first.lossScale,
+    skipped: ranks.some((one) => one.skipped),
   };
 }
 
@@ -91,6 +97,7 @@ export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunRe
       1,
     ),
     idleSeconds: sum(steps, (one) => one.idleSeconds),
+    numSkipped: steps.filter((one) => one.skipped).length,
     nonFinite: uniqueSorted(steps.flatMap((one) => one.nonFinite)),
   };
 }

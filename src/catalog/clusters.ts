@@ -16,13 +16,14 @@ export function parseCluster(input: string | JsonObject): ClusterSpec {
   return 'kind' in cluster ? cluster : fromCatalog(cluster);
 }
 
-function fromCatalog({ gpus, gpu, ranksPerNode, hbmBytes, hostBytes, diskBytes }: ShortClusterInput): ClusterSpec {
+function fromCatalog({ gpus, gpu, float16, ranksPerNode, hbmBytes, hostBytes, diskBytes }: ShortClusterInput): ClusterSpec {
   const entry = entryNamed(gpu);
   const perNode = Math.min(gpus, ranksPerNode ?? entry.ranksPerNode);
   return {
     kind: 'cluster',
     name: `${gpus}x ${entry.name}`,
     device: entry.device,
+    ...(float16 === undefined ? {} : { float16 }),
     numRanks: gpus,
     ranksPerNode: perNode,
     hbmBytes: hbmBytes ?? entry.hbmBytes,

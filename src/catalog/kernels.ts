@@ -1,4 +1,5 @@
 /** Attention kernels by name, and what each can do. The plan splits and merges only what its kernel cannot. */
+import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { nearestKey } from '../spec/nearestKey.js';
 import type { ClusterSpec, RunSpec } from '../spec/types.js';
@@ -31,19 +32,19 @@ export const ATTENTION_KERNELS: readonly AttentionKernel[] = [
   {
     name: 'reference',
     devices: ['cpu', 'cuda'],
-    dtypes: ['float32', 'bfloat16'],
+    dtypes: MODEL_DTYPES,
     rectangle: true,
     window: true,
     softcap: true,
     headDims: ANY,
   },
   // aten::_scaled_dot_product_flash_attention_for_cpu masks from the top left.
-  { name: 'cpu_flash', devices: ['cpu'], dtypes: ['float32', 'bfloat16'], rectangle: false, window: false, softcap: false, headDims: ANY },
+  { name: 'cpu_flash', devices: ['cpu'], dtypes: MODEL_DTYPES, rectangle: false, window: false, softcap: false, headDims: ANY },
   // aten::_flash_attention_forward: FlashAttention-2, bottom right since its version 2.1, window_size_left.
   {
     name: 'flash2',
     devices: ['cuda'],
-    dtypes: ['bfloat16'],
+    dtypes: ['bfloat16', 'float16'],
     rectangle: true,
     window: true,
     softcap: false,

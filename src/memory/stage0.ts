@@ -2,7 +2,10 @@
 import { derived, type InstantName, type MemoryItem } from './items.js';
 import { isBackward, type StateItems, type Terms } from './stateTerms.js';
 
-/** 14 B a parameter in bf16 (2 weight, 4 master, 8 Adam), 12 in fp32. */
+/**
+ * 14 B a parameter in bf16 and fp16 (2 weight, 4 master, 8 Adam), 12 in fp32. Both have DeepSpeed's FP16_Optimizer, or FP16_UnfusedOptimizer
+ * where Adam is torch's (engine.py, `_configure_fp16_optimizer`); the loss scale and the search for overflow are scalars.
+ */
 export function unsharded({ all, w }: Terms): StateItems {
   return {
     device: [
@@ -14,7 +17,7 @@ export function unsharded({ all, w }: Terms): StateItems {
   };
 }
 
-/** Gradients from the loss on; the step of the bf16 optimizer adds flat fp32 gradients and Adam's temporaries (16 -> 24 B). */
+/** Gradients from the loss on; the step of that optimizer adds flat fp32 gradients and Adam's temporaries (16 -> 24 B). */
 export function unshardedInstant(name: InstantName, { all, w, afterLoss }: Terms): readonly MemoryItem[] {
   const elements = name === 'loss' ? afterLoss : isBackward(name) || name === 'optimizerStep' ? all : 0;
   const step = name === 'optimizerStep' ? (w < 4 ? 8 : 4) * all : 0;

@@ -2,7 +2,7 @@
 import { derived, type InstantName, type MemoryItem } from './items.js';
 import { isBackward, type StateItems, type Terms } from './stateTerms.js';
 
-/** 12 B of master and Adam sharded; on the host with offload_optimizer (18 B in bf16). */
+/** 12 B of master and Adam sharded; on the host with offload_optimizer (18 B in bf16 and fp16). */
 export function sharded(terms: Terms): StateItems {
   const { all, owned, w, zero, largest } = terms;
   const weights = derived('weights', w * all, `${w} B * parameters`);
@@ -34,14 +34,14 @@ export function shardedInstant(name: InstantName, terms: Terms): readonly Memory
   if (!backward && !step) return [];
   if (accumulatesWide(terms)) return wideInstant(name, terms);
   const buckets = zero.overlapComm ? 2 : 1;
-  const stage1 = (name === 'loss' ? afterLoss : all) * w;
+  const stage1 = (name === 'loss' ? afterLoss : all) * g;
   const onDevice = !zero.offloadOptimizer;
   return [
     derived('reduce buckets', backward ? buckets * w * zero.reduceBucketElements : 0, `${buckets} * ${w} B * reduce_bucket_size`),
     derived(
       zero.stage === 1 ? 'gradients' : 'gradient of the largest parameter',
       !backward ? 0 : zero.stage === 1 ? stage1 : w * largest,
-      zero.stage === 1 ? `${w} B * parameters` : `${w} B * largest parameter`,
+      zero.stage === 1 ? `${g} B * parameters` : `${w} B * largest parameter`,
     ),
     derived(
       'averaged gradients',
@@ -52,9 +52,12 @@ export function shardedInstant(name: InstantName, terms: Terms): readonly Memory
   ];
 }
 
-/** Stage 1 accumulating bf16 gradients in fp32 is another class (BF16_Optimizer): 6 + 12/N B idle, 10 at most, 8 at the step. */
-function accumulatesWide({ zero, w }: Terms): boolean {
-  return zero.stage === 1 && zero.accumulateInFp32 && w < 4;
+/**
+ * Stage 1 accumulating bf16 gradients in fp32 is another class (BF16_Optimizer): 6 + 12/N B idle, 10 at most, 8 at the step. fp16
+ * stays with the class of stages 1 and 2, which then keeps each gradient as an fp32 `grad_accum` of its weight instead.
+ */
+function accumulatesWide({ zero, run }: Terms): boolean {
+  return zero.stage === 1 && zero.accumulateInFp32 && run.dtype === 'bfloat16' && !zero.offloadOptimizer;
 }
 
 function wideInstant(name: InstantName, { all, w, afterLoss }: Terms): readonly MemoryItem[] {

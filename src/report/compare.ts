@@ -49,6 +49,8 @@ export interface Comparison {
   readonly copies: readonly CopyComparison[];
   readonly firstLoss: number | null;
   readonly lastLoss: number | null;
+  /** Steps that left the weights as they were. */
+  readonly numSkipped: number;
 }
 
 export function compareRun({ prediction, memory }: ReportPlan, result: RunResult): Comparison {
@@ -67,6 +69,7 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     copies: compareCopies(prediction.copiedBytes, timed),
     firstLoss: result.steps[0]?.loss ?? null,
     lastLoss: result.steps.at(-1)?.loss ?? null,
+    numSkipped: result.numSkipped,
   };
 }
 
@@ -149,6 +152,7 @@ export function comparisonToText(comparison: Comparison): string {
     '',
     formatTable(['bytes per rank', 'planned', 'measured', 'ratio'], byteRows(comparison)),
     memoryStepsText(comparison),
+    ...skippedTexts(comparison),
   ].join('\n');
 }
 
@@ -174,6 +178,11 @@ function memoryStepsText({ memorySteps }: Comparison): string {
   if (steps.length === 0) return 'memory was measured in no step';
   if (steps.length > MAX_LISTED_STEPS) return `memory measured in ${steps.length} steps, from step ${steps[0]} to step ${steps.at(-1)}`;
   return `memory measured in step${steps.length > 1 ? 's' : ''} ${steps.join(', ')}`;
+}
+
+function skippedTexts({ numSkipped }: Comparison): readonly string[] {
+  if (numSkipped === 0) return [];
+  return [`${numSkipped} step${numSkipped > 1 ? 's' : ''} skipped: gradients were not finite, and the weights stayed as they were`];
 }
 
 const MAX_LISTED_STEPS = 8;

@@ -16,6 +16,7 @@ export function progressLine({ memory, run, prediction }: ReportPlan, step: Step
     `${speed} tokens/s`,
     ...(step.memoryMeasured ? poolTexts(memory, step) : []),
     ...(step.nonFinite.length === 0 ? [] : [`not finite: ${step.nonFinite.join(', ')}`]),
+    ...(run.dtype === 'float16' || step.skipped ? [`${step.skipped ? 'step skipped, ' : ''}loss scale ${step.lossScale}`] : []),
   ].join('  ');
 }
 

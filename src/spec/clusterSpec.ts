@@ -12,6 +12,7 @@ const provenance = z.enum(['exact', 'derived', 'measured', 'assumed']);
 const shortSchema = z.strictObject({
   gpus: count,
   gpu: z.string(),
+  float16: z.boolean().optional(),
   ranksPerNode: count.optional(),
   hbmBytes: z.union([z.number(), z.string()]).optional(),
   hostBytes: z.union([z.number(), z.string()]).optional(),
@@ -22,6 +23,8 @@ const shortSchema = z.strictObject({
 export interface ShortClusterInput {
   readonly gpus: number;
   readonly gpu: string;
+  /** See ClusterSpec. */
+  readonly float16?: boolean | undefined;
   readonly ranksPerNode?: number | undefined;
   readonly hbmBytes?: number | undefined;
   readonly hostBytes?: number | undefined;
@@ -33,6 +36,7 @@ const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
   kind: z.literal('cluster'),
   name: z.string(),
   device: z.enum(['cpu', 'cuda']),
+  float16: z.boolean().optional(),
   numRanks: count,
   ranksPerNode: count,
   hbmBytes: positive,

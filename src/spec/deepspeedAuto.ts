@@ -40,7 +40,7 @@ function autoValues(config: JsonObject, { hiddenSize, dtype, numSteps }: AutoFac
     'scheduler.params.warmup_num_steps': 0,
     'scheduler.params.total_num_steps': numSteps,
     'bf16.enabled': dtype === 'bfloat16',
-    'fp16.enabled': false,
+    'fp16.enabled': dtype === 'float16',
     'zero_optimization.reduce_bucket_size': hiddenSize * hiddenSize,
     'zero_optimization.stage3_prefetch_bucket_size': Math.trunc(0.9 * hiddenSize * hiddenSize),
     'zero_optimization.stage3_param_persistence_threshold': 10 * hiddenSize,

@@ -2,6 +2,7 @@
 import { resolveAuto } from './deepspeedAuto.js';
 import { type Batch, resolveBatch } from './deepspeedBatch.js';
 import { checkKeys } from './deepspeedCheck.js';
+import { checkPrecision, resolveDtype } from './deepspeedPrecision.js';
 import { refuseUnsupportedDeepSpeed } from './deepspeedRefuse.js';
 import { FpdtError } from './errors.js';
 import { resolveParallelism } from './parallelism.js';
@@ -33,9 +34,10 @@ const DEFAULT_OPTIMIZER = { type: 'AdamW', params: { lr: 1e-4, betas: [0.9, 0.99
 
 export function parseDeepSpeed(input: string | JsonObject, facts: DeepSpeedFacts): ParsedDeepSpeed {
   const given = checkKeys(readJsonObject(input, 'deepspeed'));
-  const dtype = resolveDtype(given, facts);
+  const dtype = resolveDtype(given, facts.run, facts.cluster);
   const auto = resolveAuto(given, { hiddenSize: facts.model.hiddenSize, dtype, numSteps: facts.run.numSteps ?? 1 });
   refuseUnsupportedDeepSpeed(auto);
+  checkPrecision(auto, { dtype, lossScale: facts.run.lossScale });
   const { sequenceParallelSize, dataParallelSize } = resolveParallelism(facts.run, facts.model, facts.cluster, sizeOf(auto));
   checkDataParallelSize(auto, dataParallelSize);
   const batch = resolveBatch(auto, dataParallelSize);
@@ -48,26 +50,6 @@ export function parseDeepSpeed(input: string | JsonObject, facts: DeepSpeedFacts
     dtype,
     sequenceParallelSize,
   };
-}
-
-/** The run's dtype where given, else what the bf16 block says, else bfloat16 on a GPU and float32 on a CPU. */
-function resolveDtype(config: JsonObject, { run, cluster }: DeepSpeedFacts): RunSpec['dtype'] {
-  const enabled = ((config.bf16 ?? {}) as JsonObject).enabled;
-  if (enabled === true && run.dtype === 'float32') {
-    throw new FpdtError("run.dtype is 'float32' but deepspeed.bf16.enabled is true", {
-      code: 'conflict',
-      hint: "use dtype 'bfloat16', or set bf16.enabled to false or 'auto'",
-    });
-  }
-  if (enabled === false && run.dtype === 'bfloat16') {
-    throw new FpdtError("run.dtype is 'bfloat16' but deepspeed.bf16.enabled is false", {
-      code: 'conflict',
-      hint: "use dtype 'float32', or set bf16.enabled to true or 'auto'",
-    });
-  }
-  if (run.dtype !== undefined) return run.dtype;
-  if (typeof enabled === 'boolean') return enabled ? 'bfloat16' : 'float32';
-  return cluster.device === 'cuda' ? 'bfloat16' : 'float32';
 }
 
 function sizeOf(config: JsonObject): number | undefined {
@@ -103,6 +85,9 @@ function resolved(config: JsonObject, batch: Batch, dtype: RunSpec['dtype'], dev
     gradient_clipping: config.gradient_clipping ?? DEFAULT_GRADIENT_CLIPPING,
     zero_optimization: { ...(config.zero_optimization as JsonObject | undefined), stage: stageOf(config) },
     bf16: { ...(config.bf16 as JsonObject | undefined), enabled: dtype === 'bfloat16' },
+    ...(config.fp16 === undefined && dtype !== 'float16'
+      ? {}
+      : { fp16: { ...(config.fp16 as JsonObject | undefined), enabled: dtype === 'float16' } }),
     optimizer: config.optimizer ?? defaultOptimizer(device),
   };
 }

@@ -17,7 +17,6 @@ const not =
     value !== undefined && !allowed.includes(value);
 
 const REFUSALS: readonly Refusal[] = [
-  { path: 'fp16.enabled', when: on, hint: "train in bfloat16: set bf16.enabled to true; a static scale is the run's lossScale" },
   { path: 'zero_optimization.stage', when: not(0, 1, 2, 3), hint: 'ZeRO stages are 0, 1, 2 and 3' },
   { path: 'zero_optimization.offload_param.device', when: not('none'), hint: 'remove offload_param; ZeRO-3 already shards the weights' },
   { path: 'zero_optimization.offload_optimizer.device', when: not('none', 'cpu'), hint: "use device 'cpu' or 'none'" },
@@ -33,8 +32,9 @@ const REFUSALS: readonly Refusal[] = [
   { path: 'zero_optimization.zero_quantized_gradients', when: on, hint: 'gradients would not equal the unsharded ones; set it to false' },
   { path: 'bf16.bf16_master_weights_and_grads', when: on, hint: 'set it to false: memory is planned for fp32 master weights' },
   { path: 'bf16.bf16_optimizer_states', when: on, hint: 'set it to false: memory is planned for fp32 Adam states' },
-  { path: 'torch_autocast.enabled', when: on, hint: 'use bf16.enabled' },
-  { path: 'data_types.grad_accum_dtype', when: not('bf16', 'fp32', null), hint: "use 'fp32' or 'bf16'" },
+  { path: 'fp16.fp16_master_weights_and_grads', when: on, hint: 'set it to false: memory is planned for fp32 master weights' },
+  { path: 'fp16.auto_cast', when: on, hint: 'set it to false: inputs are token ids, which no cast is for' },
+  { path: 'torch_autocast.enabled', when: on, hint: 'use bf16.enabled or fp16.enabled' },
   { path: 'data_types.param_dtype', when: given, hint: 'remove it: the dtype is that of the run' },
   { path: 'gradient_allreduce_op', when: not('mean'), hint: 'the loss scale assumes the mean; remove it' },
   { path: 'prescale_gradients', when: on, hint: 'set prescale_gradients to false' },

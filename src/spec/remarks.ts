@@ -2,20 +2,32 @@
 import { kvCopies, ownHeads, ownKvHeads, type ParallelLayout, paddedHeads } from './parallelLayout.js';
 import type { NamedPool } from './pools.js';
 import type { Strategy } from './strategy.js';
-import type { ModelSpec, RunSpec } from './types.js';
+import type { DeepSpeedConfig, ModelSpec, RunSpec } from './types.js';
 
 export interface RemarkInput {
   readonly layout: ParallelLayout;
   readonly strategy: Strategy;
   readonly pools: readonly NamedPool[];
   readonly model: Pick<ModelSpec, 'hfConfig'>;
-  readonly run: Pick<RunSpec, 'seqLen'>;
+  readonly run: Pick<RunSpec, 'seqLen' | 'dtype' | 'zeroStage'>;
+  readonly deepspeed: DeepSpeedConfig;
 }
 
-export function remarks({ layout, strategy, pools, model, run }: RemarkInput): readonly string[] {
-  return [copiesRemark(layout), paddingRemark(layout), tileRemark(strategy, pools), lengthRemark(model, run)].filter(
-    (text) => text !== undefined,
-  );
+export function remarks({ layout, strategy, pools, model, run, deepspeed }: RemarkInput): readonly string[] {
+  return [
+    copiesRemark(layout),
+    paddingRemark(layout),
+    tileRemark(strategy, pools),
+    lengthRemark(model, run),
+    hysteresisRemark(run, deepspeed),
+  ].filter((text) => text !== undefined);
+}
+
+/** LossScaleConfig of runtime/fp16/loss_scaler.py has no hysteresis; ZeRO's DynamicLossScaler has. */
+function hysteresisRemark({ dtype, zeroStage }: RemarkInput['run'], { fp16 }: DeepSpeedConfig): string | undefined {
+  const { hysteresis = 1, loss_scale: scale = 0 } = (fp16 ?? {}) as { readonly hysteresis?: number; readonly loss_scale?: number };
+  if (dtype !== 'float16' || zeroStage !== 0 || scale !== 0 || hysteresis === 1) return undefined;
+  return `fp16.hysteresis=${hysteresis} has no effect: without ZeRO DeepSpeed halves the loss scale at every overflow`;
 }
 
 /** Rotary positions go on for ever, but a model has learned from those that its config names. */

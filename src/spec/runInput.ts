@@ -49,8 +49,8 @@ export interface RunInput {
   readonly attention?: string | undefined;
   readonly dtype?: ModelDtype | undefined;
   /**
-   * Static scale of the loss, 1 when left out. DeepSpeed has one of its own for fp16 weights only (`fp16.loss_scale`;
-   * CreateLossScaler in runtime/fp16/loss_scaler.py uses 1 for every other dtype), so the worker sets this one through
+   * Static scale of the loss, 1 when left out. Not for float16, whose scale is DeepSpeed's own (`fp16.loss_scale`;
+   * CreateLossScaler in runtime/fp16/loss_scaler.py uses 1 for every other dtype): the worker sets this one through
    * the optimizer's `override_loss_scale`, or by itself where the engine has none.
    */
   readonly lossScale?: number | undefined;

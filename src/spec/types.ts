@@ -60,6 +60,8 @@ export interface ClusterSpec {
   readonly kind: 'cluster';
   readonly name: string;
   readonly device: 'cpu' | 'cuda';
+  /** Whether DeepSpeed trains in fp16 here. Absent: GPUs do, CPUs do not; one with fp16 arithmetic in oneDNN may say true. */
+  readonly float16?: boolean | undefined;
   readonly numRanks: number;
   readonly ranksPerNode: number;
   /** Usable device memory per rank. */
@@ -106,7 +108,7 @@ export interface RunSpec {
   readonly dtype: ModelDtype;
   readonly zeroStage: 0 | 1 | 2 | 3;
   readonly gradientAccumulationSteps: number;
-  /** Static loss scale of the engine, 1 when none. */
+  /** Static loss scale of the engine, 1 when none, and in float16, where DeepSpeed keeps the scale. */
   readonly lossScale: number;
   readonly numSteps: number;
   readonly seed: number;

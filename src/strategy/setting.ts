@@ -59,7 +59,7 @@ function kernelsFor(input: BuildInput): Kernels {
   if (run.attention === undefined && only !== undefined) return { attn: only.name, attnBwd: only.name };
   throw new FpdtError(`the attention kernel '${name}' ${lacks}`, {
     code: 'unsupported',
-    hint: others.length === 0 ? 'no kernel does; use bfloat16 on a GPU' : `use ${others.map((one) => one.name).join(' or ')}`,
+    hint: others.length === 0 ? 'no kernel does; use bfloat16 or float16 on a GPU' : `use ${others.map((one) => one.name).join(' or ')}`,
   });
 }
 

@@ -17,6 +17,8 @@ const done = (changes: Partial<StepDone>): StepDone => ({
   byKind: {},
   idleSeconds: 0,
   nonFinite: [],
+  lossScale: 1,
+  skipped: false,
   ...changes,
 });
 const result = mergeSteps([mergeRanks([done({})])], { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 });
@@ -79,11 +81,12 @@ test('a step counts as measured when every rank measured it', () => {
 test('a run adds its steps up and keeps the peaks of those that measured memory', () => {
   const steps = [
     done({ poolBytes: { hbm: 3 } }),
-    done({ step: 1, poolBytes: { hbm: 9 }, nonFinite: ['loss'] }),
+    done({ step: 1, poolBytes: { hbm: 9 }, nonFinite: ['loss'], lossScale: 8, skipped: true }),
     done({ step: 2, poolBytes: { hbm: 11 }, memoryMeasured: false, copiedBytes: { read: 5 } }),
   ].map((one) => mergeRanks([one]));
   const run = mergeSteps(steps, { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0 });
-  expect(run).toMatchObject({ seconds: 3, tokens: 192, memoryMeasured: true, nonFinite: ['loss'] });
+  expect(run).toMatchObject({ seconds: 3, tokens: 192, memoryMeasured: true, nonFinite: ['loss'], numSkipped: 1 });
+  expect(run.steps[1]).toMatchObject({ lossScale: 8, skipped: true });
   expect(run.poolBytes).toEqual({ hbm: 9 });
   expect(run.copiedBytes).toEqual({ d2h: 4, h2d: 2, read: 5 });
 });

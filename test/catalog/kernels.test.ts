@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { ATTENTION_KERNELS, can, defaultKernels, kernelNamed } from '../../src/catalog/kernels.js';
+import { MODEL_DTYPES, type ModelDtype } from '../../src/spec/dtype.js';
 import { errorOf } from '../spec/inputs.js';
 
 test('a kernel says what it can do', () => {
@@ -19,6 +20,12 @@ test('a kernel says what it can do', () => {
 
 test('each device has a kernel of its own', () => {
   for (const device of ['cpu', 'cuda'] as const) expect(kernelNamed(defaultKernels(device).attn).devices).toContain(device);
+});
+
+test('every dtype of a model has a kernel on a GPU that does not write the scores out, but fp32', () => {
+  const fast = (dtype: ModelDtype) => kernelNamed(defaultKernels('cuda').attn).dtypes.includes(dtype);
+  expect(MODEL_DTYPES.filter(fast)).toEqual(['bfloat16', 'float16']);
+  for (const dtype of MODEL_DTYPES) expect(kernelNamed(defaultKernels('cpu').attn).dtypes).toContain(dtype);
 });
 
 test('an unknown kernel is refused by name', () => {

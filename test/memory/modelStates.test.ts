@@ -68,6 +68,24 @@ test('the optimizer on the host: 18 B per owned parameter, in stage 2 also the l
   expect(states({ stage: 3 }, 64).pinned).toEqual([]);
 });
 
+describe('float16', () => {
+  const run = { ...RUN, dtype: 'float16' as const };
+
+  test.each([0, 1, 2, 3])('has the states of bfloat16 at stage %i', (stage) => {
+    for (const dataTypes of stage === 1 ? [{}] : [{}, { grad_accum_dtype: 'fp32' }]) {
+      expect(states({ stage }, 4, { run }, dataTypes)).toEqual(states({ stage }, 4, {}, dataTypes));
+    }
+  });
+
+  test('accumulates in fp32 at stage 1 beside the class of ZeRO: 4 B a gradient, in its shard too', () => {
+    const { device, instants } = states({ stage: 1 }, 64, { run }, { grad_accum_dtype: 'fp32' });
+    expect(perParameter(device)).toBeCloseTo(perParameter(states({ stage: 1 }, 64).device), 6);
+    const gradients = (items: readonly MemoryItem[]) => perParameter(items.filter(({ name }) => name === 'gradients'));
+    expect(gradients(instants.layerBackward)).toBeCloseTo(4, 6);
+    expect(gradients(states({ stage: 1 }, 64).instants.layerBackward)).toBeCloseTo(2, 6);
+  });
+});
+
 test('fp32 weights are their own master at stage 0', () => {
   const run = { ...RUN, dtype: 'float32' as const };
   expect(perParameter(states({ stage: 0 }, 4, { run }).device)).toBeCloseTo(12, 6);

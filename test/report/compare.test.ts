@@ -139,6 +139,16 @@ describe('progress', () => {
     expect(progressLine(PLAN, step(0))).toBe('step 1/3  loss 5.0000  2.10 s (plan 2.00 s)  476 tokens/s');
   });
 
+  it('says the loss scale of fp16, and which steps it skipped', () => {
+    const half = { ...PLAN, run: { ...PLAN.run, dtype: 'float16' as const } };
+    expect(progressLine(half, step(0, { lossScale: 65536 }))).toMatch(/ {2}loss scale 65536$/);
+    const skipped = step(0, { lossScale: 65536, skipped: true, nonFinite: ['gradientNorm'] });
+    expect(progressLine(half, skipped)).toMatch(/ {2}not finite: gradientNorm {2}step skipped, loss scale 65536$/);
+    const text = comparisonToText(compareRun(half, result([skipped, step(1), step(2)])));
+    expect(text).toMatch(/\n1 step skipped: gradients were not finite, and the weights stayed as they were$/);
+    expect(comparisonToText(compareRun(half, result([step(0)])))).not.toContain('skipped');
+  });
+
   it('names what was not finite', () => {
     expect(progressLine(PLAN, step(0, { loss: null, nonFinite: ['loss'] }))).toMatch(/loss not finite.*not finite: loss$/);
   });

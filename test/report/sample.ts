@@ -63,11 +63,15 @@ export function step(index: number, changes: Partial<StepResult> = {}): StepResu
     byKind: { attn: { count: 4, seconds: 1.6 }, pre: { count: 2, seconds: 0.3 }, gather: { count: 1, seconds: 0.1 } },
     idleSeconds: 0.1,
     nonFinite: [],
+    lossScale: 1,
+    skipped: false,
     ...changes,
   };
 }
 
 export function result(steps: readonly StepResult[], changes: Partial<RunResult> = {}): RunResult {
-  const { step: _step, loss: _loss, ...last } = steps.at(-1) ?? step(0);
-  return { kind: 'runResult', ...last, digest: 'd'.repeat(64), numRanks: 2, steps, versions: {}, loadSeconds: 3, ...changes };
+  const { step: _step, loss: _loss, lossScale: _scale, skipped: _skipped, ...last } = steps.at(-1) ?? step(0);
+  const numSkipped = steps.filter(({ skipped }) => skipped).length;
+  const facts = { digest: 'd'.repeat(64), numRanks: 2, steps, numSkipped, versions: {}, loadSeconds: 3 };
+  return { kind: 'runResult', ...last, ...facts, ...changes };
 }

@@ -99,10 +99,9 @@ describe('dtype', () => {
     expect(config({ bfloat16: { enabled: true } })).toMatchObject({ bf16: { enabled: true } });
   });
 
-  test('conflicts and fp16 are refused', () => {
+  test('conflicts are refused', () => {
     expect(refusal({ bf16: { enabled: true } }, { dtype: 'float32' }).code).toBe('conflict');
     expect(refusal({ bf16: { enabled: false } }, { dtype: 'bfloat16' }).code).toBe('conflict');
-    expect(refusal({ fp16: { enabled: true } })).toMatchObject({ code: 'unsupported', details: { path: 'fp16.enabled' } });
   });
 });
 

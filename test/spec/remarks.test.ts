@@ -1,13 +1,15 @@
 import { expect, test } from 'vitest';
 import { parallelLayout } from '../../src/spec/parallelLayout.js';
 import type { NamedPool } from '../../src/spec/pools.js';
-import { remarks } from '../../src/spec/remarks.js';
+import { type RemarkInput, remarks } from '../../src/spec/remarks.js';
 import type { LayerStrategy, Strategy } from '../../src/spec/strategy.js';
 
 const POOLS: readonly NamedPool[] = [
   { name: 'near', kind: 'device' },
   { name: 'far', kind: 'pinned' },
 ];
+
+const RUN = { seqLen: 64, dtype: 'float32', zeroStage: 0 } as const;
 
 function remarksOn(
   numHeads: number,
@@ -16,6 +18,7 @@ function remarksOn(
   kvTileChunks = 1,
   keyValues: readonly string[] = ['near'],
   hfConfig: Readonly<Record<string, unknown>> = {},
+  more: Partial<Pick<RemarkInput, 'run' | 'deepspeed'>> = {},
 ) {
   const layers = keyValues.map(
     (place, i): LayerStrategy => ({
@@ -42,7 +45,7 @@ function remarksOn(
     layers,
   };
   const layout = parallelLayout({ numHeads, numKvHeads }, { sequenceParallelSize: ranks, dataParallelSize: 1 }, 8);
-  return remarks({ layout, strategy, pools: POOLS, model: { hfConfig }, run: { seqLen: 64 } });
+  return remarks({ layout, strategy, pools: POOLS, model: { hfConfig }, run: RUN, deepspeed: {}, ...more });
 }
 
 test('nothing is said of what costs nothing', () => {
@@ -67,4 +70,15 @@ test('a sequence longer than what the model was made for', () => {
   expect(on(48)).toEqual([
     "the config's max_position_embeddings is 48: of 64 positions the model has learned the first 48, see rope_theta and rope_scaling",
   ]);
+});
+
+test('hysteresis that an optimizer without ZeRO does not have', () => {
+  const half = { ...RUN, dtype: 'float16' } as const;
+  const on = (fp16: object, run: RemarkInput['run'] = half) => remarksOn(8, 4, 4, 1, ['near'], {}, { run, deepspeed: { fp16 } });
+  expect(on({ hysteresis: 2 })).toEqual([
+    'fp16.hysteresis=2 has no effect: without ZeRO DeepSpeed halves the loss scale at every overflow',
+  ]);
+  for (const silent of [on({}), on({ hysteresis: 1 }), on({ hysteresis: 2, loss_scale: 8 })]) expect(silent).toEqual([]);
+  expect(on({ hysteresis: 2 }, { ...half, zeroStage: 1 })).toEqual([]);
+  expect(on({ hysteresis: 2 }, RUN)).toEqual([]);
 });

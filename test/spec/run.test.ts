@@ -81,7 +81,7 @@ test.each([
   [{ numChunks: 0 }, 'invalid-value', ''],
   [{ numChunks: 257 }, 'too-many-chunks', '256'],
   [{ policy: 'fast' }, 'invalid-value', ''],
-  [{ dtype: 'float16' }, 'invalid-value', ''],
+  [{ dtype: 'float64' }, 'invalid-value', ''],
   [{ segmentLayers: 5 }, 'bad-segment', 'segmentLayers=4'],
   [{ attention: '' }, 'invalid-value', ''],
   [{ lossScale: 0 }, 'invalid-value', ''],

@@ -18,7 +18,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 from fpdt.models.config import config_of
 from fpdt.models.weights import WeightFolder, match_names
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 Shard = Callable[[nn.Module, str], None]
 """Of model and path of a unit that is complete: leaves of its weights what this rank keeps."""

@@ -10,15 +10,17 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor, nn
 
 from fpdt.errors import FpdtError
 from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan
+from fpdt.run.loss_scale import LossScaling
 from fpdt.run.program import Program
 from fpdt.run.stream import StreamedModel
-from fpdt.run.zero import StaticLossScale, undo_first_step
+from fpdt.run.zero import undo_first_step
 
 
 class ConfigError(FpdtError):
@@ -36,6 +38,8 @@ class DeepSpeedEngine(Protocol):
 
     def get_global_grad_norm(self) -> Any: ...
 
+    def was_step_applied(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class StreamedEngine:
@@ -46,7 +50,7 @@ class StreamedEngine:
     program: Program
     recorder: Recorder
     device: torch.device
-    loss_scale: StaticLossScale
+    loss_scale: LossScaling
 
     def forward(self) -> Tensor:
         """The rank's loss of the micro-step that the program began."""
@@ -54,7 +58,7 @@ class StreamedEngine:
         return self.deepspeed(torch.zeros(1, device=self.device, requires_grad=True))
 
     def backward(self, loss: Tensor) -> None:
-        """DeepSpeed's backward of the rank's loss, under the run's loss scale."""
+        """DeepSpeed's backward of the rank's loss, under the step's loss scale."""
         self.deepspeed.backward(self.loss_scale.scale_loss(loss))
 
     def step(self) -> None:
@@ -102,13 +106,18 @@ def engine_config(plan: Plan) -> dict[str, Any]:
 
 
 def check_config(plan: Plan) -> None:
-    """Raises ConfigError where ds_config and run disagree about dtype or ZeRO stage."""
+    """Raises ConfigError where ds_config and run disagree about dtype or ZeRO stage, or the device lacks the dtype."""
     config: Mapping[str, Any] = plan.deepspeed
-    is_bfloat16 = bool(config.get("bf16", {}).get("enabled", False))
-    if is_bfloat16 != (plan.run["dtype"] == "bfloat16"):
+    for section, dtype in (("bf16", "bfloat16"), ("fp16", "float16")):
+        is_enabled = bool(config.get(section, {}).get("enabled", False))
+        if is_enabled != (plan.run["dtype"] == dtype):
+            raise ConfigError(
+                f"the run's dtype is {plan.run['dtype']} but ds_config has {section}.enabled={str(is_enabled).lower()}",
+                "plan again with the same dtype in both",
+            )
+    if plan.run["dtype"] == "float16" and not get_accelerator().is_fp16_supported():
         raise ConfigError(
-            f"the run's dtype is {plan.run['dtype']} but ds_config has bf16.enabled={str(is_bfloat16).lower()}",
-            "plan again with the same dtype in both",
+            f"DeepSpeed does not train in fp16 on this {plan.device}", "plan with dtype bfloat16 or float32"
         )
     stage = int(config.get("zero_optimization", {}).get("stage", 0))
     if stage != plan.run["zeroStage"]:

@@ -61,12 +61,12 @@ class LossScale:
     """How a rank's sum of token losses becomes the loss that DeepSpeed averages: see `factor`.
 
     DeepSpeed divides by the number of ranks (no mpu is given) and by the accumulation steps, and multiplies by
-    `static_scale`. `num_valid` counts the target tokens of the whole optimizer step.
+    `loss_scale`. `num_valid` counts the target tokens of the whole optimizer step.
     """
 
     world_size: int
     accumulation_steps: int
-    static_scale: float
+    loss_scale: float
     num_valid: int
 
     @property
@@ -77,7 +77,7 @@ class LossScale:
     @property
     def upstream(self) -> float:
         """The gradient that DeepSpeed gives to the rank's loss."""
-        return self.static_scale / self.accumulation_steps
+        return self.loss_scale / self.accumulation_steps
 
     @property
     def gradient_factor(self) -> float:

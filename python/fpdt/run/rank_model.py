@@ -49,7 +49,7 @@ def _shard(plan: Plan) -> Shard | None:
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {**plan.deepspeed["zero_optimization"], "memory_efficient_linear": False},
-        **{key: plan.deepspeed[key] for key in ("bf16",) if key in plan.deepspeed},
+        **{key: plan.deepspeed[key] for key in ("bf16", "fp16") if key in plan.deepspeed},
     }
 
     def shard(model: nn.Module, path: str) -> None:

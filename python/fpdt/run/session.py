@@ -27,12 +27,13 @@ from fpdt.run.data import ShardedBatches, sharded_batches
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import plan_kernels
+from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import check_same_plan, join_process_group, sequence_group
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.stream import StreamedModel, stream
-from fpdt.run.zero import LayerWeights, StaticLossScale, time_engine
+from fpdt.run.zero import LayerWeights, time_engine
 from fpdt.testing.debug import DebugMode
 from fpdt.version import VERSION
 from fpdt.wire.protocol import MemoryRecord, OpRecord
@@ -106,7 +107,7 @@ class PlanSession:
         plan, streamed = self._plan, self._streamed
         program = streamed.attach(executor, LayerWeights(streamed.model, streamed.modules, plan.deepspeed))
         time_engine(engine, self._recorder)
-        loss_scale = StaticLossScale(engine.optimizer, float(plan.run["lossScale"]))
+        loss_scale = make_loss_scaling(engine.optimizer, plan)
         return StreamedEngine(engine, streamed.model, program, self._recorder, self._ranks.device, loss_scale)
 
     @property
@@ -231,6 +232,8 @@ def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:
         "loss": None if "loss" in outcome.non_finite else outcome.loss,
         "seconds": times.seconds,
         "num_tokens": outcome.num_tokens,
+        "loss_scale": outcome.loss_scale,
+        "skipped": outcome.skipped,
         "by_kind": times.by_kind,
         "idle_seconds": times.idle_seconds,
         "non_finite": outcome.non_finite,

@@ -20,10 +20,15 @@ from fpdt.run.program import LossScale
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """`loss` is the mean over the `num_tokens` target tokens of all ranks; `non_finite` names what is NaN or inf."""
+    """`loss` is the mean over the `num_tokens` target tokens of all ranks; `non_finite` names what is NaN or inf.
+
+    `skipped`: DeepSpeed left the weights as they were, because a gradient of some rank was not finite.
+    """
 
     loss: float
     num_tokens: int
+    loss_scale: float
+    skipped: bool
     non_finite: list[str] = field(default_factory=list)
 
 
@@ -46,15 +51,15 @@ class StepRunner:
     def run(self, step: int) -> StepOutcome:
         """A collective: every rank runs the same steps in the same order."""
         num_tokens = self._count_tokens(step)
-        scale = LossScale(
-            self._plan.world_size, self._accumulation_steps, float(self._plan.run["lossScale"]), num_tokens
-        )
+        loss_scale = self._engine.loss_scale.current
+        scale = LossScale(self._plan.world_size, self._accumulation_steps, loss_scale, num_tokens)
         loss_sum = torch.zeros(1, dtype=torch.float64, device=self._engine.device)
         for micro_step in range(self._accumulation_steps):
             loss_sum += self._run_micro_step(step, micro_step, scale)
         dist.all_reduce(loss_sum)
         loss = float(loss_sum) / num_tokens
-        return StepOutcome(loss, num_tokens, self._non_finite(loss))
+        skipped = not self._engine.deepspeed.was_step_applied()
+        return StepOutcome(loss, num_tokens, loss_scale, skipped, self._non_finite(loss))
 
     def _run_micro_step(self, step: int, micro_step: int, scale: LossScale) -> Tensor:
         """Forward, backward and DeepSpeed's step; this rank's sum of token losses."""
@@ -74,7 +79,7 @@ class StepRunner:
     def _update(self, step: int, scale: LossScale) -> None:
         """What the plan's optimizerStep asks for."""
         if self._dump_grads is not None:
-            dump_gradients(self._engine.model, self._dump_grads, step, scale.static_scale)
+            dump_gradients(self._engine.model, self._dump_grads, step, scale.loss_scale)
         self._engine.step()
 
     def _count_tokens(self, step: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
+from deepspeed.runtime.fp16.fused_optimizer import FP16_Optimizer
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-from torch import Tensor, nn
+from torch import nn
 
 from fpdt.errors import FpdtError
 from fpdt.measure.timing import Recorder
@@ -19,10 +19,6 @@ DEFAULT_PREFETCH_BUCKET_SIZE = 5e7
 
 class GatheredLayersError(FpdtError):
     """ZeRO-3 holds more gathered weights than its config allows and the memory plan counts."""
-
-
-class LossScaleError(FpdtError):
-    """A loss scale that the optimizer of this configuration cannot take."""
 
 
 class LayerWeights:
@@ -113,54 +109,22 @@ def _num_gathered(weight: Any) -> int:
 
 
 def undo_first_step(optimizer: Any) -> None:
-    """Undoes the step on zero gradients in which DeepSpeed's unfused optimizer (ZeRO-0, bf16) makes its states.
+    """Undoes the step on zero gradients in which DeepSpeed's optimizers of ZeRO-0 in bf16 and fp16 make their states.
 
     Left alone, it decays the weights once, and Adam's bias correction counts it: the first update is 0.74 of what
     it should be.
     """
-    if not isinstance(optimizer, FP16_UnfusedOptimizer):
+    if isinstance(optimizer, FP16_UnfusedOptimizer):
+        for masters, weights in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
+            for master, weight in zip(masters, weights, strict=True):
+                master.data.copy_(weight.data)
+    elif isinstance(optimizer, FP16_Optimizer):
+        for flat_master, flat_weight in zip(optimizer.fp32_groups_flat, optimizer.fp16_groups_flat, strict=True):
+            flat_master.data.copy_(flat_weight.data)
+    else:
         return
-    for masters, weights in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
-        for master, weight in zip(masters, weights, strict=True):
-            master.data.copy_(weight.data)
     for state in optimizer.optimizer.state.values():
-        state["step"].zero_()
-
-
-class StaticLossScale:
-    """The run's loss scale. DeepSpeed has one of its own for fp16 only, so it is set on its optimizer from outside.
-
-    ZeRO's optimizers (stages 1 to 3) multiply the loss and divide gradients by `override_loss_scale`. Stage 0 in fp32
-    steps a plain torch optimizer, for which both are done here.
-    """
-
-    def __init__(self, optimizer: Any, scale: float) -> None:
-        self._own = 1.0
-        self._optimizer = optimizer
-        if scale == 1.0:
-            return
-        if hasattr(optimizer, "override_loss_scale"):
-            optimizer.override_loss_scale(scale)
-        elif isinstance(optimizer, torch.optim.Optimizer):
-            self._own = scale
-        else:
-            raise LossScaleError(
-                f"{type(optimizer).__name__} takes no loss scale from outside, and the run's is {scale:g}",
-                "plan with lossScale 1, or with ZeRO stage 1, 2 or 3",
-            )
-
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        """What to give to DeepSpeed's backward."""
-        return loss if self._own == 1.0 else loss * self._own
-
-    def unscale_gradients(self) -> None:
-        """To be called once before a step, where DeepSpeed does not do it."""
-        if self._own == 1.0:
-            return
-        for group in self._optimizer.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    weight.grad.div_(self._own)
+        state["step"] *= 0  # A number in FusedAdam, a tensor in torch's.
 
 
 def time_engine(engine: Any, recorder: Recorder) -> None:

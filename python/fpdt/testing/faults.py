@@ -5,6 +5,7 @@
     kill:RANK:STEP        SIGKILLs the rank when it starts the step
     raise:RANK:STEP       raises InjectedFaultError there instead
     hang:RANK:STEP        does nothing any more there instead
+    fp16                  lets DeepSpeed train in fp16 on a CPU that has no arithmetic for it
 
 `install` plants them from outside, in the tables and classes of the worker; nothing of these knows of faults.
 """
@@ -55,7 +56,12 @@ class Stop:
     step: int
 
 
-Fault = Leak | Sleep | Stop
+@dataclass(frozen=True)
+class Half:
+    """Slow and exact to fp16's rounding, as oneDNN and gloo compute it."""
+
+
+Fault = Leak | Sleep | Stop | Half
 
 
 def install() -> None:
@@ -77,6 +83,8 @@ def install() -> None:
             slow_down(HANDLERS, fault)
         case Stop():
             stop_before(PlanSession, fault)
+        case Half():
+            allow_fp16()
 
 
 def parse_fault(text: str) -> Fault | None:
@@ -91,13 +99,15 @@ def parse_fault(text: str) -> Fault | None:
                 return Sleep(kind, float(seconds))
             case [("kill" | "raise" | "hang") as way, rank, step]:
                 return Stop(way, int(rank), int(step))
+            case ["fp16"]:
+                return Half()
     except ValueError as error:
         raise ValueError(_usage(text)) from error
     raise ValueError(_usage(text))
 
 
 def _usage(text: str) -> str:
-    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP or hang:RANK:STEP"
+    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP or fp16"
     return f"{VARIABLE}={text}: expected {forms}"
 
 
@@ -135,6 +145,13 @@ def _stop(fault: Stop) -> None:
     if fault.way == "hang":
         threading.Event().wait()
     raise InjectedFaultError(f"{VARIABLE}: rank {fault.rank} was asked to fail in step {fault.step}")
+
+
+def allow_fp16() -> None:
+    """Makes DeepSpeed's accelerator answer that it has fp16."""
+    from deepspeed.accelerator import get_accelerator
+
+    type(get_accelerator()).is_fp16_supported = lambda _: True
 
 
 def leak_in_layers(fault: Leak) -> RemovableHandle:

@@ -3,7 +3,8 @@
     python -m fpdt.testing.reference --plan plan.json --data FILE --steps N --dtype float64 [--dump-grads DIR] [--json]
 
 Same initial weights, tokens, loss and optimizer as the plan's run: every replica's and micro-step's tokens are averaged
-by valid target tokens. The weights are those of the run in the run's dtype, then cast to `--dtype`.
+by valid target tokens. The weights are those of the run in the run's dtype, then cast to `--dtype`. In float16 the loss
+is scaled, and steps are skipped, by the ds_config's fp16 section.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fpdt.models.build import DTYPES, build_model, cast_weights
 from fpdt.plan import Plan, load_plan
 from fpdt.run.data import Sequences, plan_sequences
 from fpdt.run.gradients import write_gradients
+from fpdt.testing.reference_scale import make_reference_scale
 
 DEFAULT_CLIPPING = 1.0
 """DeepSpeed clips gradients at this norm when the config does not say otherwise."""
@@ -55,6 +57,7 @@ class ReferenceTrainer:
         self._masters = {name: nn.Parameter(weight.detach().to(master)) for name, weight in self._weights.items()}
         self._optimizer = make_optimizer(plan.deepspeed, list(self._masters.values()))
         self._scheduler = make_scheduler(plan.deepspeed, self._optimizer)
+        self.scale = make_reference_scale(plan, dtype)
         self._clipping = float(plan.deepspeed.get("gradient_clipping", DEFAULT_CLIPPING))
 
     def step(self, step: int, dump_grads: Path | None) -> float:
@@ -63,6 +66,15 @@ class ReferenceTrainer:
         if dump_grads is not None:
             gradients = {name: _grad_of(master) for name, master in self._masters.items()}
             write_gradients(gradients, dump_grads, step)
+        if self.scale.update(self.is_finite()):
+            self._update()
+        return loss
+
+    def is_finite(self) -> bool:
+        """Whether every gradient of the last step is."""
+        return all(bool(_grad_of(master).isfinite().all()) for master in self._masters.values())
+
+    def _update(self) -> None:
         if self._clipping > 0:
             torch.nn.utils.clip_grad_norm_(list(self._masters.values()), self._clipping)
         self._optimizer.step()
@@ -70,21 +82,22 @@ class ReferenceTrainer:
             self._scheduler.step()
         for name, master in self._masters.items():
             self._weights[name].data.copy_(master.detach())
-        return loss
 
     def _accumulate(self, step: int) -> float:
         """Sums gradients of all sequences of the step into the masters'; the mean loss."""
         for master in self._masters.values():
             master.grad = torch.zeros_like(master)
+        scale = self.scale.current
         num_valid = self._sequences.seq_len * self._sequences.data_parallel_size * self._sequences.accumulation_steps
         total = 0.0
         for tokens in slices(self._sequences, step):
             self.model.zero_grad()
             loss_sum = token_loss_sum(self.model, tokens)
-            (loss_sum / num_valid).backward()  # type: ignore[no-untyped-call]
+            (loss_sum * (scale / num_valid)).backward()  # type: ignore[no-untyped-call]
             total += float(loss_sum.detach())
             for name, weight in self._weights.items():
-                _grad_of(self._masters[name]).add_(_grad_of(weight))
+                total_gradient = _grad_of(self._masters[name])
+                total_gradient.add_(_grad_of(weight).to(total_gradient.dtype).div_(scale))
         return total / num_valid
 
 

@@ -110,6 +110,8 @@ class StepDone(Wire):
     loss: float | None
     seconds: Seconds
     num_tokens: Count
+    loss_scale: Annotated[float, Field(gt=0)]
+    skipped: bool
     pool_bytes: dict[str, Count]
     memory_measured: bool
     copied_bytes: dict[str, Count]

@@ -1,0 +1,130 @@
+/** The dtype of weights, from the run, the bf16 and fp16 sections of a ds_config and the device; and what DeepSpeed ties to it. */
+import type { ModelDtype } from './dtype.js';
+import { FpdtError } from './errors.js';
+import type { JsonObject } from './parseJson.js';
+import type { RunInput } from './runInput.js';
+import type { ClusterSpec } from './types.js';
+
+const SECTIONS = [
+  { section: 'bf16', dtype: 'bfloat16' },
+  { section: 'fp16', dtype: 'float16' },
+] as const satisfies readonly { readonly section: string; readonly dtype: ModelDtype }[];
+
+type Device = Pick<ClusterSpec, 'name' | 'device' | 'float16'>;
+
+/** The run's dtype where given, else what the sections say, else bfloat16 on a GPU and float32 on a CPU. */
+export function resolveDtype(config: JsonObject, run: Pick<RunInput, 'dtype'>, cluster: Device): ModelDtype {
+  const on = SECTIONS.filter(({ section }) => enabled(config, section) === true);
+  const [first] = on;
+  if (on.length > 1) {
+    throw new FpdtError('deepspeed.bf16.enabled and deepspeed.fp16.enabled are both true', {
+      code: 'conflict',
+      hint: 'set one of them to false',
+    });
+  }
+  if (first !== undefined && run.dtype !== undefined && run.dtype !== first.dtype) throw disagreement(run.dtype, first, true);
+  const off = SECTIONS.find(({ section, dtype }) => dtype === run.dtype && enabled(config, section) === false);
+  if (off !== undefined) throw disagreement(off.dtype, off, false);
+  const dtype = run.dtype ?? first?.dtype ?? (enabled(config, 'bf16') === false ? 'float32' : DEFAULTS[cluster.device]);
+  if (dtype === 'float16') refuseWithoutFp16(cluster);
+  return dtype;
+}
+
+const DEFAULTS: Readonly<Record<Device['device'], ModelDtype>> = { cuda: 'bfloat16', cpu: 'float32' };
+
+function enabled(config: JsonObject, section: string): unknown {
+  return ((config[section] ?? {}) as JsonObject).enabled;
+}
+
+function disagreement(found: ModelDtype, { section, dtype }: (typeof SECTIONS)[number], isOn: boolean): FpdtError {
+  const other = isOn ? dtype : 'float32';
+  return new FpdtError(`run.dtype is '${found}' but deepspeed.${section}.enabled is ${isOn}`, {
+    code: 'conflict',
+    hint: `use dtype '${other}', or set ${section}.enabled to ${!isOn} or 'auto'`,
+  });
+}
+
+/** DeepSpeed asks its accelerator (engine.py, `_do_sanity_check`); that of a CPU says yes only where oneDNN has AVX512-FP16 or AMX-FP16. */
+function refuseWithoutFp16({ name, device, float16 }: Device): void {
+  if (float16 ?? device === 'cuda') return;
+  throw new FpdtError(`dtype 'float16' is for GPUs: DeepSpeed does not train in fp16 on ${name}`, {
+    code: 'unsupported',
+    hint: "use dtype 'bfloat16' or 'float32', and bf16.enabled or neither in the ds_config",
+  });
+}
+
+export interface Precision {
+  readonly dtype: ModelDtype;
+  readonly lossScale: number | undefined;
+}
+
+/** Throws for what DeepSpeed 0.19.8 refuses of a resolved config (runtime/precision_config.py), and for what would never come to a step. */
+export function checkPrecision(config: JsonObject, { dtype, lossScale = 1 }: Precision): void {
+  const fp16 = (config.fp16 ?? {}) as Fp16Section;
+  const scale = fp16.loss_scale ?? 0;
+  if (scale < 0) throw outOfRange('loss_scale', '0, for a dynamic scale, or more', scale);
+  checkAccumulation(config, dtype);
+  if (dtype !== 'float16') return;
+  if (lossScale !== 1) {
+    throw new FpdtError(`run.lossScale is ${lossScale}, but in float16 the loss scale is DeepSpeed's`, {
+      code: 'conflict',
+      hint: `set deepspeed.fp16.loss_scale to ${lossScale} for a static scale, or leave lossScale out for a dynamic one`,
+    });
+  }
+  if (scale === 0) checkDynamicScale(fp16);
+}
+
+interface Fp16Section {
+  readonly loss_scale?: number;
+  readonly initial_scale_power?: number;
+  readonly loss_scale_window?: number;
+  readonly hysteresis?: number;
+  readonly min_loss_scale?: number;
+}
+
+/** DeepSpeed's defaults. */
+const INITIAL_SCALE_POWER = 16;
+const MIN_LOSS_SCALE = 1;
+/** The scaled loss is fp32. */
+const MAX_SCALE_POWER = 127;
+
+function checkDynamicScale(fp16: Fp16Section): void {
+  for (const key of ['loss_scale_window', 'hysteresis', 'min_loss_scale'] as const) {
+    const value = fp16[key] ?? 1;
+    if (value < 1) throw outOfRange(key, 'at least 1', value);
+  }
+  const power = fp16.initial_scale_power ?? INITIAL_SCALE_POWER;
+  if (power < 0 || power > MAX_SCALE_POWER) throw outOfRange('initial_scale_power', `0 to ${MAX_SCALE_POWER}`, power);
+  const least = fp16.min_loss_scale ?? MIN_LOSS_SCALE;
+  if (least > 2 ** power) {
+    throw new FpdtError(`deepspeed.fp16.min_loss_scale ${least} is above the initial scale 2^${power}`, {
+      code: 'invalid-value',
+      hint: `set min_loss_scale to ${MIN_LOSS_SCALE}, or initial_scale_power to ${Math.ceil(Math.log2(least))}`,
+    });
+  }
+}
+
+const ACCUMULATED_AS: Readonly<Record<ModelDtype, string>> = { float32: 'fp32', bfloat16: 'bf16', float16: 'fp16' };
+
+/** ZeRO's optimizers accumulate in fp32 beside the weights' dtype; stage 0 has no mix (engine.py, `_do_optimizer_sanity_check`). */
+function checkAccumulation(config: JsonObject, dtype: ModelDtype): void {
+  const given = ((config.data_types ?? {}) as { readonly grad_accum_dtype?: string | null }).grad_accum_dtype;
+  const { stage = 0 } = (config.zero_optimization ?? {}) as { readonly stage?: number };
+  const works = stage === 0 ? [ACCUMULATED_AS[dtype]] : [...new Set([ACCUMULATED_AS[dtype], 'fp32'])];
+  if (given === undefined || given === null || works.includes(given)) return;
+  throw new FpdtError(
+    `deepspeed.data_types.grad_accum_dtype: ${JSON.stringify(given)} is not supported for ${dtype} weights at ZeRO stage ${stage}`,
+    {
+      code: 'unsupported',
+      hint: `use ${works.map((one) => `'${one}'`).join(' or ')}`,
+      details: { path: 'data_types.grad_accum_dtype' },
+    },
+  );
+}
+
+function outOfRange(key: string, expected: string, found: number): FpdtError {
+  return new FpdtError(`deepspeed.fp16.${key}: expected ${expected}, found ${found}`, {
+    code: 'invalid-value',
+    details: { path: `deepspeed.fp16.${key}`, expected },
+  });
+}
