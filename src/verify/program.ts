@@ -117,22 +117,24 @@ class ProgramReplay {
   private checkOrder(now: RunCall, run: number, low: number, high: number): void {
     const { numStreams: n } = this.context;
     const { firstRead, firstChange } = now.summary.runs;
-    const { lastRead, lastChange } = this.cells;
     for (let s = 0; s < n; s++) {
       const reading = firstRead[run * n + s] as number;
       const changing = firstChange[run * n + s] as number;
-      for (const [phase, changes] of [
-        [reading, false],
-        [changing, true],
-      ] as const) {
-        if (phase === 0) continue;
-        const known = this.knowledge.inPhase(s, phase);
-        for (let at = low * n; at < high * n; at++) {
-          const t = at % n;
-          if (t === s) continue;
-          const last = changes ? Math.max(lastChange[at] as number, lastRead[at] as number) : (lastChange[at] as number);
-          if (last > (known[t] as number)) this.reportRace(now, run, s, t, last, Math.floor(at / n));
-        }
+      if (reading > 0) this.checkPhase(now, run, s, reading, false, low, high);
+      if (changing > 0) this.checkPhase(now, run, s, changing, true, low, high);
+    }
+  }
+
+  private checkPhase(now: RunCall, run: number, s: number, phase: number, changes: boolean, low: number, high: number): void {
+    const { numStreams: n } = this.context;
+    const { lastRead, lastChange } = this.cells;
+    const known = this.knowledge.inPhase(s, phase);
+    for (let cell = low; cell < high; cell++) {
+      for (let t = 0; t < n; t++) {
+        if (t === s) continue;
+        const at = cell * n + t;
+        const last = changes ? Math.max(lastChange[at] as number, lastRead[at] as number) : (lastChange[at] as number);
+        if (last > (known[t] as number)) this.reportRace(now, run, s, t, last, cell);
       }
     }
   }

@@ -39,7 +39,7 @@ type OneAccess = readonly [Access];
 class PlacedTensor {
   private readonly tensor: Tensor;
   private readonly id: number;
-  /** Whole chunks by parameter + 1 and chunk. Most accesses are one of these few: a long schedule has a million that share them. */
+  /** Whole chunks by parameter + 1 and slot. Most accesses are one of these few: a long schedule has a million that share them. */
   private readonly chunks: Map<number, OneAccess>[] = [];
 
   constructor(tensor: Tensor, id: number) {
@@ -53,10 +53,11 @@ class PlacedTensor {
     const chunks = this.chunks[param + 1] ?? new Map<number, OneAccess>();
     this.chunks[param + 1] = chunks;
     const isOneChunk = ref.rows === undefined && end - start === 1;
-    const known = isOneChunk ? chunks.get(start) : undefined;
+    const slot = start % this.tensor.slots;
+    const known = isOneChunk ? chunks.get(slot) : undefined;
     if (known !== undefined) return known;
     const accesses: OneAccess = [{ buffer: this.id, param, ...rowsAndInstance(this.tensor, ref) }];
-    if (isOneChunk) chunks.set(start, accesses);
+    if (isOneChunk) chunks.set(slot, accesses);
     return accesses;
   }
 }
