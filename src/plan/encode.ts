@@ -8,6 +8,7 @@ import * as z from 'zod';
 import { OP_KIND_NAMES, OP_ROWS, type OpKindRow } from '../catalog/ops/index.js';
 import { AccessNumbers } from '../schedule/accessNumbers.js';
 import type { Access, Op } from '../schedule/op.js';
+import { PARSE_ONCE } from '../spec/parseJson.js';
 import { type ColumnDescriptor, type ColumnName, COLUMN_NAMES, packColumn, type RawColumn } from './columns.js';
 import type { ExecutionPlan, UnsealedPlan } from './executionPlan.js';
 import { featuresOf } from './features.js';
@@ -83,7 +84,7 @@ function headerOf(plan: UnsealedPlan, features: readonly string[], columns: read
     sections: sections.map(({ name, params, ops }) => ({ name, params, numOps: ops.length })),
     columns: columns.map(({ name, dtype, length }) => ({ name, dtype, length })),
   };
-  const parsed = planHeaderSchema.safeParse(header);
+  const parsed = planHeaderSchema.safeParse(header, PARSE_ONCE);
   if (!parsed.success) throw new TypeError(`the plan does not fit its header: ${z.prettifyError(parsed.error)}`);
   return parsed.data;
 }
