@@ -16,6 +16,7 @@ import { type ExecutionPlan, launchRun, planRun, planSummary, writePlanFile } fr
 import { compareRun, comparisonToText } from '../src/report/compare.js';
 import { progressLine } from '../src/report/progress.js';
 import { judge, verdictLine } from '../src/report/verdict.js';
+import type { PolicyName } from '../src/spec/strategy.js';
 import { wholeNumber } from './options.js';
 import { calibrate, speedFactor, writeStandardLibrary } from './demo/python.js';
 
@@ -26,7 +27,7 @@ const DEEPSPEED = join(ROOT, 'examples', 'demo', 'ds_config.json');
 const NUM_RANKS = 2;
 
 interface Options {
-  readonly policy: 'auto' | 'fpdt' | 'ulysses';
+  readonly policy: PolicyName;
   readonly numSteps: number;
   readonly seqLen: number;
   readonly numChunks: number;
@@ -115,7 +116,7 @@ function readOptions(): Options {
     },
   });
   return {
-    policy: values.policy as Options['policy'],
+    policy: values.policy as PolicyName,
     numSteps: wholeNumber('steps', values.steps),
     seqLen: wholeNumber('seq-len', values['seq-len']),
     numChunks: wholeNumber('chunks', values.chunks),
