@@ -1,7 +1,7 @@
 /**
  * The whole path on real input: calibrate, plan, train a small Llama on 2 ranks under ZeRO-3, and hold the run against its plan.
  *
- *   npm run demo [-- --policy auto|fpdt|ulysses --steps 20 --seq-len 16384 --chunks 8 --verbose --ignore-step-time]
+ *   npm run demo [-- --policy NAME --steps 20 --seq-len 16384 --chunks 8 --verbose --ignore-step-time]
  *
  * The last line is `demo ok: ...` (exit 0) or `demo failed: ...` (exit 1; 130 after Ctrl-C).
  */
