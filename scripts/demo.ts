@@ -8,7 +8,6 @@
 import { mkdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { resolvePython } from '../src/bridge/python.js';
 import { INTERRUPTED, withInterrupt } from '../src/cli/interrupt.js';
 import { CONSOLE, printError } from '../src/cli/output.js';
@@ -17,7 +16,7 @@ import { compareRun, comparisonToText } from '../src/report/compare.js';
 import { progressLine } from '../src/report/progress.js';
 import { judge, verdictLine } from '../src/report/verdict.js';
 import type { PolicyName } from '../src/spec/strategy.js';
-import { wholeNumber } from './options.js';
+import { parseOptions, wholeNumber } from './options.js';
 import { calibrate, speedFactor, writeStandardLibrary } from './demo/python.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -105,7 +104,7 @@ async function train(
 }
 
 function readOptions(): Options {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: {
       policy: { type: 'string', default: 'auto' },
       steps: { type: 'string', default: '20' },

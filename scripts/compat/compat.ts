@@ -5,13 +5,12 @@
  */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
 import { FpdtError } from '../../src/spec/errors.js';
 import type { JsonObject } from '../../src/spec/parseJson.js';
-import { runScript } from '../options.js';
+import { parseOptions, runScript } from '../options.js';
 
 interface Published {
   readonly name: string;
@@ -79,7 +78,7 @@ function line({ name, verdict, numParameters, ofTransformers, message, ok }: Ver
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: { models: { type: 'boolean' }, only: { type: 'string', default: '' }, json: { type: 'boolean', default: false } },
   });
   const published = JSON.parse(readFileSync(CORPUS, 'utf8')) as readonly Published[];
