@@ -3,10 +3,9 @@
  * so that both meet the same noise. Prints one JSON object: the ratio of each pair (here / there), and their median.
  * The checkout needs its own `node_modules` and `dist`; FPDT_PYTHON is used by both.
  */
-import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
-import { runScript, wholeNumber } from '../scripts/options.js';
+import { parseOptions, runScript, wholeNumber } from '../scripts/options.js';
 import { resolvePython } from '../src/bridge/python.js';
 import { median } from '../src/report/compare.js';
 import { FpdtError } from '../src/index.js';
@@ -25,7 +24,7 @@ async function stepSeconds(checkout: string, steps: number): Promise<number> {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = parseOptions({
     options: { pairs: { type: 'string', default: '7' }, steps: { type: 'string', default: '6' } },
     allowPositionals: true,
   });

@@ -4,9 +4,8 @@
  * Fails when a target is missed.
  */
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { execa } from 'execa';
-import { runScript } from '../scripts/options.js';
+import { parseOptions, runScript } from '../scripts/options.js';
 import { type ExecutionPlan, FpdtError, encodePlan, planRun } from '../src/index.js';
 import { median } from '../src/report/compare.js';
 
@@ -137,7 +136,7 @@ async function times(): Promise<readonly Measure[]> {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } });
+  const { values } = parseOptions({ options: { json: { type: 'boolean', default: false } } });
   await execa('npm', ['run', '--silent', 'build'], { cwd: ROOT });
   const measures = [...(await segments()), ...(await ranges()), ...(await fifteenMillion()), ...(await tooLarge()), ...(await times())];
   const rows = measures.map((measure) => ({ ...measure, ok: measure.atMost === undefined || measure.value <= measure.atMost }));

@@ -2,14 +2,13 @@
  * The whole path on real input: calibrate, plan, train the small Llama of a Hugging Face folder on 2 ranks under ZeRO-3, hold the
  * run against its plan, and write the trained model as such a folder.
  *
- *   npm run demo [-- --policy auto|fpdt|ulysses --steps 20 --seq-len 16384 --chunks 8 --verbose --ignore-step-time]
+ *   npm run demo [-- --policy NAME --steps 20 --seq-len 16384 --chunks 8 --verbose --ignore-step-time]
  *
  * The last line is `demo ok: ...` (exit 0) or `demo failed: ...` (exit 1; 130 after Ctrl-C).
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { resolvePython } from '../src/bridge/python.js';
 import { INTERRUPTED, withInterrupt } from '../src/cli/interrupt.js';
 import { CONSOLE, printError } from '../src/cli/output.js';
@@ -18,7 +17,8 @@ import { compareRun, comparisonToText } from '../src/report/compare.js';
 import { progressLine } from '../src/report/progress.js';
 import { judge, verdictLine } from '../src/report/verdict.js';
 import { formatBytes } from '../src/spec/sizes.js';
-import { wholeNumber } from './options.js';
+import type { PolicyName } from '../src/spec/strategy.js';
+import { parseOptions, wholeNumber } from './options.js';
 import { calibrate, speedFactor, writeStandardLibrary } from './demo/python.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -30,7 +30,7 @@ const DEEPSPEED = join(ROOT, 'examples', 'demo', 'ds_config.json');
 const NUM_RANKS = 2;
 
 interface Options {
-  readonly policy: 'auto' | 'fpdt' | 'ulysses';
+  readonly policy: PolicyName;
   readonly numSteps: number;
   readonly seqLen: number;
   readonly numChunks: number;
@@ -117,7 +117,7 @@ async function train(
 }
 
 function readOptions(): Options {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: {
       policy: { type: 'string', default: 'auto' },
       steps: { type: 'string', default: '20' },
@@ -128,7 +128,7 @@ function readOptions(): Options {
     },
   });
   return {
-    policy: values.policy as Options['policy'],
+    policy: values.policy as PolicyName,
     numSteps: wholeNumber('steps', values.steps),
     seqLen: wholeNumber('seq-len', values['seq-len']),
     numChunks: wholeNumber('chunks', values.chunks),

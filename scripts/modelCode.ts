@@ -6,27 +6,38 @@
  *     echo '[{ "config": { "model_type": "llama", ... }, "dtype": "float32", "rows": 16 }]' | node --import tsx scripts/modelCode.ts
  */
 import { text } from 'node:stream/consumers';
+import * as z from 'zod';
 import { configRemarks } from '../src/catalog/configRemarks.js';
 import { parameterTable, parseModel } from '../src/catalog/index.js';
 import { peakBytes } from '../src/catalog/model/liveness.js';
-import { DTYPE_BYTES, type Dtype } from '../src/spec/dtype.js';
+import { DTYPE_BYTES, MODEL_DTYPES } from '../src/spec/dtype.js';
 import { FpdtError } from '../src/spec/errors.js';
 import type { Code, LayerCode, ModelCode } from '../src/spec/modelCode.js';
-import type { JsonObject } from '../src/spec/parseJson.js';
+import { parseWith } from '../src/spec/parseJson.js';
 import { runScript } from './options.js';
 
-interface Entry {
-  readonly config: JsonObject;
-  readonly dtype: Dtype;
-  readonly rows: number;
-}
+const entrySchema = z.strictObject({
+  config: z.record(z.string(), z.unknown()),
+  dtype: z.enum(MODEL_DTYPES),
+  rows: z.int().positive(),
+});
+type Entry = z.infer<typeof entrySchema>;
 
 type Peaks = Readonly<Record<string, number>>;
 
 await runScript(async () => {
-  const entries = JSON.parse(await text(process.stdin)) as readonly Entry[];
+  const entries = parseWith(z.array(entrySchema), jsonOf(await text(process.stdin)), 'stdin');
   console.log(JSON.stringify(entries.map(answer)));
 });
+
+function jsonOf(input: string): unknown {
+  try {
+    return JSON.parse(input);
+  } catch (cause) {
+    const hint = 'give a JSON array of { config, dtype, rows }';
+    throw new FpdtError(`stdin is not JSON: ${(cause as Error).message}`, { code: 'not-json', hint, cause });
+  }
+}
 
 function answer({ config, dtype, rows }: Entry): unknown {
   try {

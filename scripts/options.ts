@@ -1,6 +1,22 @@
-/** What the scripts share of the command line: numbers that are checked, and errors as the CLI prints them. */
+/** What the scripts share of the command line: options and numbers that are checked, and errors as the CLI prints them. */
+import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { CONSOLE, printError } from '../src/cli/output.js';
 import { FpdtError } from '../src/index.js';
+import { nearestKey } from '../src/spec/nearestKey.js';
+
+/** As Node's parseArgs; throws FpdtError `usage` for what is not in `options`, with the option that was meant. */
+export function parseOptions<T extends ParseArgsConfig>(config: T): ReturnType<typeof parseArgs<T>> {
+  try {
+    return parseArgs(config);
+  } catch (cause) {
+    if (!(cause instanceof TypeError && 'code' in cause && String(cause.code).startsWith('ERR_PARSE_ARGS'))) throw cause;
+    const known = Object.keys(config.options ?? {});
+    const given = /Unknown option '-*([^']+)'/.exec(cause.message)?.[1];
+    const nearest = given === undefined ? undefined : nearestKey(given, known);
+    const hint = nearest === undefined ? `options: ${known.map((name) => `--${name}`).join(', ')}` : `did you mean --${nearest}?`;
+    throw new FpdtError(cause.message, { code: 'usage', hint, cause });
+  }
+}
 
 /** Throws FpdtError `usage` for anything but 1, 2, 3 and so on. */
 export function wholeNumber(name: string, text: string): number {

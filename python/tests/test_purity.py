@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ import fpdt.measure.timing
 import fpdt.ops
 from fpdt.plan.op_kinds import OP_KINDS
 
-POLICY_WORDS = {"ulysses", "fpdt", "auto", "policy", "strategy"}
+HEADER_SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "planHeader.json").read_text())
+POLICY_WORDS = {"policy", "strategy", *HEADER_SCHEMA["properties"]["strategy"]["properties"]["policy"]["enum"]}
 FORBIDDEN_ATTRIBUTES = {"cuda", "item", "tolist", "numpy", "cpu", "data_ptr", "synchronize"}
 CHUNK_WORDS = re.compile(r"chunk|tile|segment|^tokens$|^kv$|^range$")
 TILES = "tiles.py"

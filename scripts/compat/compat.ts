@@ -5,11 +5,10 @@
  */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
 import { FpdtError } from '../../src/spec/errors.js';
 import type { JsonObject } from '../../src/spec/parseJson.js';
-import { runScript } from '../options.js';
+import { parseOptions, runScript } from '../options.js';
 import { transformersSays } from '../transformersSays.js';
 
 interface Published {
@@ -60,7 +59,7 @@ function line({ name, verdict, numParameters, ofTransformers, message, ok }: Ver
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: { models: { type: 'boolean' }, only: { type: 'string', default: '' }, json: { type: 'boolean', default: false } },
   });
   const published = JSON.parse(readFileSync(CORPUS, 'utf8')) as readonly Published[];

@@ -6,11 +6,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { layoutSchedule, mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
-import { runScript, wholeNumber } from '../options.js';
+import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName } from '../parity/cases.js';
 import { Harness, type JobResult } from '../parity/harness.js';
 import { planCase, writeTokens } from '../parity/setting.js';
@@ -177,7 +176,7 @@ function relayout(plan: ExecutionPlan, seed: number): ExecutionPlan {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: {
       json: { type: 'boolean', default: false },
       sample: { type: 'string', default: '12' },

@@ -7,11 +7,10 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, FpdtError, writePlanFile } from '../../src/index.js';
 import type { ModelDtype } from '../../src/spec/dtype.js';
-import { runScript, wholeNumber } from '../options.js';
+import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
 import { familyPlans } from './families.js';
 import { Harness } from './harness.js';
@@ -147,7 +146,7 @@ function toNamed(one: ParityCase, options: CaseOptions = {}): NamedPlan {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: {
       json: { type: 'boolean', default: false },
       families: { type: 'boolean', default: false },

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, planRun } from '../../src/index.js';
 import type { ModelDtype } from '../../src/spec/dtype.js';
-import type { ForcedLayerStrategy, ForcedStrategy } from '../../src/spec/strategy.js';
+import { type ForcedLayerStrategy, type ForcedStrategy, POLICIES } from '../../src/spec/strategy.js';
 import type { ParityCase } from './cases.js';
 
 const NUM_LAYERS = 4;
@@ -164,12 +164,11 @@ const LAYOUTS = [
   { numHeads: 6, numKvHeads: 6, ranks: 4 },
   { numHeads: 6, numKvHeads: 2, ranks: 4 },
 ] as const;
-const POLICIES = ['ulysses', 'fpdt', 'auto'] as const;
 
 export function namedPlans(): readonly NamedPlan[] {
   const run = { seqLen: SEQ_LEN, seed: 7, numSteps: 1 };
   const layouts = LAYOUTS.map(({ numHeads, numKvHeads, ranks }, i): NamedPlan => {
-    const policy = POLICIES[1 + (i % 2)];
+    const policy = i % 2 === 0 ? 'fpdt' : 'auto';
     return {
       name: `heads ${numHeads}/${numKvHeads} P${ranks} ${policy}`,
       key: `heads-${numHeads}-${numKvHeads}`,

@@ -50,7 +50,11 @@ export function withEntryWaits(schedule: Schedule): Schedule {
 function summaryOf(section: Section, streams: readonly string[], buffers: readonly Buffer[]): Summary {
   const numbers = streamNumbers(section.ops, streams);
   const byStream = streams.map(() => new Map<number, Extent>());
+  const noted = streams.map(() => [new Set<Access>(), new Set<Access>()] as const);
   const note = (stream: number, access: Access, changes: boolean): void => {
+    const before = noted[stream]?.[changes ? 1 : 0];
+    if (before?.has(access) === true) return;
+    before?.add(access);
     const known = byStream[stream];
     const buffer = buffers[access.buffer];
     if (known === undefined || buffer === undefined) return;

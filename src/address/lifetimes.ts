@@ -4,9 +4,9 @@
  * ops of one are surely complete before any op of the other starts. Entry masks order what shares addresses in different calls.
  */
 import type { Buffer } from '../schedule/buffer.js';
-import type { Op, Section } from '../schedule/op.js';
+import type { Access, Section } from '../schedule/op.js';
 import type { Schedule } from '../schedule/schedule.js';
-import { completionClocks } from './clocks.js';
+import { completionClocks, streamNumbers } from './clocks.js';
 
 /** Row-major square matrix, 1 where two buffers may not overlap in memory. */
 export interface ConflictMatrix {
@@ -84,22 +84,22 @@ interface Use {
 
 /** Uses of the buffers of `call` scope in one section. */
 function findUses({ ops }: Section, streams: readonly string[], buffers: readonly Buffer[]): readonly Use[] {
-  const uses = new Map<number, Use>();
-  const note = (op: Op, stream: number, buffer: number): void => {
-    if (buffers[buffer]?.scope !== 'call') return;
-    const known = uses.get(buffer);
-    const use = known ?? { buffer, first: new Int32Array(streams.length).fill(-1), last: new Int32Array(streams.length).fill(-1) };
-    if (known === undefined) uses.set(buffer, use);
-    if ((use.first[stream] ?? -1) < 0) use.first[stream] = op.id;
-    use.last[stream] = op.id;
+  const never = (): Int32Array => new Int32Array(streams.length).fill(-1);
+  const uses = buffers.map(({ scope }, buffer) => (scope === 'call' ? { buffer, first: never(), last: never() } : undefined));
+  const note = (id: number, stream: number, { buffer }: Access): void => {
+    const use = uses[buffer];
+    if (use === undefined) return;
+    if ((use.first[stream] as number) < 0) use.first[stream] = id;
+    use.last[stream] = id;
   };
-  for (const op of ops) {
-    const stream = streams.indexOf(op.stream);
-    for (const { buffer } of op.reads) note(op, stream, buffer);
-    for (const { buffer } of op.writes) note(op, stream, buffer);
-    for (const { buffer } of op.accumulates) note(op, stream, buffer);
+  const numbers = streamNumbers(ops, streams);
+  for (const { id, reads, writes, accumulates } of ops) {
+    const stream = numbers[id] as number;
+    for (const access of reads) note(id, stream, access);
+    for (const access of writes) note(id, stream, access);
+    for (const access of accumulates) note(id, stream, access);
   }
-  return [...uses.values()];
+  return uses.filter((use): use is Use => use?.last.some((id) => id >= 0) === true);
 }
 
 function precedes(a: Use, b: Use, clocks: Int32Array): boolean {

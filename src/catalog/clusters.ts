@@ -4,11 +4,8 @@ import { FpdtError } from '../spec/errors.js';
 import { nearestKey } from '../spec/nearestKey.js';
 import type { JsonObject } from '../spec/parseJson.js';
 import type { ClusterSpec } from '../spec/types.js';
-import { CPU } from './cpu.js';
-import { DEVICES, type DeviceEntry, GIB } from './gpus.js';
-
-const ALL_DEVICES: readonly DeviceEntry[] = [...DEVICES, CPU];
-export const DEVICE_NAMES: readonly string[] = ALL_DEVICES.map(({ name }) => name);
+import { ALL_DEVICES, DEVICE_NAMES } from './devices.js';
+import { type DeviceEntry, GIB } from './gpus.js';
 
 /** `{gpus, gpu}` of the catalog, a full ClusterSpec, or the path of a JSON file with either. */
 export function parseCluster(input: string | JsonObject): ClusterSpec {

@@ -72,6 +72,21 @@ const SOURCE =
 
 export const DEVICES: readonly DeviceEntry[] = [
   {
+    name: 'a100-40gb',
+    device: 'cuda',
+    // 42405855232 bytes (deviceQuery on the SXM4 module, Paderborn Center for Parallel Computing).
+    hbmBytes: 39.49 * GIB,
+    // Of a node with 1 TB for 8 (DGX A100 320GB).
+    hostBytes: 120 * GIB,
+    ranksPerNode: 8,
+    peakFlops: 312 * TERA,
+    // The chip, NVLink and PCIe of the 80 GB module, whose rates these are; the memory of 1555 GB/s alone is another (data sheet).
+    rates: rates({ matmul: 271, attentionForward: 189, attentionBackward: 189, hbmBandwidth: 1555, link: 24.8, duplex: 35, nvlink: 300 }),
+    ratesProvenance: 'assumed',
+    ratesSource: SOURCE,
+    cublasWorkspaceBytes: 8.1 * 1024 ** 2,
+  },
+  {
     name: 'a100-80gb',
     device: 'cuda',
     // torch reports 79.15 to 79.21 GiB in total.

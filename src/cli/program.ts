@@ -1,5 +1,6 @@
 /** Commands and their options. What a command does is loaded when it runs, so that `plan` stays quick and needs no Python. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { DEVICE_NAMES } from '../catalog/devices.js';
 import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { POLICIES } from '../spec/strategy.js';
@@ -51,7 +52,7 @@ function addPlan(program: Command, output: Output): void {
     .requiredOption('--model <path>', 'Hugging Face config.json, its folder, or a model of the local cache: org/name')
     .requiredOption('--seq-len <tokens>', 'tokens of a sequence: 131072, 128K, 2M')
     .option('--gpus <n>', 'number of ranks', wholeNumber)
-    .option('--gpu <name>', 'catalog name: a100-80gb, h100-80gb, h200-141gb, cpu')
+    .option('--gpu <name>', `catalog name: ${DEVICE_NAMES.join(', ')}`)
     .option('--ranks-per-node <n>', 'ranks that share a node', wholeNumber)
     .option('--hbm-bytes <bytes>', 'usable device memory of a rank, e.g. 70G')
     .option('--host-bytes <bytes>', 'usable pinned host memory of a rank, e.g. 200G')

@@ -13,14 +13,14 @@ interface ElementType {
 const HALF = 2 ** 32;
 
 const ELEMENTS = {
-  uint8: { bytes: 1, min: 0, max: 0xff, pack: (values) => Uint8Array.from(values), get: (view, at) => view.getUint8(at) },
-  uint16: { bytes: 2, min: 0, max: 0xffff, pack: (values) => Uint16Array.from(values), get: (view, at) => view.getUint16(at, true) },
-  int16: { bytes: 2, min: -0x8000, max: 0x7fff, pack: (values) => Int16Array.from(values), get: (view, at) => view.getInt16(at, true) },
+  uint8: { bytes: 1, min: 0, max: 0xff, pack: (values) => new Uint8Array(values), get: (view, at) => view.getUint8(at) },
+  uint16: { bytes: 2, min: 0, max: 0xffff, pack: (values) => new Uint16Array(values), get: (view, at) => view.getUint16(at, true) },
+  int16: { bytes: 2, min: -0x8000, max: 0x7fff, pack: (values) => new Int16Array(values), get: (view, at) => view.getInt16(at, true) },
   int32: {
     bytes: 4,
     min: -(2 ** 31),
     max: 2 ** 31 - 1,
-    pack: (values) => Int32Array.from(values),
+    pack: (values) => new Int32Array(values),
     get: (view, at) => view.getInt32(at, true),
   },
   int64: {
@@ -82,36 +82,17 @@ export interface RawColumn extends ColumnDescriptor {
   readonly data: Buffer;
 }
 
-/** Numbers of a column while it grows. */
-export class ColumnWriter {
-  readonly #name: ColumnName;
-  readonly #values: number[] = [];
-
-  constructor(name: ColumnName) {
-    this.#name = name;
+/** Throws a RangeError for a number that the column's type cannot hold. */
+export function packColumn(name: ColumnName, values: readonly number[]): RawColumn {
+  const dtype = COLUMNS[name];
+  const { min, max, pack } = ELEMENTS[dtype];
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] as number;
+    if (value >= min && value <= max && Number.isInteger(value)) continue;
+    throw new RangeError(`column ${name} of ${dtype} cannot hold ${value} (element ${i})`);
   }
-
-  get length(): number {
-    return this.#values.length;
-  }
-
-  push(value: number): void {
-    this.#values.push(value);
-  }
-
-  at(index: number): number {
-    return this.#values[index] ?? Number.NaN;
-  }
-
-  /** Throws a RangeError for a number that the column's type cannot hold. */
-  finish(): RawColumn {
-    const dtype = COLUMNS[this.#name];
-    const { min, max, pack } = ELEMENTS[dtype];
-    const wrong = this.#values.findIndex((value) => !(value >= min && value <= max && Number.isInteger(value)));
-    if (wrong >= 0) throw new RangeError(`column ${this.#name} of ${dtype} cannot hold ${this.#values[wrong]} (element ${wrong})`);
-    const { buffer, byteLength } = pack(this.#values);
-    return { name: this.#name, dtype, length: this.length, data: Buffer.from(buffer, 0, byteLength) };
-  }
+  const { buffer, byteLength } = pack(values);
+  return { name, dtype, length: values.length, data: Buffer.from(buffer, 0, byteLength) };
 }
 
 export function bytesOf({ dtype, length }: Pick<ColumnDescriptor, 'dtype' | 'length'>): number {

@@ -2,6 +2,7 @@
 import { inflateSync } from 'node:zlib';
 import type * as z from 'zod';
 import { OP_ROWS } from '../catalog/ops/index.js';
+import { PARSE_ONCE } from '../spec/parseJson.js';
 import { bytesOf, COLUMN_NAMES, COLUMNS, type ColumnDescriptor, type RawColumn } from './columns.js';
 import { checkReferences } from './checkReferences.js';
 import { decodeSections } from './decodeSections.js';
@@ -36,7 +37,7 @@ function parseHeader(bytes: Buffer): PlanHeader {
   const value = parseObject(bytes, 'header');
   if (value['kind'] !== 'executionPlan') throw damaged(`its kind is ${JSON.stringify(value['kind'])}, expected "executionPlan"`);
   if (value['version'] !== PLAN_VERSION) throw wrongVersion(value['version']);
-  const parsed = planHeaderSchema.safeParse(value);
+  const parsed = planHeaderSchema.safeParse(value, PARSE_ONCE);
   if (!parsed.success) throw damaged(`its header has ${describeIssue(parsed.error.issues[0])}`);
   const header: PlanHeader = parsed.data;
   refuseUnknown(header);

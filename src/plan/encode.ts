@@ -6,9 +6,10 @@ import { createHash } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
 import * as z from 'zod';
 import { OP_KIND_NAMES, OP_ROWS, type OpKindRow } from '../catalog/ops/index.js';
-import type { Op } from '../schedule/op.js';
-import { AccessTable } from './accessTable.js';
-import { type ColumnDescriptor, type ColumnName, COLUMN_NAMES, ColumnWriter, type RawColumn } from './columns.js';
+import { AccessNumbers } from '../schedule/accessNumbers.js';
+import type { Access, Op } from '../schedule/op.js';
+import { PARSE_ONCE } from '../spec/parseJson.js';
+import { type ColumnDescriptor, type ColumnName, COLUMN_NAMES, packColumn, type RawColumn } from './columns.js';
 import type { ExecutionPlan, UnsealedPlan } from './executionPlan.js';
 import { featuresOf } from './features.js';
 import { type OpKindHeader, type PlanHeader, planHeaderSchema } from './header.js';
@@ -83,7 +84,7 @@ function headerOf(plan: UnsealedPlan, features: readonly string[], columns: read
     sections: sections.map(({ name, params, ops }) => ({ name, params, numOps: ops.length })),
     columns: columns.map(({ name, dtype, length }) => ({ name, dtype, length })),
   };
-  const parsed = planHeaderSchema.safeParse(header);
+  const parsed = planHeaderSchema.safeParse(header, PARSE_ONCE);
   if (!parsed.success) throw new TypeError(`the plan does not fit its header: ${z.prettifyError(parsed.error)}`);
   return parsed.data;
 }
@@ -102,26 +103,24 @@ function toJson(value: unknown): Buffer {
   return Buffer.from(text, 'utf8');
 }
 
-type OpColumn = Exclude<ColumnName, `access${string}`>;
+type Columns = Readonly<Record<ColumnName, number[]>>;
 
 /** The ops of all sections, one after the other. */
 function writeColumns({ sections, streams }: UnsealedPlan): readonly RawColumn[] {
-  const names = COLUMN_NAMES.filter((name): name is OpColumn => !name.startsWith('access'));
-  const columns = Object.fromEntries(names.map((name) => [name, new ColumnWriter(name)])) as Record<OpColumn, ColumnWriter>;
-  const accesses = new AccessTable();
+  const columns = Object.fromEntries(COLUMN_NAMES.map((name) => [name, []])) as unknown as Columns;
+  const accesses = new AccessNumbers();
   columns.opViews.push(0);
   columns.opWaits.push(0);
   for (const { ops } of sections) for (const op of ops) writeOp(op, columns, accesses, streams);
-  return [...names.map((name) => columns[name].finish()), ...accesses.finish()];
+  for (const access of accesses.distinct) writeAccess(access, columns);
+  return COLUMN_NAMES.map((name) => packColumn(name, columns[name]));
 }
 
-function writeOp(op: Op, columns: Readonly<Record<OpColumn, ColumnWriter>>, accesses: AccessTable, streams: readonly string[]): void {
+function writeOp(op: Op, columns: Columns, accesses: AccessNumbers, streams: readonly string[]): void {
   columns.opKind.push(KIND_NUMBERS.get(op.kind) ?? -1);
   columns.opStream.push(streams.indexOf(op.stream));
-  columns.opTokens.push(op.tokens.start);
-  columns.opTokens.push(op.tokens.end);
-  columns.opKv.push(op.kv?.start ?? -1);
-  columns.opKv.push(op.kv?.end ?? -1);
+  columns.opTokens.push(op.tokens.start, op.tokens.end);
+  columns.opKv.push(op.kv?.start ?? -1, op.kv?.end ?? -1);
   columns.opAttribute.push(op.attribute ?? -1);
   columns.opScratch.push(op.scratchBytes);
   columns.opNumReads.push(op.reads.length);
@@ -132,6 +131,14 @@ function writeOp(op: Op, columns: Readonly<Record<OpColumn, ColumnWriter>>, acce
   columns.opViews.push(columns.view.length);
   for (const wait of op.waits) columns.wait.push(wait);
   columns.opWaits.push(columns.wait.length);
+}
+
+function writeAccess({ buffer, rows, param, index }: Access, columns: Columns): void {
+  columns.accessBuffer.push(buffer);
+  columns.accessStart.push(rows.start);
+  columns.accessEnd.push(rows.end);
+  columns.accessParam.push(param);
+  columns.accessIndex.push(index);
 }
 
 const KIND_NUMBERS = new Map<string, number>(OP_KIND_NAMES.map((name, number) => [name, number]));

@@ -88,6 +88,7 @@ function tiesRegion(plan: UnsealedPlan): boolean {
 /** Some view that a parameter with the role of a hidden gradient names lies outside the device. */
 function offloadsHiddenGradient({ params, ops }: Section, plan: UnsealedPlan): boolean {
   const gradients = params.map(({ entry, exit }) => entry?.value === 'hiddenGradient' || exit?.value === 'hiddenGradient');
+  if (!gradients.includes(true)) return false;
   const offloads = ({ buffer, param }: Access): boolean =>
     gradients[param] === true && poolKind(plan.buffers[buffer]?.pool ?? '', plan) !== 'device';
   return ops.some((op) => op.reads.some(offloads) || op.writes.some(offloads) || op.accumulates.some(offloads));

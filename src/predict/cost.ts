@@ -1,7 +1,7 @@
 /** What an op costs alone: seconds on its stream, max(flops / achieved rate, bytes / bandwidth) + launch, and seconds of the host. */
 import { numKernels, OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
-import type { Attribute, Op } from '../schedule/op.js';
+import type { Access, Attribute, Op } from '../schedule/op.js';
 import type { PredictInput } from './input.js';
 import { gatherSeconds, optimizerSeconds } from './zeroCosts.js';
 
@@ -18,7 +18,19 @@ export type OpCosts = (op: Op) => OpCost;
 
 export function opCosts(input: PredictInput): OpCosts {
   const sizes = opSizes({ ...input, device: input.cluster.device });
+  const copies = new Map<string, Map<Access, OpCost>>(input.streams.map((stream) => [stream, new Map()]));
   return (op) => {
+    // Most ops of a long section are copies of the same few rows: one that was priced is known by its stream and what it reads.
+    const alike = op.kind === 'copy' && op.reads.length === 1 ? copies.get(op.stream) : undefined;
+    const [read] = op.reads;
+    const known = read === undefined ? undefined : alike?.get(read);
+    if (known !== undefined) return known;
+    const cost = price(op);
+    if (read !== undefined) alike?.set(read, cost);
+    return cost;
+  };
+
+  function price(op: Op): OpCost {
     const attribute = op.attribute === undefined ? undefined : input.attributes[op.attribute];
     const hostSeconds = hostSecondsOf(op, attribute, input, sizes);
     const moved = movingSeconds(op, input, sizes);
@@ -34,7 +46,7 @@ export function opCosts(input: PredictInput): OpCosts {
       otherFlops: work.matmulFlops,
       copiedBytes: 0,
     };
-  };
+  }
 }
 
 function hostSecondsOf(op: Op, attribute: Attribute | undefined, input: PredictInput, sizes: OpSizes): number {

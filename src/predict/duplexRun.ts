@@ -19,8 +19,8 @@ export function runDuplexCall(section: SectionArrays, seconds: Float64Array, ent
 
 /** No op, of a stream that has none running. */
 const IDLE = -1;
-/** Seconds left, of an op that ends now. */
-const ENDED = -1;
+/** After the last op of a stream. */
+const NO_OP = -1;
 
 class DuplexRun {
   private readonly section: SectionArrays;
@@ -28,7 +28,6 @@ class DuplexRun {
   private readonly entry: CallEntry;
   private readonly times: OpTimes;
   private readonly duplex: Duplex;
-  private readonly queues: readonly Int32Array[];
   private readonly result: {
     free: Float64Array;
     busySeconds: Float64Array;
@@ -36,10 +35,14 @@ class DuplexRun {
     latestHost: number;
     lastEnd: number;
   };
-  /** By stream: place in its queue, op that runs, and seconds of it left at full rate. */
-  private readonly next: Int32Array;
+  /** By stream: the op that runs, or IDLE; the next one, or NO_OP; and when that can start, NaN while that is not known. */
   private readonly running: Int32Array;
+  private readonly next: Int32Array;
+  private readonly ready: Float64Array;
+  /** By stream, of the op that runs: seconds left at full rate and at the rate of now, and how much slower that is. */
   private readonly left: Float64Array;
+  private readonly whole: Float64Array;
+  private readonly slowdown: Float64Array;
   private now: number;
   /** Seconds to the next change, and its time. */
   private step = 0;
@@ -52,7 +55,6 @@ class DuplexRun {
     this.entry = entry;
     this.times = times;
     this.duplex = duplex;
-    this.queues = queuesOf(section, numStreams);
     this.result = {
       free: entry.free.slice(),
       busySeconds: new Float64Array(numStreams),
@@ -60,18 +62,23 @@ class DuplexRun {
       latestHost: Number.POSITIVE_INFINITY,
       lastEnd: Number.NEGATIVE_INFINITY,
     };
-    this.next = new Int32Array(numStreams);
     this.running = new Int32Array(numStreams).fill(IDLE);
+    this.next = Int32Array.from({ length: numStreams }, (_, stream) => section.streams.indexOf(stream));
+    this.ready = new Float64Array(numStreams).fill(Number.NaN);
     this.left = new Float64Array(numStreams);
+    this.whole = new Float64Array(numStreams);
+    this.slowdown = new Float64Array(numStreams).fill(1);
     // Nothing starts before the first stream is free.
     this.now = section.used.reduce((first, stream) => Math.min(first, entry.free[stream] ?? 0), Number.POSITIVE_INFINITY);
     times.endSeconds.fill(Number.NaN, 0, section.numOps);
   }
 
   run(): CallRun {
+    const { running } = this;
+    const { used } = this.section;
     for (;;) {
       this.step = Number.POSITIVE_INFINITY;
-      for (const stream of this.section.used) this.startNext(stream);
+      for (let n = 0; n < used.length; n++) if (running[used[n] as number] === IDLE) this.startNext(used[n] as number);
       this.findNextChange();
       if (this.step === Number.POSITIVE_INFINITY) return this.result;
       this.advance();
@@ -80,30 +87,32 @@ class DuplexRun {
 
   /** Starts the next op of an idle stream if it is time. */
   private startNext(stream: number): void {
-    if (this.running[stream] !== IDLE) return;
-    const id = this.queues[stream]?.[this.next[stream] ?? 0];
-    if (id === undefined) return;
-    const ready = this.readyAt(id, stream);
+    const id = this.next[stream] as number;
+    if (id === NO_OP) return;
+    if (Number.isNaN(this.ready[stream])) this.ready[stream] = this.readyAt(id, stream);
+    const ready = this.ready[stream] as number;
     if (Number.isNaN(ready)) return;
     if (ready > this.now) {
       this.meet(ready - this.now, ready);
       return;
     }
-    this.next[stream] = (this.next[stream] ?? 0) + 1;
+    const { result, section } = this;
     this.running[stream] = id;
-    this.left[stream] = this.seconds[id] ?? 0;
+    this.next[stream] = section.streams.indexOf(stream, id + 1);
+    this.ready[stream] = Number.NaN;
+    this.left[stream] = this.seconds[id] as number;
     this.times.startSeconds[id] = ready;
-    if (ready < (this.result.firstStart[stream] ?? 0)) this.result.firstStart[stream] = ready;
-    this.result.latestHost = Math.min(this.result.latestHost, ready - (this.section.issueSeconds[id] ?? 0));
+    if (ready < (result.firstStart[stream] as number)) result.firstStart[stream] = ready;
+    result.latestHost = Math.min(result.latestHost, ready - (section.issueSeconds[id] as number));
   }
 
   /** NaN while something that it waits for has not ended. */
   private readyAt(id: number, stream: number): number {
     const { waitOffsets, waits, issueSeconds } = this.section;
-    let ready = Math.max(this.result.free[stream] ?? 0, this.entry.host + (issueSeconds[id] ?? 0));
-    for (let w = waitOffsets[id] ?? 0; w < (waitOffsets[id + 1] ?? 0); w++) {
-      ready = Math.max(ready, this.times.endSeconds[waits[w] ?? 0] ?? 0);
-    }
+    const { endSeconds } = this.times;
+    const last = waitOffsets[id + 1] as number;
+    let ready = Math.max(this.result.free[stream] as number, this.entry.host + (issueSeconds[id] as number));
+    for (let w = waitOffsets[id] as number; w < last; w++) ready = Math.max(ready, endSeconds[waits[w] as number] as number);
     return ready;
   }
 
@@ -115,53 +124,53 @@ class DuplexRun {
   }
 
   private findNextChange(): void {
-    for (const stream of this.section.used) {
-      if (this.running[stream] === IDLE) continue;
-      const step = (this.left[stream] ?? 0) * this.slowdown(stream);
+    const { running, left, whole, slowdown } = this;
+    const { used } = this.section;
+    const [one, other] = this.duplex.streams;
+    slowdown[one] = this.slowdownBeside(other);
+    slowdown[other] = this.slowdownBeside(one);
+    for (let n = 0; n < used.length; n++) {
+      const stream = used[n] as number;
+      if (running[stream] === IDLE) continue;
+      const step = (left[stream] as number) * (slowdown[stream] as number);
+      whole[stream] = step;
       this.meet(step, this.now + step);
     }
     // A copy of an earlier call that ends changes how fast one of this call is.
-    for (const stream of this.duplex.streams) {
-      const until = this.entry.busyUntil[stream] ?? 0;
-      if (until > this.now) this.meet(until - this.now, until);
-    }
+    this.meetTail(one);
+    this.meetTail(other);
+  }
+
+  /** Of a copy: the factor, while the other direction is busy with an op of this call or of an earlier one. */
+  private slowdownBeside(opposite: number): number {
+    const isBusy = this.running[opposite] !== IDLE || (this.entry.busyUntil[opposite] as number) > this.now;
+    return isBusy ? this.duplex.slowdown : 1;
+  }
+
+  private meetTail(stream: number): void {
+    const until = this.entry.busyUntil[stream] as number;
+    if (until > this.now) this.meet(until - this.now, until);
   }
 
   private advance(): void {
-    for (const stream of this.section.used) {
-      if (this.running[stream] === IDLE) continue;
-      const slowdown = this.slowdown(stream);
-      const whole = (this.left[stream] ?? 0) * slowdown;
-      this.left[stream] = whole <= this.step ? ENDED : (whole - this.step) / slowdown;
-    }
+    const { running, left, whole, slowdown, step } = this;
+    const { used } = this.section;
     this.now = this.change;
-    for (const stream of this.section.used) {
-      if (this.left[stream] === ENDED) this.finish(this.running[stream] ?? IDLE, stream);
+    for (let n = 0; n < used.length; n++) {
+      const stream = used[n] as number;
+      if (running[stream] === IDLE) continue;
+      const seconds = whole[stream] as number;
+      if (seconds <= step) this.finish(running[stream] as number, stream);
+      else left[stream] = (seconds - step) / (slowdown[stream] as number);
     }
   }
 
   private finish(id: number, stream: number): void {
     const { result, times } = this;
     this.running[stream] = IDLE;
-    this.left[stream] = 0;
     times.endSeconds[id] = this.now;
     result.free[stream] = this.now;
-    result.busySeconds[stream] = (result.busySeconds[stream] ?? 0) + this.now - (times.startSeconds[id] ?? 0);
+    result.busySeconds[stream] = (result.busySeconds[stream] as number) + this.now - (times.startSeconds[id] as number);
     result.lastEnd = Math.max(result.lastEnd, this.now);
   }
-
-  /** Of a copy: the factor, while the other direction is busy with an op of this call or of an earlier one. */
-  private slowdown(stream: number): number {
-    const [one, other] = this.duplex.streams;
-    if (stream !== one && stream !== other) return 1;
-    const opposite = stream === one ? other : one;
-    const isBusy = this.running[opposite] !== IDLE || (this.entry.busyUntil[opposite] ?? 0) > this.now;
-    return isBusy ? this.duplex.slowdown : 1;
-  }
-}
-
-function queuesOf({ streams }: SectionArrays, numStreams: number): readonly Int32Array[] {
-  const ids: number[][] = Array.from({ length: numStreams }, () => []);
-  for (let i = 0; i < streams.length; i++) ids[streams[i] ?? 0]?.push(i);
-  return ids.map((queue) => Int32Array.from(queue));
 }

@@ -70,7 +70,6 @@ class Attributes {
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-const NO_ACCESSES: readonly Access[] = [];
 const NO_WAITS: readonly number[] = [];
 
 class OpPlacer {
@@ -87,16 +86,14 @@ class OpPlacer {
   }
 
   place(op: LogicalOp, id: number, section: LogicalSection): Unordered {
-    const toAccesses = (refs: LogicalOp['reads']): readonly Access[] =>
-      refs.length === 0 ? NO_ACCESSES : refs.map((ref) => this.placement.toAccess(ref, section));
     const placed: Mutable<Unordered> = {
       id,
       kind: op.kind,
       stream: '',
       tokens: op.tokens,
-      reads: toAccesses(op.reads),
-      writes: toAccesses(op.writes),
-      accumulates: toAccesses(op.accumulates),
+      reads: this.placement.toAccesses(op.reads, section),
+      writes: this.placement.toAccesses(op.writes, section),
+      accumulates: this.placement.toAccesses(op.accumulates, section),
       waits: NO_WAITS,
       scratchBytes: 0,
     };

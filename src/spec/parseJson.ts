@@ -21,9 +21,12 @@ export function readJsonObject(input: string | JsonObject, what: string): JsonOb
   return value as JsonObject;
 }
 
+/** zod makes code for a schema when it is first used, which takes longer than to parse the one value of a process without it. */
+export const PARSE_ONCE = { jitless: true } as const;
+
 /** Parses with a zod schema; the first problem becomes an FpdtError. `what` prefixes the path, e.g. `run.seqLen`. */
 export function parseWith<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, PARSE_ONCE);
   if (result.success) return result.data;
   throw toError(result.error.issues[0] as z.core.$ZodIssue, schema, value, what);
 }

@@ -17,13 +17,17 @@ interface Group {
 /** A text that is equal for calls that alias alike. */
 export function aliasing(flat: FlatSection, context: Context): (args: readonly number[]) => string {
   const groups = groupsOf(flat, context);
-  const pairs = groups.flatMap((a, i) => groups.slice(i + 1).flatMap((b) => (mayDiffer(a, b, context) ? [[a, b] as const] : [])));
   return (args) => {
+    const addresses = groups.map((group) => addressOf(group, args, context));
     let key = '';
-    for (const [i, [a, b]] of pairs.entries()) {
-      const from = addressOf(a, args, context);
-      const to = addressOf(b, args, context);
-      if (from + a.start < to + b.end && to + b.start < from + a.end) key += `${i}:${to - from} `;
+    for (let i = 0; i < groups.length; i++) {
+      const a = groups[i] as Group;
+      const from = addresses[i] as number;
+      for (let j = i + 1; j < groups.length; j++) {
+        const b = groups[j] as Group;
+        const to = addresses[j] as number;
+        if (from + a.start < to + b.end && to + b.start < from + a.end && mayDiffer(a, b, context)) key += `${i}/${j}:${to - from} `;
+      }
     }
     return key;
   };

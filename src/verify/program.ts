@@ -3,6 +3,7 @@
  * on different streams are ordered by entry masks, waits, and what follows from them.
  */
 import type { Role } from '../schedule/op.js';
+import type { Call } from '../schedule/program.js';
 import { edgeAt, slotAddress } from './cells.js';
 import type { Context } from './context.js';
 import { Knowledge } from './knowledge.js';
@@ -35,6 +36,7 @@ class ProgramReplay {
   /** Stream that is joined at the end of every turn; -1 for none. */
   private readonly joined: number;
   private readonly instanceOf: ReturnType<typeof instanceNumbers>;
+  private readonly edges = new Map<Call, Int32Array>();
   private readonly values = new Map<string, number>();
   private readonly valueNames: string[] = ['a value without a role', 'a value that its call does not name'];
   /** What was reported of the call at hand. */
@@ -64,12 +66,13 @@ class ProgramReplay {
     this.knowledge.enter(now.call.waits, now.firstOp, now.summary);
     const { slots } = now.flat.views;
     const addresses = slots.map((slot: Slot) => slotAddress(slot, now.call.args, this.context));
+    const edges = this.edgesOf(now, addresses);
     for (const { slot, start, end } of extraEntries) this.checkEntry(now, slot, start, end, addresses[slot] as number);
     for (let run = 0; run < runs.count; run++) {
       const slot = runs.slot[run] as number;
       const address = addresses[slot] as number;
-      const low = edgeAt(this.cells.edges, address + (runs.start[run] as number));
-      const high = edgeAt(this.cells.edges, address + (runs.end[run] as number));
+      const low = edges[2 * run] as number;
+      const high = edges[2 * run + 1] as number;
       const reader = runs.entryReader[run] as number;
       if (reader >= 0) {
         // The same bytes, from the start of the reader's own instance.
@@ -80,6 +83,20 @@ class ProgramReplay {
       this.remember(number, run, low, high);
     }
     this.knowledge.leave(now.firstOp, now.summary);
+  }
+
+  /** By run its first cell and one past its last: the same in both micro-steps. */
+  private edgesOf({ call, summary: { runs } }: RunCall, addresses: readonly number[]): Int32Array {
+    const known = this.edges.get(call);
+    if (known !== undefined) return known;
+    const found = new Int32Array(2 * runs.count);
+    for (let run = 0; run < runs.count; run++) {
+      const address = addresses[runs.slot[run] as number] as number;
+      found[2 * run] = edgeAt(this.cells.edges, address + (runs.start[run] as number));
+      found[2 * run + 1] = edgeAt(this.cells.edges, address + (runs.end[run] as number));
+    }
+    this.edges.set(call, found);
+    return found;
   }
 
   /** Bytes that a slot reads as the call finds them hold the value of its role. */
@@ -117,22 +134,24 @@ class ProgramReplay {
   private checkOrder(now: RunCall, run: number, low: number, high: number): void {
     const { numStreams: n } = this.context;
     const { firstRead, firstChange } = now.summary.runs;
-    const { lastRead, lastChange } = this.cells;
     for (let s = 0; s < n; s++) {
       const reading = firstRead[run * n + s] as number;
       const changing = firstChange[run * n + s] as number;
-      for (const [phase, changes] of [
-        [reading, false],
-        [changing, true],
-      ] as const) {
-        if (phase === 0) continue;
-        const known = this.knowledge.inPhase(s, phase);
-        for (let at = low * n; at < high * n; at++) {
-          const t = at % n;
-          if (t === s) continue;
-          const last = changes ? Math.max(lastChange[at] as number, lastRead[at] as number) : (lastChange[at] as number);
-          if (last > (known[t] as number)) this.reportRace(now, run, s, t, last, Math.floor(at / n));
-        }
+      if (reading > 0) this.checkPhase(now, run, s, reading, false, low, high);
+      if (changing > 0) this.checkPhase(now, run, s, changing, true, low, high);
+    }
+  }
+
+  private checkPhase(now: RunCall, run: number, s: number, phase: number, changes: boolean, low: number, high: number): void {
+    const { numStreams: n } = this.context;
+    const { lastRead, lastChange } = this.cells;
+    const known = this.knowledge.inPhase(s, phase);
+    for (let cell = low; cell < high; cell++) {
+      for (let t = 0; t < n; t++) {
+        if (t === s) continue;
+        const at = cell * n + t;
+        const last = changes ? Math.max(lastChange[at] as number, lastRead[at] as number) : (lastChange[at] as number);
+        if (last > (known[t] as number)) this.reportRace(now, run, s, t, last, cell);
       }
     }
   }

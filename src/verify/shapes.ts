@@ -1,5 +1,5 @@
 /** What an op may look like on its own: its kind's row, its stream, its waits, its attribute, and the bounds of its views. */
-import type { OpRow } from '../catalog/ops/index.js';
+import type { OpRow, ViewNames } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
 import type { Access, Op } from '../schedule/op.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
@@ -9,8 +9,6 @@ import type { FlatSection } from './flat.js';
 import { maskProblem } from './masks.js';
 import { regionProblem } from './regions.js';
 import { atOp, viewText } from './text.js';
-
-const GROUPS = ['reads', 'writes', 'accumulates'] as const;
 
 export function checkShapes(flat: FlatSection, context: Context): void {
   const { violations } = context;
@@ -63,13 +61,17 @@ function opProblem(flat: FlatSection, id: number, context: Context): string | un
 }
 
 function countProblem(op: Op, row: OpRow): string | undefined {
-  for (const group of GROUPS) {
-    const declared = row[group];
-    const count = op[group].length;
-    if (declared === 'many' ? count === 0 : count !== declared.length)
-      return `${group} ${count} views, its kind ${declared === 'many' ? 'at least one' : `${declared.length} (${declared.join(', ')})`}`;
-  }
+  const problem =
+    groupProblem('reads', op.reads, row.reads) ??
+    groupProblem('writes', op.writes, row.writes) ??
+    groupProblem('accumulates', op.accumulates, row.accumulates);
+  if (problem !== undefined) return problem;
   return row.pairs && op.reads.length !== op.writes.length ? `reads ${op.reads.length} views but writes ${op.writes.length}` : undefined;
+}
+
+function groupProblem(group: string, { length: count }: readonly Access[], declared: ViewNames): string | undefined {
+  if (declared === 'many' ? count > 0 : count === declared.length) return undefined;
+  return `${group} ${count} views, its kind ${declared === 'many' ? 'at least one' : `${declared.length} (${declared.join(', ')})`}`;
 }
 
 function waitsProblem({ id, waits }: Op): string | undefined {

@@ -1,6 +1,6 @@
 import { deflateSync, inflateSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { type ColumnName, COLUMNS, ColumnWriter, unpackColumn } from '../../src/plan/columns.js';
+import { type ColumnName, COLUMNS, packColumn, unpackColumn } from '../../src/plan/columns.js';
 import { decodePlan, type PlanFrames } from '../../src/plan/decode.js';
 import { encodePlan } from '../../src/plan/encode.js';
 import { planHeaderSchema } from '../../src/plan/header.js';
@@ -37,9 +37,7 @@ function withElement(name: ColumnName, index: number, value: number): PlanFrames
   if (found === undefined) throw new Error(`no column ${name}`);
   const values = [...unpackColumn({ ...found, data: inflateSync(found.data) })];
   values[index] = value;
-  const writer = new ColumnWriter(name);
-  for (const one of values) writer.push(one);
-  return withBytes(name, () => deflateSync(writer.finish().data));
+  return withBytes(name, () => deflateSync(packColumn(name, values).data));
 }
 
 const list = (header: Json, key: string): Json[] => header[key] as Json[];

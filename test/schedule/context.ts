@@ -9,6 +9,7 @@ import { parallelLayout } from '../../src/spec/parallelLayout.js';
 import type { Pool } from '../../src/spec/pools.js';
 import { type LayerStrategy, RECOMPUTE, type Strategy, segmentLengths } from '../../src/spec/strategy.js';
 import type { ModelSpec, ParameterTable, PolicyName, RunSpec } from '../../src/spec/types.js';
+import { POLICIES } from '../../src/strategy/policies/index.js';
 
 const POOLS: readonly Pool[] = [
   { name: 'hbm', kind: 'device', bytes: 0 },
@@ -22,29 +23,10 @@ export const PLACES = placesOf(POOLS, LINKS);
 
 type Placement = Omit<LayerStrategy, 'layers' | 'segments'>;
 
-export const PLACEMENTS: Readonly<Record<PolicyName, Placement>> = {
-  ulysses: {
-    keyValues: 'hbm',
-    keyValueGradients: 'hbm',
-    attentionOutput: RECOMPUTE,
-    checkpoints: 'hbm',
-    backwardOrder: 'queryOuterDescending',
-  },
-  fpdt: {
-    keyValues: 'host',
-    keyValueGradients: 'hbm',
-    attentionOutput: RECOMPUTE,
-    checkpoints: 'host',
-    backwardOrder: 'keyValueOuterAscending',
-  },
-  auto: {
-    keyValues: 'hbm',
-    keyValueGradients: 'hbm',
-    attentionOutput: 'hbm',
-    checkpoints: 'hbm',
-    backwardOrder: 'queryOuterDescending',
-  },
-};
+/** What each policy wants most. */
+export const PLACEMENTS = Object.fromEntries(
+  Object.entries(POLICIES).map(([name, policy]) => [name, policy.placements({ device: 'hbm', pinned: 'host' })[0]]),
+) as Readonly<Record<PolicyName, Placement>>;
 
 export interface SmallRange extends Partial<Placement> {
   readonly layers: readonly [start: number, end: number];

@@ -1,21 +1,19 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { RECOMPUTE } from '../../src/spec/strategy.js';
+import { type PolicyName, RECOMPUTE } from '../../src/spec/strategy.js';
 import { MAX_OPS, estimateOps, refuseTooManyOps } from '../../src/strategy/planSize.js';
 import { EVERY_KIND, PLACES, PLACEMENTS, type Small, type SmallRange, smallContext, smallSchedule } from '../schedule/context.js';
 import { errorOf } from '../spec/inputs.js';
 
-type Policy = 'ulysses' | 'fpdt' | 'auto';
-
-const numOps = (policy: Policy, numChunks: number, more: Small): number =>
+const numOps = (policy: PolicyName, numChunks: number, more: Small): number =>
   smallSchedule(policy, numChunks, more).sections.reduce((sum, { ops }) => sum + ops.length, 0);
 
-function estimate(policy: Policy, numChunks: number, more: Small): number {
+function estimate(policy: PolicyName, numChunks: number, more: Small): number {
   const { model, strategy } = smallContext(policy, numChunks, more);
   return estimateOps({ model, places: PLACES }, strategy);
 }
 
-function expectClose(policy: Policy, numChunks: number, more: Small): void {
+function expectClose(policy: PolicyName, numChunks: number, more: Small): void {
   const [real, estimated] = [numOps(policy, numChunks, more), estimate(policy, numChunks, more)];
   expect(estimated).toBeGreaterThanOrEqual(real);
   expect(estimated).toBeLessThanOrEqual(2 * real);

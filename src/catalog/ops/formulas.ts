@@ -1,5 +1,5 @@
 /** The formulas of a row applied to an op, with its tiles. */
-import type { OpFacts, OpRow, OpWork } from './row.js';
+import { NONE, type OpFacts, type OpRow, type OpWork } from './row.js';
 import type { OpSizes } from './sizes.js';
 import { OP_ROWS, type OpShape } from './table.js';
 import { type AccessShape, type AttributeShape, type BufferShape, bufferAt, rowBytes, rowsOf } from './views.js';
@@ -14,6 +14,7 @@ export function temporaryBytes(
   sizes: OpSizes,
 ): number {
   const row: OpRow = OP_ROWS[op.kind];
+  if (row.temporaries === NONE) return 0;
   const facts = factsOf(row, op, attribute, buffers, sizes);
   return Math.ceil(row.temporaries({ ...facts, rows: Math.ceil(facts.rows / facts.tiles) }));
 }

@@ -9,7 +9,8 @@
 import type { LogicalOp, LogicalSchedule, LogicalSection, Tensor } from '../logical.js';
 import type { Places } from '../places.js';
 import { findResidencies, redirect } from './residencies.js';
-import type { Residency, Staged } from './residency.js';
+import type { Residency } from './residency.js';
+import { Staged, type Tile } from './tile.js';
 
 export function moveData(schedule: LogicalSchedule, places: Places, prefetchDepth: number): LogicalSchedule {
   const away = schedule.tensors.filter(({ home }) => home !== places.device);
@@ -23,7 +24,7 @@ export function moveData(schedule: LogicalSchedule, places: Places, prefetchDept
 function hopTensors(away: readonly Tensor[], hop: number, places: Places): ReadonlyMap<string, Staged> {
   const staged = away.flatMap((tensor) => {
     const pool = places.route(tensor.home).at(-hop);
-    return pool === undefined || pool === tensor.home ? [] : [{ tensor, pool, ring: `${tensor.name}.${pool}` }];
+    return pool === undefined || pool === tensor.home ? [] : [new Staged(tensor, pool)];
   });
   return new Map(staged.map((one) => [one.tensor.name, one]));
 }
@@ -64,11 +65,11 @@ function stageSection(
 
 /** What of a call's own tensor nothing reads again in the call need not go back. */
 function dropDeadWrites(stays: readonly Residency[]): void {
-  const readLater = new Map<number, Set<number>>();
+  const readLater = new Map<Tile, Set<number>>();
   for (const stay of stays.toReversed()) {
     const later = readLater.get(stay.tile) ?? new Set();
     readLater.set(stay.tile, later);
-    stay.dirty = stay.dirty.filter((chunk) => later.has(chunk));
+    if (stay.dirty.length > 0) stay.dirty = stay.dirty.filter((chunk) => later.has(chunk));
     for (const chunk of stay.written) later.delete(chunk);
     for (const chunk of stay.fetched) later.add(chunk);
   }
@@ -101,9 +102,9 @@ function insertCopies(stays: readonly Residency[], section: LogicalSection, befo
   const freeFrom = new Map<number, number>();
   /** By tile and chunk of it. */
   const storedAt = new Map<number, number>();
-  const insert = (at: number, copies: readonly LogicalOp[]): void => {
+  const insert = (at: number, copies: LogicalOp[]): void => {
     const there = before[at];
-    if (there === undefined) before[at] = [...copies];
+    if (there === undefined) before[at] = copies;
     else there.push(...copies);
   };
   for (const stay of stays) {
@@ -122,7 +123,7 @@ function insertCopies(stays: readonly Residency[], section: LogicalSection, befo
 const MOST_CHUNKS = 2 ** 22;
 
 function keyOf({ tile }: Residency, chunk: number): number {
-  return tile * MOST_CHUNKS + chunk;
+  return tile.key * MOST_CHUNKS + chunk;
 }
 
 interface Fetch {

@@ -1,6 +1,7 @@
 /** Which stays of a tile the ops that follow may go on with. */
 import type { TensorRef } from '../logical.js';
 import type { How, Residency } from './residency.js';
+import type { Tile } from './tile.js';
 
 /**
  * Stays of one tile that the ops of their turns may still go on with. Turns overlap (pre runs a chunk ahead), so two stays may hold the
@@ -8,7 +9,7 @@ import type { How, Residency } from './residency.js';
  * So stays that use a chunk, one of them changing it, use it in the order of their first ops.
  */
 export class OpenStays {
-  readonly tile: number;
+  readonly tile: Tile;
   private readonly byTurn = new Map<number, Residency>();
   /** Those that changed a chunk. */
   private changed: readonly Residency[] = [];
@@ -16,7 +17,7 @@ export class OpenStays {
   private readonly lastUse = new Map<number, number>();
   private readonly lastChange = new Map<number, number>();
 
-  constructor(tile: number) {
+  constructor(tile: Tile) {
     this.tile = tile;
   }
 

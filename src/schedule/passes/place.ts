@@ -7,46 +7,67 @@ import type { Places } from '../places.js';
 
 export interface Placement {
   readonly buffers: readonly Buffer[];
-  readonly toAccess: (ref: TensorRef, section: LogicalSection) => Access;
+  readonly toAccesses: (refs: readonly TensorRef[], section: LogicalSection) => readonly Access[];
 }
 
 export function placeTensors(schedule: LogicalSchedule, places: Places): Placement {
   const touched = touchedTensors(schedule);
   const used = schedule.tensors.filter(({ name }) => touched.has(name));
   const placed = new Map(used.map((tensor, id) => [tensor.name, new PlacedTensor(tensor, id)]));
+  const tensorOf = ({ tensor }: TensorRef): PlacedTensor => {
+    const found = placed.get(tensor);
+    if (found === undefined) throw new Error(`a policy names the tensor ${tensor}, which is not declared`);
+    return found;
+  };
   return {
     buffers: used.map((tensor, id) => toBuffer(tensor, id, places)),
-    toAccess: (ref, section) => {
-      const found = placed.get(ref.tensor);
-      if (found === undefined) throw new Error(`a policy names the tensor ${ref.tensor}, which is not declared`);
-      return found.toAccess(ref, section);
+    toAccesses: (refs, section) => {
+      const [first] = refs;
+      if (first === undefined) return NO_ACCESSES;
+      const alone = tensorOf(first).toAccesses(first, section);
+      return refs.length === 1 ? alone : refs.map((ref) => tensorOf(ref).toAccesses(ref, section)[0]);
     },
   };
 }
+
+const NO_ACCESSES: readonly Access[] = [];
+
+/** The accesses of an op that has one. */
+type OneAccess = readonly [Access];
 
 /** A tensor with the id of its buffer. */
 class PlacedTensor {
   private readonly tensor: Tensor;
   private readonly id: number;
-  /** Whole chunks of instance 0 by number. Most accesses are one of these few: a long schedule has tens of thousands that share them. */
-  private readonly chunks: Access[] = [];
+  /** Whole chunks by parameter + 1 and slot. Most accesses are one of these few: a long schedule has a million that share them. */
+  private readonly chunks: Map<number, OneAccess>[] = [];
 
   constructor(tensor: Tensor, id: number) {
     this.tensor = tensor;
     this.id = id;
   }
 
-  toAccess(ref: TensorRef, { params, name }: LogicalSection): Access {
+  toAccesses(ref: TensorRef, section: LogicalSection): OneAccess {
     const { start, end } = ref.chunks;
-    const isOneChunk = ref.param === undefined && ref.rows === undefined && end - start === 1;
-    const known = isOneChunk ? this.chunks[start] : undefined;
+    const param = paramOf(ref, section);
+    const chunks = this.chunks[param + 1] ?? new Map<number, OneAccess>();
+    this.chunks[param + 1] = chunks;
+    const isOneChunk = ref.rows === undefined && end - start === 1;
+    const slot = start % this.tensor.slots;
+    const known = isOneChunk ? chunks.get(slot) : undefined;
     if (known !== undefined) return known;
-    const param = ref.param === undefined ? -1 : params.findIndex((one) => one.name === ref.param);
-    if (ref.param !== undefined && param < 0) throw new Error(`section ${name} has no parameter ${ref.param}`);
-    const access = { buffer: this.id, param, ...rowsAndInstance(this.tensor, ref) };
-    if (isOneChunk) this.chunks[start] = access;
-    return access;
+    const accesses: OneAccess = [{ buffer: this.id, param, ...rowsAndInstance(this.tensor, ref) }];
+    if (isOneChunk) chunks.set(slot, accesses);
+    return accesses;
   }
+}
+
+/** The number of the parameter that a ref names; -1 for none. */
+function paramOf({ param }: TensorRef, { params, name }: LogicalSection): number {
+  if (param === undefined) return -1;
+  const number = params.findIndex((one) => one.name === param);
+  if (number < 0) throw new Error(`section ${name} has no parameter ${param}`);
+  return number;
 }
 
 function touchedTensors(schedule: LogicalSchedule): ReadonlySet<string> {

@@ -1,21 +1,14 @@
 /** One stay of a tile in a slot of a staging ring: what must be copied in for it, and what back out. */
-import type { LogicalOp, Tensor, TensorRef } from '../logical.js';
+import type { LogicalOp, TensorRef } from '../logical.js';
 import type { Range } from '../op.js';
-
-/** A tensor and the ring that its uses are redirected to. */
-export interface Staged {
-  readonly tensor: Tensor;
-  readonly pool: string;
-  readonly ring: string;
-}
+import type { OneRef, Tile } from './tile.js';
 
 export const HOW = ['reads', 'accumulates', 'writes'] as const;
 export type How = (typeof HOW)[number];
 
 /** One stay of a tile (of consecutive chunks) in a slot, from op `first` to op `last` of the section. A long schedule has 100,000s. */
 export class Residency {
-  /** Stays of the same tile of the same instance of the same tensor have the same key. */
-  readonly tile: number;
+  readonly tile: Tile;
   readonly turn: number;
   readonly first: number;
   last = -1;
@@ -28,15 +21,11 @@ export class Residency {
   dirty: readonly number[] = NONE;
   /** Chunks that were overwritten whole, so that what was there before is not needed. */
   written: readonly number[] = NONE;
-  private readonly source: TensorRef;
-  private readonly staged: Staged;
 
-  constructor(ref: TensorRef, tile: number, turn: number, position: number, staged: Staged) {
+  constructor(tile: Tile, turn: number, position: number) {
     this.tile = tile;
     this.turn = turn;
     this.first = position;
-    this.source = ref;
-    this.staged = staged;
   }
 
   use({ chunks, rows }: TensorRef, how: How, position: number): void {
@@ -59,21 +48,25 @@ export class Residency {
   }
 
   /** The same chunks in the ring. */
-  inRing({ chunks, rows }: Pick<TensorRef, 'chunks' | 'rows'>): TensorRef {
-    const { tensor, ring } = this.staged;
-    const start = this.slot * tensor.tileChunks + (chunks.start % tensor.tileChunks);
-    const moved = { tensor: ring, chunks: { start, end: start + chunks.end - chunks.start } };
+  redirected({ chunks, rows }: TensorRef): TensorRef {
+    const [moved] = this.inRing(chunks);
     return rows === undefined ? moved : { ...moved, rows };
   }
 
+  private inRing(chunks: Range): OneRef {
+    const { staged } = this.tile;
+    const { tileChunks } = staged.tensor;
+    const start = this.slot * tileChunks + (chunks.start % tileChunks);
+    return staged.inRing(start, start + chunks.end - chunks.start);
+  }
+
   /** Copies of chunks into the slot or out of it, one for each run of consecutive chunks. */
-  copies(chunks: readonly number[], direction: 'in' | 'out', { tokens, turn }: LogicalOp): readonly LogicalOp[] {
-    const { tensor, param } = this.source;
+  copies(chunks: readonly number[], direction: 'in' | 'out', { tokens, turn }: LogicalOp): LogicalOp[] {
     return runs(chunks).map((run) => {
-      const away: TensorRef = param === undefined ? { tensor, chunks: run } : { tensor, chunks: run, param };
-      const here = this.inRing({ chunks: run });
-      const [from, to] = direction === 'in' ? [away, here] : [here, away];
-      return { kind: 'copy', tokens, turn, reads: [from], writes: [to], accumulates: NO_REFS };
+      const away = this.tile.away(run.start, run.end);
+      const here = this.inRing(run);
+      const [reads, writes] = direction === 'in' ? [away, here] : [here, away];
+      return { kind: 'copy', tokens, turn, reads, writes, accumulates: NO_REFS };
     });
   }
 }
