@@ -1,5 +1,5 @@
 /**
- * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows }` on stdin becomes one of
+ * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training }` on stdin becomes one of
  * `{ model, parameters, peaks, remarks }`, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes inside
  * when it runs on that many rows, for tests that measure them.
  *
@@ -13,6 +13,7 @@ import { peakBytes } from '../src/catalog/model/liveness.js';
 import { DTYPE_BYTES, MODEL_DTYPES } from '../src/spec/dtype.js';
 import { FpdtError } from '../src/spec/errors.js';
 import type { Code, LayerCode, ModelCode } from '../src/spec/modelCode.js';
+import { parseLora } from '../src/spec/loraConfig.js';
 import { parseWith } from '../src/spec/parseJson.js';
 import { runScript } from './options.js';
 
@@ -20,6 +21,10 @@ const entrySchema = z.strictObject({
   config: z.record(z.string(), z.unknown()),
   dtype: z.enum(MODEL_DTYPES),
   rows: z.int().positive(),
+  /** As `run` has them. */
+  training: z
+    .strictObject({ freeze: z.array(z.string()).optional(), lora: z.union([z.string(), z.looseObject({})]).optional() })
+    .optional(),
 });
 type Entry = z.infer<typeof entrySchema>;
 
@@ -39,9 +44,9 @@ function jsonOf(input: string): unknown {
   }
 }
 
-function answer({ config, dtype, rows }: Entry): unknown {
+function answer({ config, dtype, rows, training: { freeze, lora } = {} }: Entry): unknown {
   try {
-    const model = parseModel(config);
+    const model = parseModel(config, { freeze, lora: lora === undefined ? undefined : parseLora(lora) });
     return {
       model,
       parameters: parameterTable(model),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -19,14 +19,25 @@ from torch.overrides import TorchFunctionMode
 from fpdt.attention import CAUSAL, Mask, backend_named
 from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
 from fpdt.models.build import build_model
+from fpdt.models.training import prepare
 from fpdt.ops.loss import loss
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
-from tests.family_configs import CONFIGS
+from tests.family_configs import CONFIGS, TRAININGS
 from tests.planned import ROOT
 
 ROWS = 24
 _TABLE = TypeAdapter(ParameterTable)
+
+
+CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    **{name: (config, {}) for name, config in CONFIGS.items()},
+    **{
+        name: (CONFIGS[case["config"]], {key: value for key, value in case.items() if key != "config"})
+        for name, case in TRAININGS.items()
+    },
+}
+"""Configs, and what of them trains."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +50,11 @@ class Family:
     parameters: ParameterTable
     peaks: Mapping[str, Mapping[str, Any]]
     head_map: HeadMap
+    lora: Mapping[str, Any] | None = None
     table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
 
 
-def ask_planner(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def ask_planner(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Answers of scripts/modelCode.ts to `{config, dtype}` on ROWS rows."""
     asked = json.dumps([{"rows": ROWS, **entry} for entry in entries])
     command = ["node", "--import", "tsx", "scripts/modelCode.ts"]
@@ -54,10 +66,17 @@ def ask_planner(entries: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @cache
 def families() -> Mapping[str, Family]:
-    """All of CONFIGS, planned once a session."""
+    """All of CASES, planned once a session."""
     dtypes = ("float32", "bfloat16")
-    answers = iter(ask_planner([{"config": config, "dtype": dtype} for config in CONFIGS.values() for dtype in dtypes]))
-    return {name: _family(name, config, {dtype: next(answers) for dtype in dtypes}) for name, config in CONFIGS.items()}
+    asked = [
+        {"config": config, "training": training, "dtype": dtype}
+        for config, training in CASES.values()
+        for dtype in dtypes
+    ]
+    answers = iter(ask_planner(asked))
+    return {
+        name: _family(name, config, {dtype: next(answers) for dtype in dtypes}) for name, (config, _) in CASES.items()
+    }
 
 
 def _family(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[str, Any]]) -> Family:
@@ -72,6 +91,7 @@ def _family(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[str
         parameters=_TABLE.validate_json(json.dumps(answer["parameters"])),
         peaks={dtype: one["peaks"] for dtype, one in answers.items()},
         head_map=HeadMap((heads,), (kv_heads,)),
+        lora=model.get("lora"),
     )
 
 
@@ -81,6 +101,7 @@ class Built:
     def __init__(self, family: Family, dtype: torch.dtype) -> None:
         self.family, self.dtype = family, dtype
         self.model = build_model(family.config, 0, dtype, layers=family.code.layers, with_buffers=True).eval()
+        prepare(self.model, family, family.lora, 0, dtype)
         randomize(self.model)
         rotary = rotary_of(self.model, torch.device("cpu"))
         self.modules = decoder_layers(self.model, family.code)
@@ -94,6 +115,10 @@ class Built:
 
     def empty(self, view: str) -> Tensor:
         return torch.empty(ROWS, self.width(view), dtype=self.dtype)
+
+    def layer_region(self, number: int) -> Tensor:
+        code = self.family.code
+        return self.region(self.family.parameters.layers[code.class_of[number]].num_elements)
 
     def region(self, numel: int) -> Tensor:
         return torch.zeros(numel, dtype=torch.float64 if self.dtype == torch.float64 else torch.float32)
@@ -174,13 +199,17 @@ def run_model(built: Built, ids: Tensor, labels: Tensor) -> tuple[Tensor, dict[s
     loss(cast(Any, ctx), x, labels, dx, total, norm, own_head if code.lm_head.weights else embed)
     grads = {}
     for number, run in reversed(list(enumerate(runs))):
-        wgrad = built.region(table.num_layer_elements)
+        wgrad = built.layer_region(number)
         run.backward(dx, wgrad)
         named = slices_of(run.layer, wgrad).items()
         grads.update({f"{code.layers}.{number}.{name}": grad for name, grad in named})
     engine.embed_bwd.run({"@tokenIds": ids, "@positions": positions, "@dx": dx, "wgrad": embed})
     ends = ((engine.head_weights, head), (engine.embed_weights, embed))
     return total, grads | {one.name: one.view(region) for slices, region in ends for one in slices}
+
+
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: one for name, one in module.named_parameters() if one.requires_grad}
 
 
 class AllDouble(TorchFunctionMode):
@@ -224,5 +253,5 @@ def their_model(built: Built, ids: Tensor, labels: Tensor) -> tuple[Tensor, dict
     with AllDouble():
         logits = built.model(input_ids=ids[None]).logits[0]
     total = functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
-    named = dict(built.model.named_parameters())
+    named = trained(built.model)
     return total, dict(zip(named, torch.autograd.grad(total, list(named.values())), strict=True))

@@ -113,8 +113,8 @@ class HandPlan(PlanBuilder):
         for name in ("k", "v"):
             self.buffer(name, total, (kv, d), **model).buffer(f"d{name}", total, (kv, d))
         self.buffer("lossSum", 1, scope="step")
-        for name in ("Layer", "Head", "Embed"):
-            size = self.table_of[f"num{name}Elements"]
+        sizes = {name: self.table_of[f"num{name}Elements"] for name in ("Head", "Embed")}
+        for name, size in ({"Layer": self.table_of["layers"][0]["numElements"]} | sizes).items():
             self.buffer(f"wgrad{name}", size, scope="call" if name == "Layer" else "step")
 
     def whole(self, name: str, param: str | None = None, index: int = 0) -> View:

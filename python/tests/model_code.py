@@ -35,21 +35,21 @@ class PlannerError(Exception):
 _known: dict[str, Planned] = {}
 
 
-def planned_model(config: Mapping[str, Any]) -> Planned:
+def planned_model(config: Mapping[str, Any], training: Mapping[str, Any] | None = None) -> Planned:
     """Raises PlannerError for a config that the planner refuses."""
-    return planned_models([config])[0]
+    return planned_models([config], training)[0]
 
 
-def planned_models(configs: Sequence[Mapping[str, Any]]) -> list[Planned]:
+def planned_models(configs: Sequence[Mapping[str, Any]], training: Mapping[str, Any] | None = None) -> list[Planned]:
     """The planner starts once for all of them that no test has asked for before."""
-    keys = [json.dumps(config, sort_keys=True) for config in configs]
+    keys = [json.dumps({"config": config, "training": training or {}}, sort_keys=True) for config in configs]
     if new := [key for key in dict.fromkeys(keys) if key not in _known]:
         _known.update(zip(new, _ask([json.loads(key) for key in new]), strict=True))
     return [_known[key] for key in keys]
 
 
-def _ask(configs: Sequence[Mapping[str, Any]]) -> list[Planned]:
-    asked = json.dumps([{"config": config, "dtype": "float32", "rows": 1} for config in configs])
+def _ask(entries: Sequence[Mapping[str, Any]]) -> list[Planned]:
+    asked = json.dumps([{**entry, "dtype": "float32", "rows": 1} for entry in entries])
     done = subprocess.run(SCRIPT, input=asked, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return [_read(answer) for answer in json.loads(done.stdout)]

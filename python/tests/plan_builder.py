@@ -25,14 +25,19 @@ LINKS = [("host", "hbm", "h2d"), ("hbm", "host", "d2h"), ("disk", "host", "read"
 PROSE = {"cluster": {"kind": "cluster"}, "memory": {}, "prediction": {}}
 EMIT = "emit"
 NO_PARAMETERS: Mapping[str, Any] = {
-    "layer": [{"name": "weight", "shape": [2, 3], "offset": 0, "numel": 6, "trainable": True}],
+    "layers": [
+        {
+            "weights": [{"name": "weight", "shape": [2, 3], "offset": 0, "numel": 6, "trainable": True}],
+            "numElements": 6,
+        }
+    ],
     "head": [],
     "embed": [],
     "numHeadNormElements": 0,
-    "numLayerElements": 6,
     "numHeadElements": 0,
     "numEmbedElements": 0,
     "numModelParameters": 6,
+    "numTrainedParameters": 6,
 }
 NO_CODE: Mapping[str, Any] = {"instructions": [], "widths": {}}
 

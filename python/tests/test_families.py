@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fpdt.models.shapes import parameter_shapes
 from tests.families import (
+    CASES,
     Built,
     Calls,
     LayerRun,
@@ -20,8 +21,8 @@ from tests.families import (
     slices_of,
     their_model,
     token_ids,
+    trained,
 )
-from tests.family_configs import CONFIGS
 
 TOLERANCE = 1e-11
 """Relative to the largest value of a tensor. Measured: at most 2e-12, of a key's bias whose gradient is 0 but for
@@ -45,12 +46,16 @@ def check_close(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     assert not wrong
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CASES)
 def test_parameters_are_hugging_face_s(name: str) -> None:
     table, code = families()[name].parameters, families()[name].code
-    theirs = parameter_shapes(CONFIGS[name])
+    theirs = parameter_shapes(families()[name].config, families()[name].lora)
     layers = range(len(code.class_of))
-    ours = [(f"{code.layers}.{layer}.{row.name}", row.shape) for layer in layers for row in table.layer]
+    ours = [
+        (f"{code.layers}.{layer}.{row.name}", row.shape)
+        for layer in layers
+        for row in table.layers[code.class_of[layer]].weights
+    ]
     ours += [(row.name, row.shape) for row in (*table.head, *table.embed)]
     assert len(ours) == len(dict(ours))
     tied = [] if code.lm_head.weights else [(f"{code.lm_head.module}.weight", table.embed[0].shape)]
@@ -60,7 +65,7 @@ def test_parameters_are_hugging_face_s(name: str) -> None:
 
 def kinds_of_layers() -> Iterator[tuple[str, int]]:
     """The first layer of each kind, of windows too."""
-    for name in CONFIGS:
+    for name in CASES:
         one = families()[name]
         kinds = list(zip(one.code.class_of, one.windows, strict=True))
         yield from ((name, kinds.index(kind)) for kind in dict.fromkeys(kinds))
@@ -71,10 +76,10 @@ def test_a_layer_and_its_gradients_are_hugging_face_s(name: str, number: int) ->
     model = built(name)
     x = random_rows(model.width("x"), torch.float64, 2).requires_grad_()
     dy = random_rows(model.width("x"), torch.float64, 3)
-    weights = dict(model.modules[number].named_parameters())
+    weights = trained(model.modules[number])
     expected = Calls(model)(model.modules[number], x)
     grads = torch.autograd.grad(expected, [x, *weights.values()], dy)
-    wgrad, dx = model.region(model.family.parameters.num_layer_elements), dy.clone()
+    wgrad, dx = model.layer_region(number), dy.clone()
     with torch.no_grad():
         run = LayerRun(model, number, x.detach())
         run.backward(dx, wgrad)
@@ -82,10 +87,10 @@ def test_a_layer_and_its_gradients_are_hugging_face_s(name: str, number: int) ->
     check_close({"x": dx, **slices_of(run.layer, wgrad)}, dict(zip(["x", *weights], grads, strict=True)))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CASES)
 def test_the_model_s_loss_and_gradients_are_hugging_face_s(name: str) -> None:
     model = built(name)
-    vocab = int(CONFIGS[name]["vocab_size"])
+    vocab = int(model.family.config["vocab_size"])
     ids, labels = token_ids(vocab), token_ids(vocab, seed=2)
     labels[5:9] = -100
     expected, expected_grads = their_model(model, ids, labels)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fpdt.measure.memory import LiveBytes
 from fpdt.models.interpreter import LinkedCode
-from tests.families import ROWS, Built, families, random_rows, token_ids
-from tests.family_configs import CONFIGS
+from tests.families import CASES, ROWS, Built, families, random_rows, token_ids
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -24,7 +23,7 @@ def measured(code: LinkedCode, views: Mapping[str, Tensor]) -> int:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CASES)
 def test_each_code_makes_as_many_bytes_as_planned(name: str, dtype: str) -> None:
     model = Built(families()[name], DTYPES[dtype])
     table = model.family.parameters
@@ -35,10 +34,10 @@ def test_each_code_makes_as_many_bytes_as_planned(name: str, dtype: str) -> None
     x, positions = rows("x"), torch.arange(ROWS)
     q, k, v, o = rows("q"), rows("k"), rows("v"), rows("q")
     dq, dk, dv = (rows(name, torch.float32) for name in "qkv")
-    wgrad = model.region(table.num_layer_elements)
     tokens = {"@x": x, "@positions": positions}
     peaks = []
-    for layer in (model.layers[model.family.code.class_of.index(i)] for i in range(len(model.family.code.classes))):
+    for number in (model.family.code.class_of.index(i) for i in range(len(model.family.code.classes))):
+        layer, wgrad = model.layers[number], model.layer_region(number)
         after = {"@x": x, "@o": o}
         grads = {"@dq": dq, "@dk": dk, "@dv": dv, "@dx": rows("x")}
         peaks.append(
@@ -51,7 +50,7 @@ def test_each_code_makes_as_many_bytes_as_planned(name: str, dtype: str) -> None
                 "postBwd": measured(layer.post_bwd, {**after, "@do": rows("q"), "@dx": rows("x"), "wgrad": wgrad}),
             }
         )
-    engine, ids = model.engine, token_ids(int(CONFIGS[name]["vocab_size"]))
+    engine, ids = model.engine, token_ids(int(model.family.config["vocab_size"]))
     embed, head = model.region(table.num_embed_elements), model.region(table.num_head_elements)
     looked_up = {"@tokenIds": ids, "@positions": positions}
     ends = {

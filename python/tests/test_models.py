@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fpdt.attention import CAUSAL, backend_named
 from fpdt.models import LayerBinding, check_complete, decoder_layers, rotary_of
+from fpdt.models.training import freeze
 from fpdt.run.parameters import ParameterError, WeightSlice, accumulate, cast_gradients
 from tests.handler_calls import Caller, Group
 from tests.model_code import PlannerError, planned_model, planned_models
@@ -221,14 +222,22 @@ def test_slices_of_the_head_start_at_0_in_each_view() -> None:
 
 
 def test_frozen_weights_have_no_slice() -> None:
-    """Whether the plan knows or not; the others keep their places in the plan's region."""
+    """And none of its elements in the region."""
     model = tiny_llama()
-    tables = tables_of(model)
-    before = {weight.name: weight.offset for weight in bound_layer(model, tables).weights}
-    model.model.layers[0].self_attn.k_proj.weight.requires_grad_(False)
-    for plan_tables in (tables, tables_of(model)):
-        after = {weight.name: weight.offset for weight in bound_layer(model, plan_tables).weights}
-        assert after == {name: offset for name, offset in before.items() if name != "self_attn.k_proj.weight"}
+    before = bound_layer(model).weights
+    frozen = model.model.layers[0].self_attn.k_proj.weight.requires_grad_(False)
+    after = bound_layer(model).weights
+    assert [one.name for one in after] == [one.name for one in before if one.parameter is not frozen]
+    assert after[-1].offset + after[-1].numel == before[-1].offset + before[-1].numel - frozen.numel()
+
+
+def test_freeze_does_what_the_plan_says() -> None:
+    model, other = tiny_llama(), tiny_llama()
+    other.model.embed_tokens.weight.requires_grad_(False)
+    other.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    freeze(model, tables_of(other))
+    theirs, ours = ([name for name, one in of.named_parameters() if not one.requires_grad] for of in (other, model))
+    assert ours == theirs == ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"]
 
 
 def test_a_table_of_another_model_is_refused() -> None:
@@ -238,9 +247,11 @@ def test_a_table_of_another_model_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"'self_attn.q_proj.bias' that the module lacks; it has self_attn"):
         bound_layer(model, tables_of(tiny_llama(attention_bias=True)))
     other = tiny_llama()
-    other.requires_grad_(False)
-    with pytest.raises(ParameterError, match="requires gradients, the plan says it is frozen"):
+    other.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    with pytest.raises(ParameterError, match=r"'mlp.up_proj.weight' trains in the model, in the plan it is frozen"):
         bound_layer(model, tables_of(other))
+    with pytest.raises(ParameterError, match=r"'mlp.up_proj.weight' trains in the plan, in the model it is frozen"):
+        bound_layer(other, tables_of(model))
 
 
 def test_code_of_another_model_is_refused() -> None:
@@ -262,7 +273,8 @@ def test_a_table_that_lacks_a_weight_of_the_model_is_refused() -> None:
         ParameterError, match=r"trains 4 weights that the plan lacks: model.layers.0.self_attn.q_proj.b"
     ):
         check_complete(biased, [bound_layer(biased, own)], bound_engine(biased), own.parameters)
-    biased.requires_grad_(False)
+    for name, parameter in biased.named_parameters():
+        parameter.requires_grad_(not name.endswith("bias"))
     with pytest.raises(ParameterError, match=r"the model has \d+ parameters, the plan says \d+"):
         check_complete(biased, [bound_layer(biased, own)], bound_engine(biased), own.parameters)
 

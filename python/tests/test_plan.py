@@ -57,7 +57,7 @@ def test_decodes_what_was_encoded() -> None:
     assert (len(attn.reads), len(attn.writes), attn.accumulates) == (3, 2, ())
     assert plan.buffer("h").pool == "host" and plan.buffer("h").row_bytes == 16
     assert plan.buffer("o").offset == 3 * 512 and plan.num_layers == 2
-    assert plan.parameters.layer[0].shape == (2, 3)
+    assert plan.parameters.layers[0].weights[0].shape == (2, 3)
     assert plan.head_map.query == ((0, 1),)
     assert [turn.name for turn in plan.turns] == [
         *("embed forward", "layer 0 forward", "layer 1 forward", "head forward"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fpdt.attention import backend_named
 from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
-from fpdt.plan.data import HeadMap, ParameterTable, ParameterView
+from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
-from tests.model_code import Planned, planned_model
+from tests.model_code import planned_model
 
 CPU = torch.device("cpu")
 
@@ -82,17 +82,9 @@ class Tables:
 
 def tables_of(model: LlamaForCausalLM, head_map: HeadMap | None = None) -> Tables:
     """As the planner makes them of the model's config; what is frozen in the model is so in the table."""
-    planned = planned_model(config_json(model.config))
-    return Tables(planned.code, _frozen_as(model, planned), head_map or even_head_map(1))
-
-
-def _frozen_as(model: LlamaForCausalLM, planned: Planned) -> ParameterTable:
-    def rows(module: torch.nn.Module, views: tuple[ParameterView, ...]) -> tuple[ParameterView, ...]:
-        return tuple(replace(view, trainable=module.get_parameter(view.name).requires_grad) for view in views)
-
-    table = planned.table
-    layer = rows(model.model.layers[0], table.layer)
-    return replace(table, layer=layer, head=rows(model, table.head), embed=rows(model, table.embed))
+    frozen = [name for name, one in model.named_parameters() if not one.requires_grad]
+    planned = planned_model(config_json(model.config), {"freeze": frozen})
+    return Tables(planned.code, planned.table, head_map or even_head_map(1))
 
 
 def bound_layer(model: LlamaForCausalLM, tables: Tables | None = None) -> LayerBinding:

@@ -15,8 +15,8 @@ export function explainSurvivor({ ops, section }: Candidate, mutant: ExecutionPl
 
 function isLegal(mutant: ExecutionPlan, joinsCompute: boolean): boolean {
   const { model, parameters } = mutant;
-  const { numLayers, windows, tieWordEmbeddings: tied } = model;
-  return verifySchedule({ ...mutant, numLayers, windows, parameters, tied, joinsCompute }).length === 0;
+  const { numLayers, windows, code, tieWordEmbeddings: tied } = model;
+  return verifySchedule({ ...mutant, numLayers, windows, parameters, classOf: code.classOf, tied, joinsCompute }).length === 0;
 }
 
 /** Copies of values into rows that hold them: the order of turns brings the same chunk to the same slot again. */

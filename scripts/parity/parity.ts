@@ -12,7 +12,7 @@ import { type ExecutionPlan, FpdtError, writePlanFile } from '../../src/index.js
 import type { ModelDtype } from '../../src/spec/dtype.js';
 import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
-import { familyPlans } from './families.js';
+import { familyPlans, trainingPlans } from './families.js';
 import { Harness } from './harness.js';
 import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
@@ -160,7 +160,7 @@ async function main(): Promise<void> {
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber('seed', values.seed);
   const numRandom = values.random === undefined ? NUM_RANDOM : wholeNumber('random', values.random);
   const cases = values.families
-    ? chosen(familyPlans(), values.only ?? '', values.limit)
+    ? chosen([...familyPlans(), ...trainingPlans()], values.only ?? '', values.limit)
     : chooseCases(values.only ?? '', values.limit, numRandom, seed);
   say(`${cases.length} cases; random ones of --seed ${seed}`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-parity-'));

@@ -66,7 +66,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   const runOptions = toRunOptions(options);
   checkDiskFolder(plan, options);
   options.signal?.throwIfAborted();
-  if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model.hfConfig, { python }));
+  if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
   const run = await startRun({
     plan: wire,
     options: runOptions,

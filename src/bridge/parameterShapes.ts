@@ -2,9 +2,10 @@
 
 import { join } from 'node:path';
 import * as z from 'zod';
+import { layerParameters } from '../catalog/parameters.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { FpdtError } from '../spec/errors.js';
-import type { ParameterView } from '../spec/types.js';
+import type { ModelSpec, ParameterView } from '../spec/types.js';
 import { callPython } from './pythonCall.js';
 import { PYTHON_FOLDER, SETUP_HINT } from './python.js';
 
@@ -21,16 +22,16 @@ const answerSchema = z.strictObject({
 });
 const IDLE_SECONDS = 60;
 
-/** Builds the model on the meta device, without memory for weights. Throws `python-call-failed` with the traceback. */
+/** Builds the model, with its adapters, on the meta device, without memory for weights. Throws `python-call-failed` with the traceback. */
 export async function askParameterShapes(
-  hfConfig: Readonly<Record<string, unknown>>,
+  { hfConfig, lora }: Pick<ModelSpec, 'hfConfig' | 'lora'>,
   options: { readonly python: string; readonly idleSeconds?: number },
 ): Promise<ParameterShapes> {
   const answer = await callPython({
     python: options.python,
     file: join(PYTHON_FOLDER, 'fpdt', 'models', 'shapes.py'),
     name: 'parameter_shapes',
-    arguments: { hf_config: hfConfig },
+    arguments: { hf_config: hfConfig, ...(lora === undefined ? {} : { lora }) },
     idleSeconds: options.idleSeconds ?? IDLE_SECONDS,
     hint: SETUP_HINT,
   });
@@ -57,7 +58,9 @@ export function checkParameters(plan: Pick<ExecutionPlan, 'model' | 'parameters'
 }
 
 function plannedShapes({ model, parameters }: Pick<ExecutionPlan, 'model' | 'parameters'>): Map<string, readonly number[]> {
-  const layers = Array.from({ length: model.numLayers }, (_, layer) => withPrefix(`${model.code.layers}.${layer}.`, parameters.layer));
+  const layers = Array.from({ length: model.numLayers }, (_, layer) =>
+    withPrefix(`${model.code.layers}.${layer}.`, layerParameters(parameters, model, layer).weights),
+  );
   return new Map([...layers.flat(), ...withPrefix('', parameters.head), ...withPrefix('', parameters.embed)]);
 }
 

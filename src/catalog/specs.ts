@@ -3,11 +3,13 @@ import { FpdtError } from '../spec/errors.js';
 import { readHfConfig } from '../spec/hfConfig.js';
 import { changeRope, type RopeChange } from '../spec/ropeChange.js';
 import { type ParsedDeepSpeed, parseDeepSpeed } from '../spec/deepspeedConfig.js';
+import { parseLora } from '../spec/loraConfig.js';
 import type { JsonObject } from '../spec/parseJson.js';
 import { parseRunInput, type RunInput } from '../spec/runInput.js';
 import { parseRun } from '../spec/runSpec.js';
 import type { ClusterSpec, ModelSpec, RunSpec } from '../spec/types.js';
 import { parseCluster } from './clusters.js';
+import type { TrainingRequest } from './model/training.js';
 import { parseModel } from './models.js';
 import { poolsOf } from './pools.js';
 
@@ -29,16 +31,17 @@ export interface Specs {
 
 export function parseSpecs(input: SpecInput): Specs {
   const asked = parseRunInput(input.run);
-  const model = extendedModel(input.model, asked);
+  const lora = asked.lora === undefined ? undefined : parseLora(asked.lora);
+  const model = extendedModel(input.model, asked, { freeze: asked.freeze, lora });
   const cluster = parseCluster(input.cluster);
   const deepspeed = parseDeepSpeed(input.deepspeed ?? {}, { model, cluster, run: asked });
   return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed, poolsOf(cluster)) };
 }
 
-/** The model with the rotary embedding that the run asks for. */
-function extendedModel(input: SpecInput['model'], change: RopeChange): ModelSpec {
-  if (change.ropeTheta === undefined && change.ropeScaling === undefined) return parseModel(input);
-  const model = parseModel(changeRope(readHfConfig(input).config, change));
+/** The model with the rotary embedding that the run asks for, and what of it trains. */
+function extendedModel(input: SpecInput['model'], change: RopeChange, training: TrainingRequest): ModelSpec {
+  if (change.ropeTheta === undefined && change.ropeScaling === undefined) return parseModel(input, training);
+  const model = parseModel(changeRope(readHfConfig(input).config, change), training);
   const angles = model.code.classes.flatMap(({ pre }) => pre.instructions.filter(({ op }) => op === 'angles'));
   // Those of a module are its config's; others are the family's own and fixed.
   if (angles.some(({ attributes }) => attributes.module !== undefined)) return model;

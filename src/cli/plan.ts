@@ -26,6 +26,8 @@ const RUN_FIELDS = [
   ['dtype', 'dtype'],
   ['ropeTheta', 'ropeTheta'],
   ['ropeScaling', 'ropeScaling'],
+  ['freeze', 'freeze'],
+  ['lora', 'lora'],
   ['steps', 'numSteps'],
   ['seed', 'seed'],
 ] as const;

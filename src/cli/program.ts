@@ -73,6 +73,8 @@ function addPlan(program: Command, output: Output): void {
     .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES))
     .option('--rope-theta <base>', "base of the rotary embedding, instead of the config's", positiveNumber)
     .option('--rope-scaling <type:factor>', 'context extension: yarn:8 for 8 times the length that the model was trained at')
+    .option('--freeze <patterns...>', "weights that do not train, by name or pattern: model.embed_tokens.weight '*.mlp.*'")
+    .option('--lora <path>', "peft's adapter_config.json: adapters of linear modules train, and nothing else")
     .option('--steps <n>', 'optimizer steps of a run', wholeNumber)
     .option('--seed <n>', 'seed of the initial weights', wholeNumber)
     .option('--output <path>', 'write the plan file here')

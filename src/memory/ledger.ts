@@ -59,7 +59,7 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
     parameters,
     run,
     deepspeed,
-    numLayers: model.numLayers,
+    classOf: model.code.classOf,
     tieWordEmbeddings: model.tieWordEmbeddings,
     numRanks: cluster.numRanks,
     extraLayers: use.extraLayers,

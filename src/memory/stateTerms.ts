@@ -1,4 +1,5 @@
 /** What the formulas of model states are written in. */
+import { numTrainedElements } from '../catalog/parameters.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
 import type { DeepSpeedConfig, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
 import type { InstantName, MemoryItem } from './items.js';
@@ -12,7 +13,8 @@ export interface StateItems {
 
 export interface ModelStatesInput {
   readonly parameters: ParameterTable;
-  readonly numLayers: number;
+  /** Class of each layer. */
+  readonly classOf: readonly number[];
   readonly tieWordEmbeddings: boolean;
   readonly run: Pick<RunSpec, 'dtype' | 'gradientAccumulationSteps'>;
   /** Ranks that ZeRO shards over: all of them, replicas times sequence parallel ranks. */
@@ -24,15 +26,18 @@ export interface ModelStatesInput {
 
 export interface Terms extends ModelStatesInput {
   readonly zero: ZeroSettings;
-  /** Parameters of the model and of one rank's share. */
+  /** Parameters of the model, and those of them that train. */
   readonly all: number;
+  readonly trained: number;
+  /** One rank's share of each. */
+  readonly ownedAll: number;
   readonly owned: number;
   /** Bytes of a weight, and of an accumulated gradient. */
   readonly w: number;
   readonly g: number;
-  /** Elements of the largest parameter. */
+  /** Elements of the largest parameter that trains. */
   readonly largest: number;
-  /** Parameters whose gradients are there after the loss: those of the head, and of all where an earlier micro-step formed them. */
+  /** Parameters whose gradients are there after the loss: those of the head, and of all that train where an earlier micro-step formed them. */
   readonly afterLoss: number;
 }
 
@@ -40,21 +45,24 @@ export function termsOf(input: ModelStatesInput): Terms {
   const { parameters, run, numRanks } = input;
   const zero = zeroSettings(input.deepspeed);
   const w = DTYPE_BYTES[run.dtype];
-  const all = parameters.numModelParameters;
+  const { numModelParameters: all, numTrainedParameters: trained } = parameters;
   return {
     ...input,
     zero,
     all,
-    owned: Math.ceil(all / numRanks),
+    trained,
+    ownedAll: Math.ceil(all / numRanks),
+    owned: Math.ceil(trained / numRanks),
     w,
     g: zero.accumulateInFp32 ? 4 : w,
-    largest: largestOf([...parameters.layer, ...parameters.head, ...parameters.embed]),
-    afterLoss: run.gradientAccumulationSteps > 1 ? all : parameters.numHeadElements,
+    largest: largestOf([...parameters.layers.flatMap(({ weights }) => weights), ...parameters.head, ...parameters.embed]),
+    afterLoss: run.gradientAccumulationSteps > 1 ? trained : numTrainedElements(parameters.head),
   };
 }
 
+/** Of those that train. */
 export function largestOf(views: readonly ParameterView[]): number {
-  return views.reduce((most, { numel }) => Math.max(most, numel), 0);
+  return views.reduce((most, { numel, trainable }) => (trainable ? Math.max(most, numel) : most), 0);
 }
 
 export function isBackward(name: InstantName): boolean {

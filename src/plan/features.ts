@@ -22,6 +22,11 @@ const FEATURES = {
   'padded-heads': ({ layout: { heads } }) => [...heads.query, ...heads.keyValue].some((own) => own.includes(-1)),
   /** lm_head's gradient is added to the embedding's region. */
   'tied-region': (plan) => tiesRegion(plan),
+  /** Weights that do not train. */
+  frozen: ({ parameters: { layers, head, embed } }) =>
+    [...layers.flatMap(({ weights }) => weights), ...head, ...embed].some(({ trainable }) => !trainable),
+  /** Adapters beside linear modules, which peft puts there. */
+  lora: ({ model }) => model.lora !== undefined,
   'hidden-gradient-offload': (plan) => plan.sections.some((section) => offloadsHiddenGradient(section, plan)),
 } as const satisfies Record<string, Predicate>;
 

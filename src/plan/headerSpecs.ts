@@ -20,7 +20,7 @@ import {
   RECOMPUTE,
   type Strategy,
 } from '../spec/strategy.js';
-import type { ModelSpec, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
+import type { LayerParameters, ModelSpec, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
 
 /** One schema for every field of T: a field that is added to a type and not to its schema does not compile. */
 export type Shape<T> = { readonly [K in keyof T]-?: z.ZodType<T[K]> };
@@ -47,6 +47,7 @@ const weightUseSchema = z.strictObject({
   name: z.string(),
   shape: z.array(positive),
   part: option(z.tuple([count, positive])),
+  frozen: option(z.literal(true)),
 } satisfies Shape<WeightUse>);
 
 const instructionSchema = z.strictObject({
@@ -103,6 +104,7 @@ export const modelSchema = z.strictObject({
   windows: z.array(positive.nullable()),
   code: modelCodeSchema,
   hfConfig: foreignObject,
+  lora: option(foreignObject),
 } satisfies Shape<ModelSpec>);
 
 const forcedLayerSchema = z.strictObject({
@@ -175,15 +177,20 @@ const parameterViewSchema = z.strictObject({
   trainable: z.boolean(),
 } satisfies Shape<ParameterView>);
 
+const layerParametersSchema = z.strictObject({
+  weights: z.array(parameterViewSchema),
+  numElements: count,
+} satisfies Shape<LayerParameters>);
+
 export const parametersSchema = z.strictObject({
-  layer: z.array(parameterViewSchema),
+  layers: z.array(layerParametersSchema),
   head: z.array(parameterViewSchema),
   embed: z.array(parameterViewSchema),
   numHeadNormElements: count,
-  numLayerElements: count,
   numHeadElements: count,
   numEmbedElements: count,
   numModelParameters: count,
+  numTrainedParameters: count,
 } satisfies Shape<ParameterTable>);
 
 const headLists = z.array(z.array(z.int().min(-1)));

@@ -25,7 +25,7 @@ export function planSummary(plan: ExecutionPlan): string {
   ].join('\n');
 }
 
-function headLines({ model, cluster, run, strategy, memory }: ExecutionPlan): readonly string[] {
+function headLines({ model, cluster, run, strategy, memory, parameters }: ExecutionPlan): readonly string[] {
   const padding = run.paddedSeqLen === run.seqLen ? '' : `, padded to ${run.paddedSeqLen}`;
   const fullness = memory.pools.map((pool) => `${poolLabel(pool.pool)} ${percent(pool)} full at ${pool.peakInstant}`);
   return [
@@ -33,8 +33,14 @@ function headLines({ model, cluster, run, strategy, memory }: ExecutionPlan): re
     `Model       ${model.family}, ${model.numLayers} layers of ${model.hiddenSize}, ${model.numHeads} heads (${model.numKvHeads} kv), ${run.dtype}`,
     `Cluster     ${cluster.name}: ${cluster.numRanks} ranks, sequence parallel ${run.sequenceParallelSize} x data parallel ${run.dataParallelSize}, ZeRO-${run.zeroStage}`,
     `Sequence    ${run.seqLen} tokens${padding}; ${count(strategy.numChunks, 'chunk')} of ${strategy.chunkTokens} (${strategy.localChunkTokens} per rank)`,
+    ...trainingLines(parameters),
     ...rotaryLines(model, run.seqLen),
   ];
+}
+
+/** Where not all of it does. */
+function trainingLines({ numModelParameters: all, numTrainedParameters: trained }: ExecutionPlan['parameters']): readonly string[] {
+  return trained === all ? [] : [`Trains      ${trained} of ${all} parameters (${((100 * trained) / all).toPrecision(3)}%)`];
 }
 
 function rotaryLines({ code }: ExecutionPlan['model'], seqLen: number): readonly string[] {

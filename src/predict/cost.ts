@@ -1,5 +1,6 @@
 /** What an op costs alone: seconds on its stream, max(flops / achieved rate, bytes / bandwidth) + launch, and seconds of the host. */
 import { numKernels, OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
+import { numWeightElements } from '../catalog/parameters.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
 import type { Access, Attribute, Op } from '../schedule/op.js';
 import type { PredictInput } from './input.js';
@@ -68,7 +69,7 @@ function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | un
     case 'toSequence':
       return rates.launchSeconds + exchangeSeconds(viewBytes(op.reads, input.buffers), input, sizes);
     case 'gather':
-      return rates.launchSeconds + gatherSeconds(input.parameters.numLayerElements, input);
+      return rates.launchSeconds + gatherSeconds(largestLayer(input), input);
     case 'release':
       return 0;
     case 'optimizerStep':
@@ -77,6 +78,11 @@ function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | un
       if (OP_ROWS[op.kind].external) throw new RangeError(`${op.kind} is ZeRO's own call, and has no price in a section`);
       return undefined;
   }
+}
+
+/** A section knows no layer. */
+function largestLayer({ parameters: { layers } }: PredictInput): number {
+  return Math.max(...layers.map(({ weights }) => numWeightElements(weights)));
 }
 
 function computeSeconds(work: OpWork, { cluster: { rates } }: PredictInput): number {

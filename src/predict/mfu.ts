@@ -11,15 +11,16 @@ export interface HardwareFlops {
 }
 
 /**
- * Model FLOPs per token: 6 per matmul parameter, and 12 H d per layer and key that causal attention sees (forward 4, backward twice
+ * Model FLOPs per token: 6 per matmul parameter, 4 per one that does not train, and 12 H d per layer and key that causal attention sees (forward 4, backward twice
  * that), which are S / 2 on average where there is no window. Full attention counts double, as published figures do.
  */
 export function mfuOf(input: PredictInput, stepSeconds: number, hardware: HardwareFlops): Mfu {
   const { model, run, cluster, parameters } = input;
   const perRankTokens = tokensPerStep(input) / cluster.numRanks;
   // A tied one is the table of tokens, which comes first; positions may have another.
-  const lmHead = matmulElements(model.tieWordEmbeddings ? parameters.embed.slice(0, 1) : parameters.head);
-  const matmul = 6 * (model.numLayers * matmulElements(parameters.layer) + lmHead) * perRankTokens;
+  const lmHead = matmulFlops(model.tieWordEmbeddings ? parameters.embed.slice(0, 1) : parameters.head);
+  const layers = parameters.layers.map(({ weights }) => matmulFlops(weights));
+  const matmul = (model.code.classOf.reduce((sum, kind) => sum + (layers[kind] ?? 0), 0) + lmHead) * perRankTokens;
   const attention = 12 * keysPerToken(model, run.seqLen) * model.numHeads * model.headDim * perRankTokens;
   const share = (flops: number): number => flops / (stepSeconds * cluster.peakFlops);
   return {
@@ -35,9 +36,9 @@ export function tokensPerStep({ run }: Pick<PredictInput, 'run'>): number {
   return run.seqLen * run.dataParallelSize * run.gradientAccumulationSteps;
 }
 
-/** Weights that a token is multiplied by: matrices, not norms; the embedding is a look-up. */
-function matmulElements(views: readonly ParameterView[]): number {
-  return views.reduce((sum, { shape, numel }) => (shape.length === 2 ? sum + numel : sum), 0);
+/** Of a token, by matrices, not norms; the embedding is a look-up. */
+function matmulFlops(views: readonly ParameterView[]): number {
+  return views.reduce((sum, { shape, numel, trainable }) => (shape.length === 2 ? sum + (trainable ? 6 : 4) * numel : sum), 0);
 }
 
 /** Of all layers together. */

@@ -1,15 +1,18 @@
 /** Seconds of what ZeRO does: of its hooks by kind and by the module of the turn they run in, and of its optimizer step. */
 import type { OpKind } from '../catalog/ops/index.js';
+import { layerParameters, numTrainedElements, numWeightElements } from '../catalog/parameters.js';
 import { zeroSettings } from '../memory/zeroSettings.js';
 import type { Turn } from '../schedule/program.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
+import type { ParameterView } from '../spec/types.js';
 import type { PredictInput } from './input.js';
 
+type TurnShape = Pick<Turn, 'module' | 'layer'>;
 type CostInput = Pick<PredictInput, 'model' | 'run' | 'cluster' | 'parameters' | 'deepspeed'>;
 
 export interface ZeroCosts {
   /** Of an op that a hook runs in a turn. */
-  readonly seconds: (kind: OpKind, turn: Pick<Turn, 'module'>) => number;
+  readonly seconds: (kind: OpKind, turn: TurnShape) => number;
   /** Whether the kind runs beside the turn's own work, as far as that lasts. */
   readonly overlaps: (kind: OpKind) => boolean;
 }
@@ -38,28 +41,31 @@ export function gatherSeconds(elements: number, input: CostInput): number {
 }
 
 /** A tied lm_head is the embedding. */
-function gatheredElements(turn: Pick<Turn, 'module'>, { model, parameters }: CostInput): number {
-  return moduleElements(turn, parameters) + (turn.module === 'head' && model.tieWordEmbeddings ? parameters.numEmbedElements : 0);
+function gatheredElements(turn: TurnShape, input: CostInput): number {
+  const { model, parameters } = input;
+  const tied = turn.module === 'head' && model.tieWordEmbeddings ? parameters.embed : [];
+  return numWeightElements([...moduleWeights(turn, input), ...tied]);
 }
 
-function moduleElements({ module }: Pick<Turn, 'module'>, parameters: CostInput['parameters']): number {
-  const { numEmbedElements, numHeadElements, numLayerElements, numModelParameters } = parameters;
-  return { embed: numEmbedElements, layer: numLayerElements, head: numHeadElements, end: numModelParameters }[module];
+function moduleWeights({ module, layer }: TurnShape, { model, parameters }: CostInput): readonly ParameterView[] {
+  if (module === 'end') throw new RangeError('no hook of a module runs at the end of a step');
+  return module === 'layer' ? layerParameters(parameters, model, layer ?? 0).weights : parameters[module];
 }
 
 /** Weight gradients: reduce-scatter of a module's every micro-step in stages 2 and 3, of all at the end in stage 1, an all-reduce in stage 0. */
-function reduceSeconds(turn: Pick<Turn, 'module'>, input: CostInput): number {
-  const once = ringSeconds(moduleElements(turn, input.parameters) * DTYPE_BYTES[input.run.dtype], input);
+function reduceSeconds(turn: TurnShape, input: CostInput): number {
+  const elements = turn.module === 'end' ? input.parameters.numTrainedParameters : numTrainedElements(moduleWeights(turn, input));
+  const once = ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input);
   return input.run.zeroStage === 0 ? 2 * once : once;
 }
 
 /** The update of the owned parameters, and in stages 1 and 2 the all-gather of what the others updated. */
 export function optimizerSeconds(input: CostInput): number {
   const { zeroStage, dtype } = input.run;
-  const { numModelParameters } = input.parameters;
-  const owned = zeroStage === 0 ? numModelParameters : numModelParameters / input.cluster.numRanks;
+  const { numTrainedParameters } = input.parameters;
+  const owned = zeroStage === 0 ? numTrainedParameters : numTrainedParameters / input.cluster.numRanks;
   const update = owned * input.cluster.rates.optimizerSecondsPerParameter;
-  return zeroStage === 1 || zeroStage === 2 ? update + ringSeconds(numModelParameters * DTYPE_BYTES[dtype], input) : update;
+  return zeroStage === 1 || zeroStage === 2 ? update + ringSeconds(numTrainedParameters * DTYPE_BYTES[dtype], input) : update;
 }
 
 /** A ring sends (N - 1) / N of the bytes. */

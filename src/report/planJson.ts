@@ -7,6 +7,7 @@ export interface PlanJson extends Omit<ExecutionPlan, LeftOut> {
   readonly kind: 'planSummary';
   readonly fits: boolean;
   readonly numModelParameters: number;
+  readonly numTrainedParameters: number;
   readonly numBuffers: number;
   /** By section. */
   readonly numOps: Readonly<Record<string, number>>;
@@ -22,6 +23,7 @@ export function planToJson(plan: ExecutionPlan): PlanJson {
     kind: 'planSummary',
     fits: plan.memory.fits,
     numModelParameters: parameters.numModelParameters,
+    numTrainedParameters: parameters.numTrainedParameters,
     numBuffers: buffers.length,
     numOps: Object.fromEntries(sections.map(({ name, ops }) => [name, ops.length])),
     numTurns: turns.length,

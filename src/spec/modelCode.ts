@@ -1,10 +1,14 @@
 /** The straight-line programs of a model: steps as a family writes them down, and the instructions that the worker runs. */
 
-/** A weight that a step uses, by its name in the decoder layer or, at the ends, in the model; `part`: of its outputs. */
+/**
+ * A weight that a step uses, by its name in the decoder layer or, at the ends, in the model; `part`: of its outputs. A `frozen` one
+ * does not train: no gradient of it is formed.
+ */
 export interface WeightUse {
   readonly name: string;
   readonly shape: readonly number[];
   readonly part?: readonly [start: number, end: number];
+  readonly frozen?: true;
 }
 
 export type StepAttributes = Readonly<Record<string, number | string | boolean>>;

@@ -20,6 +20,8 @@ const schema = z.strictObject({
   strategy: z.union([z.string(), z.looseObject({})]).optional(),
   attention: z.string().min(1).optional(),
   dtype: z.enum(MODEL_DTYPES).optional(),
+  freeze: z.array(z.string().min(1)).optional(),
+  lora: z.union([z.string(), z.looseObject({})]).optional(),
   lossScale: z.number().positive().optional(),
   ropeTheta: z.number().positive().optional(),
   ropeScaling: z.string().min(1).optional(),
@@ -48,6 +50,10 @@ export interface RunInput {
   /** Attention kernel by its catalog name. */
   readonly attention?: string | undefined;
   readonly dtype?: ModelDtype | undefined;
+  /** Weights that do not train: names or patterns of them, `model.embed_tokens.weight`, `*.mlp.*`, `model.layers.[0-3].*`. */
+  readonly freeze?: readonly string[] | undefined;
+  /** peft's adapter_config.json, by path or as an object: adapters train, and nothing else. */
+  readonly lora?: string | JsonObject | undefined;
   /**
    * Static scale of the loss, 1 when left out. Not for float16, whose scale is DeepSpeed's own (`fp16.loss_scale`;
    * CreateLossScaler in runtime/fp16/loss_scaler.py uses 1 for every other dtype): the worker sets this one through

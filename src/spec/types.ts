@@ -23,6 +23,8 @@ export interface ModelSpec {
   readonly code: ModelCode;
   /** The Hugging Face config as given; the worker builds the model from it. */
   readonly hfConfig: Readonly<Record<string, unknown>>;
+  /** What peft makes adapters by, as its own LoraConfig has it; absent without. */
+  readonly lora?: Readonly<Record<string, unknown>>;
 }
 
 /** Achieved rates of one rank; see catalog for sources. FLOP/s, bytes/s, seconds. */
@@ -122,23 +124,32 @@ export interface ParameterView {
   /** Hugging Face name relative to the group's module, e.g. `self_attn.q_proj.weight`. */
   readonly name: string;
   readonly shape: readonly number[];
+  /** 0 where it does not train: it has no place. */
   readonly offset: number;
   readonly numel: number;
   readonly trainable: boolean;
 }
 
+/** Weights of a decoder layer, their names relative to its module. */
+export interface LayerParameters {
+  readonly weights: readonly ParameterView[];
+  /** Of its gradient region. */
+  readonly numElements: number;
+}
+
 /**
- * Weights by group, in the order of use. `layer` is one decoder layer; its names are relative to its module. `head` is the final norm, up to `numHeadNormElements`, and
- * lm_head (full names); of a tied model the norm alone, since lm_head's gradient is added to the region of `embed`, the embedding.
+ * Weights by group, in the order of use. `layers` are decoder layers by their class of code. `head` is the final norm, up to
+ * `numHeadNormElements` of the region, and lm_head (full names); of a tied model the norm alone, since lm_head's gradient is added to the
+ * region of `embed`, the embedding. Regions hold what trains; one for which nothing does has an element that nothing adds to.
  */
 export interface ParameterTable {
-  readonly layer: readonly ParameterView[];
+  readonly layers: readonly LayerParameters[];
   readonly head: readonly ParameterView[];
   readonly numHeadNormElements: number;
   readonly embed: readonly ParameterView[];
-  readonly numLayerElements: number;
   readonly numHeadElements: number;
   readonly numEmbedElements: number;
-  /** Parameters of the whole model, a tied weight counted once. */
+  /** Parameters of the whole model, a tied weight counted once, and those of them that train. */
   readonly numModelParameters: number;
+  readonly numTrainedParameters: number;
 }

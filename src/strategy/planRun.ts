@@ -52,6 +52,7 @@ function refuseIllegal({ model, parameters }: Setting, { schedule }: Built): voi
     numLayers: model.numLayers,
     windows: model.windows,
     parameters,
+    classOf: model.code.classOf,
     tied: model.tieWordEmbeddings,
   });
   const [first] = violations;

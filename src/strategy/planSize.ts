@@ -7,7 +7,7 @@ import type { Setting } from './setting.js';
 /** Ops of all sections; an op takes a few hundred bytes on the controller and on every rank. */
 export const MAX_OPS = 2_000_000;
 
-export function refuseTooManyOps(setting: Pick<Setting, 'model' | 'places'>, strategy: Strategy): void {
+export function refuseTooManyOps(setting: Pick<Setting, 'model' | 'parameters' | 'places'>, strategy: Strategy): void {
   const numOps = (kvTileChunks: number): number => estimateOps(setting, { ...strategy, kvTileChunks });
   if (numOps(strategy.kvTileChunks) <= MAX_OPS) return;
   let tile = strategy.kvTileChunks;
@@ -22,8 +22,8 @@ export function refuseTooManyOps(setting: Pick<Setting, 'model' | 'places'>, str
 }
 
 /** Ops of all sections together, not fewer than there are: where a kernel has rectangles some are not needed. */
-export function estimateOps({ model, places }: Pick<Setting, 'model' | 'places'>, strategy: Strategy): number {
-  const { classes } = layerPlan({ strategy, model });
+export function estimateOps({ model, parameters, places }: Pick<Setting, 'model' | 'parameters' | 'places'>, strategy: Strategy): number {
+  const { classes } = layerPlan({ strategy, model, parameters });
   const hops = (pool: string): number => places.route(pool).length - 1;
   const ends = OPS_OF_ENDS + strategy.numChunks * (ENDS_PER_CHUNK + ENDS_COPIES * hops(strategy.hiddenGradients));
   return classes.reduce((sum, layer) => {

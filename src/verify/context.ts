@@ -2,15 +2,20 @@
 import { OP_ROWS, type OpRow, rowBytes } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
 import type { Schedule } from '../schedule/schedule.js';
-import type { ParameterTable } from '../spec/types.js';
+import type { LayerParameters, ParameterTable, ParameterView } from '../spec/types.js';
 import type { Violations } from './violation.js';
 
-/** Sizes, in elements, of the regions that weight gradients are summed in; see the parameter table. */
-export type WeightRegions = Pick<ParameterTable, 'numLayerElements' | 'numHeadNormElements' | 'numHeadElements' | 'numEmbedElements'>;
+/** Sizes, in elements, of the regions that weight gradients are summed in, and what of the embedding trains; see the parameter table. */
+export interface WeightRegions extends Pick<ParameterTable, 'numHeadNormElements' | 'numHeadElements' | 'numEmbedElements'> {
+  readonly layers: readonly Pick<LayerParameters, 'numElements'>[];
+  readonly embed: readonly Pick<ParameterView, 'trainable'>[];
+}
 
 export interface VerifyInput extends Schedule {
   readonly numLayers: number;
   readonly parameters: WeightRegions;
+  /** By layer the number of its weights in `parameters.layers`. */
+  readonly classOf: readonly number[];
   /** lm_head is the embedding. */
   readonly tied: boolean;
   /** Per layer its sliding window in tokens, or null; absent: what the masks of its sections say is believed. */

@@ -5,6 +5,7 @@
 import { completionClocks, streamNumbers } from '../address/clocks.js';
 import type { Access, Op, Section } from '../schedule/op.js';
 import type { Context } from './context.js';
+import { gradientViews } from './regions.js';
 import { ViewTable } from './viewTable.js';
 
 export interface FlatSection {
@@ -23,6 +24,8 @@ export interface FlatSection {
   readonly firstOfKind: ReadonlyMap<string, Op>;
   /** Ops that hand over weight gradients. */
   readonly emissions: readonly Op[];
+  /** Of ops that add gradients of a layer's weights one for each range of elements. */
+  readonly layerAdditions: readonly Op[];
 }
 
 export function flatten(section: Section, { input }: Context): FlatSection {
@@ -66,7 +69,21 @@ export function flatten(section: Section, { input }: Context): FlatSection {
     views,
     firstOfKind,
     emissions: firstOfKind.has('emitGrads') ? ops.filter(({ kind }) => kind === 'emitGrads') : [],
+    layerAdditions: LAYER_ADDITIONS.some((kind) => firstOfKind.has(kind)) ? layerAdditions(ops) : [],
   };
+}
+
+const LAYER_ADDITIONS: readonly string[] = ['postBwd', 'preBwd'];
+
+function layerAdditions(ops: readonly Op[]): readonly Op[] {
+  const byRange = new Map<string, Op>();
+  for (const op of ops) {
+    if (!LAYER_ADDITIONS.includes(op.kind)) continue;
+    const [region] = gradientViews(op);
+    const key = `${region?.rows.start}/${region?.rows.end}`;
+    if (!byRange.has(key)) byRange.set(key, op);
+  }
+  return [...byRange.values()];
 }
 
 function countViews(ops: readonly Op[]): number {

@@ -1,13 +1,13 @@
 /** Which rows of the weight-gradient regions an op may add to: the worker finds each weight at its place in the region. */
 import type { Access, Op, Range } from '../schedule/op.js';
-import { type Context, type WeightRegions, rowOf } from './context.js';
+import type { Turn } from '../schedule/program.js';
+import { type Context, type VerifyInput, type WeightRegions, rowOf } from './context.js';
 
 /** Where the gradients that a kind adds to lie, view by view, as [accumulated view, first element, end]. */
 type Regions = (sizes: WeightRegions, tied: boolean) => readonly (readonly [number, number, number])[];
 
+/** Of the ops of layers see checkTurns: layers need not be alike. */
 const REGIONS: Readonly<Record<string, Regions>> = {
-  postBwd: ({ numLayerElements }) => [[1, 0, numLayerElements]],
-  preBwd: ({ numLayerElements }) => [[1, 0, numLayerElements]],
   loss: ({ numHeadNormElements, numHeadElements, numEmbedElements }, tied) => [
     [1, 0, numHeadNormElements],
     tied ? [2, 0, numEmbedElements] : [2, numHeadNormElements, numHeadElements],
@@ -32,10 +32,9 @@ export function gradientViews({ kind, accumulates }: Op): readonly Access[] {
   return names === 'many' ? [] : accumulates.filter((_, i) => names[i]?.startsWith('wgrad') === true);
 }
 
-/** The region that the turns of a module hand over. */
-export function emittedRegion(
-  module: 'layer' | 'head' | 'embed',
-  { numLayerElements, numHeadElements, numEmbedElements }: WeightRegions,
-): Range {
-  return { start: 0, end: { layer: numLayerElements, head: numHeadElements, embed: numEmbedElements }[module] };
+/** The region that a turn hands over. */
+export function emittedRegion({ module, layer }: Turn, { parameters, classOf }: VerifyInput): Range | undefined {
+  if (module === 'end') return undefined;
+  const ends = { head: parameters.numHeadElements, embed: parameters.numEmbedElements };
+  return { start: 0, end: module === 'layer' ? (parameters.layers[classOf[layer ?? -1] ?? -1]?.numElements ?? 0) : ends[module] };
 }

@@ -1,9 +1,10 @@
 /** The turns of a micro-step: their order, what each hands over, and the weights that its calls use. */
+import { trainsEmbedding } from '../catalog/parameters.js';
 import type { Call, Turn } from '../schedule/program.js';
 import { turnName } from '../schedule/program.js';
 import type { PlacedCall } from './calls.js';
 import type { Context } from './context.js';
-import { emittedRegion } from './regions.js';
+import { emittedRegion, gradientViews } from './regions.js';
 import { atOp } from './text.js';
 
 /** Kinds that use the weights of the call's layer. */
@@ -27,6 +28,7 @@ export function checkTurns(calls: readonly PlacedCall[], context: Context): void
   for (const [turn, own] of byTurn) {
     checkEmission(turn, own, context);
     checkWeights(turn, own, context);
+    if (turn.module === 'layer' && turn.direction === 'backward') checkLayerRegion(turn, own, context);
     checkGathers(turn, own, context);
   }
 }
@@ -55,9 +57,9 @@ function checkOrder({ input: { numLayers, programs }, violations }: Context): vo
 /** Autograd takes the gradients of a module's weights once, in its backward turn. */
 function checkEmission(turn: Turn, calls: readonly PlacedCall[], context: Context): void {
   const { violations, input } = context;
-  const region = turn.direction === 'backward' && turn.module !== 'end' ? emittedRegion(turn.module, input.parameters) : undefined;
+  const region = turn.direction === 'backward' ? emittedRegion(turn, input) : undefined;
   const emissions = calls.flatMap((placed) => placed.flat.emissions.map((op) => ({ placed, op, rows: op.reads[0]?.rows })));
-  const expected = region === undefined || region.end === 0 ? 0 : 1;
+  const expected = region === undefined ? 0 : 1;
   if (emissions.length !== expected) {
     const problem = `hands over gradients ${emissions.length} times, expected ${expected}`;
     violations.add({ section: 'program', text: turnName(turn), problem });
@@ -75,13 +77,29 @@ function checkEmission(turn: Turn, calls: readonly PlacedCall[], context: Contex
   }
 }
 
+/** Each op of a layer finds its weights' gradients at their places in that layer's region. */
+function checkLayerRegion(turn: Turn, calls: readonly PlacedCall[], context: Context): void {
+  const region = emittedRegion(turn, context.input);
+  for (const placed of calls) {
+    for (const op of placed.flat.layerAdditions) {
+      const rows = gradientViews(op)[0]?.rows;
+      if (region === undefined || rows === undefined || (rows.start === region.start && rows.end === region.end)) continue;
+      const problem = `adds gradients to elements ${rows.start}..${rows.end} of its region, expected ${region.start}..${region.end}`;
+      context.violations.add(atOp(placed.flat, op.id, problem, context, placed.name));
+    }
+  }
+}
+
 /** Ops run in the turn of the module whose weights they use; gradients form in the turn of their own layer. */
 function checkWeights(turn: Turn, calls: readonly PlacedCall[], context: Context): void {
   const name = `${turn.module} ${turn.direction}`;
   for (const [kind, only] of Object.entries(TURN_OF_KIND)) {
-    const count = only === name ? calls.filter(({ flat }) => flat.firstOfKind.has(kind)).length : 1;
-    if (count === 1) continue;
-    context.violations.add({ section: 'program', text: turnName(turn), problem: `has ${kind} in ${count} calls, expected one` });
+    if (only !== name) continue;
+    const count = calls.filter(({ flat }) => flat.firstOfKind.has(kind)).length;
+    const expected = kind === 'embedBwd' && !trainsEmbedding(context.input.parameters) ? 0 : 1;
+    if (count === expected) continue;
+    const problem = `has ${kind} in ${count} calls, expected ${expected === 1 ? 'one' : 'none'}`;
+    context.violations.add({ section: 'program', text: turnName(turn), problem });
   }
   for (const { flat, call, name: callName } of calls) {
     for (const op of flat.firstOfKind.values()) {

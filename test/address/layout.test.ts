@@ -15,9 +15,10 @@ describe.each(EVERY_KIND)('%s', (_name, policy, numChunks, more) => {
 
   it('is legal for the verifier, compact and with a seed', () => {
     const { model, parameters } = smallContext(policy, numChunks, more);
-    const { numLayers, windows, tieWordEmbeddings: tied } = model;
+    const { numLayers, windows, code, tieWordEmbeddings: tied } = model;
+    const { classOf } = code;
     for (const placed of [layoutSchedule(schedule), layoutSchedule(schedule, { seed: 3 })]) {
-      expect(verifySchedule({ ...placed, numLayers, windows, parameters, tied })).toEqual([]);
+      expect(verifySchedule({ ...placed, numLayers, windows, parameters, classOf, tied })).toEqual([]);
     }
   });
 

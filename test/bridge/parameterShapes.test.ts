@@ -65,13 +65,13 @@ describe('a guarded call', { timeout: PATIENCE_MS }, () => {
   });
 
   test('transformers tells the parameters of a model', async () => {
-    const found = await askParameterShapes(HF_CONFIG, { python: resolvePython() });
+    const found = await askParameterShapes({ hfConfig: HF_CONFIG }, { python: resolvePython() });
     expect(found.shapes['model.layers.0.self_attn.k_proj.weight']).toEqual([4, 8]);
     checkParameters({ model: model(false), parameters: table() }, found);
   });
 
   test('a config that transformers refuses is an error with its message', async () => {
-    const asked = askParameterShapes({ ...HF_CONFIG, model_type: 'unheard-of' }, { python: resolvePython() });
+    const asked = askParameterShapes({ hfConfig: { ...HF_CONFIG, model_type: 'unheard-of' } }, { python: resolvePython() });
     await expect(asked).rejects.toThrow('unheard-of');
   });
 });
@@ -127,20 +127,20 @@ function table(): ParameterTable {
   const embed = [view('model.embed_tokens.weight', 16, 8)];
   const numModelParameters = [...layer, ...head, ...embed].reduce((sum, one) => sum + one.numel, 0);
   return {
-    layer,
+    layers: [{ weights: layer, numElements: 0 }],
     head,
     numHeadNormElements: 8,
     embed,
-    numLayerElements: 0,
     numHeadElements: 0,
     numEmbedElements: 0,
     numModelParameters,
+    numTrainedParameters: numModelParameters,
   };
 }
 
 function plain() {
-  const { layer, head, embed, numModelParameters } = table();
-  const named = [...layer.map((one) => ({ ...one, name: `model.layers.0.${one.name}` })), ...head, ...embed];
+  const { layers, head, embed, numModelParameters } = table();
+  const named = [...(layers[0]?.weights ?? []).map((one) => ({ ...one, name: `model.layers.0.${one.name}` })), ...head, ...embed];
   return { shapes: Object.fromEntries(named.map(({ name, shape }) => [name, shape])), numParameters: numModelParameters };
 }
 

@@ -110,8 +110,8 @@ describe.each(Object.entries(CONFIGS))('the small %s', (_name, config) => {
         forward.instructions.flatMap(({ weights }) => weights.map(placeOf)).toSorted(),
       );
     }
-    const { layer, numModelParameters } = parameterTable({ ...model, code });
-    expect(new Set(layer.map(({ name }) => name)).size).toBe(layer.length);
+    const { layers, numModelParameters } = parameterTable({ ...model, code });
+    for (const { weights } of layers) expect(new Set(weights.map(({ name }) => name)).size).toBe(weights.length);
     expect(Number.isSafeInteger(numModelParameters)).toBe(true);
   });
 

@@ -4,6 +4,7 @@
  */
 import { describe, expect, test } from 'vitest';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
+import { numWeightElements } from '../../src/catalog/parameters.js';
 import { INSTANTS, type InstantName, type MemoryItem } from '../../src/memory/ledger.js';
 import { modelStates, type ModelStatesInput } from '../../src/memory/modelStates.js';
 
@@ -15,7 +16,7 @@ const RUN = { dtype: 'bfloat16', gradientAccumulationSteps: 1 } as const;
 function states(zero: object, numRanks: number, more: Partial<ModelStatesInput> = {}, dataTypes: object = {}) {
   return modelStates({
     parameters,
-    numLayers: model.numLayers,
+    classOf: model.code.classOf,
     tieWordEmbeddings: false,
     run: RUN,
     extraLayers: 0,
@@ -93,14 +94,15 @@ test('fp32 weights are their own master at stage 0', () => {
 });
 
 describe('what is gathered at stage 3', () => {
+  const layerElements = numWeightElements(parameters.layers[0]?.weights ?? []);
   const zero = { stage: 3, stage3_max_live_parameters: 0 };
   const bytes = (more: Partial<ModelStatesInput>, instant: InstantName, name: string): number =>
     states(zero, 64, more).instants[instant].find((item) => item.name === name)?.bytes ?? 0;
 
   test('is the layer at work, and in backward the layers that are rebuilt beside it', () => {
-    expect(bytes({}, 'layerBackward', 'gathered weights')).toBe(2 * parameters.numLayerElements);
-    expect(bytes({ extraLayers: 2 }, 'layerBackward', 'gathered weights')).toBe(3 * 2 * parameters.numLayerElements);
-    expect(bytes({ extraLayers: 2 }, 'layerForward', 'gathered weights')).toBe(2 * parameters.numLayerElements);
+    expect(bytes({}, 'layerBackward', 'gathered weights')).toBe(2 * layerElements);
+    expect(bytes({ extraLayers: 2 }, 'layerBackward', 'gathered weights')).toBe(3 * 2 * layerElements);
+    expect(bytes({ extraLayers: 2 }, 'layerForward', 'gathered weights')).toBe(2 * layerElements);
   });
 
   test('for the loss of a tied model is the embedding, whose gradient waits in the arena until its own turn', () => {

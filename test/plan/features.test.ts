@@ -66,6 +66,8 @@ const WITH: Readonly<Record<Feature, UnsealedPlan>> = {
   'tied-region': withOps('lossForward', (op) =>
     op.kind === 'loss' ? { ...op, accumulates: [...op.accumulates.slice(0, 2), region] } : op,
   ),
+  frozen: { ...plan, parameters: { ...plan.parameters, embed: plan.parameters.embed.map((one) => ({ ...one, trainable: false })) } },
+  lora: { ...plan, model: { ...plan.model, lora: { r: 4 } } },
   'hidden-gradient-offload': inPool(['dx'], 'host'),
 };
 const WITHOUT: Partial<Readonly<Record<Feature, UnsealedPlan>>> = {

@@ -39,7 +39,14 @@ describe('the plan header', () => {
 
 describe('the sample that plan tests use', () => {
   const check = (sections = plan.sections) =>
-    verifySchedule({ ...plan, sections, numLayers: plan.model.numLayers, parameters: plan.parameters, tied: plan.model.tieWordEmbeddings });
+    verifySchedule({
+      ...plan,
+      sections,
+      numLayers: plan.model.numLayers,
+      parameters: plan.parameters,
+      classOf: plan.model.code.classOf,
+      tied: plan.model.tieWordEmbeddings,
+    });
 
   it('is a legal schedule', () => {
     expect(check()).toEqual([]);

@@ -119,17 +119,17 @@ const WEIGHTS = [
 ] as const;
 
 const PARAMETERS: ParameterTable = {
-  layer: views(WEIGHTS),
+  layers: [{ weights: views(WEIGHTS), numElements: 656 }],
   head: views([
     ['model.norm', [8]],
     ['lm_head', [32, 8]],
   ]),
   embed: views([['model.embed_tokens', [32, 8]]]),
   numHeadNormElements: 8,
-  numLayerElements: 656,
   numHeadElements: 264,
   numEmbedElements: 256,
   numModelParameters: 3 * 656 + 264 + 256,
+  numTrainedParameters: 3 * 656 + 264 + 256,
 };
 
 function views(weights: readonly (readonly [string, readonly number[]])[]): readonly ParameterView[] {

@@ -124,14 +124,14 @@ function smallRun(policy: PolicyName, { numChunks, chunkTokens, prefetchDepth }:
 }
 
 const PARAMETERS: ParameterTable = {
-  layer: [],
+  layers: [{ weights: [], numElements: 300 }],
   head: [],
   numHeadNormElements: 20,
-  embed: [],
-  numLayerElements: 300,
+  embed: [{ name: 'model.embed_tokens.weight', shape: [70], offset: 0, numel: 70, trainable: true }],
   numHeadElements: 80,
   numEmbedElements: 70,
   numModelParameters: 1350,
+  numTrainedParameters: 1350,
 };
 
 /** The schedule without addresses, of ops that make nothing inside. */

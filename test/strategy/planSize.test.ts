@@ -9,8 +9,8 @@ const numOps = (policy: PolicyName, numChunks: number, more: Small): number =>
   smallSchedule(policy, numChunks, more).sections.reduce((sum, { ops }) => sum + ops.length, 0);
 
 function estimate(policy: PolicyName, numChunks: number, more: Small): number {
-  const { model, strategy } = smallContext(policy, numChunks, more);
-  return estimateOps({ model, places: PLACES }, strategy);
+  const { model, parameters, strategy } = smallContext(policy, numChunks, more);
+  return estimateOps({ model, parameters, places: PLACES }, strategy);
 }
 
 function expectClose(policy: PolicyName, numChunks: number, more: Small): void {
@@ -62,8 +62,8 @@ describe('the estimate of ops is not below the real number, nor above twice that
 
 describe('a plan of too many ops', () => {
   const sizeOf = (more: Small): Parameters<typeof refuseTooManyOps> => {
-    const { model, strategy } = smallContext('fpdt', 512, more);
-    return [{ model, places: PLACES }, strategy];
+    const { model, parameters, strategy } = smallContext('fpdt', 512, more);
+    return [{ model, parameters, places: PLACES }, strategy];
   };
 
   test('is refused with the tile of k, v that mends it', () => {

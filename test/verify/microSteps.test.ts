@@ -34,7 +34,8 @@ function replace(schedule: Schedule, at: number, call: Call, waits: readonly num
 describe('a mask without one of its bits', () => {
   it.each(EVERY_KIND)('%s: refused wherever two ops of two micro-steps may then meet, and only there', (_, policy, numChunks, more) => {
     const { model, parameters } = smallContext(policy, numChunks, more);
-    const facts = { numLayers: model.numLayers, windows: model.windows, parameters, tied: model.tieWordEmbeddings };
+    const { numLayers, windows, code, tieWordEmbeddings: tied } = model;
+    const facts = { numLayers, windows, parameters, classOf: code.classOf, tied };
     for (const damaged of withoutABit(layoutSchedule(smallSchedule(policy, numChunks, more)))) {
       const meet = races(damaged, issue(damaged, 'beforeFirstOp')).length > 0;
       expect(verifySchedule({ ...damaged, ...facts }).length > 0).toBe(meet);

@@ -143,6 +143,16 @@ const SHAPES: readonly Rule[] = [
     /elements 3\.\.5 of its region, expected 0\.\.5/,
   ],
   [
+    'gradients in a region of another kind of layers',
+    (plan) => ({ ...plan, parameters: { ...plan.parameters, layers: [{ numElements: 5 }, { numElements: 4 }] }, classOf: [0, 1, 0] }),
+    /adds gradients to elements 0\.\.5 of its region, expected 0\.\.4/,
+  ],
+  [
+    'gradients of an embedding that does not train',
+    (plan) => ({ ...plan, parameters: { ...plan.parameters, embed: [{ trainable: false }] } }),
+    /has embedBwd in 1 calls, expected none/,
+  ],
+  [
     'tables in another order',
     (plan) => withOp(plan, 'embedForward', 'loadBatch', (op) => ({ ...op, writes: op.writes.toReversed() })),
     /must fill the tables tokenIds, positions, labels/,

@@ -13,7 +13,13 @@ import { DTYPE_BYTES } from '../../src/spec/dtype.js';
 import type { VerifyInput } from '../../src/verify/verify.js';
 import { BUFFERS, type Declared, PROGRAM, SECTIONS, STEP } from './smallText.js';
 
-const PARAMETERS = { numLayerElements: 5, numHeadNormElements: 1, numHeadElements: 3, numEmbedElements: 4 };
+const PARAMETERS = {
+  layers: [{ numElements: 5 }],
+  numHeadNormElements: 1,
+  numHeadElements: 3,
+  embed: [{ trainable: true }],
+  numEmbedElements: 4,
+};
 
 const STREAMS = ['compute', 'comm', 'h2d', 'd2h', 'read', 'write'] as const;
 const LINKS = [
@@ -70,6 +76,7 @@ function planOf(declared: readonly Declared[], texts: readonly string[]): Verify
     programs: { train: programFromText(PROGRAM, { streams: STREAMS, sections }) },
     numLayers: 3,
     parameters: PARAMETERS,
+    classOf: [0, 0, 0],
     tied: false,
   });
 }

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FPDT_CASE, type ParityCase } from '../../scripts/parity/cases.js';
 import { Harness, type JobResult, type StepResult } from '../../scripts/parity/harness.js';
-import { namedPlans, planCase, writeTokens } from '../../scripts/parity/setting.js';
-import { type ExecutionPlan, writePlanFile } from '../../src/index.js';
+import { namedPlans, planCase, smallDeepSpeed, smallModel, writeTokens } from '../../scripts/parity/setting.js';
+import { type ExecutionPlan, planRun, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import type { ParameterTable } from '../../src/spec/types.js';
 import { PATIENCE_MS } from '../bridge/patience.js';
@@ -104,9 +104,19 @@ function moved(bytes: Readonly<Record<string, number>>): Record<string, number> 
 
 describe('a worker refuses a table of parameters that is not its model’s', { timeout: PATIENCE_MS }, () => {
   it.each<readonly [string, (table: ParameterTable) => Partial<ParameterTable>, string]>([
-    ['another shape', ({ layer }) => ({ layer: layer.map((row) => ({ ...row, shape: [...row.shape, 1] })) }), 'the plan says ('],
+    [
+      'another shape',
+      ({ layers }) => ({
+        layers: layers.map((one) => ({ ...one, weights: one.weights.map((row) => ({ ...row, shape: [...row.shape, 1] })) })),
+      }),
+      'the plan says (',
+    ],
     ['a weight the model lacks', ({ head }) => ({ head: head.map((row) => ({ ...row, name: `${row.name}s` })) }), 'that the module lacks'],
-    ['a weight the plan lacks', ({ layer }) => ({ layer: layer.slice(0, -1) }), 'the model trains 4 weights that the plan lacks'],
+    [
+      'a weight the plan lacks',
+      ({ layers }) => ({ layers: layers.map((one) => ({ ...one, weights: one.weights.slice(0, -1) })) }),
+      'the model trains 4 weights that the plan lacks',
+    ],
     ['another count', ({ numModelParameters }) => ({ numModelParameters: numModelParameters + 1 }), 'parameters, the plan says'],
   ])('%s', async (_name, change, message) => {
     const { failed } = await execute(sealPlan({ ...hosted, parameters: { ...hosted.parameters, ...change(hosted.parameters) } }));
@@ -149,5 +159,33 @@ describe('a sleep of 50 ms in one handler', { timeout: PATIENCE_MS }, () => {
     expect(step.by_kind['post']?.seconds).toBeGreaterThanOrEqual(SLEEP_SECONDS * count);
     const inOps = Object.values(step.by_kind).reduce((sum, kind) => sum + kind.seconds, 0);
     expect(Math.abs((inOps + step.idle_seconds) / step.seconds - 1)).toBeLessThan(0.05);
+  });
+});
+
+describe('a model of which a part trains', { timeout: PATIENCE_MS }, () => {
+  const lora = { r: 8, lora_alpha: 16, target_modules: 'all-linear' };
+  const model = {
+    ...smallModel({ numHeads: 8, numKvHeads: 4, tied: false, window: null }),
+    hidden_size: 256,
+    vocab_size: 2048,
+    head_dim: 32,
+    intermediate_size: 688,
+  };
+
+  it.each<readonly [string, number, Record<string, unknown>]>([
+    ['adapters', 2, { lora }],
+    ['half of the layers and the head', 0, { freeze: ['model.embed_tokens.*', 'model.layers.[01].*'] }],
+  ])('%s: the planned memory is that of a run', async (_what, stage, training) => {
+    const plan = await planRun({
+      model,
+      cluster: { gpus: 2, gpu: 'cpu' },
+      deepspeed: smallDeepSpeed(stage, 1),
+      run: { seqLen: 512, seed: 1, numSteps: 3, sequenceParallelSize: 2, policy: 'fpdt', numChunks: 4, ...training },
+    });
+    const { steps, losses, failed, traceback } = await execute(plan, { steps: 3, options: { poison: false } });
+    expect(failed, traceback).toBeUndefined();
+    const measured = Math.max(...(steps ?? []).map((step) => step.pool_bytes['hbm'] ?? 0));
+    expect(Math.abs((plan.memory.pools[0]?.peakBytes ?? 0) / measured - 1)).toBeLessThan(0.02);
+    expect(losses?.at(-1)).toBeLessThan(losses?.[0] ?? 0);
   });
 });

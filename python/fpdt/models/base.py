@@ -22,7 +22,7 @@ class LayerBinding:
     """One decoder layer. post(attention(pre(x))) is its own forward.
 
     Views of the code: x, y [rows, hidden], positions [rows], q, o [rows, H d], k, v [rows, Hkv d], their gradients, and
-    the layer's whole wgrad region. `weights` are those that train, with their places in it.
+    the layer's wgrad region. `weights` are those that train, with their places in it.
     """
 
     module: nn.Module
@@ -62,7 +62,8 @@ class EngineBinding:
 
     Slices hold trainable weights only. `lm_head_weights` have offsets in the view that the loss op gets of it (a tied
     lm_head is the embedding), `head_weights` and `embed_weights` in the region that the head's and the embedding's
-    turns emit; a tied weight is the embedding's alone. `tables` are the names of the plan's tables, in the order in
+    turns emit; a tied weight is the embedding's alone. `outside` are weights, frozen ones too, that a turn of a module
+    uses without having them. `tables` are the names of the plan's tables, in the order in
     which loadBatch writes them.
     """
 
@@ -74,6 +75,7 @@ class EngineBinding:
     lm_head_weights: tuple[WeightSlice, ...]
     head_weights: tuple[WeightSlice, ...]
     embed_weights: tuple[WeightSlice, ...]
+    outside: tuple[tuple[nn.Module, nn.Parameter], ...]
     kernels: Kernels
     head_map: HeadMap
     tables: tuple[str, ...]

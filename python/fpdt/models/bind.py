@@ -74,8 +74,9 @@ def bind_layer(
     module: nn.Module, number: int, plan: PlannedModel, rotary: RotaryOf, dtype: torch.dtype
 ) -> LayerBinding:
     """Raises ParameterError when the plan's table or code does not describe the decoder layer `module`."""
-    weights = bind_weights(module, plan.parameters.layer)
-    code = plan.code.classes[plan.code.class_of[number]]
+    number_of_class = plan.code.class_of[number]
+    weights = bind_weights(module, plan.parameters.layers[number_of_class].weights)
+    code = plan.code.classes[number_of_class]
     link = Linker(module, weights, rotary, dtype).link
     return LayerBinding(
         module=module,
@@ -106,12 +107,19 @@ def bind_engine(
     table, code = plan.parameters, plan.code
     num_norm = table.num_head_norm_elements
     is_tied = not code.lm_head.weights
-    lm_head_rows = table.embed[:1] if is_tied else [row for row in table.head if row.offset >= num_norm]
+    lm_head_names = {use.name for use in code.lm_head.weights}
+    lm_head_rows = table.embed[:1] if is_tied else [row for row in table.head if row.name in lm_head_names]
     head_weights, embed_weights = bind_weights(model, table.head), bind_weights(model, table.embed)
     head, embed = Linker(model, head_weights, rotary, dtype), Linker(model, embed_weights, rotary, dtype)
-    lm_head = causal_lm.get_output_embeddings()
+    lm_head, embedding = causal_lm.get_output_embeddings(), causal_lm.get_input_embeddings()
+    outside = tuple(
+        (module, parameter)
+        for module, rows in ((lm_head, table.head), (embedding, table.embed))
+        for parameter in (model.get_parameter(row.name) for row in rows)
+        if all(parameter is not own for own in module.parameters())
+    )
     return EngineBinding(
-        embed_module=causal_lm.get_input_embeddings(),
+        embed_module=embedding,
         head_module=lm_head,
         embed=embed.link(code.embed),
         embed_bwd=embed.link(code.embed_bwd),
@@ -126,6 +134,7 @@ def bind_engine(
         lm_head_weights=bind_weights(model, lm_head_rows, first=0 if is_tied else num_norm),
         head_weights=head_weights,
         embed_weights=embed_weights,
+        outside=outside,
         kernels=kernels,
         head_map=plan.head_map,
         tables=plan.table_names,

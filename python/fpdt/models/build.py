@@ -65,6 +65,12 @@ def build_model(
     return model
 
 
+def seed_of(seed: int, path: str) -> int:
+    """Of a module by its name, so that its weights are the same in whatever order modules are made."""
+    digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """In place, one weight at a time."""
     for parameter in model.parameters():
@@ -137,9 +143,8 @@ class _Builder:
     def _initialise(self, modules: Named) -> None:
         """Children first, as transformers does, since a layer may make some of theirs anew."""
         for path, module in reversed(modules):
-            digest = hashlib.sha256(f"{self._seed}:{path}".encode()).digest()
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+                torch.manual_seed(seed_of(self._seed, path))
                 self._model._init_weights(module)
 
 

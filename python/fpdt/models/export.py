@@ -34,12 +34,15 @@ class FolderWriter:
     WeightsError for a target that is in use, or a folder that cannot be written.
     """
 
+    config_file = "config.json"
+    single_file = SINGLE
+
     def __init__(self, target: Path, num_bytes: int) -> None:
         check_target(target, num_bytes)
         self.target = target
         self._target = target.absolute()
         self._beside = self._target.with_name(f"{target.name}.writing")
-        self._shards = _Shards(self._beside, num_bytes)
+        self._shards = _Shards(self._beside, num_bytes, self.single_file)
         self.num_weights = 0
         self.num_bytes = 0
 
@@ -53,12 +56,15 @@ class FolderWriter:
 
     def add(self, model: nn.Module, name: str, weight: Tensor) -> None:
         """A whole weight on the CPU, by its name in the model; it is written under the name that checkpoints have."""
-        named: Mapping[str, Tensor] = revert_weight_conversion(model, {name: weight})  # type: ignore[arg-type]
         with _told(self._beside):
-            for saved, tensor in named.items():
+            for saved, tensor in self._saved(model, name, weight).items():
                 self._shards.add(saved, tensor)
         self.num_weights += 1
         self.num_bytes += weight.nbytes
+
+    def _saved(self, model: nn.Module, name: str, weight: Tensor) -> Mapping[str, Tensor]:
+        saved: Mapping[str, Tensor] = revert_weight_conversion(model, {name: weight})  # type: ignore[arg-type]
+        return saved
 
     def finish(self, config: str, source: Path | None) -> None:
         """`source`: a folder whose tokenizer and other small files are taken over."""
@@ -66,7 +72,7 @@ class FolderWriter:
             self._shards.finish()
             for path in [] if source is None else _other_files(source):
                 shutil.copyfile(path, self._beside / path.name)
-            (self._beside / "config.json").write_text(config)
+            (self._beside / self.config_file).write_text(config)
             if self._target.exists():
                 self._target.rmdir()
             self._beside.rename(self._target)
@@ -94,14 +100,18 @@ def exported_config(hf_config: Mapping[str, Any], architecture: str, dtype: str)
     return json.dumps({**given, "architectures": [architecture], key: dtype}, indent=2) + "\n"
 
 
-def whole_weights(model: nn.Module, is_sharded: bool, is_writer: bool) -> Iterator[tuple[str, Tensor]]:
-    """Each weight whole on the CPU, one at a time, a tied one once; only the writer gets any.
+def whole_weights(
+    model: nn.Module, is_sharded: bool, is_writer: bool, trained_alone: bool = False
+) -> Iterator[tuple[str, Tensor]]:
+    """Each weight, or each that trains, whole on the CPU, one at a time, a tied one once; only the writer gets any.
 
     A collective under ZeRO-3: every rank draws all of them.
     """
     import deepspeed
 
     for name, parameter in model.named_parameters():
+        if trained_alone and not parameter.requires_grad:
+            continue
         with deepspeed.zero.GatheredParameters([parameter], enabled=is_sharded):
             if is_writer:
                 yield name, parameter.detach().to("cpu", copy=True).contiguous()
@@ -130,8 +140,8 @@ def _told(folder: Path) -> Iterator[None]:
 class _Shards:
     """One file where all fits into one, else numbered files and their index, as save_pretrained names them."""
 
-    def __init__(self, folder: Path, num_bytes: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, num_bytes: int, single: str) -> None:
+        self._folder, self._single = folder, single
         self._is_single = num_bytes <= MAX_SHARD_BYTES
         self._total = num_bytes
         self._held: dict[str, Tensor] = {}
@@ -147,7 +157,7 @@ class _Shards:
     def finish(self) -> None:
         self._flush()
         if self._is_single:
-            self._path(0).rename(self._folder / SINGLE)
+            self._path(0).rename(self._folder / self._single)
             return
         names = [f"model-{i + 1:05d}-of-{len(self._files):05d}.safetensors" for i in range(len(self._files))]
         for i, name in enumerate(names):

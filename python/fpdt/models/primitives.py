@@ -33,13 +33,13 @@ def linear(link: Link) -> Work:
 
 
 def linear_bwd(link: Link) -> Work:
-    upstream, source = link.reads
+    upstream, *source = link.reads
     weight, biases = link.weights[0], link.weights[1:]
 
     def work(env: Env) -> None:
         dy = env[upstream]
         if weight.slice is not None:
-            x = env[source]
+            x = env[source[0]]
             _add_product(weight.gradient(env["wgrad"]), *((x.t(), dy) if weight.transposed else (dy.t(), x)))
         for bias in biases:
             if bias.slice is not None:
@@ -191,8 +191,6 @@ def lookup_bwd(link: Link) -> Work:
     padding: Any = link.attributes.get("padding")
 
     def work(env: Env) -> None:
-        if weight.slice is None:
-            return
         rows = env[source] if offset == 0 else env[source] + offset
         total = weight.gradient(env["wgrad"])
         kept = None if padding is None else total[int(padding)].clone()

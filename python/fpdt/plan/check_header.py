@@ -21,6 +21,8 @@ KNOWN_FEATURES = frozenset(
         "kv-copies",
         "padded-heads",
         "tied-region",
+        "frozen",
+        "lora",
         "hidden-gradient-offload",
     }
 )
@@ -46,6 +48,10 @@ def check_header(header: Header) -> None:
         len(code.class_of) == num_layers, f"model.code is of {len(code.class_of)} layers, the model has {num_layers}"
     )
     require(max(code.class_of, default=0) < len(code.classes), "a layer is of a class that model.code lacks")
+    tables = len(header.parameters.layers)
+    require(
+        tables == len(code.classes), f"parameters are of {tables} classes of layers, model.code has {len(code.classes)}"
+    )
     _check_unique("section", (section.name for section in header.sections))
     for attribute in header.attributes:
         mask = attribute.mask

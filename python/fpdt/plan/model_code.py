@@ -33,11 +33,15 @@ InstructionName = Literal[
 
 
 class WeightUse(Part):
-    """A weight by its name in the layer or the model; `part`: of its outputs, where not all are used."""
+    """A weight by its name in the layer or the model; `part`: of its outputs, where not all are used.
+
+    A `frozen` one does not train.
+    """
 
     name: str
     shape: tuple[Positive, ...]
     part: tuple[Count, Positive] | None = None
+    frozen: Literal[True] | None = None
 
 
 class Instruction(Part):

@@ -115,7 +115,7 @@ class Table(Part):
 
 @dataclass(frozen=True, config=RECORD)
 class ParameterView:
-    """One weight and its place in the flat fp32 gradient region of its group; offset and numel in elements."""
+    """One weight and its place, if it trains, in the flat fp32 gradient region of its group, in elements."""
 
     name: str
     shape: tuple[Count, ...]
@@ -125,17 +125,25 @@ class ParameterView:
 
 
 @dataclass(frozen=True, config=RECORD)
-class ParameterTable:
-    """Weights by group, in the order of use; the norm's are first in `head`."""
+class LayerParameters:
+    """Weights of a decoder layer, relative to its module, and the elements of its gradient region."""
 
-    layer: tuple[ParameterView, ...]
+    weights: tuple[ParameterView, ...]
+    num_elements: Count
+
+
+@dataclass(frozen=True, config=RECORD)
+class ParameterTable:
+    """Weights by group, in the order of use: of layers by their class of code; the norm's are first in `head`."""
+
+    layers: tuple[LayerParameters, ...]
     head: tuple[ParameterView, ...]
     embed: tuple[ParameterView, ...]
     num_head_norm_elements: Count
-    num_layer_elements: Count
     num_head_elements: Count
     num_embed_elements: Count
     num_model_parameters: Count
+    num_trained_parameters: Count
 
 
 @dataclass(frozen=True, config=RECORD)

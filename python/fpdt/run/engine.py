@@ -82,11 +82,8 @@ def initialize(streamed: StreamedModel, plan: Plan) -> Any:
     model, extra = streamed.model, streamed.extra
     for module in streamed.modules:
         set_z3_leaf_module(module, True)
-    for module, group in ((extra.head_module, extra.head_weights), (extra.embed_module, extra.embed_weights)):
-        own = set(module.parameters())
-        for weight in group:
-            if weight.parameter not in own:
-                deepspeed.zero.register_external_parameter(module, weight.parameter)
+    for module, weight in extra.outside:
+        deepspeed.zero.register_external_parameter(module, weight)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=model, model_parameters=weights, config=engine_config(plan), dist_init_required=False

@@ -34,17 +34,16 @@ class WeightSlice:
 
 
 def bind_weights(module: nn.Module, rows: Iterable[ParameterView], first: int = 0) -> tuple[WeightSlice, ...]:
-    """The trainable rows as slices of a region that starts at element `first` of the group's.
+    """The rows that train as slices of a region that starts at element `first` of the group's.
 
-    A weight that the user froze has no slice; its elements stay unused. Raises ParameterError when the module lacks a
-    name, has another shape, or trains what the plan says is frozen.
+    Raises ParameterError when the module lacks a name, has another shape, or trains other weights than the plan.
     """
-    slices = []
-    for row in rows:
-        parameter = _parameter(module, row)
-        if parameter.requires_grad:
-            slices.append(WeightSlice(row.name, parameter, tuple(row.shape), row.offset - first, row.numel))
-    return tuple(slices)
+    bound = [(row, _parameter(module, row)) for row in rows]
+    return tuple(
+        WeightSlice(row.name, parameter, tuple(row.shape), row.offset - first, row.numel)
+        for row, parameter in bound
+        if row.trainable
+    )
 
 
 def accumulate(slices: Sequence[WeightSlice], region: Tensor, grads: Sequence[Tensor]) -> None:
@@ -74,8 +73,7 @@ def _parameter(module: nn.Module, row: ParameterView) -> nn.Parameter:
     shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
     if shape != tuple(row.shape):
         raise ParameterError(f"weight '{row.name}' has shape {shape}, the plan says {tuple(row.shape)}")
-    if parameter.requires_grad and not row.trainable:
-        raise ParameterError(
-            f"weight '{row.name}' requires gradients, the plan says it is frozen; freeze it or plan anew"
-        )
+    if parameter.requires_grad != row.trainable:
+        where, other = ("model", "plan") if parameter.requires_grad else ("plan", "model")
+        raise ParameterError(f"weight '{row.name}' trains in the {where}, in the {other} it is frozen; plan anew")
     return parameter

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fpdt.models.build import DTYPES, Shard, build_model
+from fpdt.models.training import prepare
 from fpdt.models.weights import WeightFolder
 from fpdt.plan import Plan
 
@@ -30,16 +31,19 @@ def rank_model(plan: Plan, weights: Path | None, device: torch.device) -> nn.Mod
     reads, or makes, every weight by itself: nothing is sent. To be called when DeepSpeed knows the process group, see
     engine.start_deepspeed. Raises WeightsError for a folder that is not the model's.
     """
+    seed, dtype, shard = int(plan.run["seed"]), DTYPES[plan.run["dtype"]], _shard(plan)
     with nullcontext() if weights is None else WeightFolder(weights) as folder:
-        return build_model(
+        model = build_model(
             plan.model["hfConfig"],
-            int(plan.run["seed"]),
-            DTYPES[plan.run["dtype"]],
+            seed,
+            dtype,
             layers=plan.code.layers,
             folder=folder,
-            shard=_shard(plan),
+            shard=shard,
             device=device,
         )
+    prepare(model, plan, plan.model.get("lora"), seed, dtype, shard=shard, device=device)
+    return model
 
 
 def _shard(plan: Plan) -> Shard | None:

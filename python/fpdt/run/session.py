@@ -18,6 +18,7 @@ from fpdt.measure.memory import LiveBytes, measure_pools
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
+from fpdt.models.adapters import AdapterWriter, adapter_config
 from fpdt.models.build import DTYPES
 from fpdt.models.export import FolderWriter, exported_config, whole_weights
 from fpdt.models.weights import WeightsError, check_vocabulary
@@ -143,15 +144,21 @@ class PlanSession:
         }
 
     def export_model(self) -> dict[str, Any]:
-        """Writes the model into the folder of the options; a collective. Keys: protocol.Exported's, but for two."""
+        """Writes the model, or its adapters, into the folder of the options; a collective.
+
+        Keys: protocol.Exported's, but for two.
+        """
         if self._export is None:
             raise WeightsError("there is no folder to export the model to", "start the run with --export")
         folder, model = self._export.target, self.engine.model
         is_sharded, is_writer = int(self._plan.run["zeroStage"]) == 3, self._ranks.rank == 0
         with self._export if is_writer else nullcontext():
-            for name, weight in whole_weights(model, is_sharded, is_writer):
+            adapters_alone = isinstance(self._export, AdapterWriter)
+            for name, weight in whole_weights(model, is_sharded, is_writer, trained_alone=adapters_alone):
                 self._export.add(model, name, weight)
-            if is_writer:
+            if is_writer and adapters_alone:
+                self._export.finish(adapter_config(model, self._weights), None)
+            elif is_writer:
                 config = exported_config(self._plan.model["hfConfig"], type(model).__name__, self._plan.run["dtype"])
                 self._export.finish(config, self._weights)
         return {"folder": str(folder), "num_weights": self._export.num_weights, "bytes": self._export.num_bytes}
@@ -217,9 +224,13 @@ def _make_runtime(
 
 def _folder_writer(plan: Plan, options: Mapping[str, Any]) -> FolderWriter | None:
     """Made before the first step, so that a folder that cannot be written costs none."""
-    folder = options["export"]
-    size = plan.parameters.num_model_parameters * DTYPES[plan.run["dtype"]].itemsize
-    return None if folder is None else FolderWriter(Path(folder), size)
+    folder, table = options["export"], plan.parameters
+    if folder is None:
+        return None
+    size = DTYPES[plan.run["dtype"]].itemsize
+    if plan.model.get("lora") is not None:
+        return AdapterWriter(Path(folder), size * table.num_trained_parameters)
+    return FolderWriter(Path(folder), size * table.num_model_parameters)
 
 
 def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpdt.models.build import DTYPES, build_model, cast_weights
+from fpdt.models.training import prepare
 from fpdt.plan import Plan, load_plan
 from fpdt.run.data import Sequences, plan_sequences
 from fpdt.run.gradients import write_gradients
@@ -43,14 +44,16 @@ class ReferenceTrainer:
 
     def __init__(self, plan: Plan, data: Path, dtype: torch.dtype) -> None:
         self._sequences = plan_sequences(plan, data)
+        seed, own = int(plan.run["seed"]), DTYPES[plan.run["dtype"]]
         self.model = build_model(
             plan.model["hfConfig"],
-            int(plan.run["seed"]),
-            DTYPES[plan.run["dtype"]],
+            seed,
+            own,
             layers=plan.code.layers,
             attention="sdpa",
             with_buffers=True,
         )
+        prepare(self.model, plan, plan.model.get("lora"), seed, own)
         cast_weights(self.model, dtype)
         self._weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         master = torch.float64 if dtype == torch.float64 else torch.float32

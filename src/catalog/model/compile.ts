@@ -106,7 +106,7 @@ class ReverseWriter {
     const inputs = backward.gradients(step);
     const made = inputs.map((input) => (this.reached.has(input) ? this.gradientName(input) : undefined));
     const writes = made.filter((name) => name !== undefined);
-    if (writes.length === 0 && step.weights.length === 0) return;
+    if (writes.length === 0 && !trains(step)) return;
     const skips = made.flatMap((name, i) => (name === undefined ? [[`skip${i}`, true] as const] : []));
     const attributes = { ...step.attributes, ...Object.fromEntries(skips) };
     this.emit(backward.op, [gradient, ...backward.saved(step)], writes, undefined, { ...step, attributes });
@@ -215,10 +215,15 @@ function neededSteps(steps: readonly Step[], results: readonly string[]): readon
   return steps.filter(({ to }) => needed.has(to));
 }
 
-/** Values that depend on one of `inputs`, and those themselves. */
+/** Some weight of it does. */
+function trains({ weights }: Step): boolean {
+  return weights.some(({ frozen }) => frozen !== true);
+}
+
+/** Values that depend on one of `inputs` or on a weight that trains, and those inputs themselves. */
 function differentiable(steps: readonly Step[], inputs: readonly string[]): ReadonlySet<string> {
   const reached = new Set(inputs);
-  for (const { to, of, weights } of steps) if (weights.length > 0 || of.some((name) => reached.has(name))) reached.add(to);
+  for (const step of steps) if (trains(step) || step.of.some((name) => reached.has(name))) reached.add(step.to);
   return reached;
 }
 

@@ -35,6 +35,22 @@ export function instantiate(written: readonly WrittenStep[], settings: Settings,
   return { steps, widths, outputs: Object.fromEntries(latest) };
 }
 
+/** The weights that a program uses, each once. */
+export function weightNames({ steps }: Steps): readonly string[] {
+  return [...new Set(steps.flatMap(({ weights }) => weights.map(({ name }) => name)))];
+}
+
+/** Its linear modules, each once. */
+export function linearModules({ steps }: Steps): readonly string[] {
+  const linear = steps.flatMap(({ op, weights: [weight] }) => (op === 'linear' && weight !== undefined ? [moduleOf(weight)] : []));
+  return [...new Set(linear)];
+}
+
+/** The module of a weight that is called `weight` in it. */
+export function moduleOf({ name }: WeightUse): string {
+  return name.replace(/\.weight$/, '');
+}
+
 /** Views of an op and values of its code are apart. */
 export function viewName(name: string): string {
   return `@${name}`;

@@ -38,8 +38,8 @@ export function workOf({ instructions, widths }: Code, rows: number, w: number):
     const touched = [...one.reads, ...one.writes, ...(one.into === undefined ? [] : [one.into, one.into])];
     bytes += touched.reduce((sum, name) => sum + rows * w * (widths[name] ?? 0), 0);
     // A gradient of a weight is read and written in fp32.
-    const perElement = one.op.endsWith('Bwd') ? w + 8 : w;
-    bytes += one.op.startsWith('lookup') ? 0 : perElement * facts.weights.reduce((sum, elements) => sum + elements, 0);
+    const perElement = (trains: boolean | undefined): number => (one.op.endsWith('Bwd') && trains === true ? w + 8 : w);
+    bytes += one.op.startsWith('lookup') ? 0 : facts.weights.reduce((sum, elements, i) => sum + perElement(facts.trains[i]) * elements, 0);
   }
   return { matmulFlops, bytes, kernels };
 }
@@ -65,7 +65,8 @@ function factsOf(
     const elements = shape.reduce((product, size) => product * size, 1);
     return part === undefined ? elements : (elements / outputs(shape, attributes)) * (part[1] - part[0]);
   });
-  return { rows, w, cuda, inWidth, outWidth, weights: used, attributes };
+  const trains = weights.map(({ frozen }) => frozen !== true);
+  return { rows, w, cuda, inWidth, outWidth, weights: used, trains, attributes };
 }
 
 function outputs(shape: readonly number[], { transposed }: Instruction['attributes']): number {

@@ -16,6 +16,8 @@ export interface PrimitiveFacts {
   readonly outWidth: number;
   /** Elements of each weight, or of the part of it that is used. */
   readonly weights: readonly number[];
+  /** Whether each of them trains. */
+  readonly trains: readonly boolean[];
   readonly attributes: StepAttributes;
 }
 
@@ -46,9 +48,11 @@ const inputs = ({ of }: Step): readonly string[] => of;
 const first = ({ of: [name] }: Step): readonly string[] => (name === undefined ? [] : [name]);
 const none = (): readonly string[] => [];
 const second = ({ of }: Step): readonly string[] => of.slice(1, 2);
+/** The input is for the gradient of the weight alone. */
+const forWeight = (step: Step): readonly string[] => (step.weights[0]?.frozen === true ? [] : step.of);
 
 export const PRIMITIVES: Readonly<Record<PrimitiveName, Primitive>> = {
-  linear: { backward: { op: 'linearBwd', saved: inputs, gradients: inputs } },
+  linear: { backward: { op: 'linearBwd', saved: forWeight, gradients: inputs } },
   rmsnorm: { backward: { op: 'rmsnormBwd', saved: inputs, gradients: inputs } },
   layernorm: { backward: { op: 'layernormBwd', saved: inputs, gradients: inputs } },
   angles: {},
@@ -89,6 +93,11 @@ function layernormBytes(facts: PrimitiveFacts): number {
   return (2 * scalars * (cuda ? 4 : w)) / 4 + (Number(attributes.offset ?? 0) === 0 ? 0 : w * size);
 }
 
+/** Elements of each weight, 0 for one that does not train. */
+function trained({ weights, trains }: PrimitiveFacts): readonly number[] {
+  return weights.map((elements, i) => (trains[i] === true ? elements : 0));
+}
+
 const elementwise = (kernels: number): PrimitiveCost => ({
   moments: (facts) => [result(facts)],
   matmulFlops: nothing,
@@ -100,12 +109,12 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   /** Of a half dtype the gradient of the weight is formed before it is added to its fp32 region; that of a bias always. */
   linearBwd: {
     moments: (facts) => {
-      const { w, weights, attributes } = facts;
-      const [weight = 0, bias = 0] = weights;
+      const { w, attributes } = facts;
+      const [weight = 0, bias = 0] = trained(facts);
       return [w < 4 ? w * weight : 0, 4 * bias, attributes.skip0 === true ? 0 : gradient(facts)];
     },
-    matmulFlops: (facts) => product(facts) * (facts.attributes.skip0 === true ? 1 : 2),
-    kernels: ({ w, weights }) => (w < 4 ? 3 : 2) + 2 * (weights.length - 1),
+    matmulFlops: (facts) => product(facts) * (Number(facts.trains[0]) + Number(facts.attributes.skip0 !== true)),
+    kernels: ({ w, trains: [weight = false, bias = false] }) => 1 + (weight ? (w < 4 ? 2 : 1) : 0) + (bias ? 2 : 0),
   },
   rmsnorm: {
     moments: (facts) => {
@@ -132,7 +141,7 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
       return [normalised, weight, scaled, mean];
     },
     matmulFlops: nothing,
-    kernels: ({ w }) => (w < 4 ? 20 : 15),
+    kernels: ({ w, trains: [weight = false] }) => (w < 4 ? 17 : 12) + (weight ? 3 : 0),
   },
   layernorm: {
     moments: (facts) => [result(facts) + layernormBytes(facts)],
@@ -141,7 +150,7 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   },
   layernormBwd: {
     moments: (facts) => {
-      const weights = facts.weights.length * facts.w * pieces(facts).size;
+      const weights = facts.trains.filter(Boolean).length * facts.w * pieces(facts).size;
       return [gradient(facts) + layernormBytes(facts) + weights];
     },
     matmulFlops: nothing,

@@ -7,12 +7,14 @@ import { checkKeys } from './keys.js';
 import { checkSizes, checkTotal } from './limits.js';
 import { checkRope } from './rope.js';
 import { compileForward, compileReverse } from './compile.js';
-import { instantiate, type Steps } from './instantiate.js';
+import { adapt, markFrozen } from './adapt.js';
+import { instantiate, linearModules, type Steps, weightNames } from './instantiate.js';
 import { evaluate, isTrue, resolveSettings, type Settings, type SettingValue, valueAt } from './settings.js';
 import type { Code, LayerCode, LmHead, ModelCode } from '../../spec/modelCode.js';
+import { type ModelWeights, resolveTraining, type Training, type TrainingRequest } from './training.js';
 import type { Check, WrittenFamily } from './written.js';
 
-export function translate(family: WrittenFamily, config: JsonObject): ModelSpec {
+export function translate(family: WrittenFamily, config: JsonObject, request: TrainingRequest = {}): ModelSpec {
   const settings = resolveSettings(family.settings, config);
   checkSizes(family, settings);
   checkKeys(family, config);
@@ -33,8 +35,9 @@ export function translate(family: WrittenFamily, config: JsonObject): ModelSpec 
     vocabSize: number('vocabSize'),
     tieWordEmbeddings: isTrue(settings.get('tied') ?? false),
     windows: layers.map((one) => numberOrNull(one.get('window'))),
-    code: modelCode(family, settings, layers),
+    code: modelCode(family, settings, layers, request),
     hfConfig: config,
+    ...(request.lora === undefined ? {} : { lora: request.lora.peft }),
   };
   checkTotal(model);
   return model;
@@ -77,32 +80,64 @@ function layerSettings(family: WrittenFamily, config: JsonObject, settings: Sett
   return resolveSettings(family.layerSettings, config, new Map([...settings, ['layer', layer]]));
 }
 
-function modelCode(family: WrittenFamily, settings: Settings, layers: readonly Settings[]): ModelCode {
+function modelCode(family: WrittenFamily, settings: Settings, layers: readonly Settings[], request: TrainingRequest): ModelCode {
+  const embedSteps = instantiate(family.embed, settings, { tokenIds: 0, positions: 0 });
+  const headSteps = instantiate(family.head, settings, { x: Number(settings.get('hiddenSize')) });
+  const logits = lmHead(family, settings);
   const own = Object.keys(family.layerSettings);
   const kinds = layers.map((one) => JSON.stringify(own.map((name) => one.get(name))));
-  const names = [...new Set(kinds)];
-  const classes = names.map((name) => layerCode(family, layers[kinds.indexOf(name)] ?? settings));
-  checkWeights(family, classes);
-  const hidden = Number(settings.get('hiddenSize'));
-  const embed = instantiate(family.embed, settings, { tokenIds: 0, positions: 0 });
-  const head = instantiate(family.head, settings, { x: hidden });
+  const programs = [...new Set(kinds)].map((kind) => layerSteps(family, layers[kinds.indexOf(kind)] ?? settings));
+  checkWeights(family, programs);
+  const weights: ModelWeights = {
+    embed: weightNames(embedSteps),
+    head: weightNames(headSteps),
+    lmHead: logits.weights.map(({ name }) => name),
+    layer: [...new Set(programs.slice(0, 1).flatMap(({ before, after }) => [before, after].flatMap(weightNames)))],
+    linear: [...new Set(programs.slice(0, 1).flatMap(({ before, after }) => [before, after].flatMap(linearModules)))],
+    layers: family.layers,
+    numLayers: layers.length,
+    lmHeadModule: logits.module,
+  };
+  const { ofEnds, ofLayers } = resolveTraining(weights, request);
+  const keys = ofLayers.map(({ isFrozen, adapterOf }, layer) =>
+    JSON.stringify([kinds[layer], weights.layer.map(isFrozen), weights.linear.map((name) => adapterOf(name) ?? null)]),
+  );
+  const names = [...new Set(keys)];
+  const classes = names.map((name) => {
+    const layer = keys.indexOf(name);
+    return layerCode(layerSteps(family, layers[layer] ?? settings), layers[layer] ?? settings, ofLayers[layer] ?? ofEnds);
+  });
+  const [embed, head] = [adapt(embedSteps, ofEnds), adapt(headSteps, ofEnds)];
   const [x, y] = [outputOf(embed, 'x'), outputOf(head, 'y')];
   return {
     layers: family.layers,
     classes,
-    classOf: kinds.map((kind) => names.indexOf(kind)),
+    classOf: keys.map((key) => names.indexOf(key)),
     embed: compileForward(embed, { [x]: 'x' }),
     embedBwd: compileReverse(embed, { upstream: { [x]: 'dx' }, cast: false, inputs: {} }),
     head: compileForward(head, { [y]: 'y' }),
     headBwd: compileReverse(head, { upstream: { [y]: 'dy' }, cast: false, inputs: { x: { view: 'dx', add: false } } }),
-    lmHead: lmHead(family, settings),
+    lmHead: { ...logits, weights: markFrozen(logits.weights, ofEnds) },
   };
 }
 
-/** All layers share one table of weights. */
-function checkWeights({ name }: WrittenFamily, classes: readonly LayerCode[]): void {
-  const tables = classes.map(({ pre, post }) =>
-    JSON.stringify([pre, post].map(({ instructions }) => instructions.flatMap((one) => one.weights))),
+interface LayerSteps {
+  readonly before: Steps;
+  readonly after: Steps;
+}
+
+function layerSteps({ pre, post }: WrittenFamily, settings: Settings): LayerSteps {
+  const hidden = Number(settings.get('hiddenSize'));
+  return {
+    before: instantiate(pre, settings, { x: hidden, positions: 0 }),
+    after: instantiate(post, settings, { x: hidden, o: Number(settings.get('queryWidth')) }),
+  };
+}
+
+/** All kinds of layers have the same weights. */
+function checkWeights({ name }: WrittenFamily, programs: readonly LayerSteps[]): void {
+  const tables = programs.map(({ before, after }) =>
+    JSON.stringify([before, after].map(({ steps }) => steps.flatMap(({ weights }) => weights))),
   );
   if (new Set(tables).size <= 1) return;
   throw new FpdtError(`model config: layers of this ${name} have different weights, which is not supported`, {
@@ -111,10 +146,8 @@ function checkWeights({ name }: WrittenFamily, classes: readonly LayerCode[]): v
   });
 }
 
-function layerCode({ pre, post }: WrittenFamily, settings: Settings): LayerCode {
-  const hidden = Number(settings.get('hiddenSize'));
-  const before = instantiate(pre, settings, { x: hidden, positions: 0 });
-  const after = instantiate(post, settings, { x: hidden, o: Number(settings.get('queryWidth')) });
+function layerCode(plain: LayerSteps, settings: Settings, training: Training): LayerCode {
+  const [before, after] = [adapt(plain.before, training), adapt(plain.after, training)];
   const [q, k, v, y] = [outputOf(before, 'q'), outputOf(before, 'k'), outputOf(before, 'v'), outputOf(after, 'y')];
   const forward = (results: Readonly<Record<string, string>>): Code => compileForward(before, results);
   return {

@@ -26,8 +26,8 @@ export const loss: OpRow = {
   accumulates: ['lossSum', 'wgrad', 'wgradLmHead'],
   roughly: 'cross entropy of norm(x) @ lmHead, and its gradients',
   temporaries: ({ rows, sizes }) => lossBytes(sizes, rows),
-  /** Logits, and two products for their gradients. */
-  flops: ({ rows, sizes: { h, v } }) => ({ matmulFlops: 3 * 2 * rows * h * v }),
+  /** Logits, and a product for each of their gradients. */
+  flops: ({ rows, sizes: { h, v, trainsLmHead } }) => ({ matmulFlops: (trainsLmHead ? 3 : 2) * 2 * rows * h * v }),
   weightElements: ({ v, h }) => 2 * v * h,
   kernels: () => 21,
   deterministic: true,
@@ -70,7 +70,7 @@ export const emitGrads: OpRow = {
   /** The gradients in the parameter dtype; they are autograd's once the op ends. */
   temporaries: ({ rows, sizes: { w } }) => rows * w,
   flops: NO_FLOPS,
-  kernels: ({ op, sizes: { layerTensors, layerElements } }) => (rowsOf(op.reads[0]?.rows) === layerElements ? layerTensors : 2),
+  kernels: ({ op, sizes: { layerTensors } }) => layerTensors.get(rowsOf(op.reads[0]?.rows)) ?? 2,
   deterministic: true,
   draw: drawKind,
 };
@@ -79,13 +79,13 @@ export const emitGrads: OpRow = {
  * The last norm; cross entropy (logits, their fp32 copy, which becomes the gradient, and its cast; on CUDA also the exponentials
  * inside logsumexp; with a softcap its tanh); lm_head's gradient where dtypes differ; and the reverse of the norm.
  */
-function lossBytes({ w, h, v, cuda, softcap, code }: OpSizes, t: number): number {
+function lossBytes({ w, h, v, cuda, softcap, trainsLmHead, code }: OpSizes, t: number): number {
   const half = w < 4;
   const scores = half ? Math.max(w + 4 + w, cuda ? w + 4 + 4 : 0) : cuda ? 4 + 4 : 4;
   const capped = softcap ? w * v : 0;
   const entropy = t * (scores * v + capped + w * h + 25);
   const cap = softcap ? t * (3 * w * v + w * h + 8) : 0;
-  const headGradient = t * (w * v + 2 * w * h + 8) + (half ? w * v * h : 0);
+  const headGradient = t * (w * v + 2 * w * h + 8) + (half && trainsLmHead ? w * v * h : 0);
   const norm = t * (w * h + 8) + code.peakBytes('headBwd', t);
   return Math.max(code.peakBytes('head', t), entropy, cap, headGradient, norm);
 }

@@ -1,7 +1,7 @@
 /** The letters of all formulas, found once for a run. */
 import { DTYPE_BYTES } from '../../spec/dtype.js';
 import { kvCopies, ownHeads, ownKvHeads, paddedHeads, type ParallelLayout } from '../../spec/parallelLayout.js';
-import type { ClusterSpec, ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
+import type { ClusterSpec, ModelSpec, ParameterTable, ParameterView, RunSpec } from '../../spec/types.js';
 import { CodeCosts } from './codeCosts.js';
 import { defaultKernels, type Kernels } from '../kernels.js';
 
@@ -27,8 +27,10 @@ export interface OpSizes {
   readonly code: CodeCosts;
   /** Whether logits have a softcap. */
   readonly softcap: boolean;
-  readonly layerTensors: number;
-  readonly layerElements: number;
+  /** Whether the weight that makes logits trains. */
+  readonly trainsLmHead: boolean;
+  /** Weights whose gradients lie in a region of layers, by its size. */
+  readonly layerTensors: ReadonlyMap<number, number>;
   /** Whether tensors count that only CUDA kernels make inside. */
   readonly cuda: boolean;
   readonly kernels: Kernels;
@@ -61,9 +63,17 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     evenHeads: kvCopies(layout) === 1 && paddedHeads(layout) === 0,
     code: new CodeCosts(model.code, DTYPE_BYTES[run.dtype], device === 'cuda'),
     softcap: model.code.lmHead.softcap !== null,
-    layerTensors: parameters.layer.length,
-    layerElements: parameters.numLayerElements,
+    trainsLmHead: lmHeadWeight(model, parameters)?.trainable === true,
+    layerTensors: new Map(
+      parameters.layers.map(({ weights, numElements }) => [numElements, weights.filter(({ trainable }) => trainable).length]),
+    ),
     cuda: device === 'cuda',
     kernels: kernels ?? defaultKernels(device),
   };
+}
+
+/** The weight that makes logits: of a tied model the table of tokens, which is the embedding's first. */
+export function lmHeadWeight({ code: { lmHead } }: Pick<ModelSpec, 'code'>, { head, embed }: ParameterTable): ParameterView | undefined {
+  const [own] = lmHead.weights;
+  return own === undefined ? embed[0] : head.find(({ name }) => name === own.name);
 }

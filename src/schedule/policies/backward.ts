@@ -15,7 +15,7 @@ const HIDDEN_GRADIENT: Parameter = {
 
 export function backwardSection(context: PolicyContext, layer: LayerClass): LogicalSection {
   const section = new SectionWriter(context);
-  const region = layerWeights(context);
+  const region = layerWeights(layer);
   section.add('zero', 0, { writes: [region] });
   if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
   else queryOuter(section, context, layer);
@@ -23,9 +23,9 @@ export function backwardSection(context: PolicyContext, layer: LayerClass): Logi
   return section.finish(`layerBackward${layer.suffix}`, [LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : [])]);
 }
 
-/** Gradients of all weights of the layer: each op adds to those it uses. */
-function layerWeights({ parameters }: PolicyContext): TensorRef {
-  return rowsOf(ref('wgradLayer'), 0, parameters.numLayerElements);
+/** Gradients of the weights of the layer that train: each op adds to those it uses. */
+function layerWeights({ regionElements }: LayerClass): TensorRef {
+  return rowsOf(ref('wgradLayer'), 0, regionElements);
 }
 
 /** Gradient of the hidden states, in place: of the layer's output on entry, of its input on exit. */
@@ -138,7 +138,7 @@ function postBackward(section: SectionWriter, context: PolicyContext, layer: Lay
   section.addTokenWise('postBwd', chunk, {
     reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
     writes: [ref('doLocal', chunk)],
-    accumulates: [hiddenGradient(context, chunk), layerWeights(context)],
+    accumulates: [hiddenGradient(context, chunk), layerWeights(layer)],
   });
 }
 
@@ -188,6 +188,6 @@ function projectBackward(section: SectionWriter, context: PolicyContext, layer: 
       ref('dkLocal', chunk),
       ref('dvLocal', chunk),
     ],
-    accumulates: [hiddenGradient(context, chunk), layerWeights(context)],
+    accumulates: [hiddenGradient(context, chunk), layerWeights(layer)],
   });
 }

@@ -1,4 +1,5 @@
 /** What stands at the ends of the decoder layers: embedding, final norm with lm_head and loss, and what ZeRO does between. */
+import { trainsEmbedding } from '../../catalog/parameters.js';
 import type { LogicalSection, TensorRef } from '../logical.js';
 import type { Parameter } from '../op.js';
 import { hiddenGradient } from './backward.js';
@@ -78,7 +79,8 @@ export function embedBackward(context: PolicyContext): LogicalSection {
   const section = new SectionWriter(context);
   const region = rowsOf(ref('wgradEmbed'), 0, context.parameters.numEmbedElements);
   if (!context.model.tieWordEmbeddings) section.add('zero', 0, { writes: [region] });
-  for (let chunk = 0; chunk < numChunks; chunk++) {
+  const chunks = trainsEmbedding(context.parameters) ? numChunks : 0;
+  for (let chunk = 0; chunk < chunks; chunk++) {
     section.add('embedBwd', chunk, {
       reads: [hiddenGradient(context, chunk), ref('tokenIds', chunk), ref('positions', chunk)],
       accumulates: [region],

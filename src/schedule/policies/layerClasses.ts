@@ -1,4 +1,5 @@
-/** Layers that run the same sections: equal placement, order and mask. A class is named by a number, 1 having no suffix. */
+/** Layers that run the same sections: equal placement, order, mask and size of weight gradients. A class is named by a number, 1 having no suffix. */
+import { layerParameters } from '../../catalog/parameters.js';
 import type { LayerStrategy } from '../../spec/strategy.js';
 import { RECOMPUTE } from '../../spec/strategy.js';
 import type { PolicyContext } from './context.js';
@@ -12,6 +13,8 @@ export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments'> {
   readonly rebuilds: boolean;
   /** Attention output and lse are kept. */
   readonly savesOutput: boolean;
+  /** Elements of the region of its weight gradients. */
+  readonly regionElements: number;
 }
 
 /** Consecutive layers that share one checkpoint. */
@@ -30,7 +33,7 @@ export interface LayerPlan {
   readonly segments: readonly Segment[];
 }
 
-export function layerPlan({ strategy, model }: Pick<PolicyContext, 'strategy' | 'model'>): LayerPlan {
+export function layerPlan({ strategy, model, parameters }: Pick<PolicyContext, 'strategy' | 'model' | 'parameters'>): LayerPlan {
   const segments = strategy.layers.flatMap((one, index) => segmentsOf(one, index));
   const keys: string[] = [];
   const classes: LayerClass[] = [];
@@ -40,12 +43,13 @@ export function layerPlan({ strategy, model }: Pick<PolicyContext, 'strategy' | 
     const rebuilds = lengths.some((length) => length > 1);
     for (let layer = first; layer < end; layer++) {
       const window = model.windows[layer] ?? null;
-      const key = JSON.stringify([choice, window, rebuilds]);
+      const regionElements = layerParameters(parameters, model, layer).numElements;
+      const key = JSON.stringify([choice, window, rebuilds, regionElements]);
       let number = keys.indexOf(key);
       if (number < 0) {
         number = keys.push(key) - 1;
         const suffix = number === 0 ? '' : `.${number + 1}`;
-        classes.push({ ...choice, window, rebuilds, suffix, savesOutput: choice.attentionOutput !== RECOMPUTE });
+        classes.push({ ...choice, window, rebuilds, suffix, savesOutput: choice.attentionOutput !== RECOMPUTE, regionElements });
       }
       classOf.push(classes[number] as LayerClass);
     }

@@ -172,7 +172,7 @@ function gradientTensors({ parameters, model, places }: PolicyContext): readonly
     tensor({ name, dtype: 'float32', layout: 'flat', inner: [], chunkRows: rows, slots: 1, home: places.device, scope });
   return [
     flat('lossSum', 1, 'step'),
-    flat('wgradLayer', parameters.numLayerElements, 'call'),
+    flat('wgradLayer', Math.max(...parameters.layers.map(({ numElements }) => numElements)), 'call'),
     flat('wgradHead', parameters.numHeadElements, 'step'),
     // A tied weight's region holds lm_head's gradient from the loss on.
     flat('wgradEmbed', parameters.numEmbedElements, model.tieWordEmbeddings ? 'step' : 'call'),

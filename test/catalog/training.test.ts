@@ -1,0 +1,81 @@
+/** What of a model trains: found by name and pattern, and what its code and table leave out for the rest. */
+import { describe, expect, test } from 'vitest';
+import { parameterTable, parseModel } from '../../src/catalog/index.js';
+import { workOf } from '../../src/catalog/model/liveness.js';
+import type { Code, ModelCode } from '../../src/spec/modelCode.js';
+import { errorOf, LLAMA as BASE } from '../spec/inputs.js';
+
+const LLAMA = { ...BASE, num_hidden_layers: 2 };
+
+const code = (freeze: readonly string[], more: object = {}): ModelCode => parseModel({ ...LLAMA, ...more }, { freeze }).code;
+const trained = (freeze: readonly string[], more: object = {}): readonly string[] => {
+  const model = parseModel({ ...LLAMA, ...more }, { freeze });
+  const { layers, head, embed } = parameterTable(model);
+  const named = model.code.classOf.flatMap((kind, i) => (layers[kind]?.weights ?? []).map((one) => ({ ...one, name: `${i}.${one.name}` })));
+  return [...embed, ...named, ...head].filter(({ trainable }) => trainable).map(({ name }) => name);
+};
+const opsOf = ({ instructions }: Code): readonly string[] => instructions.map(({ op }) => op);
+const allButNorms = ['model.embed_tokens.weight', '*_proj.weight', 'lm_head.weight'];
+
+describe('what is frozen', () => {
+  test('is found by name and by pattern; a layer that differs is a class of its own', () => {
+    expect(trained(allButNorms)).toEqual([
+      '0.input_layernorm.weight',
+      '0.post_attention_layernorm.weight',
+      '1.input_layernorm.weight',
+      '1.post_attention_layernorm.weight',
+      'model.norm.weight',
+    ]);
+    expect(trained([...allButNorms, 'model.layers.[!1].*'])).toEqual([
+      '1.input_layernorm.weight',
+      '1.post_attention_layernorm.weight',
+      'model.norm.weight',
+    ]);
+    expect(code(['model.layers.0.*']).classOf).toEqual([0, 1]);
+    expect(code(['model.layers.?.*']).classOf).toEqual([0, 0]);
+  });
+
+  test('of a tied model has both of its names', () => {
+    const tied = { tie_word_embeddings: true };
+    expect(code(['lm_head.weight'], tied)).toEqual(code(['model.embed_tokens.weight'], tied));
+  });
+
+  test('has no place in a region, and a region for nothing has one element', () => {
+    const table = parameterTable(parseModel(LLAMA, { freeze: [...allButNorms, 'model.layers.*'] }));
+    expect(table.layers.map(({ numElements }) => numElements)).toEqual([1]);
+    expect([table.numEmbedElements, table.numHeadNormElements, table.numHeadElements]).toEqual([1, 64, 65]);
+    expect(table.numTrainedParameters).toBe(64);
+    expect(table.numModelParameters).toBe(parameterTable(parseModel(LLAMA)).numModelParameters);
+  });
+
+  test('has no gradient formed, nor what only that would read', () => {
+    const [all] = code([]).classes;
+    const [norms] = code(allButNorms).classes;
+    if (all === undefined || norms === undefined) throw new Error('a model without layers');
+    const flops = (one: Code): number => workOf(one, 10, 4).matmulFlops;
+    expect(flops(norms.preBwd)).toBe(flops(all.preBwd) / 2);
+    // The product that only the gradient of down_proj reads is not formed again.
+    expect(opsOf(all.postBwd).filter((op) => op === 'multiply')).toHaveLength(1);
+    expect(opsOf(norms.postBwd).filter((op) => op === 'multiply')).toHaveLength(0);
+    expect(code(['model.embed_tokens.weight']).embedBwd.instructions).toEqual([]);
+    expect(opsOf(code(['model.norm.weight']).headBwd)).toContain('rmsnormBwd');
+  });
+});
+
+describe('a pattern that cannot be meant', () => {
+  test.each([
+    ['model.layers.0', "did you mean 'model.layers.0.*'?"],
+    ['model.embed_token.weight', "did you mean 'model.embed_tokens.weight'?"],
+    ['*.q_porj.weight', "did you mean '*.q_proj.weight'?"],
+    ['transformer.h.*', "weights are named like 'model.embed_tokens.weight', "],
+    ['lm_haed.weight', "did you mean 'lm_head.weight'?"],
+  ])('%s', (pattern, hint) => {
+    const error = errorOf(() => parseModel(LLAMA, { freeze: [pattern] }));
+    expect(error).toMatchObject({ code: 'no-such-weight', message: `run.freeze: no weight matches '${pattern}'` });
+    expect(error.hint).toContain(hint);
+  });
+
+  test('all of them: nothing trains', () => {
+    expect(errorOf(() => parseModel(LLAMA, { freeze: ['*.weight'] }))).toMatchObject({ code: 'nothing-trains' });
+  });
+});
