@@ -6,14 +6,24 @@ import type { RunSpec } from '../../src/spec/types.js';
 
 const MIB = 2 ** 20;
 
-function pool(name: string, kind: PoolLedger['kind'], peakBytes: number): PoolLedger {
-  return { pool: name, kind, capacityBytes: 1024 * MIB, persistent: [], instants: [], peakBytes, peakInstant: 'layerBackward', fits: true };
+function pool(name: string, kind: PoolLedger['kind'], peakBytes: number, loadBytes = 0): PoolLedger {
+  return {
+    pool: name,
+    kind,
+    capacityBytes: 1024 * MIB,
+    persistent: [],
+    instants: [],
+    load: { name: 'load', items: [], totalBytes: loadBytes },
+    peakBytes,
+    peakInstant: 'layerBackward',
+    fits: true,
+  };
 }
 
 export const MEMORY: MemoryLedger = {
   kind: 'memoryLedger',
   fits: true,
-  pools: [pool('hbm', 'device', 100 * MIB), pool('host', 'pinned', 10 * MIB), pool('disk', 'file', 0)],
+  pools: [pool('hbm', 'device', 100 * MIB, 40 * MIB), pool('host', 'pinned', 10 * MIB), pool('disk', 'file', 0)],
 };
 
 const RUN: RunSpec = {
