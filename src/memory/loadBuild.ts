@@ -60,8 +60,8 @@ function castMoments(unit: Unit, { w, device }: LoadTerms): readonly (readonly H
     cast += numel;
     const onItsWay = w < 4 && device === 'cuda' ? w * numel : 0;
     return [
-      passing('unit being made in fp32', 4 * left, '4 B * parameters of the unit that are still to be cast', 'host'),
-      passing('weight on its way', onItsWay, `${w} B * the parameter being cast and moved`, 'host'),
+      passing('unit being made in fp32', 4 * left, '4 B * parameters of the unit that are still to be cast', 'pinned'),
+      passing('weight on its way', onItsWay, `${w} B * the parameter being cast and moved`, 'pinned'),
       passing('unit being cast', w * cast, `${w} B * parameters of the unit that are cast`),
     ];
   });

@@ -49,8 +49,8 @@ function shardedMoments(terms: LoadTerms): Moments {
   const { all, w, largest, numRanks, zero } = terms;
   const weights = kept('weights', w * all, `${w} B * parameters`);
   const aligned = 2 * Math.ceil(all / (2 * numRanks));
-  const host = zero.offloadOptimizer ? 'host' : 'device';
-  const masters = kept('master weights', 4 * aligned, '4 B * parameters / ranks', host);
+  const away = zero.offloadOptimizer ? 'pinned' : 'device';
+  const masters = kept('master weights', 4 * aligned, '4 B * parameters / ranks', away);
   const flattening = flatMoment(weights, terms);
   if (!zero.offloadOptimizer) {
     const gradients = accumulatesWide(terms)
@@ -64,10 +64,10 @@ function shardedMoments(terms: LoadTerms): Moments {
     [
       weights,
       masters,
-      kept('fp32 gradients', 4 * aligned, '4 B * parameters / ranks', host),
-      kept('weights for the device', w * aligned, `${w} B * parameters / ranks`, host),
+      kept('fp32 gradients', 4 * aligned, '4 B * parameters / ranks', away),
+      kept('weights for the device', w * aligned, `${w} B * parameters / ranks`, away),
       kept('gradient buffer for the host', w * largest, buffer),
-      kept('largest gradient', w * largest, buffer, host),
+      kept('largest gradient', w * largest, buffer, away),
       pageable((w + 4) * aligned, `(${w} + 4) B * parameters / ranks`, terms),
     ],
   ];
@@ -76,7 +76,7 @@ function shardedMoments(terms: LoadTerms): Moments {
 /** A GPU that has no room for the copy has the weights moved to host memory, and flattened there. */
 function flatMoment(weights: Held, { all, w, device, deviceBytes }: LoadTerms): readonly Held[] {
   if (device === 'cpu' || 2 * w * all <= deviceBytes) return [weights, passing('flat copy', w * all, `${w} B * parameters`)];
-  return [weights, passing('weights and flat copy', 2 * w * all, `2 * ${w} B * parameters: the device has no room for both`, 'host')];
+  return [weights, passing('weights and flat copy', 2 * w * all, `2 * ${w} B * parameters: the device has no room for both`, 'pinned')];
 }
 
 /**
@@ -88,25 +88,25 @@ function flatMoment(weights: Held, { all, w, device, deviceBytes }: LoadTerms): 
 function fullyShardedMoments(terms: LoadTerms): Moments {
   const { w, g, largest, numRanks, device, zero } = terms;
   const owned = shardElements(terms);
-  const host = zero.offloadOptimizer ? 'host' : 'device';
+  const away = zero.offloadOptimizer ? 'pinned' : 'device';
   const weights = kept('weight shard', w * owned, `${w} B * parameters / ranks`);
-  const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', host);
-  const offloaded = zero.offloadOptimizer ? [kept('fp32 gradients', 4 * owned, '4 B * parameters / ranks', host)] : [];
+  const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', away);
+  const offloaded = zero.offloadOptimizer ? [kept('fp32 gradients', 4 * owned, '4 B * parameters / ranks', away)] : [];
   const subGroup = largestSubGroup(owned, terms);
   return [
-    [weights, passing('flat copy', w * owned, `${w} B * parameters / ranks`, device === 'cpu' ? 'device' : 'host')],
+    [weights, passing('flat copy', w * owned, `${w} B * parameters / ranks`, device === 'cpu' ? 'device' : 'pinned')],
     [
       weights,
       masters,
       ...offloaded,
-      passing('zero gradients', 4 * subGroup, '4 B * parameters / ranks of the largest sub-group', host),
+      passing('zero gradients', 4 * subGroup, '4 B * parameters / ranks of the largest sub-group', away),
       pageable(4 * subGroup, '4 B * parameters / ranks of the largest sub-group', terms),
     ],
     [
       weights,
       masters,
       ...offloaded,
-      kept('gradient shard', g * owned, `${g} B * parameters / ranks`, host),
+      kept('gradient shard', g * owned, `${g} B * parameters / ranks`, away),
       kept('reduce bucket', w * zero.reduceBucketElements, `${w} B * reduce_bucket_size`),
       passing('gathered weight', w * numRanks * Math.ceil(largest / numRanks), `${w} B * largest parameter`),
     ],
@@ -115,7 +115,7 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
 
 /** pin_memory of the GPU accelerator copies a tensor; the CPU's gives it back as it is. */
 function pageable(bytes: number, note: string, { device, zero }: LoadTerms): Held {
-  return passing('originals of pinned copies', device === 'cuda' && zero.pinOptimizer ? bytes : 0, note, 'host');
+  return passing('originals of pinned copies', device === 'cuda' && zero.pinOptimizer ? bytes : 0, note, 'pinned');
 }
 
 function shardElements({ parameters: { embed, layer, head }, numLayers, numRanks }: LoadTerms): number {

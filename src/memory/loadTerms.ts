@@ -4,7 +4,7 @@ import { derived, type MemoryItem } from './items.js';
 import type { Terms } from './stateTerms.js';
 
 /** On a CPU the host's share is allocated by PyTorch like the device's, and lies with it; see `inPool` in load.ts. */
-export type Place = 'device' | 'host';
+export type Place = 'device' | 'pinned';
 
 /** Something that is there at one moment of start-up; `passing`: gone soon after. */
 export interface Held extends MemoryItem {
