@@ -10,18 +10,17 @@ type Unit = readonly ParameterView[];
 
 /** The moments of building that may be the peak of start-up. */
 export function buildingMoments(terms: LoadTerms): readonly (readonly Held[])[] {
-  const { embed, layer, head } = terms.parameters;
+  const { embed, layers, head } = terms.parameters;
   const moments: (readonly Held[])[] = [];
   let before = 0;
-  // Each of the layers finds more there than the one before it, so the last is the one that may be the peak.
-  const build = (unit: Unit, times: number): void => {
-    const each = terms.zero.stage === 3 ? shardOf(unit, terms.numRanks) : numelOf(unit);
-    moments.push(...unitMoments(unit, before + (times - 1) * each, terms));
-    before += times * each;
+  const build = (unit: Unit, mayBePeak = true): void => {
+    if (mayBePeak) moments.push(...unitMoments(unit, before, terms));
+    before += terms.zero.stage === 3 ? shardOf(unit, terms.numRanks) : numelOf(unit);
   };
-  for (const unit of modulesOf(embed)) build(unit, 1);
-  build(layer, terms.numLayers);
-  for (const unit of modulesOf(head)) build(unit, 1);
+  for (const unit of modulesOf(embed)) build(unit);
+  // Each layer of a class finds more there than the one before it, so the last is the one that may be the peak.
+  terms.classOf.forEach((kind, layer) => build(layers[kind]?.weights ?? [], terms.classOf.lastIndexOf(kind) === layer));
+  for (const unit of modulesOf(head)) build(unit);
   return moments;
 }
 

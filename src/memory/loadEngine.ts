@@ -18,23 +18,23 @@ export function engineMoments(terms: LoadTerms): Moments {
  * (`initialize_optimizer_states`, fp16/unfused_optimizer.py): gradients in both dtypes, and Adam's temporaries, on a GPU of all weights
  * at once (foreach). Else FP16_Optimizer (fp16/fused_optimizer.py): fp32 gradients alone, after clones of all weights.
  */
-function unshardedMoments({ all, w, largest, device, zero }: LoadTerms): Moments {
+function unshardedMoments({ all, trained, w, largest, device, zero }: LoadTerms): Moments {
   const weights = kept('weights', w * all, `${w} B * parameters`);
   if (w === 4) return [[weights]];
-  const states = [kept('master weights', 4 * all, '4 B * parameters'), kept('Adam states', 8 * all, '8 B * parameters')];
+  const states = [kept('master weights', 4 * trained, '4 B * parameters'), kept('Adam states', 8 * trained, '8 B * parameters')];
   if (!zero.torchAdam) {
     return [
-      [weights, passing('clones and flat copy', 2 * w * all, `2 * ${w} B * parameters`)],
-      [weights, ...states, passing('zero gradients', 4 * all, '4 B * parameters: the step that makes Adam states')],
+      [weights, passing('clones and flat copy', 2 * w * trained, `2 * ${w} B * parameters`)],
+      [weights, ...states, passing('zero gradients', 4 * trained, '4 B * parameters: the step that makes Adam states')],
     ];
   }
-  const temporaries = device === 'cpu' ? 8 * largest : 4 * all;
+  const temporaries = device === 'cpu' ? 8 * largest : 4 * trained;
   const note = device === 'cpu' ? '8 B * largest parameter' : '4 B * parameters';
   return [
     [
       weights,
       ...states,
-      passing('zero gradients', (w + 4) * all, `(${w} + 4) B * parameters: the step that makes Adam states`),
+      passing('zero gradients', (w + 4) * trained, `(${w} + 4) B * parameters: the step that makes Adam states`),
       passing('optimizer temporaries', temporaries, note),
     ],
   ];
@@ -46,15 +46,15 @@ function unshardedMoments({ all, w, largest, device, zero }: LoadTerms): Moments
  * bf16_optimizer.py), which keeps gradients of all weights.
  */
 function shardedMoments(terms: LoadTerms): Moments {
-  const { all, w, largest, numRanks, zero } = terms;
+  const { all, trained, w, largest, numRanks, zero } = terms;
   const weights = kept('weights', w * all, `${w} B * parameters`);
-  const aligned = 2 * Math.ceil(all / (2 * numRanks));
+  const aligned = 2 * Math.ceil(trained / (2 * numRanks));
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
   const masters = kept('master weights', 4 * aligned, '4 B * parameters / ranks', away);
   const flattening = flatMoment(weights, terms);
   if (!zero.offloadOptimizer) {
     const gradients = accumulatesWide(terms)
-      ? kept('fp32 gradients', 4 * all, '4 B * parameters: stage 1 accumulating in fp32')
+      ? kept('fp32 gradients', 4 * trained, '4 B * parameters: stage 1 accumulating in fp32')
       : passing('zero gradients', 4 * aligned, '4 B * parameters / ranks');
     return [flattening, [weights, masters, gradients]];
   }
@@ -74,9 +74,9 @@ function shardedMoments(terms: LoadTerms): Moments {
 }
 
 /** A GPU that has no room for the copy has the weights moved to host memory, and flattened there. */
-function flatMoment(weights: Held, { all, w, device, deviceBytes }: LoadTerms): readonly Held[] {
-  if (device === 'cpu' || 2 * w * all <= deviceBytes) return [weights, passing('flat copy', w * all, `${w} B * parameters`)];
-  return [weights, passing('weights and flat copy', 2 * w * all, `2 * ${w} B * parameters: the device has no room for both`, 'pinned')];
+function flatMoment(weights: Held, { all, trained, w, device, deviceBytes }: LoadTerms): readonly Held[] {
+  if (device === 'cpu' || w * (all + trained) <= deviceBytes) return [weights, passing('flat copy', w * trained, `${w} B * parameters`)];
+  return [weights, passing('weights and flat copy', 2 * w * trained, `2 * ${w} B * parameters: the device has no room for both`, 'pinned')];
 }
 
 /**
@@ -87,9 +87,10 @@ function flatMoment(weights: Held, { all, w, device, deviceBytes }: LoadTerms): 
  */
 function fullyShardedMoments(terms: LoadTerms): Moments {
   const { w, g, largest, numRanks, device, zero } = terms;
-  const owned = shardElements(terms);
+  const ownedAll = shardElements(terms, () => true);
+  const owned = shardElements(terms, ({ trainable }) => trainable);
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
-  const weights = kept('weight shard', w * owned, `${w} B * parameters / ranks`);
+  const weights = kept('weight shard', w * ownedAll, `${w} B * parameters / ranks`);
   const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', away);
   const offloaded = zero.offloadOptimizer ? [kept('fp32 gradients', 4 * owned, '4 B * parameters / ranks', away)] : [];
   const subGroup = largestSubGroup(owned, terms);
@@ -118,22 +119,25 @@ function pageable(bytes: number, note: string, { device, zero }: LoadTerms): Hel
   return passing('originals of pinned copies', device === 'cuda' && zero.pinOptimizer ? bytes : 0, note, 'pinned');
 }
 
-function shardElements({ parameters: { embed, layer, head }, numLayers, numRanks }: LoadTerms): number {
-  return shardOf(embed, numRanks) + numLayers * shardOf(layer, numRanks) + shardOf(head, numRanks);
+function shardElements(terms: LoadTerms, counts: (view: ParameterView) => boolean): number {
+  return shardOf(modelViews(terms).filter(counts), terms.numRanks);
 }
 
-/** `_create_fp16_sub_groups`: weights in their order, until there are sub_group_size of their shards. */
-function largestSubGroup(owned: number, { parameters: { embed, layer, head }, numLayers, numRanks, zero }: LoadTerms): number {
+/** Every weight of the model, in its order. */
+function modelViews({ parameters: { embed, layers, head }, classOf }: LoadTerms): readonly ParameterView[] {
+  return [...embed, ...classOf.flatMap((kind) => layers[kind]?.weights ?? []), ...head];
+}
+
+/** `_create_fp16_sub_groups`: weights that train in their order, until there are sub_group_size of their shards. */
+function largestSubGroup(owned: number, terms: LoadTerms): number {
+  const { numRanks, zero } = terms;
   if (zero.subGroupElements >= owned) return owned;
   let most = 0;
   let size = 0;
-  const add = ({ numel }: ParameterView): void => {
-    size += Math.ceil(numel / numRanks);
+  for (const { numel, trainable } of modelViews(terms)) {
+    if (trainable) size += Math.ceil(numel / numRanks);
     most = Math.max(most, size);
     if (size >= zero.subGroupElements) size = 0;
-  };
-  embed.forEach(add);
-  for (let number = 0; number < numLayers; number += 1) layer.forEach(add);
-  head.forEach(add);
+  }
   return most;
 }

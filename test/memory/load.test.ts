@@ -1,6 +1,7 @@
 /** The load instant by hand, on a model whose embedding is larger than a layer; measured runs are held against it in python/tests/test_load.py. */
 import { describe, expect, test } from 'vitest';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
+import { numWeightElements } from '../../src/catalog/parameters.js';
 import { sumBytes } from '../../src/memory/items.js';
 import { type LoadInput, loadItems } from '../../src/memory/load.js';
 
@@ -18,7 +19,7 @@ const parameters = parameterTable(model);
 /** Of the whole model, of the embedding and as many of lm_head, of a layer, of its largest weight, and of the final norm. */
 const ALL = parameters.numModelParameters;
 const ENDS = 4096 * 64;
-const LAYER = parameters.numLayerElements;
+const LAYER = numWeightElements(parameters.layers[0]?.weights ?? []);
 const MLP = 160 * 64;
 const NORM = 64;
 
@@ -28,7 +29,7 @@ const ROOMY = 1e12;
 function load(zero: object, dtype: Dtype, more: Partial<LoadInput> = {}, config: object = {}) {
   const items = loadItems({
     parameters,
-    numLayers: 4,
+    classOf: [0, 0, 0, 0],
     tieWordEmbeddings: false,
     run: { dtype, gradientAccumulationSteps: 1 },
     numRanks: 2,
@@ -101,7 +102,7 @@ describe('under ZeRO-3', () => {
 
   test('zero gradients are of the largest sub-group, which ends with the weight that fills it', () => {
     // On the host of a GPU, where no weight is gathered: the embedding and both layers, then what is left.
-    const even = { ...cuda, numLayers: 2 };
+    const even = { ...cuda, classOf: [0, 0] };
     const zero = { stage: 3, ...OFFLOAD, sub_group_size: (2 * LAYER + ENDS) / 2 };
     const owned = (2 * LAYER + 2 * ENDS + NORM) / 2;
     expect(load(zero, 'bfloat16', even).pinnedBytes).toBe(8 * owned + 4 * ((2 * LAYER + ENDS) / 2));
