@@ -31,6 +31,7 @@ class EchoSession:
         self.versions = {"python": sys.version.split()[0]}
         self._export = options["export"]
         self._rank = int(os.environ["RANK"])
+        self.load_pool_bytes = {"hbm": 500 + self._rank}
         self._fault, _, where = str(options["data"]).partition("@")
         self._where = where
         if self._fault == "import":

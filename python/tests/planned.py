@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fpdt.plan import read_frames
+
 ROOT = Path(__file__).resolve().parents[2]
 RANK_TIMEOUT_SECONDS = 150.0
 
@@ -73,6 +75,12 @@ def make_plan(
     )
     assert done.returncode == 0, done.stderr
     return folder / "plan.json"
+
+
+def load_bytes(path: Path) -> dict[str, int]:
+    """What a plan says that start-up needs, by pool."""
+    pools = json.loads(read_frames(path).prose)["memory"]["pools"]
+    return {pool["pool"]: pool["load"]["totalBytes"] for pool in pools}
 
 
 def write_data(folder: Path, num_bytes: int = 4096) -> Path:

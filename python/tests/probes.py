@@ -4,16 +4,18 @@
   the measured peak of every op on rank 0;
 - ``{"kind": "heldLayer", "layer", ...}``: runs a step while somebody else holds a layer gathered;
 - ``{"kind": "weights", ...}``: each step's result on rank 0, with a digest of its weights, masters and
-  moments after it.
+  moments after it;
+- ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 from fpdt.testing import harness
-from fpdt.testing.children import Result
+from fpdt.testing.children import Result, run_children
 from fpdt.testing.harness import Job
 
 
@@ -65,8 +67,24 @@ def weights_digest(engine: Any) -> str:
     return hashlib.sha256(b"".join(weight.float().numpy().tobytes() for weight in weights)).hexdigest()
 
 
+def run_load(job: Job) -> Result:
+    port = harness.free_port()
+    works = [partial(load_rank, job, rank, port) for rank in range(int(job["worldSize"]))]
+    return {"load": [rank["load"] for rank in run_children(works, harness.idle_seconds(job))]}
+
+
+def load_rank(job: Job, rank: int, port: int) -> Result:
+    import torch.distributed as dist
+
+    session = harness.open_session(job, rank, port)
+    dist.barrier()  # A rank that leaves takes the others' store, or their links, with it.
+    return {"load": session.load_pool_bytes}
+
+
 if __name__ == "__main__":
-    harness.KINDS.update({"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights})
+    harness.KINDS.update(
+        {"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights, "load": run_load}
+    )
     worker = harness.KEYS["worker"]
-    harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker})
+    harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker, "load": worker})
     harness.main()

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from fpdt.measure.memory import LiveBytes, measure_pools
+from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
 from fpdt.run.arena import Arena, mapped_arena
 
 KIB = 1024
@@ -255,3 +256,22 @@ def test_a_file_counts_its_size_and_a_device_with_a_peak_of_its_own_that() -> No
 
 def test_a_plan_without_a_device_pool_has_only_what_it_has() -> None:
     assert measure_pools({"host": "pinned"}, Pools(peak=1)) == {"host": 0}
+
+
+def test_start_up_is_the_device_pools_alone_by_its_own_peak_where_it_keeps_one() -> None:
+    live = LiveBytes()
+    with live:
+        kib(64)
+    assert measure_load(KINDS, None, live) == {"hbm": 64 * KIB}
+    assert measure_load(KINDS, 12345, live) == {"hbm": 12345}
+    assert measure_load({"host": "pinned"}, 12345, live) == {}
+
+
+def test_tensors_on_the_meta_device_are_nothing_and_fake_ones_what_they_stand_for() -> None:
+    live = LiveBytes()
+    with FakeTensorMode(), live:
+        nothing = torch.empty(1024, device="meta")
+        fake = kib(64)
+        assert live.live_bytes == 64 * KIB
+        del fake, nothing
+    assert live.live_bytes == 0

@@ -10,8 +10,14 @@ export type RankState = 'started' | 'hello' | 'planAccepted' | 'ready' | 'bye' |
 
 export type RunEvent =
   | { readonly type: 'rank'; readonly rank: number; readonly state: RankState; readonly detail: string }
-  /** All ranks hold the plan with the same digest. */
-  | { readonly type: 'ready'; readonly digest: string; readonly seconds: number; readonly versions: Readonly<Record<string, string>> }
+  /** All ranks hold the plan with the same digest. `loadPoolBytes`: see RunResult. */
+  | {
+      readonly type: 'ready';
+      readonly digest: string;
+      readonly seconds: number;
+      readonly versions: Readonly<Record<string, string>>;
+      readonly loadPoolBytes: Readonly<Record<string, number>>;
+    }
   /** All ranks finished the step; `ranks` is what each of them measured. */
   | { readonly type: 'step'; readonly step: StepResult; readonly ranks: readonly StepDone[] }
   /** The trained model is in a Hugging Face folder. */

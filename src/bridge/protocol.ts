@@ -95,7 +95,14 @@ export const BODIES = {
   }),
   plan: z.strictObject({ digest, options: runOptionsSchema, frames: z.array(frameSchema) }),
   planAccepted: z.strictObject({ digest }),
-  ready: z.strictObject({ digest, device: z.string(), versions: z.record(z.string(), z.string()), seconds }),
+  ready: z.strictObject({
+    digest,
+    device: z.string(),
+    versions: z.record(z.string(), z.string()),
+    seconds,
+    /** High water of start-up by pool, before the arenas were made; only pools that were measured. */
+    poolBytes: z.record(z.string(), count),
+  }),
   /** Run steps [from, to) of the plan with this digest. */
   runSteps: z.strictObject({ digest, from: count, to: count }),
   stepDone: stepDoneSchema,

@@ -63,6 +63,7 @@ class ActiveRun implements Run {
   #isEnding = false;
   #loadSeconds = 0;
   #versions: Readonly<Record<string, string>> = {};
+  #loadPoolBytes: Readonly<Record<string, number>> = {};
   #settle: (outcome: RunOutcome) => void = () => undefined;
 
   constructor(setup: RunSetup) {
@@ -75,7 +76,7 @@ class ActiveRun implements Run {
     this.#coordinator = new Coordinator(setup.plan, setup.options, setup.numSteps, setup.packageVersion, {
       send: (rank, type, body, frames) => this.#send(rank, type, body, frames),
       emit: (event) => this.#events.push(event),
-      onReady: (versions) => this.#onReady(versions),
+      onReady: (versions, loadPoolBytes) => this.#onReady(versions, loadPoolBytes),
       fail: (failure) => this.#fail(failure),
       complete: () => this.#end(),
     });
@@ -136,10 +137,11 @@ class ActiveRun implements Run {
     this.#coordinator.receive(rank, message);
   }
 
-  #onReady(versions: Readonly<Record<string, string>>): void {
+  #onReady(versions: Readonly<Record<string, string>>, loadPoolBytes: Readonly<Record<string, number>>): void {
     this.#versions = versions;
+    this.#loadPoolBytes = loadPoolBytes;
     this.#loadSeconds = (performance.now() - this.#startedMs) / 1000;
-    this.#events.push({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, versions });
+    this.#events.push({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, versions, loadPoolBytes });
   }
 
   #onExit(process: RankProcess, detail: string): void {
@@ -214,7 +216,13 @@ class ActiveRun implements Run {
       return { ok: false, error: toError(this.#placedFailures(), (rank) => this.#ranks[rank]?.stderrTail() ?? '') };
     }
     const { plan } = this.#setup;
-    const facts = { digest: plan.digest, numRanks: plan.numRanks, versions: this.#versions, loadSeconds: this.#loadSeconds };
+    const facts = {
+      digest: plan.digest,
+      numRanks: plan.numRanks,
+      versions: this.#versions,
+      loadSeconds: this.#loadSeconds,
+      loadPoolBytes: this.#loadPoolBytes,
+    };
     return { ok: true, result: mergeSteps(this.#coordinator.steps, facts) };
   }
 

@@ -42,6 +42,8 @@ export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'lossScale
   readonly versions: Readonly<Record<string, string>>;
   /** From start to the last rank ready. */
   readonly loadSeconds: number;
+  /** Peak bytes of start-up by pool, before the arenas were made, of the rank with most; only pools that were measured. */
+  readonly loadPoolBytes: Readonly<Record<string, number>>;
 }
 
 /** `ranks`: what each rank says about the same step, by rank. */
@@ -53,15 +55,9 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
     loss: first.loss,
     seconds: largest(ranks, (one) => one.seconds),
     tokens: first.numTokens,
-    poolBytes: byName(
-      ranks.map((one) => one.poolBytes),
-      Math.max,
-    ),
+    poolBytes: largestByName(ranks.map((one) => one.poolBytes)),
     memoryMeasured: ranks.every((one) => one.memoryMeasured),
-    copiedBytes: byName(
-      ranks.map((one) => one.copiedBytes),
-      Math.max,
-    ),
+    copiedBytes: largestByName(ranks.map((one) => one.copiedBytes)),
     byKind: addKinds(
       ranks.map((one) => one.byKind),
       ranks.length,
@@ -73,7 +69,7 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
   };
 }
 
-export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'versions' | 'loadSeconds'>;
+export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'versions' | 'loadSeconds' | 'loadPoolBytes'>;
 
 export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunResult {
   const measured = steps.filter((one) => one.memoryMeasured);
@@ -83,10 +79,7 @@ export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunRe
     steps,
     seconds: sum(steps, (one) => one.seconds),
     tokens: sum(steps, (one) => one.tokens),
-    poolBytes: byName(
-      measured.map((one) => one.poolBytes),
-      Math.max,
-    ),
+    poolBytes: largestByName(measured.map((one) => one.poolBytes)),
     memoryMeasured: measured.length > 0,
     copiedBytes: byName(
       steps.map((one) => one.copiedBytes),
@@ -114,6 +107,10 @@ function addKinds(tables: readonly Readonly<Record<string, KindResult>>[], divis
       },
     ]),
   );
+}
+
+export function largestByName(tables: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  return byName(tables, Math.max);
 }
 
 /** Tables put together name by name; a name that a table lacks counts 0. */

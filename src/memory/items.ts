@@ -3,6 +3,8 @@ import type { Provenance } from '../spec/types.js';
 
 export const INSTANTS = ['embed', 'layerForward', 'loss', 'layerBackward', 'gradientReduce', 'optimizerStep'] as const;
 export type InstantName = (typeof INSTANTS)[number];
+/** The peak of start-up, before the arenas are there. No turn of the program is at it. */
+export const LOAD = 'load';
 
 /** A turn of the program, as schedule/program.ts has it. */
 export interface TurnShape {
@@ -35,7 +37,7 @@ export function derived(name: string, bytes: number, note: string): MemoryItem {
   return { name, bytes: Math.ceil(bytes), provenance: 'derived', note };
 }
 
-export function nonEmpty(items: readonly MemoryItem[]): readonly MemoryItem[] {
+export function nonEmpty<T extends MemoryItem>(items: readonly T[]): readonly T[] {
   return items.filter(({ bytes }) => bytes > 0);
 }
 

@@ -2,16 +2,17 @@
 import { poolsOf } from '../catalog/pools.js';
 import type { NamedPool, PoolKind } from '../spec/pools.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
-import { derived, INSTANTS, type InstantName, type MemoryItem, nonEmpty, sumBytes } from './items.js';
+import { derived, INSTANTS, type InstantName, LOAD, type MemoryItem, nonEmpty, sumBytes } from './items.js';
+import { loadItems } from './load.js';
 import { modelStates } from './modelStates.js';
 import type { ScheduleUse, Temporary } from './scheduleUse.js';
 
-export { INSTANTS, type InstantName, type MemoryItem } from './items.js';
+export { INSTANTS, type InstantName, LOAD, type MemoryItem } from './items.js';
 export { scheduleUse, type ScheduleUse } from './scheduleUse.js';
 
-/** What is there only at one instant of the step, beside the persistent items. */
+/** What is there only at one instant of the step, beside the persistent items; at the load it is everything. */
 export interface MemoryInstant {
-  readonly name: InstantName;
+  readonly name: InstantName | typeof LOAD;
   readonly items: readonly MemoryItem[];
   /** Persistent bytes plus these items. */
   readonly totalBytes: number;
@@ -24,8 +25,10 @@ export interface PoolLedger {
   readonly capacityBytes: number;
   readonly persistent: readonly MemoryItem[];
   readonly instants: readonly MemoryInstant[];
+  /** The peak of start-up. Nothing persistent is there but what its items name: arenas are not allocated yet. */
+  readonly load: MemoryInstant;
   readonly peakBytes: number;
-  readonly peakInstant: InstantName;
+  readonly peakInstant: MemoryInstant['name'];
   readonly fits: boolean;
 }
 
@@ -55,7 +58,7 @@ export interface LedgerInput {
 
 export function buildLedger(input: LedgerInput): MemoryLedger {
   const { model, run, cluster, deepspeed, parameters, use } = input;
-  const states = modelStates({
+  const sizes = {
     parameters,
     run,
     deepspeed,
@@ -63,11 +66,20 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
     tieWordEmbeddings: model.tieWordEmbeddings,
     numRanks: cluster.numRanks,
     extraLayers: use.extraLayers,
-  });
+  };
+  const states = modelStates(sizes);
   const overheads = cluster.overheads.map(({ name, bytes, provenance, source }) => ({ name, bytes, provenance, note: source }));
+  // On a CPU PyTorch allocates what is offloaded like everything else of its own: beside the arena of the device's pool.
+  const isOneMemory = cluster.device === 'cpu';
   const persistent: Readonly<Record<PoolKind, readonly MemoryItem[]>> = {
-    device: [...overheads, ...states.device],
-    pinned: states.pinned,
+    device: [...overheads, ...states.device, ...(isOneMemory ? states.pinned : [])],
+    pinned: isOneMemory ? [] : states.pinned,
+    file: [],
+  };
+  const loads = loadItems({ ...sizes, device: cluster.device, deviceBytes: cluster.hbmBytes - sumBytes(overheads) });
+  const load: Readonly<Record<PoolKind, readonly MemoryItem[]>> = {
+    device: [...overheads, ...loads.device.kept, ...withReserve(loads.device.passing, cluster.device)],
+    pinned: [...loads.pinned.kept, ...loads.pinned.passing],
     file: [],
   };
   const passing = (name: InstantName): readonly MemoryItem[] =>
@@ -75,8 +87,12 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
   const capacities = poolsOf(cluster);
   refuseUnknown(Object.keys(input.arenaBytes), capacities);
   const pools = capacities.map((pool) =>
-    poolLedgerOf(pool, pool.capacityBytes, [...persistent[pool.kind], arena(input.arenaBytes[pool.name] ?? 0)], (name) =>
-      pool.kind === 'device' ? passing(name) : [],
+    poolLedgerOf(
+      pool,
+      pool.capacityBytes,
+      [...persistent[pool.kind], arena(input.arenaBytes[pool.name] ?? 0)],
+      (name) => (pool.kind === 'device' ? passing(name) : []),
+      { name: LOAD, items: load[pool.kind], totalBytes: sumBytes(load[pool.kind]) },
     ),
   );
   return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools };
@@ -87,6 +103,12 @@ export function poolLedger({ pools }: MemoryLedger, name: string): PoolLedger {
   const found = pools.find(({ pool }) => pool === name);
   if (found === undefined) throw new RangeError(`the ledger has no pool ${name}, only ${pools.map(({ pool }) => pool).join(', ')}`);
   return found;
+}
+
+/** Everything that is in a pool when it is fullest. */
+export function peakItems({ persistent, instants, load, peakInstant }: PoolLedger): readonly MemoryItem[] {
+  if (peakInstant === LOAD) return load.items;
+  return [...persistent, ...(instants.find(({ name }) => name === peakInstant)?.items ?? [])];
 }
 
 function refuseUnknown(names: readonly string[], pools: readonly NamedPool[]): void {
@@ -128,19 +150,21 @@ function poolLedgerOf(
   capacityBytes: number,
   persistent: readonly MemoryItem[],
   itemsOf: (instant: InstantName) => readonly MemoryItem[],
+  load: MemoryInstant,
 ): PoolLedger {
   const base = sumBytes(persistent);
-  const instants = INSTANTS.map((instant) => {
+  const instants = INSTANTS.map((instant): MemoryInstant => {
     const items = itemsOf(instant);
     return { name: instant, items, totalBytes: base + sumBytes(items) };
   });
-  const peak = instants.reduce((best, next) => (next.totalBytes > best.totalBytes ? next : best));
+  const peak = [...instants, load].reduce((best, next) => (next.totalBytes > best.totalBytes ? next : best));
   return {
     pool: name,
     kind,
     capacityBytes,
     persistent: nonEmpty(persistent),
     instants,
+    load,
     peakBytes: peak.totalBytes,
     peakInstant: peak.name,
     fits: peak.totalBytes <= capacityBytes,

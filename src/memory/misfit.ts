@@ -2,9 +2,10 @@
 import { poolLabel } from '../catalog/pools.js';
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes } from '../spec/sizes.js';
-import type { MemoryInstant, MemoryItem, MemoryLedger, PoolLedger } from './ledger.js';
+import { LOAD, type MemoryItem, type MemoryLedger, type PoolLedger, peakItems } from './ledger.js';
 
 const NUM_NAMED = 4;
+const LOAD_HINT = 'no strategy changes what start-up needs: shard the weights with ZeRO stage 3, or over more ranks';
 
 /** `suggestion` is a change that was checked to fit, e.g. `numChunks=16 fits: 71.2 GiB of 79.2 GiB`. */
 export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtError {
@@ -19,24 +20,25 @@ export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtEr
   const message = pools.map((pool) => describePool(pool)).join('; ');
   return new FpdtError(message === '' ? 'the plan fits' : message, {
     code: 'does-not-fit',
-    hint: suggestion,
+    hint: suggestion ?? (pools.some(({ peakInstant }) => peakInstant === LOAD) ? LOAD_HINT : undefined),
     details: { pools: details },
   });
 }
 
 function describePool(pool: PoolLedger): string {
   const items = biggest(pool).map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
-  const when = (peakInstant(pool)?.items.length ?? 0) > 0 ? ` at ${pool.peakInstant}` : '';
   return (
-    `${poolLabel(pool.pool)} does not fit: ${formatBytes(pool.peakBytes)} needed${when}, ` +
+    `${poolLabel(pool.pool)} does not fit: ${formatBytes(pool.peakBytes)} needed${whenText(pool)}, ` +
     `${formatBytes(pool.capacityBytes)} there; largest: ${items.join(', ')}`
   );
 }
 
-function biggest(pool: PoolLedger): readonly MemoryItem[] {
-  return [...pool.persistent, ...(peakInstant(pool)?.items ?? [])].toSorted((a, b) => b.bytes - a.bytes).slice(0, NUM_NAMED);
+function whenText(pool: PoolLedger): string {
+  if (pool.peakInstant === LOAD) return ` at ${LOAD}, before the first step`;
+  const comesAndGoes = pool.instants.some(({ name, items }) => name === pool.peakInstant && items.length > 0);
+  return comesAndGoes ? ` at ${pool.peakInstant}` : '';
 }
 
-function peakInstant(pool: PoolLedger): MemoryInstant | undefined {
-  return pool.instants.find(({ name }) => name === pool.peakInstant);
+function biggest(pool: PoolLedger): readonly MemoryItem[] {
+  return [...peakItems(pool)].sort((a, b) => b.bytes - a.bytes).slice(0, NUM_NAMED);
 }

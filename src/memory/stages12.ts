@@ -63,7 +63,7 @@ export function shardedInstant(name: InstantName, terms: Terms): readonly Memory
  * Stage 1 accumulating bf16 gradients in fp32 is another class (BF16_Optimizer): 6 + 12/N B idle, 10 at most, 8 at the step. fp16
  * stays with the class of stages 1 and 2, which then keeps each gradient as an fp32 `grad_accum` of its weight instead.
  */
-function accumulatesWide({ zero, run }: Terms): boolean {
+export function accumulatesWide({ zero, run }: Terms): boolean {
   return zero.stage === 1 && zero.accumulateInFp32 && run.dtype === 'bfloat16' && !zero.offloadOptimizer;
 }
 

@@ -11,6 +11,10 @@ export interface ZeroSettings {
   /** 0: weights are gathered when a module needs them, not before. */
   readonly prefetchBucketElements: number;
   readonly offloadOptimizer: boolean;
+  /** What is offloaded is copied into pinned memory. */
+  readonly pinOptimizer: boolean;
+  /** PyTorch's Adam, not DeepSpeed's own kernels. */
+  readonly torchAdam: boolean;
   /** Gradients accumulate in fp32 whatever the weights' dtype (data_types.grad_accum_dtype). */
   readonly accumulateInFp32: boolean;
 }
@@ -22,6 +26,7 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
   const stage = (zero.stage ?? 0) as RunSpec['zeroStage'];
   const number = (key: string, fallback: number): number => (zero[key] as number | undefined) ?? fallback;
   const offload = (zero.offload_optimizer ?? {}) as Section;
+  const optimizer = (config.optimizer ?? {}) as Section;
   const dataTypes = (config.data_types ?? {}) as Section;
   return {
     stage,
@@ -32,6 +37,8 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
     persistenceThreshold: number('stage3_param_persistence_threshold', 1e5),
     prefetchBucketElements: (zero.stage3_prefetch_bucket_size ?? zero.prefetch_bucket_size ?? 5e7) as number,
     offloadOptimizer: offload.device === 'cpu',
+    pinOptimizer: offload.pin_memory === true,
+    torchAdam: ((optimizer.params ?? {}) as Section).torch_adam === true,
     accumulateInFp32: dataTypes.grad_accum_dtype === 'fp32',
   };
 }

@@ -3,6 +3,7 @@ import { inflateSync } from 'node:zlib';
 import type * as z from 'zod';
 import { OP_ROWS } from '../catalog/ops/index.js';
 import { PARSE_ONCE } from '../spec/parseJson.js';
+import type { PoolLedger } from '../memory/ledger.js';
 import { bytesOf, COLUMN_NAMES, COLUMNS, type ColumnDescriptor, type RawColumn } from './columns.js';
 import { checkReferences } from './checkReferences.js';
 import { decodeSections } from './decodeSections.js';
@@ -89,6 +90,8 @@ function parseProse(bytes: Buffer, header: PlanHeader): PlanProse {
   const { cluster, memory, prediction } = parseObject(bytes, 'prose') as unknown as Partial<PlanProse>;
   if (cluster?.kind !== 'cluster' || memory?.kind !== 'memoryLedger' || prediction?.kind !== 'prediction')
     throw damaged('its prose lacks a cluster, a memory ledger or a prediction');
+  const pools = memory.pools as readonly Partial<PoolLedger>[] | undefined;
+  if (pools?.every(({ load }) => load !== undefined) !== true) throw damaged('its memory ledger lacks the load instant');
   for (const field of ['device', 'numRanks', 'ranksPerNode'] as const) {
     if (cluster[field] !== header[field]) throw damaged(`its prose says ${field} ${cluster[field]}, its header ${header[field]}`);
   }

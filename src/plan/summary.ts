@@ -1,7 +1,7 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
 import { configRemarks } from '../catalog/configRemarks.js';
 import { poolLabel } from '../catalog/pools.js';
-import type { MemoryInstant, MemoryItem, PoolLedger } from '../memory/ledger.js';
+import { type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
 import type { SectionPrediction } from '../predict/prediction.js';
 import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
@@ -105,14 +105,16 @@ function programLines({ sections, programs, features }: ExecutionPlan): readonly
   ];
 }
 
-/** Instants are listed only where something comes and goes. */
+/** Instants are listed only where something comes and goes, start-up only where it needs something. */
 function poolLines(pool: PoolLedger): readonly string[] {
-  const peak = pool.instants.find(({ name }) => name === pool.peakInstant);
-  const changes = pool.instants.some(({ totalBytes }) => totalBytes !== pool.peakBytes);
-  const instants = changes ? pool.instants : [];
-  const items = [...pool.persistent, ...(peak?.items ?? [])].filter(({ bytes }) => bytes > 0).sort((a, b) => b.bytes - a.bytes);
+  const [first] = pool.instants;
+  const changes = pool.instants.some(({ totalBytes }) => totalBytes !== first?.totalBytes);
+  const instants = [...(pool.load.totalBytes > 0 ? [pool.load] : []), ...(changes ? pool.instants : [])];
+  const items = peakItems(pool)
+    .filter(({ bytes }) => bytes > 0)
+    .sort((a, b) => b.bytes - a.bytes);
   const width = Math.max(0, ...instants.map(({ name }) => name.length), ...items.map(({ name }) => name.length));
-  const at = changes ? ` at ${pool.peakInstant}` : '';
+  const at = changes || pool.peakInstant === pool.load.name ? ` at ${pool.peakInstant}` : '';
   const missing = pool.fits ? '' : `, ${formatBytes(pool.peakBytes - pool.capacityBytes)} too much`;
   return [
     `${capitalized(poolLabel(pool.pool))} per rank: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)}${at}${missing}`,

@@ -44,6 +44,8 @@ export interface Comparison {
   readonly meanStepSeconds: number;
   readonly meanAccountedSeconds: number;
   readonly pools: readonly PoolComparison[];
+  /** The peak of start-up; only pools that it fills or that were measured. */
+  readonly load: readonly PoolComparison[];
   /** Steps, counted from 0, in which memory was measured. */
   readonly memorySteps: readonly number[];
   readonly copies: readonly CopyComparison[];
@@ -65,6 +67,7 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     meanStepSeconds: mean(timed.map((step) => step.seconds)),
     meanAccountedSeconds: mean(timed.map(accountedSeconds)),
     pools: comparePools(memory, memorySteps.length > 0 ? result.poolBytes : undefined),
+    load: compareLoad(memory, result.loadPoolBytes),
     memorySteps,
     copies: compareCopies(prediction.copiedBytes, timed),
     firstLoss: result.steps[0]?.loss ?? null,
@@ -82,6 +85,13 @@ function comparePools({ pools }: ReportPlan['memory'], measured: RunResult['pool
     planned: planned.get(pool) ?? 0,
     measured: measured === undefined ? null : (measured[pool] ?? 0),
   }));
+}
+
+/** A pool that the run does not name was not measured. */
+function compareLoad({ pools }: ReportPlan['memory'], measured: RunResult['loadPoolBytes']): readonly PoolComparison[] {
+  const planned = new Map(pools.filter(({ load }) => load.totalBytes > 0).map(({ pool, load }) => [pool, load.totalBytes]));
+  const names = new Set([...planned.keys(), ...Object.keys(measured)]);
+  return [...names].map((pool) => ({ pool, planned: planned.get(pool) ?? 0, measured: measured[pool] ?? null }));
 }
 
 /** The plan's streams, then those that only the run has. */
@@ -157,9 +167,10 @@ export function comparisonToText(comparison: Comparison): string {
 }
 
 /** Pools and streams that neither plan nor run uses are left out. */
-function byteRows({ pools, copies }: Comparison): readonly (readonly string[])[] {
+function byteRows({ pools, load, copies }: Comparison): readonly (readonly string[])[] {
   const rows = [
     ...pools.map(({ pool, ...bytes }) => ({ name: `${pool}, peak`, ...bytes })),
+    ...load.map(({ pool, ...bytes }) => ({ name: `${pool}, load`, ...bytes })),
     ...copies.map(({ stream, ...bytes }) => ({ name: `copied ${stream}`, ...bytes })),
   ];
   return rows

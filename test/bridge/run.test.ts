@@ -60,6 +60,13 @@ describe('a run of two ranks', { timeout: PATIENCE_MS }, () => {
     expect(error.message).toBe('rank 1: OSError: no space left (phase exporting)');
   });
 
+  test('what start-up needed is that of the rank with most', async () => {
+    const run = await runEcho('ok');
+    const events = await collect(run);
+    expect(events.find((one) => one.type === 'ready')).toMatchObject({ loadPoolBytes: { hbm: 501 } });
+    expect((await run.result).loadPoolBytes).toEqual({ hbm: 501 });
+  });
+
   test('a loss that is not finite is a null with a name', async () => {
     const run = await runEcho('nan', { numSteps: 1 });
     expect(await run.result).toMatchObject({ nonFinite: ['loss'], steps: [{ loss: null }] });

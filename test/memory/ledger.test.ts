@@ -57,12 +57,38 @@ describe('a ledger', () => {
     expect(names({ cluster: { gpu: 'h100-80gb' } })).toEqual(expect.arrayContaining([...onGpu, 'temporaries of layerBackward']));
   });
 
-  test('counts offloaded optimizer states on the host', () => {
+  test('counts offloaded optimizer states on the host of a GPU; a CPU has one memory, and its pinned pool is the arena alone', () => {
     const zero = { stage: 3, offload_optimizer: { device: 'cpu' } };
-    const offloaded = ledger({ deepspeed: { zero_optimization: zero } });
-    const names = (pool: string): string[] => poolLedger(offloaded, pool).persistent.map(({ name }) => name);
-    expect(names('host')).toContain('Adam states');
-    expect(names('hbm')).not.toContain('Adam states');
+    const offloaded = (cluster: object) => ledger({ cluster, deepspeed: { zero_optimization: zero } });
+    const names = (gpu: string, pool: string): string[] => poolLedger(offloaded({ gpu }), pool).persistent.map(({ name }) => name);
+    expect(names('h100-80gb', 'host')).toContain('Adam states');
+    expect(names('h100-80gb', 'hbm')).not.toContain('Adam states');
+    expect(names('cpu', 'host')).toEqual(['arena']);
+    expect(names('cpu', 'hbm')).toContain('Adam states');
+    expect(poolLedger(offloaded({ gpu: 'cpu' }), 'host').load).toEqual({ name: 'load', items: [], totalBytes: 0 });
+  });
+
+  test('has the load instant beside those of the program: with overheads, without arena, and it may be the peak', () => {
+    const hbm = poolLedger(ledger({ cluster: { gpu: 'h100-80gb' } }), 'hbm');
+    const names = hbm.load.items.map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(['NCCL communicators', 'weight shard', 'allocator reserve']));
+    expect(names).not.toContain('arena');
+    expect(hbm.load.totalBytes).toBe(hbm.load.items.reduce((sum, { bytes }) => sum + bytes, 0));
+    expect(hbm.instants.map(({ name }) => name)).not.toContain('load');
+  });
+
+  test('may be fullest at the load, which a misfit then names, with the change that helps', () => {
+    const zero = { stage: 3, stage3_max_live_parameters: 0, reduce_bucket_size: 1000 };
+    const bend = { model: { vocab_size: 65536 }, run: { dtype: 'bfloat16' }, deepspeed: { zero_optimization: zero } };
+    const more = { arenaBytes: { hbm: 1, host: 1 }, use: { extraLayers: 0, temporaries: NO_USE } };
+    const hbm = poolLedger(ledger({ ...bend, cluster: { gpus: 64 } }, more), 'hbm');
+    expect(hbm.peakInstant).toBe('load');
+    expect(hbm.peakBytes).toBe(hbm.load.totalBytes);
+    const error = explainMisfit(ledger({ ...bend, cluster: { gpus: 64, hbmBytes: 4 * MIB } }, more));
+    expect(error.message).toMatch(
+      /^HBM does not fit: 24\.\d MiB needed at load, before the first step, 4 MiB there; largest: unit being made in fp32 16 MiB, /,
+    );
+    expect(error.hint).toBe('no strategy changes what start-up needs: shard the weights with ZeRO stage 3, or over more ranks');
   });
 
   test('has a disk where the cluster has one, which holds its arena alone', () => {

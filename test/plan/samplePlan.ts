@@ -1,7 +1,7 @@
 /** A small plan with every kind of field, for tests of encoding, files and summaries: the schedule of sampleText.ts, numbers made up. */
 import { sampleCode } from '../catalog/sampleCode.js';
 import type { MemoryLedger, PoolLedger } from '../../src/memory/ledger.js';
-import { INSTANTS } from '../../src/memory/ledger.js';
+import { INSTANTS, LOAD } from '../../src/memory/ledger.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import type { ExecutionPlan, UnsealedPlan } from '../../src/plan/executionPlan.js';
 import type { Prediction } from '../../src/predict/prediction.js';
@@ -236,6 +236,7 @@ function sampleLedger(): MemoryLedger {
       items: [{ name: `scratch of ${instant}`, bytes: i << 20, provenance: 'derived', note: 'by formula' }],
       totalBytes: persistentBytes + (i << 20),
     })),
+    load: { name: LOAD, items: [], totalBytes: 0 },
     peakBytes: persistentBytes + (5 << 20),
     peakInstant: 'optimizerStep',
     fits: persistentBytes + (5 << 20) <= capacityBytes,

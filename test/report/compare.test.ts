@@ -43,6 +43,7 @@ describe('planned against measured', () => {
     expect(lines.find((line) => line.startsWith('gather'))).toMatch(/-$/);
     expect(lines.find((line) => line.startsWith('idle'))).toContain('100 ms');
     expect(lines.find((line) => line.startsWith('hbm, peak'))).toMatch(/100 MiB\s+99 MiB\s+0\.99x/);
+    expect(lines.find((line) => line.startsWith('hbm, load'))).toMatch(/40 MiB\s+39 MiB\s+0\.97x/);
     expect(lines.find((line) => line.startsWith('copied d2h'))).toMatch(/2 KiB\s+2 KiB\s+1\.00x/);
     expect(lines.filter((line) => /^(disk|copied read)/.test(line))).toEqual([]);
   });
@@ -57,6 +58,16 @@ describe('planned against measured', () => {
     const never = compareRun(PLAN, result([step(0)]));
     expect(never.pools.map(({ measured }) => measured)).toEqual([null, null, null]);
     expect(comparisonToText(never)).toMatch(/hbm, peak\s+100 MiB\s+not measured\s+-\n[\s\S]*\nmemory was measured in no step$/);
+  });
+
+  it('has the load of pools that start-up fills, measured or not', () => {
+    expect(COMPARISON.load).toEqual([{ pool: 'hbm', planned: 40 * MIB, measured: 39 * MIB }]);
+    const other = compareRun(PLAN, result(STEPS, { loadPoolBytes: { host: 2 * MIB } }));
+    expect(other.load).toEqual([
+      { pool: 'hbm', planned: 40 * MIB, measured: null },
+      { pool: 'host', planned: 0, measured: 2 * MIB },
+    ]);
+    expect(comparisonToText(other)).toMatch(/hbm, load\s+40 MiB\s+not measured\s+-/);
   });
 
   it('has a median of none, odd and even many', () => {

@@ -6,14 +6,24 @@ import type { RunSpec } from '../../src/spec/types.js';
 
 const MIB = 2 ** 20;
 
-function pool(name: string, kind: PoolLedger['kind'], peakBytes: number): PoolLedger {
-  return { pool: name, kind, capacityBytes: 1024 * MIB, persistent: [], instants: [], peakBytes, peakInstant: 'layerBackward', fits: true };
+function pool(name: string, kind: PoolLedger['kind'], peakBytes: number, loadBytes = 0): PoolLedger {
+  return {
+    pool: name,
+    kind,
+    capacityBytes: 1024 * MIB,
+    persistent: [],
+    instants: [],
+    load: { name: 'load', items: [], totalBytes: loadBytes },
+    peakBytes,
+    peakInstant: 'layerBackward',
+    fits: true,
+  };
 }
 
 export const MEMORY: MemoryLedger = {
   kind: 'memoryLedger',
   fits: true,
-  pools: [pool('hbm', 'device', 100 * MIB), pool('host', 'pinned', 10 * MIB), pool('disk', 'file', 0)],
+  pools: [pool('hbm', 'device', 100 * MIB, 40 * MIB), pool('host', 'pinned', 10 * MIB), pool('disk', 'file', 0)],
 };
 
 const RUN: RunSpec = {
@@ -72,6 +82,6 @@ export function step(index: number, changes: Partial<StepResult> = {}): StepResu
 export function result(steps: readonly StepResult[], changes: Partial<RunResult> = {}): RunResult {
   const { step: _step, loss: _loss, lossScale: _scale, skipped: _skipped, ...last } = steps.at(-1) ?? step(0);
   const numSkipped = steps.filter(({ skipped }) => skipped).length;
-  const facts = { digest: 'd'.repeat(64), numRanks: 2, steps, numSkipped, versions: {}, loadSeconds: 3 };
+  const facts = { digest: 'd'.repeat(64), numRanks: 2, steps, numSkipped, versions: {}, loadSeconds: 3, loadPoolBytes: { hbm: 39 * MIB } };
   return { kind: 'runResult', ...last, ...facts, ...changes };
 }

@@ -26,6 +26,7 @@ function ledgerOf(needed: { readonly hbm: number; readonly host: number }, { hbm
     capacityBytes,
     persistent: [],
     instants: [],
+    load: { name: 'load', items: [], totalBytes: 0 },
     peakBytes: needed[name],
     peakInstant: 'loss',
     fits: needed[name] <= capacityBytes,

@@ -9,14 +9,23 @@ import torch
 import torch.distributed as dist
 
 from fpdt.devices.cpu import CopyMode, CpuRuntime
-from fpdt.devices.cuda import CudaRuntime, device_arena
+from fpdt.devices.cuda import CudaRuntime, allocator_peak_bytes, device_arena, reset_allocator_peak
 from fpdt.devices.file_pool import FilePool
 from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Link, Plan, Pool
 from fpdt.run.arena import Arena, mapped_arena
 from fpdt.run.runtime import Runtime
 
-__all__ = ["CopyMode", "CpuRuntime", "CudaRuntime", "create_runtime", "open_files", "plan_runtime"]
+__all__ = [
+    "CopyMode",
+    "CpuRuntime",
+    "CudaRuntime",
+    "create_runtime",
+    "open_files",
+    "peak_bytes",
+    "plan_runtime",
+    "reset_peak",
+]
 
 DEFAULT_STREAMS = ("compute", "comm", "h2d", "d2h")
 
@@ -71,6 +80,16 @@ def create_runtime(
     in_file = {pool.name for pool in pools if pool.kind == "file"}
     file_streams = frozenset(streams.index(link.stream) for link in links if in_file & {link.from_, link.to})
     return CudaRuntime(arenas, files, streams, file_streams, group, device_index)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """What Runtime.device_peak_bytes says, for when there is no runtime yet."""
+    return allocator_peak_bytes(device) if device.type == "cuda" else None
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        reset_allocator_peak(device)
 
 
 def open_files(pools: Sequence[Pool], folder: Path | None, direct: bool | None = None) -> dict[str, FilePool]:

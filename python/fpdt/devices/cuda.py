@@ -156,10 +156,10 @@ class CudaRuntime(Runtime):
         self._await_transfers()
 
     def device_peak_bytes(self) -> int | None:
-        return int(torch.cuda.max_memory_allocated(self.device))
+        return allocator_peak_bytes(self.device)
 
     def reset_device_peak(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self.device)
+        reset_allocator_peak(self.device)
 
     def close(self) -> None:
         torch.cuda.synchronize(self.device)
@@ -260,6 +260,14 @@ class _EventTicket(Ticket):
         event = Event()  # type: ignore[no-untyped-call]
         event.record(stream)
         self._finished = _Reached(event)
+
+
+def allocator_peak_bytes(device: torch.device) -> int:
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+def reset_allocator_peak(device: torch.device) -> None:
+    torch.cuda.reset_peak_memory_stats(device)
 
 
 def device_arena(name: str, num_bytes: int, device: torch.device) -> Arena:

@@ -123,9 +123,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = set() if func is _LIFT_FRESH else {storage._cdata for storage in _storages(*args, *kwargs.values())}
         result = func(*args, **kwargs)
         for storage in _storages(result):
-            # One on the meta device has a size and no memory.
-            if storage.device.type == "meta":
-                continue
             if storage._cdata in self._entries or storage._cdata not in given:
                 self._note(storage, str(func))
         return result
@@ -187,6 +184,15 @@ class Measurable(Protocol):
     def device_peak_bytes(self) -> int | None: ...
 
 
+def measure_load(kinds: Mapping[str, str], device_peak: int | None, live: LiveBytes) -> dict[str, int]:
+    """High-water bytes of start-up by pool, where there are no arenas yet: those of the device's pool alone.
+
+    `device_peak` is that of the device's allocator; where it keeps none, `live` tells.
+    """
+    peak = live.peak_bytes if device_peak is None else device_peak
+    return {name: peak for name, kind in kinds.items() if kind == "device"}
+
+
 def measure_pools(kinds: Mapping[str, str], runtime: Measurable, live: LiveBytes | None = None) -> dict[str, int]:
     """High-water bytes by pool; `kinds` are those of the plan's pools by name.
 
@@ -212,7 +218,8 @@ def _storages(*values: Any) -> Iterator[UntypedStorage]:
     """Storages in arguments or results of an op; their nesting is shallow, so this is much cheaper than a pytree."""
     for value in values:
         if isinstance(value, Tensor):
-            if value.layout == torch.strided:
+            # One on the meta device has a size and no memory; the storage of a fake tensor says that it is on none.
+            if value.layout == torch.strided and value.device.type != "meta":
                 yield value.untyped_storage()
         elif isinstance(value, list | tuple):
             yield from _storages(*value)

@@ -119,7 +119,8 @@ class _Builder:
         fresh = [one for path, module in modules for one in self._replace(path, module)]
         if self._folder is None:
             self._initialise(modules)
-        for parameter in fresh:
+        # The smallest first: least is held in both dtypes at once, and how much does not depend on the module's order.
+        for parameter in sorted(fresh, key=torch.Tensor.numel):
             parameter.data = parameter.data.to(device=self._device, dtype=self._dtype)
             # transformers initialises no weight that says so: not one that is tied to this, either.
             parameter._is_hf_initialized = True  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ import deepspeed
 import torch
 import transformers
 
-from fpdt.devices import open_files, plan_runtime
+from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
-from fpdt.measure.memory import LiveBytes, measure_pools
+from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
@@ -71,6 +71,7 @@ class PlanSession:
         # On from here, so that weights and DeepSpeed's own buffers are counted too.
         self._track(self._tracks)
         self._ranks = join_process_group(plan)
+        reset_peak(self._ranks.device)
         check_same_plan(plan, self._ranks)
         check_config(plan)
         # A missing file of tokens or a full disk is told before a model is built.
@@ -81,6 +82,8 @@ class PlanSession:
         if self._weights is not None:
             check_vocabulary(self._weights, int(plan.model["vocabSize"]))
         self._streamed, engine = self._build(plan, kernels)
+        self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._live)
+        """High water of start-up by pool."""
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
         self._runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
         self._exit.callback(self._runtime.close)

@@ -97,6 +97,7 @@ class Ready(Wire):
     device: str
     versions: dict[str, str]
     seconds: Seconds
+    pool_bytes: dict[str, Count]
 
 
 class RunSteps(Wire):

@@ -36,6 +36,11 @@ class Session(Protocol):
     @property
     def versions(self) -> Mapping[str, str]: ...
 
+    @property
+    def load_pool_bytes(self) -> Mapping[str, int]:
+        """High water of start-up by pool, before the arenas were made; only pools that were measured."""
+        ...
+
     def run_step(self, step: int) -> Mapping[str, Any]:
         """Run one optimizer step. Keys: those of protocol.StepDone without `step`, and optionally `records`."""
         ...
@@ -151,7 +156,13 @@ def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_fac
     channel.enter("waiting")
     seconds = time.monotonic() - started
     channel.send(
-        protocol.Ready(digest=plan.digest, device=session.device, versions=dict(session.versions), seconds=seconds)
+        protocol.Ready(
+            digest=plan.digest,
+            device=session.device,
+            versions=dict(session.versions),
+            seconds=seconds,
+            pool_bytes=dict(session.load_pool_bytes),
+        )
     )
     return session
 

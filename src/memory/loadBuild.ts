@@ -1,0 +1,67 @@
+/**
+ * What is held while a model is built unit by unit (python/fpdt/models/build.py): the weights before, in the run's dtype and sharded
+ * under ZeRO-3, and one unit, made in fp32 in host memory, then cast and moved weight by weight, the smallest first. Weights that
+ * are read from a folder need less: they are read, and cast, one by one.
+ */
+import type { ParameterView } from '../spec/types.js';
+import { type Held, kept, type LoadTerms, numelOf, passing, shardOf } from './loadTerms.js';
+
+type Unit = readonly ParameterView[];
+
+/** The moments of building that may be the peak of start-up. */
+export function buildingMoments(terms: LoadTerms): readonly (readonly Held[])[] {
+  const { embed, layers, head } = terms.parameters;
+  const moments: (readonly Held[])[] = [];
+  let before = 0;
+  const build = (unit: Unit, mayBePeak = true): void => {
+    if (mayBePeak) moments.push(...unitMoments(unit, before, terms));
+    before += terms.zero.stage === 3 ? shardOf(unit, terms.numRanks) : numelOf(unit);
+  };
+  for (const unit of modulesOf(embed)) build(unit);
+  // Each layer of a class finds more there than the one before it, so the last is the one that may be the peak.
+  terms.classOf.forEach((kind, layer) => build(layers[kind]?.weights ?? [], terms.classOf.lastIndexOf(kind) === layer));
+  for (const unit of modulesOf(head)) build(unit);
+  return moments;
+}
+
+/** Beside the decoder layers, a unit is a module with weights of its own. */
+function modulesOf(views: Unit): readonly Unit[] {
+  const byModule = new Map<string, ParameterView[]>();
+  for (const view of views) {
+    const module = view.name.slice(0, Math.max(0, view.name.lastIndexOf('.')));
+    byModule.set(module, [...(byModule.get(module) ?? []), view]);
+  }
+  return [...byModule.values()];
+}
+
+function unitMoments(unit: Unit, before: number, terms: LoadTerms): readonly (readonly Held[])[] {
+  const { w, numRanks, zero } = terms;
+  const there = kept(zero.stage === 3 ? 'weight shard so far' : 'weights so far', w * before, `${w} B * weights of the units before`);
+  const moments = castMoments(unit, terms).map((moment) => [there, ...moment]);
+  if (zero.stage < 3) return moments;
+  const largest = Math.max(...unit.map(({ numel }) => Math.ceil(numel / numRanks)));
+  const sharding = [
+    there,
+    passing('unit being sharded', w * numelOf(unit), `${w} B * parameters of the unit: each is whole until it is sharded`),
+    passing('shard being made', w * largest, `${w} B * largest parameter of the unit / ranks`),
+  ];
+  return [...moments, sharding];
+}
+
+/** In fp32 on a CPU nothing is cast or moved. Elsewhere the host also has the cast weight that is on its way to a GPU. */
+function castMoments(unit: Unit, { w, device }: LoadTerms): readonly (readonly Held[])[] {
+  const whole = numelOf(unit);
+  if (w === 4 && device === 'cpu') return [[passing('unit being made', 4 * whole, '4 B * parameters of the unit')]];
+  const sizes = unit.map(({ numel }) => numel).sort((a, b) => a - b);
+  let cast = 0;
+  return sizes.map((numel) => {
+    const left = whole - cast;
+    cast += numel;
+    const onItsWay = w < 4 && device === 'cuda' ? w * numel : 0;
+    return [
+      passing('unit being made in fp32', 4 * left, '4 B * parameters of the unit that are still to be cast', 'pinned'),
+      passing('weight on its way', onItsWay, `${w} B * the parameter being cast and moved`, 'pinned'),
+      passing('unit being cast', w * cast, `${w} B * parameters of the unit that are cast`),
+    ];
+  });
+}
