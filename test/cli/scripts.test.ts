@@ -31,7 +31,7 @@ describe('modelCode.ts', () => {
   it.each([
     ['', /stdin is not JSON: .*\nhint: give a JSON array of \{ config, dtype, rows \}/],
     ['{"config":{}}', /stdin: expected array/],
-    ['[{"config":{},"dtype":"int4","rows":1}]', /stdin\.0\.dtype: expected "float32" \| "bfloat16", found "int4"/],
+    ['[{"config":{},"dtype":"int4","rows":1}]', /stdin\.0\.dtype: expected "float32" \| "bfloat16" \| "float16", found "int4"/],
     ['[{"config":{},"dtype":"float32","row":1}]', /stdin\.0\.rows: .*\nhint: 'row' was given; did you mean 'rows'\?/],
   ])(
     'refuses %j',

@@ -15,7 +15,7 @@ let plan: ExecutionPlan;
 
 beforeAll(async () => {
   plan = await planRun({
-    model: `${DEMO}model.json`,
+    model: `${DEMO}model/config.json`,
     deepspeed: `${DEMO}ds_config.json`,
     cluster: { gpus: 2, gpu: 'cpu' },
     run: { seqLen: 2048, numChunks: 4, numSteps: NUM_STEPS },
