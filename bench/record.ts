@@ -1,6 +1,6 @@
 /**
- * `node --import tsx bench/record.ts NAME [OPTION...]`: runs a check, with more options where they are given, and writes what it printed as JSON to bench/results/NAME.json, with the
- * hardware, date, commit, versions and command that it belongs to.
+ * `node --import tsx bench/record.ts NAME [OPTION...]`: runs a check, with more options where they are given, and writes what it
+ * printed as JSON to bench/results/NAME.json, with the hardware, date, commit, versions and command that it belongs to.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';

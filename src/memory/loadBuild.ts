@@ -19,7 +19,7 @@ export function buildingMoments(terms: LoadTerms): readonly (readonly Held[])[] 
   };
   for (const unit of modulesOf(embed)) build(unit);
   // Each layer of a class finds more there than the one before it, so the last is the one that may be the peak.
-  terms.classOf.forEach((kind, layer) => build(layers[kind]?.weights ?? [], terms.classOf.lastIndexOf(kind) === layer));
+  for (const [layer, kind] of terms.classOf.entries()) build(layers[kind]?.weights ?? [], terms.classOf.lastIndexOf(kind) === layer);
   for (const unit of modulesOf(head)) build(unit);
   return moments;
 }
