@@ -73,7 +73,10 @@ export function describeExit(exit: RankExit): string {
 }
 
 function factsOf(failure: RankFailure): Record<string, unknown> {
-  if (failure.kind === 'error') return { error: failure.error.kind, traceback: failure.error.traceback };
+  if (failure.kind === 'error') {
+    const { kind, traceback, hint } = failure.error;
+    return { error: kind, traceback, isExplained: hint !== null };
+  }
   if (failure.kind === 'exit') return { exitCode: failure.exit.code, signal: failure.exit.signal };
   return {};
 }

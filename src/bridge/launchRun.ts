@@ -1,5 +1,6 @@
 /** Runs a plan on ranks of this host. */
 
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { VERSION } from '../package.js';
 import { encodePlan } from '../plan/encode.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
@@ -65,6 +66,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   const python = resolvePython(options.python);
   const runOptions = toRunOptions(options);
   checkDiskFolder(plan, options);
+  checkModelFolders(options);
   options.signal?.throwIfAborted();
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
   const run = await startRun({
@@ -126,6 +128,23 @@ function checkDiskFolder({ pools }: ExecutionPlan, { diskFolder }: LaunchOptions
     hint: 'give --disk-folder, a folder on the disk that the plan is for',
     details: { pool: used.name, bytes: used.bytes },
   });
+}
+
+/** What is in them is for the ranks to say. */
+function checkModelFolders({ weights, export: target }: LaunchOptions): void {
+  if (weights !== undefined && !isFolder(weights)) {
+    throw new FpdtError(`weights: there is no folder '${weights}'`, {
+      code: 'weights-missing',
+      hint: 'give a Hugging Face folder with config.json and safetensors',
+    });
+  }
+  if (target !== undefined && existsSync(target) && (!isFolder(target) || readdirSync(target).length > 0)) {
+    throw new FpdtError(`export: '${target}' is there and not empty`, { code: 'export-in-use', hint: 'give a new folder for the export' });
+  }
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 function stepLimit(plan: ExecutionPlan): number {

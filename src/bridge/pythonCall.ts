@@ -98,13 +98,13 @@ function watchCall(call: PythonCall, process: ChildProcess | null): { readonly e
 function readAnswer(call: PythonCall, answer: Answer): unknown {
   if ('ok' in answer) return answer.ok;
   const { kind, message, hint, traceback } = answer.error;
-  throw callError(call, `${kind}: ${message}`, traceback, hint ?? call.hint);
+  throw callError(call, `${kind}: ${message}`, { traceback, isExplained: typeof hint === 'string' }, hint ?? call.hint);
 }
 
-function callError(call: PythonCall, message: string, traceback?: string, hint = call.hint): FpdtError {
+function callError(call: PythonCall, message: string, facts: Readonly<Record<string, unknown>> = {}, hint = call.hint): FpdtError {
   return new FpdtError(`Python call ${call.name} failed: ${message}`, {
     code: 'python-call-failed',
     hint,
-    details: traceback === undefined ? { python: call.python } : { python: call.python, traceback },
+    details: { python: call.python, ...facts },
   });
 }

@@ -34,10 +34,15 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A rank's traceback or last words; the stack of what is a bug here. */
+/** A rank's traceback or last words, unless it says itself what to change; the stack of what is a bug here. */
 function background(error: unknown): string[] {
   if (!(error instanceof FpdtError)) return error instanceof Error && error.stack !== undefined ? [error.stack] : [];
-  const { traceback, stderrTail } = (error.details ?? {}) as { traceback?: unknown; stderrTail?: unknown };
+  const { traceback, stderrTail, isExplained } = (error.details ?? {}) as {
+    traceback?: unknown;
+    stderrTail?: unknown;
+    isExplained?: unknown;
+  };
+  if (isExplained === true) return [];
   return [traceback, stderrTail].filter((text): text is string => typeof text === 'string' && text.trim() !== '').slice(0, 1);
 }
 

@@ -50,6 +50,13 @@ describe('launchRun', { timeout: PATIENCE_MS }, () => {
     await expect(launchRun(plan, { ...ECHO, steps: 1.5 })).rejects.toThrow('run option steps: 1.5 is not a count');
   });
 
+  test('refuses folders of models that are not there, or in use, before a rank is started', async () => {
+    await expect(launchRun(plan, { ...ECHO, weights: 'nowhere' })).rejects.toMatchObject({ code: 'weights-missing' });
+    await expect(launchRun(plan, { ...ECHO, weights: `${DEMO}ds_config.json` })).rejects.toMatchObject({ code: 'weights-missing' });
+    await expect(launchRun(plan, { ...ECHO, export: DEMO })).rejects.toMatchObject({ code: 'export-in-use' });
+    await expect(launchRun(plan, { ...ECHO, export: `${DEMO}ds_config.json` })).rejects.toMatchObject({ code: 'export-in-use' });
+  });
+
   test('refuses a plan with a file and no folder for it, before a rank is started', async () => {
     const filed = sealPlan({ ...plan, pools: [...plan.pools, { name: 'disk', kind: 'file', bytes: 4096 }] });
     await expect(launchRun(filed, ECHO)).rejects.toMatchObject({ code: 'disk-folder-missing', details: { bytes: 4096 } });
