@@ -91,7 +91,8 @@ def test_loss_with_a_frozen_head_still_gives_dx() -> None:
     x, labels = loss_case(torch.float32)
     results = []
     for trainable in (True, False):
-        model.requires_grad_(trainable)
+        for module in (model.lm_head, model.model.norm):
+            module.requires_grad_(trainable)
         extra = bound_engine(model)
         dx = torch.empty_like(x)
         Caller(Group(1).ranks()[0], extra)("loss", [x, labels], [dx], [torch.zeros(1), *head_regions(extra)])
