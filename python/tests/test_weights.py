@@ -78,6 +78,11 @@ def half_a_row(tensors: dict[str, Tensor]) -> None:
     tensors[name] = tensors[name][:-1].clone()
 
 
+def quantised(tensors: dict[str, Tensor]) -> None:
+    name = min(tensors)
+    tensors[name] = tensors[name].to(torch.int8)
+
+
 def renamed(tensors: dict[str, Tensor]) -> None:
     name = min(tensors)
     tensors[f"other.{name}"] = tensors.pop(name)
@@ -96,6 +101,7 @@ BAD: Mapping[str, tuple[Bend, str, str]] = {
     ),
     "index names more": (index_of_more, "names model.layers.9.mlp.up_proj.weight, which no file", "copy it again"),
     "another shape": (lambda one: change(one, half_a_row), r"has shape \[\d+, \d+\], the model's is", "config.json"),
+    "quantised": (lambda one: change(one, quantised), "is I8, not one of F64, F32, F16, BF16", "unquantised"),
     "another name": (
         lambda one: change(one, renamed),
         "lacks a weight of the model: ",

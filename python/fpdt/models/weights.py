@@ -19,6 +19,8 @@ from fpdt.errors import FpdtError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Dtypes, as safetensors writes them, that are the weights themselves."""
 _SHOWN = 4
 _OTHER_MODEL = "plan for the model that the folder holds: its config.json"
 
@@ -46,6 +48,10 @@ class WeightFolder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file_of[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As safetensors writes it: F32, BF16, I8."""
+        return str(self._file_of[name].get_slice(name).get_dtype())
 
     def tensor(self, name: str) -> Tensor:
         """On the CPU, in the file's dtype."""
@@ -139,6 +145,11 @@ def match_names(model: Any, shapes: Mapping[str, Sequence[int]], folder: WeightF
         given, wanted = list(folder.shape(known)), list(shapes[name])
         if given != wanted:
             raise WeightsError(f"{known} of {folder.folder} has shape {given}, the model's is {wanted}", _OTHER_MODEL)
+        if folder.dtype(known) not in FLOATS:
+            raise WeightsError(
+                f"{known} of {folder.folder} is {folder.dtype(known)}, not one of {', '.join(FLOATS)}",
+                "take the model's unquantised weights: these are to be read with their scales",
+            )
     return found
 
 
