@@ -31,7 +31,7 @@ def test_a_run_reads_and_writes_folders(stage: int, model: Any, probes: Probes, 
     assert "failed" not in loaded, loaded
     assert loaded["losses"] == seeded["losses"]
 
-    reference = ReferenceTrainer(load_plan(path), data, torch.float64)
+    reference = ReferenceTrainer(load_plan(path), data, torch.float64, tmp_path / "start")
     before = {name: weight.detach().clone() for name, weight in reference.model.named_parameters()}
     for step in range(2):
         reference.step(step, None)

@@ -1,6 +1,7 @@
 """The reference: the untouched Hugging Face model on full sequences, in one process, without DeepSpeed.
 
-    python -m fpdt.testing.reference --plan plan.json --data FILE --steps N --dtype float64 [--dump-grads DIR] [--json]
+    python -m fpdt.testing.reference --plan plan.json --data FILE --steps N --dtype float64 [--weights DIR]
+        [--dump-grads DIR] [--json]
 
 Same initial weights, tokens, loss and optimizer as the plan's run: every replica's and micro-step's tokens are averaged
 by valid target tokens. The weights are those of the run in the run's dtype, then cast to `--dtype`. In float16 the loss
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.nn import functional
 
 from fpdt.models.build import DTYPES, build_model, cast_weights
 from fpdt.models.training import prepare
+from fpdt.models.weights import WeightFolder
 from fpdt.plan import Plan, load_plan
 from fpdt.run.data import Sequences, plan_sequences
 from fpdt.run.gradients import write_gradients
@@ -31,28 +34,38 @@ DEFAULT_CLIPPING = 1.0
 
 
 def run_reference(
-    plan: Path | Plan, data: Path, steps: int, dtype: str = "float64", dump_grads: Path | None = None
+    plan: Path | Plan,
+    data: Path,
+    steps: int,
+    dtype: str = "float64",
+    dump_grads: Path | None = None,
+    weights: Path | None = None,
 ) -> list[float]:
     """The mean token loss of each step. Dumps gradients before clipping as the worker does, in fp32 or fp64."""
     loaded = plan if isinstance(plan, Plan) else load_plan(plan)
-    trainer = ReferenceTrainer(loaded, data, DTYPES[dtype])
+    trainer = ReferenceTrainer(loaded, data, DTYPES[dtype], weights)
     return [trainer.step(step, dump_grads) for step in range(steps)]
 
 
 class ReferenceTrainer:
-    """Holds the model, fp32 (or fp64) master weights and the optimizer of a reference run."""
+    """Holds the model, fp32 (or fp64) master weights and the optimizer of a reference run.
 
-    def __init__(self, plan: Plan, data: Path, dtype: torch.dtype) -> None:
+    `weights`: the Hugging Face folder that the run starts from; None: the plan's seed.
+    """
+
+    def __init__(self, plan: Plan, data: Path, dtype: torch.dtype, weights: Path | None = None) -> None:
         self._sequences = plan_sequences(plan, data)
         seed, own = int(plan.run["seed"]), DTYPES[plan.run["dtype"]]
-        self.model = build_model(
-            plan.model["hfConfig"],
-            seed,
-            own,
-            layers=plan.code.layers,
-            attention="sdpa",
-            with_buffers=True,
-        )
+        with nullcontext() if weights is None else WeightFolder(weights) as folder:
+            self.model = build_model(
+                plan.model["hfConfig"],
+                seed,
+                own,
+                layers=plan.code.layers,
+                folder=folder,
+                attention="sdpa",
+                with_buffers=True,
+            )
         prepare(self.model, plan, plan.model.get("lora"), seed, own)
         cast_weights(self.model, dtype)
         self._weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
@@ -150,12 +163,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="fpdt.testing.reference", description="Train a plan's model unsharded.")
     parser.add_argument("--plan", type=Path, required=True, help="plan.json")
     parser.add_argument("--data", type=Path, required=True, help="token file")
+    parser.add_argument("--weights", type=Path, help="Hugging Face folder to start from; default: the plan's seed")
     parser.add_argument("--steps", type=int, default=1, help="optimizer steps")
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float64", help="dtype of weights and activations")
     parser.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line per step")
     args = parser.parse_args()
-    losses = run_reference(args.plan, args.data, args.steps, args.dtype, args.dump_grads)
+    losses = run_reference(args.plan, args.data, args.steps, args.dtype, args.dump_grads, args.weights)
     if args.json:
         print(json.dumps({"dtype": args.dtype, "losses": losses}))
     else:
