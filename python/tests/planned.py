@@ -83,6 +83,11 @@ def load_bytes(path: Path) -> dict[str, int]:
     return {pool["pool"]: pool["load"]["totalBytes"] for pool in pools}
 
 
+def peak_bytes(path: Path) -> dict[str, int]:
+    """What a plan says that a run needs, by pool."""
+    return {pool["pool"]: pool["peakBytes"] for pool in json.loads(read_frames(path).prose)["memory"]["pools"]}
+
+
 def write_data(folder: Path, num_bytes: int = 4096) -> Path:
     """Bytes that repeat with no period a sequence could fall into."""
     path = folder / "data.txt"

@@ -3,7 +3,7 @@ import { numTrainedElements, numWeightElements } from '../catalog/parameters.js'
 import type { LayerParameters, ParameterView } from '../spec/types.js';
 import { derived, type InstantName, type MemoryItem } from './items.js';
 import { hostGradients, optimizerStates } from './stages12.js';
-import { largestOf, type StateItems, type Terms } from './stateTerms.js';
+import { largestOf, type StateItems, type Terms, TORCH_ADAM_STEP } from './stateTerms.js';
 
 /** The reduce bucket is held for life, and small weights stay whole. */
 export function fullySharded(terms: Terms): StateItems {
@@ -28,7 +28,7 @@ function persistentElements({ parameters, classOf, zero }: Terms): number {
 export function fullyShardedInstant(name: InstantName, terms: Terms): readonly MemoryItem[] {
   const { all, owned, w, g, zero } = terms;
   if (name === 'optimizerStep') {
-    const each = w < 4 && g < 4 ? 6 : 4;
+    const each = zero.torchAdam ? TORCH_ADAM_STEP : w < 4 && g < 4 ? 6 : 4;
     const bytes = zero.offloadOptimizer ? 0 : each * Math.min(zero.subGroupElements, owned);
     return [derived('optimizer temporaries', bytes, `${each} B * min(sub_group_size, parameters that train / ranks)`)];
   }

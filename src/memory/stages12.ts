@@ -1,6 +1,6 @@
 /** Model states under ZeRO stages 1 and 2: weights whole, master weights and Adam sharded. */
 import { derived, type InstantName, type MemoryItem } from './items.js';
-import { isBackward, type StateItems, type Terms } from './stateTerms.js';
+import { isBackward, type StateItems, type Terms, TORCH_ADAM_STEP } from './stateTerms.js';
 
 /** 12 B of master and Adam sharded; on the host with offload_optimizer (18 B in bf16 and fp16). */
 export function sharded(terms: Terms): StateItems {
@@ -55,8 +55,17 @@ export function shardedInstant(name: InstantName, terms: Terms): readonly Memory
       onDevice ? g * owned + g * largest : 0,
       `${g} B * (parameters that train / ranks + the parameter cut by the partition)`,
     ),
-    derived('optimizer temporaries', step && onDevice ? 6 * owned : 0, '6 B * parameters that train / ranks'),
+    step && onDevice ? stepTemporaries(terms) : derived('optimizer temporaries', 0, ''),
   ];
+}
+
+/** The averaged gradients have gone into fp32 ones when the update runs. */
+function stepTemporaries({ owned, g, largest, zero }: Terms): MemoryItem {
+  const bytes = zero.torchAdam ? Math.max(6 * owned, TORCH_ADAM_STEP * owned - g * (owned + largest)) : 6 * owned;
+  const most = zero.torchAdam
+    ? `${TORCH_ADAM_STEP} B * parameters that train / ranks, less averaged gradients`
+    : '6 B * parameters that train / ranks';
+  return derived('optimizer temporaries', bytes, most);
 }
 
 /**

@@ -41,6 +41,12 @@ export interface Terms extends ModelStatesInput {
   readonly afterLoss: number;
 }
 
+/**
+ * Bytes a parameter of an update by torch's Adam: fp32 gradients, and the root of the second moments twice (_single_tensor_adam in
+ * torch/optim/adam.py: sqrt, then a division out of place). DeepSpeed's own optimizers have no such temporaries.
+ */
+export const TORCH_ADAM_STEP = 12;
+
 export function termsOf(input: ModelStatesInput): Terms {
   const { parameters, run, numRanks } = input;
   const zero = zeroSettings(input.deepspeed);

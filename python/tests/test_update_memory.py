@@ -1,0 +1,43 @@
+"""Steps whose update is their peak: torch's Adam makes temporaries as large as what it updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Probes
+from tests.planned import MODEL, ZERO_3, make_plan, peak_bytes, write_data
+
+MODEL_STATES_ALONE: Mapping[str, Any] = {
+    **MODEL,
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 4,
+    "vocab_size": 512,
+}
+"""Against which 128 tokens are nothing."""
+COUNTED_BY_NOBODY = 4096
+"""Beside model states and temporaries: norms, flags and losses."""
+
+
+@pytest.mark.parametrize(
+    ("zero", "dtype"),
+    [
+        ({"stage": 1}, "bfloat16"),
+        ({"stage": 2}, "float32"),
+        (ZERO_3, "float32"),
+        (ZERO_3, "bfloat16"),
+    ],
+)
+def test_the_peak_of_a_run_is_the_plans(zero: Mapping[str, Any], dtype: str, probes: Probes, tmp_path: Path) -> None:
+    small = {"reduce_bucket_size": 65536, **zero}
+    path = make_plan(
+        tmp_path, "--gpus", "2", "--dtype", dtype, "--seq-len", "128", model=MODEL_STATES_ALONE, zero=small
+    )
+    answer = probes.run(kind="worker", plan=path, data=write_data(tmp_path), worldSize=2, steps=2)
+    assert "failed" not in answer, answer
+    measured = max(step["pool_bytes"]["hbm"] for step in answer["steps"])
+    assert 0 <= measured - peak_bytes(path)["hbm"] <= COUNTED_BY_NOBODY
