@@ -1,7 +1,10 @@
 /** What of a model trains: found by name and pattern, and what its code and table leave out for the rest. */
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
+import { frozenWeights } from '../../src/catalog/model/freeze.js';
 import { workOf } from '../../src/catalog/model/liveness.js';
+import { FpdtError } from '../../src/spec/errors.js';
 import type { Code, ModelCode } from '../../src/spec/modelCode.js';
 import { errorOf, LLAMA as BASE } from '../spec/inputs.js';
 
@@ -33,6 +36,8 @@ describe('what is frozen', () => {
     ]);
     expect(code(['model.layers.0.*']).classOf).toEqual([0, 1]);
     expect(code(['model.layers.?.*']).classOf).toEqual([0, 0]);
+    expect(code(['model.layers.[1-9].*'])).toEqual(code(['model.layers.[^0].*']));
+    expect(code(['model.layers.[-0].*'])).toEqual(code(['model.layers.0.*']));
   });
 
   test('of a tied model has both of its names', () => {
@@ -73,6 +78,45 @@ describe('a pattern that cannot be meant', () => {
     const error = errorOf(() => parseModel(LLAMA, { freeze: [pattern] }));
     expect(error).toMatchObject({ code: 'no-such-weight', message: `run.freeze: no weight matches '${pattern}'` });
     expect(error.hint).toContain(hint);
+  });
+
+  test.each([
+    ['model.layers.[9-1].*', 'has [9-1], whose range 9-1 ends before it begins', "goes upwards, as in '[0-3]'"],
+    ['model.layers.[8-11].*', 'has [8-11], whose range 8-1 ends before it begins', "layers 8 to 11 are '[8-9]' and '1[01]'"],
+    ['[z-a]', 'has [z-a], whose range z-a ends before it begins', 'a set stands for one character'],
+    ['*[!b-ca-Z]*', 'has [!b-ca-Z], whose range a-Z ends before it begins', 'a set stands for one character'],
+    ['[😀-\uFFFD]', 'has [😀-\uFFFD], whose range 😀-\uFFFD ends before it begins', 'a set stands for one character'],
+    ['[😁-😀]', 'has [😁-😀], whose range 😁-😀 ends before it begins', 'a set stands for one character'],
+    ['[]', 'has [], a set of nothing', "as in '[0-3]' or '[!0]'"],
+    ['model.layers.[!].*', 'has [!], a set of nothing', "as in '[0-3]' or '[!0]'"],
+    ['model.layers.[^].*', 'has [^], a set of nothing', "as in '[0-3]' or '[!0]'"],
+    ['[', "has a '[' without a ']'", "close it, as in '[0-3]'"],
+    ['model.layers.[0-1.*', "has a '[' without a ']'", "close it, as in '[0-3]'"],
+  ])('%s has a set that is none', (pattern, problem, hint) => {
+    const error = errorOf(() => parseModel(LLAMA, { freeze: [pattern] }));
+    expect(error).toMatchObject({ code: 'invalid-value', message: `run.freeze: '${pattern}' ${problem}` });
+    expect(error.hint).toContain(hint);
+  });
+
+  test.each(['[!a]', ']', '[a^]', '[-]'])('%s is a set, or a name, of no weight', (pattern) => {
+    expect(errorOf(() => parseModel(LLAMA, { freeze: [pattern] }))).toMatchObject({ code: 'no-such-weight' });
+  });
+
+  test('any text is a pattern or an error with a hint', () => {
+    const piece = fc.oneof(
+      fc.constantFrom('*', '?', '[', ']', '!', '^', '-', '\\', '.', 'layers', '0', '1', '9', '{', '$'),
+      fc.string({ unit: 'binary' }),
+    );
+    const pattern = fc.array(piece, { minLength: 1, maxLength: 12 }).map((pieces) => pieces.join(''));
+    const weights = ['model.layers.0.x', 'model.layers.1.x', 'y'].map((name) => ({ name, weight: name }));
+    const isClear = (text: string): boolean => {
+      try {
+        return frozenWeights([text], weights).size > 0;
+      } catch (error) {
+        return error instanceof FpdtError && error.hint !== undefined;
+      }
+    };
+    fc.assert(fc.property(pattern, isClear), { numRuns: 3000 });
   });
 
   test('all of them: nothing trains', () => {

@@ -10,8 +10,9 @@ export interface NamedWeight {
 }
 
 /**
- * The weights that `patterns` match: names, in which `*` stands for any text, dots too, `?` for one character and `[...]` for one of a set.
- * Throws `no-such-weight` for a pattern that matches none, and `nothing-trains` where all are frozen.
+ * The weights that `patterns` match: names, in which `*` stands for any text, dots too, `?` for one character, `[...]` for one of a set
+ * and `[!...]` for one that is not. Throws `no-such-weight` for a pattern that matches none, `invalid-value` for one whose set is none,
+ * and `nothing-trains` where all are frozen.
  */
 export function frozenWeights(patterns: readonly string[], weights: readonly NamedWeight[]): ReadonlySet<string> {
   const frozen = new Set<string>();
@@ -32,18 +33,37 @@ export function frozenWeights(patterns: readonly string[], weights: readonly Nam
 }
 
 function globOf(pattern: string): RegExp {
-  const parts = pattern.split(/(\*|\?|\[[^\]]+\])/).map((part, i) => (i % 2 === 0 ? literal(part) : wildcard(part)));
-  return new RegExp(`^${parts.join('')}$`);
+  const parts = pattern.split(/(\*|\?|\[[^\]]*\])/).map((part, i) => (i % 2 === 0 ? literal(part, pattern) : wildcard(part, pattern)));
+  return new RegExp(`^${parts.join('')}$`, 'u');
 }
 
-function literal(text: string): string {
+/** No weight has a bracket in its name. */
+function literal(text: string, pattern: string): string {
+  if (text.includes('[')) throw notASet(pattern, "a '[' without a ']'", "close it, as in '[0-3]'");
   return text.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`);
 }
 
-function wildcard(part: string): string {
+function wildcard(part: string, pattern: string): string {
   if (part === '*') return '.*';
   if (part === '?') return '.';
-  return `[${part.slice(1, -1).replace(/^!/, '^').replaceAll('\\', '\\\\')}]`;
+  const [, not = '', members = ''] = /^\[([!^]?)(.*)\]$/su.exec(part) ?? [];
+  if (members === '') throw notASet(pattern, `${part}, a set of nothing`, "write what it is to match, as in '[0-3]' or '[!0]'");
+  for (const [range, first = '', last = ''] of members.matchAll(/(.)-(.)/gsu)) {
+    if (codeOf(first) > codeOf(last)) throw notASet(pattern, `${part}, whose range ${range} ends before it begins`, ONE_CHARACTER);
+  }
+  return `[${not === '' ? '' : '^'}${members.replaceAll(/[\\^]/g, String.raw`\$&`)}]`;
+}
+
+/** What was meant, mostly, where a range of numbers was written. */
+const ONE_CHARACTER =
+  "a set stands for one character, and a range in it goes upwards, as in '[0-3]'; layers 8 to 11 are '[8-9]' and '1[01]', two patterns";
+
+function codeOf(character: string): number {
+  return character.codePointAt(0) ?? 0;
+}
+
+function notASet(pattern: string, what: string, hint: string): FpdtError {
+  return new FpdtError(`run.freeze: '${pattern}' has ${what}`, { code: 'invalid-value', hint, details: { pattern } });
 }
 
 function noSuchWeight(pattern: string, weights: readonly NamedWeight[]): FpdtError {
