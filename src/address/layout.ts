@@ -16,7 +16,10 @@ export interface LayoutOptions {
 /** Orders tried beyond the two fixed ones; the most compact result counts. */
 const NUM_SHUFFLED_ORDERS = 30;
 
-/** The schedule with addresses, the bytes of each pool's arena (the end of its last buffer), and the entry masks that these addresses need. */
+/**
+ * The schedule with addresses, the bytes of each pool's arena (the end of its last buffer), and the entry masks that these addresses
+ * need.
+ */
 export function layoutSchedule(schedule: Schedule, options: LayoutOptions = {}): Schedule {
   return withEntryWaits(placeBuffers(schedule, options));
 }

@@ -2,24 +2,18 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { COMMON_KEYS } from '../catalog/model/keys.js';
 import { type JsonObject, readJsonObject } from '../spec/parseJson.js';
 
-/** Keys that do not change what a model computes here. */
-const UNIMPORTANT = new Set([
-  '_name_or_path',
-  'architectures',
-  'auto_map',
-  'bos_token_id',
-  'dtype',
-  'eos_token_id',
-  'initializer_range',
-  'torch_dtype',
-  'transformers_version',
-  'use_cache',
-]);
+/** Keys of families that change neither what a model computes nor its shapes: how weights are drawn, and where a text begins and ends. */
+const OF_FAMILIES = ['initializer_range', 'bos_token_id', 'eos_token_id'];
+const UNIMPORTANT: ReadonlySet<string> = new Set([...COMMON_KEYS.filter((key) => key !== 'model_type'), ...OF_FAMILIES]);
 const MAX_SHOWN = 4;
 
-/** One line for all keys with other values; shapes that differ are an error of the ranks. Throws an FpdtError for a config that is no JSON. */
+/**
+ * One line for all keys with other values; shapes that differ are an error of the ranks. Throws an FpdtError for a config that is no
+ * JSON.
+ */
 export function weightRemarks(folder: string, planned: JsonObject): readonly string[] {
   const path = join(folder, 'config.json');
   if (!existsSync(path)) return [];

@@ -24,7 +24,10 @@ const GIGA = 1e9;
 const MEMORY_EFFICIENCY = 0.8;
 /** NVLink: 396 of 450 GB/s seen on H200 (nvbandwidth). */
 const NVLINK_EFFICIENCY = 0.88;
-/** The worker's part of an op of a linked section, with its waits and events; and PyTorch's of one kernel, 4 to 5 us. Assumed until calibrated. */
+/**
+ * The worker's part of an op of a linked section, with its waits and events; and PyTorch's of one kernel, 4 to 5 us. Assumed until
+ * calibrated.
+ */
 const HOST_SECONDS_PER_OP = 8e-6;
 const HOST_SECONDS_PER_KERNEL = 4.5e-6;
 /** One PCIe 4 drive for two ranks: 7.0 GB/s read, 3.8 GB/s written in sequence (Samsung PM1733, data sheet). */
@@ -33,28 +36,53 @@ const DISK_WRITE = 1.9;
 /** Fused Adam reads master, two moments and gradient and writes master, two moments and the weight: 16 + 14 bytes. */
 const ADAM_BYTES_PER_PARAMETER = 30;
 
-interface Figures {
+/** What modules with one chip share; their memory is their own. Tera-FLOP/s and giga-bytes/s. */
+interface Chip {
+  readonly peak: number;
   readonly matmul: number;
   readonly attentionForward: number;
   readonly attentionBackward: number;
-  readonly hbmBandwidth: number;
   readonly link: number;
   readonly duplex: number;
   readonly nvlink: number;
+  readonly cublasWorkspaceBytes: number;
 }
 
-/** Tera-FLOP/s and giga-bytes/s to Rates. */
-function rates(figures: Figures): Rates {
-  const memoryBytes = figures.hbmBandwidth * GIGA * MEMORY_EFFICIENCY;
+const A100: Chip = {
+  peak: 312,
+  matmul: 271,
+  attentionForward: 189,
+  attentionBackward: 189,
+  link: 24.8,
+  // Both directions at once: D2H keeps 24 GB/s while H2D falls to about 11 (one dual-socket machine, NVIDIA forum 352186).
+  duplex: 35,
+  nvlink: 300,
+  cublasWorkspaceBytes: 8.1 * 1024 ** 2,
+};
+
+const HOPPER: Chip = {
+  peak: 989,
+  matmul: 795,
+  attentionForward: 365,
+  attentionBackward: 330,
+  link: 55,
+  duplex: 0,
+  nvlink: 450,
+  cublasWorkspaceBytes: 32 * 1024 ** 2,
+};
+
+/** `hbmBandwidth` in giga-bytes/s, as specified. */
+function rates(chip: Chip, hbmBandwidth: number): Rates {
+  const memoryBytes = hbmBandwidth * GIGA * MEMORY_EFFICIENCY;
   return {
-    matmulFlops: figures.matmul * TERA,
-    attentionForwardFlops: figures.attentionForward * TERA,
-    attentionBackwardFlops: figures.attentionBackward * TERA,
+    matmulFlops: chip.matmul * TERA,
+    attentionForwardFlops: chip.attentionForward * TERA,
+    attentionBackwardFlops: chip.attentionBackward * TERA,
     memoryBytes,
-    h2dBytes: figures.link * GIGA,
-    d2hBytes: figures.link * GIGA,
-    duplexBytes: figures.duplex * GIGA,
-    commBytes: figures.nvlink * GIGA * NVLINK_EFFICIENCY,
+    h2dBytes: chip.link * GIGA,
+    d2hBytes: chip.link * GIGA,
+    duplexBytes: chip.duplex * GIGA,
+    commBytes: chip.nvlink * GIGA * NVLINK_EFFICIENCY,
     commLatencySeconds: 20e-6,
     launchSeconds: 5e-6,
     optimizerSecondsPerParameter: ADAM_BYTES_PER_PARAMETER / memoryBytes,
@@ -70,58 +98,48 @@ const SOURCE =
   'matmul: MAMF of stas00/ml-engineering; attention: FlashAttention-2 at d=128, bf16, causal; link: pinned copies on nvbandwidth; ' +
   'NVLink: specification * 0.88; memory: specification * 0.8; disk: half a PM1733; latencies, host and step overhead assumed';
 
+function ofChip(chip: Chip, hbmBandwidth: number): Omit<DeviceEntry, 'name' | 'hbmBytes' | 'hostBytes' | 'ranksPerNode'> {
+  return {
+    device: 'cuda',
+    peakFlops: chip.peak * TERA,
+    rates: rates(chip, hbmBandwidth),
+    ratesProvenance: 'assumed',
+    ratesSource: SOURCE,
+    cublasWorkspaceBytes: chip.cublasWorkspaceBytes,
+  };
+}
+
 export const DEVICES: readonly DeviceEntry[] = [
   {
     name: 'a100-40gb',
-    device: 'cuda',
     // 42405855232 bytes (deviceQuery on the SXM4 module, Paderborn Center for Parallel Computing).
     hbmBytes: 39.49 * GIB,
     // Of a node with 1 TB for 8 (DGX A100 320GB).
     hostBytes: 120 * GIB,
     ranksPerNode: 8,
-    peakFlops: 312 * TERA,
-    // The chip, NVLink and PCIe of the 80 GB module, whose rates these are; the memory of 1555 GB/s alone is another (data sheet).
-    rates: rates({ matmul: 271, attentionForward: 189, attentionBackward: 189, hbmBandwidth: 1555, link: 24.8, duplex: 35, nvlink: 300 }),
-    ratesProvenance: 'assumed',
-    ratesSource: SOURCE,
-    cublasWorkspaceBytes: 8.1 * 1024 ** 2,
+    // Memory of 1555 GB/s (data sheet).
+    ...ofChip(A100, 1555),
   },
   {
     name: 'a100-80gb',
-    device: 'cuda',
     // torch reports 79.15 to 79.21 GiB in total.
     hbmBytes: 79.15 * GIB,
     hostBytes: 240 * GIB,
     ranksPerNode: 8,
-    peakFlops: 312 * TERA,
-    // Both directions at once: D2H keeps 24 GB/s while H2D falls to about 11 (one dual-socket machine, NVIDIA forum 352186).
-    rates: rates({ matmul: 271, attentionForward: 189, attentionBackward: 189, hbmBandwidth: 2000, link: 24.8, duplex: 35, nvlink: 300 }),
-    ratesProvenance: 'assumed',
-    ratesSource: SOURCE,
-    cublasWorkspaceBytes: 8.1 * 1024 ** 2,
+    ...ofChip(A100, 2000),
   },
   {
     name: 'h100-80gb',
-    device: 'cuda',
     hbmBytes: 79.1 * GIB,
     hostBytes: 240 * GIB,
     ranksPerNode: 8,
-    peakFlops: 989 * TERA,
-    rates: rates({ matmul: 795, attentionForward: 365, attentionBackward: 330, hbmBandwidth: 3350, link: 55, duplex: 0, nvlink: 450 }),
-    ratesProvenance: 'assumed',
-    ratesSource: SOURCE,
-    cublasWorkspaceBytes: 32 * 1024 ** 2,
+    ...ofChip(HOPPER, 3350),
   },
   {
     name: 'h200-141gb',
-    device: 'cuda',
     hbmBytes: 139.8 * GIB,
     hostBytes: 240 * GIB,
     ranksPerNode: 8,
-    peakFlops: 989 * TERA,
-    rates: rates({ matmul: 795, attentionForward: 365, attentionBackward: 330, hbmBandwidth: 4800, link: 55, duplex: 0, nvlink: 450 }),
-    ratesProvenance: 'assumed',
-    ratesSource: SOURCE,
-    cublasWorkspaceBytes: 32 * 1024 ** 2,
+    ...ofChip(HOPPER, 4800),
   },
 ];

@@ -3,8 +3,9 @@
  * under ZeRO-3, and one unit, made in fp32 in host memory, then cast and moved weight by weight, the smallest first. Weights that
  * are read from a folder need less: they are read, and cast, one by one.
  */
+import { numWeightElements } from '../catalog/parameters.js';
 import type { ParameterView } from '../spec/types.js';
-import { type Held, kept, type LoadTerms, numelOf, passing, shardOf } from './loadTerms.js';
+import { type Held, kept, type LoadTerms, passing, shardOf } from './loadTerms.js';
 
 type Unit = readonly ParameterView[];
 
@@ -15,7 +16,7 @@ export function buildingMoments(terms: LoadTerms): readonly (readonly Held[])[] 
   let before = 0;
   const build = (unit: Unit, mayBePeak = true): void => {
     if (mayBePeak) moments.push(...unitMoments(unit, before, terms));
-    before += terms.zero.stage === 3 ? shardOf(unit, terms.numRanks) : numelOf(unit);
+    before += terms.zero.stage === 3 ? shardOf(unit, terms.numRanks) : numWeightElements(unit);
   };
   for (const unit of modulesOf(embed)) build(unit);
   // Each layer of a class finds more there than the one before it, so the last is the one that may be the peak.
@@ -42,7 +43,7 @@ function unitMoments(unit: Unit, before: number, terms: LoadTerms): readonly (re
   const largest = Math.max(...unit.map(({ numel }) => Math.ceil(numel / numRanks)));
   const sharding = [
     there,
-    passing('unit being sharded', w * numelOf(unit), `${w} B * parameters of the unit: each is whole until it is sharded`),
+    passing('unit being sharded', w * numWeightElements(unit), `${w} B * parameters of the unit: each is whole until it is sharded`),
     passing('shard being made', w * largest, `${w} B * largest parameter of the unit / ranks`),
   ];
   return [...moments, sharding];
@@ -50,7 +51,7 @@ function unitMoments(unit: Unit, before: number, terms: LoadTerms): readonly (re
 
 /** In fp32 on a CPU nothing is cast or moved. Elsewhere the host also has the cast weight that is on its way to a GPU. */
 function castMoments(unit: Unit, { w, device }: LoadTerms): readonly (readonly Held[])[] {
-  const whole = numelOf(unit);
+  const whole = numWeightElements(unit);
   if (w === 4 && device === 'cpu') return [[passing('unit being made', 4 * whole, '4 B * parameters of the unit')]];
   const sizes = unit.map(({ numel }) => numel).sort((a, b) => a - b);
   let cast = 0;

@@ -26,10 +26,6 @@ export function passing(name: string, bytes: number, note: string, place: Place 
   return { ...derived(name, bytes, note), place, passing: true };
 }
 
-export function numelOf(views: readonly ParameterView[]): number {
-  return views.reduce((sum, { numel }) => sum + numel, 0);
-}
-
 /** A rank's elements of weights that are sharded one by one, each padded to the ranks (`_aligned_size`, zero/partition_parameters.py). */
 export function shardOf(views: readonly ParameterView[], numRanks: number): number {
   return views.reduce((sum, { numel }) => sum + Math.ceil(numel / numRanks), 0);

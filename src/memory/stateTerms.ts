@@ -37,7 +37,10 @@ export interface Terms extends ModelStatesInput {
   readonly g: number;
   /** Elements of the largest parameter that trains. */
   readonly largest: number;
-  /** Parameters whose gradients are there after the loss: those of the head, and of all that train where an earlier micro-step formed them. */
+  /**
+   * Parameters whose gradients are there after the loss: those of the head, and of all that train where an earlier micro-step formed
+   * them.
+   */
   readonly afterLoss: number;
 }
 

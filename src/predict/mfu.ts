@@ -11,8 +11,9 @@ export interface HardwareFlops {
 }
 
 /**
- * Model FLOPs per token: 6 per matmul parameter, 4 per one that does not train, and 12 H d per layer and key that causal attention sees (forward 4, backward twice
- * that), which are S / 2 on average where there is no window. Full attention counts double, as published figures do.
+ * Model FLOPs per token: 6 per matmul parameter, 4 per one that does not train, and 12 H d per layer and key that causal attention
+ * sees (forward 4, backward twice that), which are S / 2 on average where there is no window. Full attention counts double, as
+ * published figures do.
  */
 export function mfuOf(input: PredictInput, stepSeconds: number, hardware: HardwareFlops): Mfu {
   const { model, run, cluster, parameters } = input;

@@ -52,7 +52,10 @@ function moduleWeights({ module, layer }: TurnShape, { model, parameters }: Cost
   return module === 'layer' ? layerParameters(parameters, model, layer ?? 0).weights : parameters[module];
 }
 
-/** Weight gradients: reduce-scatter of a module's every micro-step in stages 2 and 3, of all at the end in stage 1, an all-reduce in stage 0. */
+/**
+ * Weight gradients: reduce-scatter of a module's every micro-step in stages 2 and 3, of all at the end in stage 1, an all-reduce in
+ * stage 0.
+ */
 function reduceSeconds(turn: TurnShape, input: CostInput): number {
   const elements = turn.module === 'end' ? input.parameters.numTrainedParameters : numTrainedElements(moduleWeights(turn, input));
   const once = ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input);

@@ -56,8 +56,8 @@ export interface Role {
 }
 
 /**
- * A parameter of a section: a call binds it to an instance. `entry` is the value its instances must hold when the call begins, `exit` what they
- * hold when it ends; a parameter that is only written has no entry, one that is only read no exit.
+ * A parameter of a section: a call binds it to an instance. `entry` is the value its instances must hold when the call begins, `exit`
+ * what they hold when it ends; a parameter that is only written has no entry, one that is only read no exit.
  */
 export interface Parameter {
   readonly name: string;

@@ -66,7 +66,8 @@ export function paddedHeads({ heads }: ParallelLayout): number {
 /**
  * Ranks are numbered node by node (torchrun, DeepSpeed's launcher). A group of up to a node's ranks stays inside one: every node fills
  * as many as it has ranks for, which are consecutive, and the ranks left over, if the size does not divide the node's, form groups
- * across nodes in their order. A larger group takes consecutive ranks, hence whole nodes where it can. Groups come in the order of their first ranks.
+ * across nodes in their order. A larger group takes consecutive ranks, hence whole nodes where it can. Groups come in the order of
+ * their first ranks.
  */
 function sequenceGroups(
   { sequenceParallelSize: size, dataParallelSize }: ParallelSizes,

@@ -6,7 +6,10 @@ import { type BackwardOrder, type ForcedLayerStrategy, type LayerStrategy, type 
 import type { RunSpec } from '../spec/types.js';
 import { type CandidateInput, type LayerPlacement, POLICIES, type PoolNames } from './policies/index.js';
 
-/** Each inner list is one placement, fewest chunks first. Throws `invalid-value` where no number of chunks leaves room for a forced tile. */
+/**
+ * Each inner list is one placement, fewest chunks first. Throws `invalid-value` where no number of chunks leaves room for a forced
+ * tile.
+ */
 export function candidates(input: CandidateInput): readonly (readonly Strategy[])[] {
   const { run, pools } = input;
   const policy = POLICIES[run.policy];

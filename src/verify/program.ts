@@ -1,6 +1,6 @@
 /**
- * Two micro-steps, call by call (streams are not joined between them): every entry value is in place, whole and not overwritten, and every two calls that touch the same bytes
- * on different streams are ordered by entry masks, waits, and what follows from them.
+ * Two micro-steps, call by call (streams are not joined between them): every entry value is in place, whole and not overwritten, and
+ * every two calls that touch the same bytes on different streams are ordered by entry masks, waits, and what follows from them.
  */
 import type { Role } from '../schedule/op.js';
 import type { Call } from '../schedule/program.js';

@@ -12,7 +12,8 @@ import { isOfType, wordsOfType } from './keyTypes.js';
 import { keysOf, valueAt } from './settings.js';
 import type { WrittenFamily } from './written.js';
 
-const COMMON_KEYS = [...common.keys, ...[common.types, common.oneOf, common.refused].flatMap((one) => Object.keys(one))];
+/** Keys that any config may have, and that change no model. */
+export const COMMON_KEYS: readonly string[] = [...common.keys, ...[common.types, common.oneOf].flatMap((one) => Object.keys(one))];
 /** Each is compared with all that are known. */
 const MOST_UNREAD = 300;
 const LONG = 60;
@@ -43,7 +44,7 @@ export function checkKeys(family: WrittenFamily, config: JsonObject): void {
 
 /** Keys that nothing reads: neither this family's file nor the model's config class in transformers. */
 export function unreadKeys(family: WrittenFamily, config: JsonObject): readonly string[] {
-  const known = new Set([...COMMON_KEYS, ...knownGroups(family).flat()]);
+  const known = new Set([...COMMON_KEYS, ...Object.keys(common.refused), ...knownGroups(family).flat()]);
   return Object.keys(config).filter((key) => config[key] !== undefined && !key.startsWith('_') && !known.has(key));
 }
 

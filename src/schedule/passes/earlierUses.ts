@@ -41,7 +41,10 @@ export class EarlierUses {
     this.lastRead = new Int32Array(this.rows.length * numStreams).fill(-1);
   }
 
-  /** Ids, some more than once, for the caller to read before it asks again; those of the op's own stream are left out where that is easy. */
+  /**
+   * Ids, some more than once, for the caller to read before it asks again; those of the op's own stream are left out where that is
+   * easy.
+   */
   conflictsOfNext(): readonly number[] {
     this.id += 1;
     this.found.length = 0;

@@ -1,4 +1,7 @@
-/** Layers that run the same sections: equal placement, order, mask and size of weight gradients. A class is named by a number, 1 having no suffix. */
+/**
+ * Layers that run the same sections: equal placement, order, mask and size of weight gradients. A class is named by a number, 1 having
+ * no suffix.
+ */
 import { layerParameters } from '../../catalog/parameters.js';
 import type { LayerStrategy } from '../../spec/strategy.js';
 import { RECOMPUTE } from '../../spec/strategy.js';
