@@ -1,10 +1,11 @@
 /** Runs a plan on ranks of this host. */
 
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { VERSION } from '../package.js';
 import { encodePlan } from '../plan/encode.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { FpdtError } from '../spec/errors.js';
+import { isFolder } from '../spec/jsonFile.js';
 import type { WirePlan } from './coordinator.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
@@ -141,10 +142,6 @@ function checkModelFolders({ weights, export: target }: LaunchOptions): void {
   if (target !== undefined && existsSync(target) && (!isFolder(target) || readdirSync(target).length > 0)) {
     throw new FpdtError(`export: '${target}' is there and not empty`, { code: 'export-in-use', hint: 'give a new folder for the export' });
   }
-}
-
-function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 function stepLimit(plan: ExecutionPlan): number {

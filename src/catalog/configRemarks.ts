@@ -1,5 +1,5 @@
 /** What a user may not expect of a config that is taken: parts of it that say nothing here. Each is one sentence. */
-import type { JsonObject } from '../spec/parseJson.js';
+import { isObject, type JsonObject } from '../spec/parseJson.js';
 import type { ModelSpec } from '../spec/types.js';
 import { familyOf } from './families/index.js';
 import { unreadKeys } from './model/keys.js';
@@ -37,8 +37,4 @@ function unreadRemark(name: string, config: JsonObject): string | undefined {
   if (unread.length === 0) return undefined;
   const more = unread.length > MOST_NAMED ? ` and ${unread.length - MOST_NAMED} more` : '';
   return `the config has keys that no ${name} of transformers reads, which change nothing: ${unread.slice(0, MOST_NAMED).join(', ')}${more}`;
-}
-
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

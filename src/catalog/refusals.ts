@@ -1,7 +1,7 @@
 /** Models that are not trained here: which part of them is not, and what is nearest that is. */
 import { FpdtError } from '../spec/errors.js';
 import { nearestKey } from '../spec/nearestKey.js';
-import type { JsonObject } from '../spec/parseJson.js';
+import { isObject, type JsonObject } from '../spec/parseJson.js';
 import { MODEL_TYPES } from './families/index.js';
 import { valueAt } from './model/settings.js';
 import refusals from './refusals.json' with { type: 'json' };
@@ -36,10 +36,6 @@ function textHint(config: JsonObject): string | undefined {
     return `save its ${key} as a config.json of its own, with one of these as model_type: ${MODEL_TYPES.join(', ')}`;
   if (!MODEL_TYPES.includes(type)) return `nor is its ${key}, a '${type}'; ${nearestHint(type, PARTS)}`;
   return `its text part is: save its ${key} as a config.json of its own, with model_type '${type}', and plan that`;
-}
-
-function isObject(value: unknown): boolean {
-  return typeof value === 'object' && value !== null;
 }
 
 /** A misspelt type is asked about only where nothing says that the model is of another kind. */

@@ -2,7 +2,7 @@
 import { inflateSync } from 'node:zlib';
 import type * as z from 'zod';
 import { OP_ROWS } from '../catalog/ops/index.js';
-import { PARSE_ONCE } from '../spec/parseJson.js';
+import { isObject, PARSE_ONCE } from '../spec/parseJson.js';
 import type { PoolLedger } from '../memory/ledger.js';
 import { bytesOf, COLUMN_NAMES, COLUMNS, type ColumnDescriptor, type RawColumn } from './columns.js';
 import { checkReferences } from './checkReferences.js';
@@ -78,7 +78,7 @@ function checkColumns(columns: readonly ColumnDescriptor[]): void {
 function parseObject(bytes: Buffer, what: string): Readonly<Record<string, unknown>> {
   try {
     const value: unknown = JSON.parse(bytes.toString('utf8'));
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+    if (isObject(value)) return value;
   } catch (cause) {
     throw damaged(`its ${what} is not JSON: ${(cause as Error).message}`);
   }

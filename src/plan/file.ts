@@ -1,6 +1,7 @@
 /** Plans on disk: one JSON file with the header as text and base64 columns, written whole or not at all. */
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { FpdtError } from '../spec/errors.js';
+import { isObject } from '../spec/parseJson.js';
 import { decodePlan } from './decode.js';
 import { encodePlan } from './encode.js';
 import { type ExecutionPlan, PLAN_VERSION, type UnsealedPlan } from './executionPlan.js';
@@ -34,7 +35,7 @@ export async function readPlanFile(path: string): Promise<ExecutionPlan> {
   if (file['version'] !== PLAN_VERSION) throw wrongVersion(file['version']);
   const { digest, header, prose, columns } = file;
   const hasText = typeof digest === 'string' && typeof header === 'string' && typeof prose === 'string';
-  if (!hasText || typeof columns !== 'object' || columns === null) throw damaged(`${path} lacks a digest, header, prose or columns`);
+  if (!hasText || !isObject(columns)) throw damaged(`${path} lacks a digest, header, prose or columns`);
   return decodePlan({
     header: Buffer.from(header, 'utf8'),
     prose: Buffer.from(prose, 'utf8'),
@@ -56,7 +57,7 @@ async function readText(path: string): Promise<string> {
 function parseFile(text: string, path: string): Readonly<Record<string, unknown>> {
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>;
+    if (isObject(value)) return value;
   } catch (cause) {
     throw new FpdtError(`${path} is not JSON, or was cut short: ${(cause as Error).message}`, {
       code: 'plan-file-not-json',
@@ -64,7 +65,10 @@ function parseFile(text: string, path: string): Readonly<Record<string, unknown>
       cause,
     });
   }
-  throw new FpdtError(`${path} does not hold a JSON object`, { code: 'plan-file-not-json' });
+  throw new FpdtError(`${path} does not hold a JSON object`, {
+    code: 'plan-file-not-json',
+    hint: 'give the file that `fpdt plan --output` wrote',
+  });
 }
 
 /** Writes beside the target, syncs and renames: a reader sees the old file or the new one, never a part. */

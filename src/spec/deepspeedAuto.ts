@@ -1,7 +1,7 @@
 /** `"auto"` values, resolved as the Hugging Face integration does (transformers/integrations/deepspeed.py). */
 import type { ModelDtype } from './dtype.js';
 import { FpdtError } from './errors.js';
-import type { JsonObject } from './parseJson.js';
+import { isObject, type JsonObject } from './parseJson.js';
 
 export interface AutoFacts {
   readonly hiddenSize: number;
@@ -53,7 +53,7 @@ function params(config: JsonObject, section: string): JsonObject {
 
 function walk(value: unknown, path: string, resolve: (path: string) => unknown): unknown {
   if (value === 'auto' && path !== 'data_types.keep_in_fp32_modules') return resolve(path);
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  if (!isObject(value)) return value;
   const entries = Object.entries(value).map(([key, item]) => [key, walk(item, path === '' ? key : `${path}.${key}`, resolve)] as const);
   return Object.fromEntries(entries.filter(([, item]) => item !== undefined));
 }

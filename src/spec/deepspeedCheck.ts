@@ -2,7 +2,8 @@
 import { DEEPSPEED_KEYS, type KeyTable, type KeyType, REMOVED_KEYS, REMOVED_ZERO_KEYS, STAGE3_ALIASES } from './deepspeedKeys.js';
 import { FpdtError } from './errors.js';
 import { describe } from './describe.js';
-import { type JsonObject, unknownKey } from './parseJson.js';
+import { isObject, type JsonObject, unknownKey } from './parseJson.js';
+import { TYPE_WORDS } from './typeWords.js';
 
 /** Returns the config with DeepSpeed's own synonyms replaced: `bfloat16` by `bf16`, ZeRO-3 keys by their long names. */
 export function checkKeys(config: JsonObject): JsonObject {
@@ -19,7 +20,7 @@ export function checkKeys(config: JsonObject): JsonObject {
 
 function refuseRemoved(config: JsonObject): void {
   const zero = config.zero_optimization;
-  const inZero = typeof zero === 'object' && zero !== null ? REMOVED_ZERO_KEYS.filter((key) => key in zero) : [];
+  const inZero = isObject(zero) ? REMOVED_ZERO_KEYS.filter((key) => key in zero) : [];
   const removed = [...REMOVED_KEYS.filter((key) => key in config), ...inZero.map((key) => `zero_optimization.${key}`)][0];
   if (removed === undefined) return;
   throw new FpdtError(`deepspeed.${removed}: DeepSpeed 0.19.8 has removed this`, { code: 'unsupported', hint: 'delete the key' });
@@ -46,15 +47,16 @@ const CHECKS: Readonly<Record<KeyType, (value: unknown) => boolean>> = {
   boolean: (value) => typeof value === 'boolean',
   string: (value) => typeof value === 'string',
   list: (value) => Array.isArray(value),
-  object: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+  object: isObject,
   any: () => true,
 };
 
 function checkType(value: unknown, type: KeyType, at: string): void {
   if (value === 'auto' && type !== 'object' && type !== 'list') return;
   if (CHECKS[type](value)) return;
-  throw new FpdtError(`${at}: expected ${type}, found ${describe(value)}`, {
+  throw new FpdtError(`${at}: expected ${TYPE_WORDS[type]}, found ${describe(value)}`, {
     code: 'invalid-value',
+    hint: `give ${TYPE_WORDS[type]}`,
     details: { path: at, expected: type },
   });
 }

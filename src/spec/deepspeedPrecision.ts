@@ -62,7 +62,7 @@ export interface Precision {
 export function checkPrecision(config: JsonObject, { dtype, lossScale = 1 }: Precision): void {
   const fp16 = (config.fp16 ?? {}) as Fp16Section;
   const scale = fp16.loss_scale ?? 0;
-  if (scale < 0) throw outOfRange('loss_scale', '0, for a dynamic scale, or more', scale);
+  if (scale < 0) throw outOfRange('loss_scale', '0, for a dynamic scale, or more', scale, 0);
   checkAccumulation(config, dtype);
   if (dtype !== 'float16') return;
   if (lossScale !== 1) {
@@ -91,10 +91,11 @@ const MAX_SCALE_POWER = 127;
 function checkDynamicScale(fp16: Fp16Section): void {
   for (const key of ['loss_scale_window', 'hysteresis', 'min_loss_scale'] as const) {
     const value = fp16[key] ?? 1;
-    if (value < 1) throw outOfRange(key, 'at least 1', value);
+    if (value < 1) throw outOfRange(key, 'at least 1', value, 1);
   }
   const power = fp16.initial_scale_power ?? INITIAL_SCALE_POWER;
-  if (power < 0 || power > MAX_SCALE_POWER) throw outOfRange('initial_scale_power', `0 to ${MAX_SCALE_POWER}`, power);
+  const nearest = Math.min(Math.max(power, 0), MAX_SCALE_POWER);
+  if (power !== nearest) throw outOfRange('initial_scale_power', `0 to ${MAX_SCALE_POWER}`, power, nearest);
   const least = fp16.min_loss_scale ?? MIN_LOSS_SCALE;
   if (least > 2 ** power) {
     throw new FpdtError(`deepspeed.fp16.min_loss_scale ${least} is above the initial scale 2^${power}`, {
@@ -122,9 +123,11 @@ function checkAccumulation(config: JsonObject, dtype: ModelDtype): void {
   );
 }
 
-function outOfRange(key: string, expected: string, found: number): FpdtError {
+/** `nearest` is what works that is nearest to what was found. */
+function outOfRange(key: string, expected: string, found: number, nearest: number): FpdtError {
   return new FpdtError(`deepspeed.fp16.${key}: expected ${expected}, found ${found}`, {
     code: 'invalid-value',
+    hint: `set fp16.${key} to ${nearest}, or leave it out`,
     details: { path: `deepspeed.fp16.${key}`, expected },
   });
 }

@@ -1,8 +1,15 @@
 /** A value as an error shows it: what it is, and no more than a line of it. */
+import { TYPE_WORDS } from './typeWords.js';
+
 export function describe(value: unknown): string {
   if (value === undefined) return 'nothing';
   const text = textOf(value);
-  return text.length > 60 ? `${Array.isArray(value) ? 'an array' : typeof value} ${text.slice(0, 57)}...` : text;
+  return text.length > 60 ? `${TYPE_WORDS[typeOfLong(value)]} ${text.slice(0, 57)}...` : text;
+}
+
+function typeOfLong(value: unknown): 'string' | 'list' | 'object' {
+  if (typeof value === 'string') return 'string';
+  return Array.isArray(value) ? 'list' : 'object';
 }
 
 /** JSON where the value has any, which functions, NaN and circles have not. */

@@ -4,6 +4,7 @@ import { FpdtError } from './errors.js';
 import { fileOf } from './jsonFile.js';
 import { nearestKey } from './nearestKey.js';
 import { type JsonObject, readJsonObject } from './parseJson.js';
+import { TYPE_WORDS } from './typeWords.js';
 
 export type HfConfigInput = string | JsonObject;
 
@@ -13,7 +14,7 @@ export function readHfConfig(input: HfConfigInput): { readonly config: JsonObjec
   const { model_type: modelType } = config;
   if (typeof modelType === 'string' && modelType !== '') return { config, modelType };
   const nearest = modelType === undefined ? nearestKey('model_type', Object.keys(config)) : undefined;
-  throw new FpdtError(`model config.model_type: expected string, found ${describe(modelType)}`, {
+  throw new FpdtError(`model config.model_type: expected ${TYPE_WORDS.string}, found ${describe(modelType)}`, {
     code: modelType === undefined ? 'missing-key' : 'invalid-value',
     hint: nearest === undefined ? "give the model's type, such as 'llama'" : `'${nearest}' was given; did you mean 'model_type'?`,
     details: { path: 'model config.model_type' },

@@ -22,8 +22,11 @@ export function readJsonFile(path: string, what: string): unknown {
 
 /** A path as it is, or the file `name` in it where it is a folder. */
 export function fileOf(path: string, name: string): string {
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-  return isFolder ? join(path, name) : path;
+  return isFolder(path) ? join(path, name) : path;
+}
+
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** Through a handle: what is no plain file has no size, and one that never ends is not read to its end. */

@@ -82,6 +82,9 @@ const ONLY: Readonly<Record<string, readonly [values: readonly unknown[], why: s
   ensure_weight_tying: [[false], 'the ends of a model have no adapters'],
 };
 
+/** How errors name it. */
+const WHAT = 'lora config';
+
 /** An adapter_config.json, by path or as an object. Throws `unsupported` and the errors of strict parsing. */
 export function parseLora(input: string | JsonObject): LoraConfig {
   const given = readJsonObject(input, WHAT);
@@ -114,7 +117,6 @@ export function parseLora(input: string | JsonObject): LoraConfig {
     peft: Object.fromEntries(Object.entries(given).filter(([key]) => READ.includes(key) || PASSED.includes(key))),
   };
 }
-const WHAT = 'lora config';
 
 function refuseOther(key: string, given: unknown, values: readonly unknown[], why: string): void {
   if (given === undefined || values.some((value) => JSON.stringify(value) === JSON.stringify(given))) return;

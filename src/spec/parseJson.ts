@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { describe } from './describe.js';
 import { FpdtError } from './errors.js';
+import { expected } from './expected.js';
 import { readJsonFile } from './jsonFile.js';
 import { checkJsonSafe } from './jsonSafe.js';
 import { nearestKey } from './nearestKey.js';
@@ -11,14 +12,25 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 /** A JSON object given as such or as the path of a file; `what` names it in errors, e.g. `model config`. */
 export function readJsonObject(input: string | JsonObject, what: string): JsonObject {
   const value = typeof input === 'string' ? readJsonFile(input, what) : input;
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (!isObject(value)) {
     throw new FpdtError(`${what}: expected a JSON object, found ${describe(value)}`, {
       code: 'invalid-value',
       hint: `give the path of a JSON file for the ${what}, or an object`,
     });
   }
   if (typeof input !== 'string') checkJsonSafe(value, what);
-  return value as JsonObject;
+  return value;
+}
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** What lies under keys of objects and numbers of lists; undefined where there is nothing. */
+export function valueIn(root: unknown, path: readonly PropertyKey[]): unknown {
+  const step = (value: unknown, key: PropertyKey): unknown =>
+    typeof value === 'object' && value !== null && Object.hasOwn(value, key) ? (value as Record<PropertyKey, unknown>)[key] : undefined;
+  return path.reduce(step, root);
 }
 
 /** zod makes code for a schema when it is first used, which takes longer than to parse the one value of a process without it. */
@@ -37,7 +49,7 @@ function toError(outer: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what
   if (issue.code === 'unrecognized_keys') {
     return unknownKey(issue.keys[0] as string, knownKeysAt(schema, issue.path), at);
   }
-  const found = valueAt(root, issue.path);
+  const found = valueIn(root, issue.path);
   const missing = found === undefined ? misspeltFor(issue, root) : undefined;
   return new FpdtError(`${at}: expected ${expected(issue)}, found ${describe(found)}`, {
     code: found === undefined ? 'missing-key' : 'invalid-value',
@@ -57,27 +69,20 @@ export function unknownKey(key: string, known: readonly string[], at: string): F
 
 /** A required key that is absent may be there under a misspelt name. */
 function misspeltFor(issue: z.core.$ZodIssue, root: unknown): string | undefined {
-  const parent = valueAt(root, issue.path.slice(0, -1));
+  const parent = valueIn(root, issue.path.slice(0, -1));
   const key = issue.path.at(-1);
-  if (typeof key !== 'string' || typeof parent !== 'object' || parent === null) return undefined;
+  if (typeof key !== 'string' || !isObject(parent)) return undefined;
   return nearestKey(key, Object.keys(parent));
 }
+
+const OTHER_TYPE: ReadonlySet<unknown> = new Set(['invalid_type', 'invalid_value', 'invalid_union']);
 
 /** Where a value is of one of a union's types but for something in it, that is the problem. */
 function innermost(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   if (issue.code !== 'invalid_union') return issue;
-  const firsts = issue.errors.map(([first]) => first).filter((first) => first !== undefined);
-  const inside = firsts.find(({ code, path }) => path.length > 0 || code !== 'invalid_type');
-  return inside === undefined ? issue : innermost({ ...inside, path: [...issue.path, ...inside.path] });
-}
-
-/** A schema's own message, where it has one, says it best. */
-function expected(issue: z.core.$ZodIssue): string {
-  if (issue.message.startsWith('expected ')) return issue.message.slice('expected '.length);
-  if (issue.code === 'invalid_type') return issue.expected;
-  if (issue.code === 'invalid_union') return issue.errors.map(([first]) => (first === undefined ? '?' : expected(first))).join(' | ');
-  if (issue.code === 'invalid_value') return issue.values.map((value) => JSON.stringify(value)).join(' | ');
-  return issue.message.replace(/^[^:]*: expected /, '');
+  const firsts = issue.errors.flatMap(([first]) => (first === undefined ? [] : [innermost(first)]));
+  const inside = firsts.find(({ code, path }) => path.length > 0 || !OTHER_TYPE.has(code));
+  return inside === undefined ? issue : { ...inside, path: [...issue.path, ...inside.path] };
 }
 
 function knownKeysAt(schema: z.ZodType, path: readonly PropertyKey[]): readonly string[] {
@@ -97,11 +102,4 @@ function unwrap(schema: z.ZodType | undefined): z.ZodType | undefined {
     return (schema.options as readonly z.ZodType[]).map(unwrap).find((option) => option instanceof z.ZodObject);
   }
   return schema;
-}
-
-function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
-  return path.reduce<unknown>(
-    (value, key) => (typeof value === 'object' && value !== null ? (value as Record<PropertyKey, unknown>)[key] : undefined),
-    root,
-  );
 }

@@ -1,6 +1,6 @@
 /** Context extension: a run with another rotary base or scaling than its model's config has. The changed config is the run's. */
 import { FpdtError } from './errors.js';
-import type { JsonObject } from './parseJson.js';
+import { isObject, type JsonObject } from './parseJson.js';
 
 export interface RopeChange {
   readonly ropeTheta?: number | undefined;
@@ -84,8 +84,4 @@ function trainedLength(config: JsonObject): number {
     code: 'missing-key',
     hint: 'add the length that the model was trained at to its config.json as max_position_embeddings',
   });
-}
-
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -85,6 +85,12 @@ const FACTS: readonly Fact[] = [
     },
   },
   {
+    fact: 'what is an object of JSON',
+    language: 'TypeScript',
+    pattern: /=== 'object' && [\w.]+ !== null && !Array\.isArray|!== 'object' \|\| [\w.]+ === null \|\| Array\.isArray/,
+    where: { 'spec/parseJson.ts': 'isObject' },
+  },
+  {
     fact: 'policies',
     language: 'TypeScript',
     pattern: /'ulysses'[^;]{0,20}'fpdt'/,

@@ -54,7 +54,7 @@ describe('parameter table', () => {
 
 describe('bad model configs', () => {
   test.each([
-    [{ model_type: undefined }, 'missing-key', /model_type: expected string, found nothing/],
+    [{ model_type: undefined }, 'missing-key', /model_type: expected a text, found nothing/],
     [{ attention_dropout: 0.1 }, 'unsupported', /attention_dropout: 0\.1 is not supported for llama; 0 is: recomputed/],
     [{ pretraining_tp: 2 }, 'unsupported', /pretraining_tp: 2 is not supported for llama; 1 is/],
     [{ head_dim: 7 }, 'unsupported', /RoPE of 7 dimensions of a head of 7; an even number/],

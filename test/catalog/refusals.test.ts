@@ -41,8 +41,8 @@ test.each<[object, RegExp]>([
   [{ model_type: 'lama' }, /did you mean 'llama'\?/],
   [{ model_type: 'mine', num_experts: 0, kv_lora_rank: null }, /'mine' is not supported; supported: cohere, /],
   [{ model_type: 'constructor' }, /'constructor' is not supported; supported: /],
-  [{ model_type: '' }, /model_type: expected string, found ""; give the model's type, such as 'llama'/],
-  [{ modeltype: 'llama' }, /model_type: expected string, found nothing; 'modeltype' was given/],
+  [{ model_type: '' }, /model_type: expected a text, found ""; give the model's type, such as 'llama'/],
+  [{ modeltype: 'llama' }, /model_type: expected a text, found nothing; 'modeltype' was given/],
 ])('%j', (config, message) => {
   const error = errorOf(() => parseModel(config as Record<string, unknown>));
   expect(`${error.message}; ${error.hint}`).toMatch(message);

@@ -30,8 +30,8 @@ describe('options', () => {
 describe('modelCode.ts', () => {
   it.each([
     ['', /stdin is not JSON: .*\nhint: give a JSON array of \{ config, dtype, rows \}/],
-    ['{"config":{}}', /stdin: expected array/],
-    ['[{"config":{},"dtype":"int4","rows":1}]', /stdin\.0\.dtype: expected "float32" \| "bfloat16" \| "float16", found "int4"/],
+    ['{"config":{}}', /stdin: expected a list/],
+    ['[{"config":{},"dtype":"int4","rows":1}]', /stdin\.0\.dtype: expected "float32" or "bfloat16" or "float16", found "int4"/],
     ['[{"config":{},"dtype":"float32","row":1}]', /stdin\.0\.rows: .*\nhint: 'row' was given; did you mean 'rows'\?/],
   ])(
     'refuses %j',

@@ -70,10 +70,10 @@ describe('plan files', () => {
     await expect(readPlanFile(folder)).rejects.toMatchObject({ code: 'plan-file-unreadable' });
     await fs.writeFile(path, '{"kind":"executionPlanFile","ver');
     await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-not-json' });
-    await fs.writeFile(path, '[]');
-    await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-kind' });
-    await fs.writeFile(path, 'null');
-    await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-not-json' });
+    for (const text of ['[]', 'null']) {
+      await fs.writeFile(path, text);
+      await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-not-json', hint: expect.stringContaining('fpdt plan') });
+    }
     await fs.writeFile(path, '{"kind":"cluster"}');
     await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-kind' });
     await fs.writeFile(path, '{"kind":"executionPlanFile","version":2}');

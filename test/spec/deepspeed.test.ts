@@ -25,12 +25,13 @@ describe('misspelt keys', () => {
 });
 
 test.each([
-  [{ zero_optimization: { stage: '3' } }, 'deepspeed.zero_optimization.stage: expected integer, found "3"'],
-  [{ gradient_clipping: true }, 'deepspeed.gradient_clipping: expected number, found true'],
-  [{ zero_optimization: true }, 'deepspeed.zero_optimization: expected object, found true'],
-  [{ optimizer: 'AdamW' }, 'deepspeed.optimizer: expected object, found "AdamW"'],
+  [{ zero_optimization: { stage: '3' } }, 'deepspeed.zero_optimization.stage: expected a whole number, found "3"'],
+  [{ gradient_clipping: true }, 'deepspeed.gradient_clipping: expected a number, found true'],
+  [{ zero_optimization: true }, 'deepspeed.zero_optimization: expected an object, found true'],
+  [{ optimizer: 'AdamW' }, 'deepspeed.optimizer: expected an object, found "AdamW"'],
 ])('a wrong type %j is named with path and expectation', (given, message) => {
-  expect(refusal(given)).toMatchObject({ code: 'invalid-value', message });
+  const hint = `give ${/expected (.*), found/.exec(message)?.[1]}`;
+  expect(refusal(given)).toMatchObject({ code: 'invalid-value', message, hint });
 });
 
 describe('batch', () => {

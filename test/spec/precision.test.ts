@@ -64,10 +64,24 @@ describe('an fp16 section', () => {
     [{ initial_scale_power: -1 }, 'initial_scale_power: expected 0 to 127, found -1'],
     [{ initial_scale_power: 128 }, 'initial_scale_power: expected 0 to 127, found 128'],
     [{ initial_scale_power: 3, min_loss_scale: 9 }, 'min_loss_scale 9 is above the initial scale 2^3'],
-    [{ loss_scale: true }, 'loss_scale: expected number, found true'],
-    [{ hysteresis: 1.5 }, 'hysteresis: expected integer, found 1.5'],
+    [{ loss_scale: true }, 'loss_scale: expected a number, found true'],
+    [{ hysteresis: 1.5 }, 'hysteresis: expected a whole number, found 1.5'],
   ])('%j is refused', (fp16, message) => {
     expect(refusal({ fp16: { enabled: true, ...fp16 } })).toMatchObject({ code: 'invalid-value', message: `deepspeed.fp16.${message}` });
+  });
+
+  test.each([
+    [{ loss_scale: -1 }, 0],
+    [{ loss_scale_window: 0 }, 1],
+    [{ hysteresis: -3 }, 1],
+    [{ min_loss_scale: -2 }, 1],
+    [{ initial_scale_power: -1 }, 0],
+    [{ initial_scale_power: 128 }, 127],
+  ])('the hint for %j works', (fp16, works) => {
+    const [key = ''] = Object.keys(fp16);
+    expect(refusal({ fp16: { enabled: true, ...fp16 } }).hint).toBe(`set fp16.${key} to ${works}, or leave it out`);
+    expect(() => half({ enabled: true, [key]: works })).not.toThrow();
+    expect(() => half({ enabled: true })).not.toThrow();
   });
 
   test('the hint for a floor above the initial scale works', () => {

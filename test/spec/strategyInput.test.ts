@@ -71,23 +71,23 @@ describe('keys and types', () => {
   });
 
   test.each([
-    [{ numChunks: '2' }, 'strategy.numChunks: expected number, found "2"'],
-    [{ kvTileChunks: 0 }, 'strategy.kvTileChunks: expected number to be >=1, found 0'],
-    [{ layers: [{ layers: [0, 4], segments: '2' }] }, 'strategy.layers.0.segments: expected number | array, found "2"'],
-    [{ layers: [{ layers: [0, 4], segments: [4, 0] }] }, 'strategy.layers.0.segments.1: expected number to be >=1, found 0'],
+    [{ numChunks: '2' }, 'strategy.numChunks: expected a number, found "2"'],
+    [{ kvTileChunks: 0 }, 'strategy.kvTileChunks: expected a number >= 1, found 0'],
+    [{ layers: [{ layers: [0, 4], segments: '2' }] }, 'strategy.layers.0.segments: expected a number or a list, found "2"'],
+    [{ layers: [{ layers: [0, 4], segments: [4, 0] }] }, 'strategy.layers.0.segments.1: expected a number >= 1, found 0'],
     [{ layers: [{ layers: [0] }] }, 'strategy.layers.0.layers: expected [first layer, layer after the last], found [0]'],
     [{ layers: [{ keyValues: 'near' }] }, 'strategy.layers.0.layers: expected [first layer, layer after the last], found nothing'],
-    [{ layers: [{ layers: [0, 'x'] }] }, 'strategy.layers.0.layers.1: expected number, found "x"'],
+    [{ layers: [{ layers: [0, 'x'] }] }, 'strategy.layers.0.layers.1: expected a number, found "x"'],
     [
       { layers: [{ layers: [0, 4], backwardOrder: 'ascending' }] },
-      'strategy.layers.0.backwardOrder: expected "queryOuterDescending" | "keyValueOuterAscending", found "ascending"',
+      'strategy.layers.0.backwardOrder: expected "queryOuterDescending" or "keyValueOuterAscending", found "ascending"',
     ],
   ])('%j is of a wrong type', (given, message) => {
     expect(refusal(given).message).toBe(message);
   });
 
   test('a strategy is an object or a path', () => {
-    expect(errorOf(() => parseRunInput({ seqLen: 1, strategy: 3 })).message).toBe('run.strategy: expected string | object, found 3');
+    expect(errorOf(() => parseRunInput({ seqLen: 1, strategy: 3 })).message).toBe('run.strategy: expected a text or an object, found 3');
   });
 });
 

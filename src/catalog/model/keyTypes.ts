@@ -2,6 +2,9 @@
  * Types of config keys, as transformers writes them: `int | null`, `list[str]`; with bounds where it has them, or where a value past
  * them would make numbers that are none: `float >0`.
  */
+import { isObject } from '../../spec/parseJson.js';
+import { TYPE_WORDS } from '../../spec/typeWords.js';
+
 const MEMBER = /^(int|float|bool|str|list|dict|null|dict\[int\]|list\[(?:int|str)\])((?: (?:>=|<=|>|<)-?[\d.]+)*)$/;
 
 const IS: Readonly<Record<string, (value: unknown) => boolean>> = {
@@ -18,16 +21,16 @@ const IS: Readonly<Record<string, (value: unknown) => boolean>> = {
 };
 
 const WORDS: Readonly<Record<string, string>> = {
-  int: 'a whole number',
-  float: 'a number',
-  bool: 'true or false',
-  str: 'a text',
-  list: 'a list',
-  dict: 'an object',
-  'dict[int]': 'an object whose keys are whole numbers',
-  null: 'null',
-  'list[int]': 'a list of whole numbers',
-  'list[str]': 'a list of texts',
+  int: TYPE_WORDS.integer,
+  float: TYPE_WORDS.number,
+  bool: TYPE_WORDS.boolean,
+  str: TYPE_WORDS.string,
+  list: TYPE_WORDS.list,
+  dict: TYPE_WORDS.object,
+  'dict[int]': `${TYPE_WORDS.object} whose keys are whole numbers`,
+  null: TYPE_WORDS.null,
+  'list[int]': `${TYPE_WORDS.list} of whole numbers`,
+  'list[str]': `${TYPE_WORDS.list} of texts`,
 };
 
 const HOLDS: Readonly<Record<string, (value: number, bound: number) => boolean>> = {
@@ -52,10 +55,6 @@ export function isOfType(value: unknown, type: string): boolean {
 export function wordsOfType(type: string): string {
   const words = membersOf(type).map(({ kind, bounds }) => [WORDS[kind], ...bounds.map(({ sign, than }) => `${sign} ${than}`)].join(' '));
   return words.join(' or ');
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** Throws for a type that a family's file cannot mean. */

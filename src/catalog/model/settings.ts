@@ -2,7 +2,7 @@
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
 import { describe } from '../../spec/describe.js';
-import type { JsonObject } from '../../spec/parseJson.js';
+import { type JsonObject, valueIn } from '../../spec/parseJson.js';
 
 export type SettingValue = number | string | boolean | null;
 
@@ -104,13 +104,9 @@ function namesIn(expression: Expression): readonly string[] {
   return typeof expression === 'string' ? [expression] : [];
 }
 
-/** What a config holds under a key, `a.b` for b inside a; undefined where it is not there. */
+/** What a config holds under a key, `a.b` for b inside a, `a.0` for the first of a list; undefined where it is not there. */
 export function valueAt(config: JsonObject, key: string): unknown {
-  return key.split('.').reduce<unknown>((value, name) => (isObject(value) && Object.hasOwn(value, name) ? value[name] : undefined), config);
-}
-
-function isObject(value: unknown): value is JsonObject {
-  return typeof value === 'object' && value !== null;
+  return valueIn(config, key.split('.'));
 }
 
 function ofLayer(key: string, config: JsonObject, settings: Settings): unknown {
