@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,14 +25,18 @@ from fpdt.run.loss_scale import HalfLossScale, LossScaleError
 from fpdt.run.zero import undo_first_step
 from fpdt.testing.reference import ReferenceTrainer, run_reference
 from fpdt.testing.reference_scale import ReferenceScale, make_reference_scale
-from fpdt.worker import read_plan_file
 from tests.conftest import Probes
-from tests.planned import ZERO_3, make_plan, write_data
+from tests.planned import ZERO_3, make_plan, peak_bytes, write_data
 from tests.test_worker import hand_plan, worst_error
 
 ON_CPU = {"FPDT_FAULT": "fp16"}
 OVERFLOWS: Mapping[str, Any] = {"enabled": True, "initial_scale_power": 21, "loss_scale_window": 2}
 """From a scale at which gradients are infinite; one that is growing soon."""
+HELD_BY_GLOO = 4 * 8
+"""Bytes of the numbers that ranks exchange in a step: tokens, overflow, norm of gradients, loss; 8 bytes each at most.
+
+Gloo's thread lets go of each a little after its exchange: whether it counts in a peak is a matter of time.
+"""
 
 
 def zero_of(stage: int) -> dict[str, Any]:
@@ -135,13 +138,15 @@ def test_memory_is_that_of_bfloat16(stage: int, probes: Probes, tmp_path: Path) 
         fp16: dict[str, Any] = {"fp16": {"enabled": True}} if dtype == "float16" else {}
         options = ("--gpus", "2", *(() if fp16 else ("--dtype", dtype)))
         plan, data = make_plan(folder, *options, zero=zero_of(stage), **fp16), write_data(folder)
-        planned = {
-            pool["pool"]: pool["peakBytes"] for pool in json.loads(read_plan_file(plan).prose)["memory"]["pools"]
-        }
         answer = probes.run(kind="worker", plan=plan, data=data, steps=2, worldSize=2, environment=ON_CPU)
         assert [step["skipped"] for step in answer["steps"]] == [False, False]
-        found.append((planned, [step["pool_bytes"] for step in answer["steps"]]))
-    assert found[0] == found[1]
+        found.append((peak_bytes(plan), [step["pool_bytes"] for step in answer["steps"]]))
+    (planned, full), (planned_half, half) = found
+    assert planned == planned_half
+    for pools, of_half in zip(full, half, strict=True):
+        assert pools.keys() == of_half.keys() == planned.keys()
+        assert pools["host"] == of_half["host"]
+        assert abs(pools["hbm"] - of_half["hbm"]) <= HELD_BY_GLOO
 
 
 def test_a_cpu_without_fp16_is_told_what_works(tmp_path: Path) -> None:
