@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from fpdt.wire import protocol
+from fpdt.wire import protocol, telemetry_batch
 
 
 class EchoSession:
@@ -45,7 +45,7 @@ class EchoSession:
         if self._where == f"{self._rank}:{step}":
             self._fail(step)
         non_finite = ["loss"] if self._fault == "nan" else []
-        record = protocol.OpRecord(
+        record = telemetry_batch.OpRecord(
             step=step,
             section="layerForward",
             layer=0,

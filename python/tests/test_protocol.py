@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fpdt.wire import protocol
+from fpdt.wire import protocol, telemetry_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = ROOT / "test" / "fixtures" / "wire"
@@ -38,14 +38,14 @@ def test_unknown_type_is_ignored(frame: bytes) -> None:
 
 @pytest.mark.parametrize("frame", fixtures("telemetry/valid"))
 def test_valid_batch(frame: bytes) -> None:
-    batch = protocol.parse_batch(frame)
+    batch = telemetry_batch.parse_batch(frame)
     assert json.loads(batch.model_dump_json(by_alias=True)) == json.loads(frame)
 
 
 @pytest.mark.parametrize("frame", fixtures("telemetry/invalid"))
 def test_invalid_batch(frame: bytes) -> None:
     with pytest.raises(protocol.ProtocolError):
-        protocol.parse_batch(frame)
+        telemetry_batch.parse_batch(frame)
 
 
 def test_made_message_parses() -> None:
@@ -71,7 +71,7 @@ def test_models_agree_with_the_generated_schema() -> None:
 
 def test_batch_agrees_with_the_generated_schema() -> None:
     schema = json.loads((ROOT / "schemas" / "telemetryBatch.json").read_text())
-    assert shape(schema) == shape(python_schema(protocol.TelemetryBatch))
+    assert shape(schema) == shape(python_schema(telemetry_batch.TelemetryBatch))
 
 
 def python_schema(model: type[protocol.Wire]) -> Any:

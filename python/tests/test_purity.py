@@ -1,4 +1,7 @@
-"""What handlers and measurements may not do, read off their syntax: loops over chunks, policies, values; the plan."""
+"""What sources may not do, read off them.
+
+Handlers: loops over chunks, policies, values. Measurements: the plan. Any file: go on for too long.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from types import ModuleType
 
 import pytest
 
+import fpdt
 import fpdt.measure.memory
 import fpdt.measure.timing
 import fpdt.ops
@@ -23,6 +27,8 @@ FORBIDDEN_ATTRIBUTES = {"cuda", "item", "tolist", "numpy", "cpu", "data_ptr", "s
 CHUNK_WORDS = re.compile(r"chunk|tile|segment|^tokens$|^kv$|^range$")
 TILES = "tiles.py"
 """The one file whose loop goes through pieces of rows: how many, an op's attribute says."""
+MAX_LINES = 300
+ALL_SOURCES = sorted(Path(inspect.getfile(fpdt)).parent.rglob("*.py"))
 SOURCES = sorted(path for path in Path(inspect.getfile(fpdt.ops)).parent.glob("*.py") if path.name != TILES)
 
 
@@ -138,3 +144,9 @@ def test_what_measures_cannot_see_the_plan(module: ModuleType) -> None:
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert {name for name in names if "plan" in name.lower() or "scratch" in name.lower()} == set()
+
+
+def test_files_are_short() -> None:
+    num_lines = {path: len(path.read_text().splitlines()) for path in ALL_SOURCES}
+    assert set(SOURCES) < num_lines.keys()
+    assert [str(path) for path, count in num_lines.items() if count > MAX_LINES] == []

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from fpdt.plan.header import PLAN_VERSION
-from fpdt.wire import protocol, rank_loop
+from fpdt.wire import protocol, rank_loop, telemetry_batch
 from fpdt.wire.exits import EXIT_ABORTED
 from fpdt.wire.lifeline import Lifeline
 from fpdt.wire.sockets import Channel, Context, Identity
@@ -110,9 +110,9 @@ def test_telemetry_is_numbered_and_complete(controller: Conversation) -> None:
     controller.receive(protocol.StepDone)
     ops = 0
     for seq in range(100):
-        batch = protocol.parse_batch(controller.pull.recv())
+        batch = telemetry_batch.parse_batch(controller.pull.recv())
         assert (batch.seq, batch.dropped) == (seq, 0)
-        ops += sum(isinstance(record, protocol.OpRecord) for record in batch.records)
+        ops += sum(isinstance(record, telemetry_batch.OpRecord) for record in batch.records)
         if ops == 300:
             break
     assert ops == 300
@@ -123,17 +123,17 @@ def test_records_are_dropped_and_counted_when_nobody_reads(tmp_path: Path) -> No
     router = bound(context, zmq.ROUTER, f"ipc://{tmp_path}/c")
     channel = Channel(f"ipc://{tmp_path}/c", f"ipc://{tmp_path}/t", Identity("r", 0, 0), Lifeline.of_process({}))
     try:
-        record = protocol.MemoryRecord(step=0, pool="hbm", ts_us=0, bytes=1)
+        record = telemetry_batch.MemoryRecord(step=0, pool="hbm", ts_us=0, bytes=1)
         for _ in range(1200):
             channel.send_telemetry([record])
         channel.send(protocol.Bye(num_steps=0))
         while json.loads(router.recv_multipart()[1])["type"] != "bye":
             pass
         pull = bound(context, zmq.PULL, f"ipc://{tmp_path}/t")
-        kept = [protocol.parse_batch(pull.recv()) for _ in range(1000)]
+        kept = [telemetry_batch.parse_batch(pull.recv()) for _ in range(1000)]
         assert [batch.seq for batch in kept] == list(range(1000))
         channel.send_telemetry([record])
-        late = protocol.parse_batch(pull.recv())
+        late = telemetry_batch.parse_batch(pull.recv())
         assert (late.seq, late.dropped) == (1200, 200)
     finally:
         channel.close()

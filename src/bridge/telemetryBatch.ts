@@ -1,4 +1,7 @@
-/** The telemetry message a rank pushes: a batch of records that may be lost, numbered so that loss is visible. */
+/**
+ * The telemetry message a rank pushes: a batch of records that may be lost, numbered so that loss is visible.
+ * Twin of python/fpdt/wire/telemetry_batch.py.
+ */
 
 import * as z from 'zod';
 import { PROTOCOL_VERSION, parseJson, phaseSchema } from './protocol.js';

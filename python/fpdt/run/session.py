@@ -37,7 +37,7 @@ from fpdt.run.stream import StreamedModel, stream
 from fpdt.run.zero import LayerWeights, time_engine
 from fpdt.testing.debug import DebugMode
 from fpdt.version import VERSION
-from fpdt.wire.protocol import MemoryRecord, OpRecord
+from fpdt.wire.telemetry_batch import MemoryRecord, OpRecord
 
 MICROSECONDS = 1e6
 FIRST_MEASURED_STEPS = 3

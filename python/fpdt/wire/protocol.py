@@ -1,8 +1,7 @@
 """Control protocol between the controller and its ranks.
 
-Twin of src/bridge/protocol.ts and src/bridge/telemetryBatch.ts: the same names, the same strictness. Both sides read
-test/fixtures/wire, and a test compares these models with schemas/*.json. Imports nothing heavy: a rank says hello
-before it imports torch.
+Twin of src/bridge/protocol.ts: the same names, the same strictness. Both sides read test/fixtures/wire, and a test
+compares these models with schemas/message.json. Imports nothing heavy: a rank says hello before it imports torch.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-PROTOCOL_VERSION: Literal[2] = 2
+Version = Literal[2]
+PROTOCOL_VERSION: Version = 2
 SUPPORTED_PROTOCOLS = (2, 2)
 SAFE_INTEGER = 2**53 - 1
 
@@ -191,7 +191,7 @@ class Envelope(BaseModel, Generic[BodyT_co]):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    v: Literal[2]
+    v: Version
     id: Name
     run: Name
     rank: Count
@@ -253,56 +253,3 @@ def make(body: Wire, *, run: str, rank: int, incarnation: int, seq: int, corr: s
         body=body,
     )
     return message.model_dump_json(by_alias=True).encode()
-
-
-class OpRecord(Wire):
-    """One executed op; microseconds since the start of its step on this rank."""
-
-    kind: Literal["op"] = "op"
-    step: Count
-    section: str
-    layer: Count
-    op: Count
-    op_kind: str
-    stream: str
-    start_us: Count
-    duration_us: Count
-    bytes: Count
-
-
-class MemoryRecord(Wire):
-    kind: Literal["memory"] = "memory"
-    step: Count
-    pool: str
-    ts_us: Count
-    bytes: Count
-
-
-class PhaseRecord(Wire):
-    kind: Literal["phase"] = "phase"
-    phase: Phase
-    step: Count | None
-    ts_us: Count
-
-
-Record = Annotated[OpRecord | MemoryRecord | PhaseRecord, Field(discriminator="kind")]
-
-
-class TelemetryBatch(Wire):
-    """`seq` numbers batches made, `dropped` counts records lost so far because the socket was full."""
-
-    v: Literal[2]
-    run: str
-    rank: Count
-    incarnation: Count
-    seq: Count
-    dropped: Count
-    records: list[Record]
-
-
-def parse_batch(frame: bytes) -> TelemetryBatch:
-    """Raises ProtocolError for anything that is not a telemetry batch of this version."""
-    try:
-        return TelemetryBatch.model_validate_json(frame, by_alias=True, by_name=False)
-    except ValidationError as error:
-        raise ProtocolError(str(error)) from error

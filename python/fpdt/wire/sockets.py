@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import zmq
 
 from fpdt.version import VERSION
-from fpdt.wire import protocol
+from fpdt.wire import protocol, telemetry_batch
 from fpdt.wire.exits import EXIT_ABORTED, EXIT_COMMS_FAILED, EXIT_ORPHANED, exit_now
 from fpdt.wire.lifeline import ORPHANED, Lifeline
 
@@ -65,7 +65,7 @@ class Outgoing:
 
 
 Context = zmq.Context[zmq.Socket[bytes]]
-Telemetry = Sequence[protocol.OpRecord | protocol.MemoryRecord | protocol.PhaseRecord]
+Telemetry = Sequence[telemetry_batch.Record]
 
 
 class Channel:
@@ -91,7 +91,7 @@ class Channel:
     def enter(self, phase: protocol.Phase, step: int | None = None) -> None:
         """Say what the main thread does now: answered to ping, and a telemetry record."""
         self._status = Status(phase, step, time.monotonic())
-        self.send_telemetry([protocol.PhaseRecord(phase=phase, step=step, ts_us=time.time_ns() // 1000)])
+        self.send_telemetry([telemetry_batch.PhaseRecord(phase=phase, step=step, ts_us=time.time_ns() // 1000)])
 
     def receive(self, timeout_seconds: float | None = None) -> Incoming | None:
         """The next message for the main thread; None when the time is over."""
@@ -220,7 +220,7 @@ class SocketLoop:
 
     def _push(self, records: Telemetry) -> None:
         me = self._identity
-        batch = protocol.TelemetryBatch(
+        batch = telemetry_batch.TelemetryBatch(
             v=protocol.PROTOCOL_VERSION,
             run=me.run,
             rank=me.rank,
