@@ -1,11 +1,11 @@
 """`fpdt export`: the model that a run of a plan starts from, as a Hugging Face folder, in one process.
 
-Weights are those of a folder, in the run's dtype, or those of the plan's seed. A layer at a time is in memory.
+Weights are those of a folder, in the run's dtype, or those of the plan's seed; adapters are left out. A unit at a time
+is in memory, beside what the file that comes next is to hold.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +17,15 @@ if TYPE_CHECKING:
 
 def export_plan(plan: str, output: str, weights: str | None) -> dict[str, Any]:
     """Writes the folder `output`; the number of weights and their bytes. Raises FpdtError."""
-    from fpdt.models.build import DTYPES, build_model
-    from fpdt.models.export import FolderWriter, exported_config
-    from fpdt.models.weights import WeightFolder, check_vocabulary
+    from fpdt.models.plan_model import plan_model, plan_writer
+    from fpdt.models.weights import check_vocabulary
     from fpdt.plan import load_plan
 
     loaded = load_plan(Path(plan))
-    config, dtype = loaded.model["hfConfig"], str(loaded.run["dtype"])
     source = None if weights is None else Path(weights)
     if source is not None:
         check_vocabulary(source, int(loaded.model["vocabSize"]))
-    size = loaded.parameters.num_model_parameters * DTYPES[dtype].itemsize
-    with (
-        FolderWriter(Path(output), size) as writer,
-        nullcontext() if source is None else WeightFolder(source) as folder,
-    ):
+    with plan_writer(loaded, Path(output), source, with_adapters=False) as writer:
 
         def write(model: nn.Module, path: str) -> None:
             for name, weight in model.get_submodule(path).named_parameters(prefix=path):
@@ -39,10 +33,7 @@ def export_plan(plan: str, output: str, weights: str | None) -> dict[str, Any]:
                     writer.add(model, name, weight.detach())
                     weight.data = weight.data.new_empty(0)
 
-        model = build_model(
-            config, int(loaded.run["seed"]), DTYPES[dtype], layers=loaded.code.layers, folder=folder, shard=write
-        )
-        writer.finish(exported_config(config, type(model).__name__, dtype), source)
+        writer.finish(plan_model(loaded, source, with_adapters=False, shard=write))
         return {"numWeights": writer.num_weights, "bytes": writer.num_bytes}
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from fpdt.models.adapters import AdapterWriter, adapter_config, add_adapters
+from fpdt.models.adapters import AdapterWriter, add_adapters
 from fpdt.models.build import build_model
 from fpdt.models.training import prepare
 from fpdt.models.weights import WeightsError
@@ -38,10 +38,11 @@ def adapted(name: str) -> nn.Module:
 
 def write(model: nn.Module, folder: Path) -> None:
     weights = trained(model)
-    with AdapterWriter(folder, sum(one.nbytes for one in weights.values())) as writer:
-        for name, weight in weights.items():
-            writer.add(model, name, weight.detach())
-        writer.finish(adapter_config(model, None), None)
+    with AdapterWriter(folder, sum(one.nbytes for one in weights.values()), None) as writer:
+        for name, weight in model.named_parameters():
+            if writer.takes(weight):
+                writer.add(model, name, weight.detach())
+        writer.finish(model)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,7 +98,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "file").write_text("")
     with pytest.raises(WeightsError, match="is there and not empty"):
-        AdapterWriter(tmp_path / "old", 0)
+        AdapterWriter(tmp_path / "old", 0, None)
 
 
 def test_adapters_of_a_sharded_run_have_its_next_loss(tmp_path: Path) -> None:

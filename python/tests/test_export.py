@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from fpdt.export import export_plan
 from fpdt.models import export
 from fpdt.models.build import build_model
-from fpdt.models.export import FolderWriter, exported_config
+from fpdt.models.export import ModelWriter
 from fpdt.models.weights import WeightFolder
 from tests.families import families
 from tests.family_configs import CONFIGS
@@ -33,15 +33,16 @@ def test_transformers_loads_what_was_written(name: str, tmp_path: Path) -> None:
     family = families()[name]
     model = build_model(family.config, 0, torch.float32, layers=family.code.layers, with_buffers=True).eval()
     ids = torch.arange(6)[None] % int(family.config["vocab_size"])
-    with FolderWriter(tmp_path / "ours", 4 * family.parameters.num_model_parameters) as writer:
+    size = 4 * family.parameters.num_model_parameters
+    with ModelWriter(tmp_path / "ours", size, family.config, "float32", None) as writer:
         for key, weight in model.named_parameters():
             writer.add(model, key, weight.detach().clone())
-        writer.finish(exported_config(family.config, type(model).__name__, "float32"), None)
+        writer.finish(model)
     load: Any = AutoModelForCausalLM.from_pretrained
     loaded = load(tmp_path / "ours", attn_implementation="eager").eval()
     with torch.no_grad():
         assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
-    assert writer.num_bytes == 4 * family.parameters.num_model_parameters
+    assert writer.num_bytes == size
     theirs = of_transformers(family.config, 0)
     theirs.save_pretrained(tmp_path / "theirs")
     assert names_in(tmp_path / "ours") == names_in(tmp_path / "theirs")
@@ -70,6 +71,17 @@ def test_the_model_of_a_plan_goes_out_and_in_again(tmp_path: Path, monkeypatch: 
             for name in opened.keys():  # noqa: SIM118
                 assert torch.equal(opened.get_tensor(name), ours[name].bfloat16())
     assert json.loads((tmp_path / "two" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_plan_with_adapters_goes_out_without_them(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "target_modules": "all-linear"}))
+    path = make_plan(tmp_path, "--lora", "adapter_config.json")
+    made = export_plan(str(path), str(tmp_path / "out"), None)
+    ours = weights(build_model(MODEL, 0, torch.float32, layers="model.layers"))
+    assert made["numWeights"] == len(ours)
+    with WeightFolder(tmp_path / "out") as folder:
+        assert folder.names == ours.keys()
+        assert all(torch.equal(folder.tensor(name), one) for name, one in ours.items())
 
 
 def test_context_extension_is_carried_into_the_exported_config(tmp_path: Path) -> None:

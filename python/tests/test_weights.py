@@ -16,8 +16,8 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 
 from fpdt.models.build import build_model
-from fpdt.models.export import FolderWriter
-from fpdt.models.weights import WeightFolder, WeightsError, check_vocabulary
+from fpdt.models.export import ModelWriter
+from fpdt.models.weights import INDEX, WeightFolder, WeightsError, check_vocabulary
 from tests.planned import MODEL
 from tests.test_build import of_transformers, weights
 
@@ -52,7 +52,7 @@ def change(folder: Path, edit: Callable[[dict[str, Tensor]], None]) -> None:
     tensors = load_file(first_file(folder))
     edit(tensors)
     save_file(tensors, first_file(folder))
-    (folder / "model.safetensors.index.json").unlink()
+    (folder / INDEX).unlink()
 
 
 def truncate(folder: Path) -> None:
@@ -67,10 +67,32 @@ def only_bin(folder: Path) -> None:
 
 
 def index_of_more(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     content = json.loads(index.read_text())
     content["weight_map"]["model.layers.9.mlp.up_proj.weight"] = first_file(folder).name
     index.write_text(json.dumps(content))
+
+
+def weight_map_of(content: object) -> Bend:
+    return lambda folder: (folder / INDEX).write_text(json.dumps({"weight_map": content}))
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def in_two_files(folder: Path) -> None:
+    shutil.copy(first_file(folder), folder / "zz.safetensors")
+    (folder / INDEX).unlink()
+
+
+def under_two_names(folder: Path) -> None:
+    """Of the checkpoint, and of one of the base model alone."""
+    with WeightFolder(folder) as opened:
+        embedding = opened.tensor("model.embed_tokens.weight")
+    save_file({"embed_tokens.weight": embedding + 1}, folder / "zz.safetensors")
+    (folder / INDEX).unlink()
 
 
 def half_a_row(tensors: dict[str, Tensor]) -> None:
@@ -95,9 +117,32 @@ BAD: Mapping[str, tuple[Bend, str, str]] = {
     "truncated": (truncate, r"model-00001-of-.* cannot be read", "copy it again"),
     "not safetensors": (lambda one: first_file(one).write_text("<html>"), "cannot be read", "copy it again"),
     "index is no JSON": (
-        lambda one: (one / "model.safetensors.index.json").write_text("{"),
+        lambda one: (one / INDEX).write_text("{"),
         "has no weight_map",
         "copy the file again",
+    ),
+    "weight_map is a list": (weight_map_of(["a"]), "the weight_map of .* does not give each weight", "copy the file"),
+    "weight_map of numbers": (
+        weight_map_of({"a": 1}),
+        "the weight_map of .* does not give each weight",
+        "copy the file",
+    ),
+    "index is a folder": (
+        lambda one: become_folder(one / INDEX),
+        rf"{INDEX} cannot be read: Is a directory",
+        "this user may read it",
+    ),
+    "file is a folder": (
+        lambda one: become_folder(first_file(one)),
+        r"model-00001-of-.* cannot be read: Is a directory",
+        "this user may read it",
+    ),
+    "in two files": (in_two_files, r" is in model-00001-of-\S+ and in zz.safetensors of ", "one checkpoint"),
+    "under two names": (
+        under_two_names,
+        r"embed_tokens.weight in zz.safetensors and model.embed_tokens.weight in model-0000\d-of-\S+ of .*"
+        r" are both the model's model.embed_tokens.weight",
+        "leave out",
     ),
     "index names more": (index_of_more, "names model.layers.9.mlp.up_proj.weight, which no file", "copy it again"),
     "another shape": (lambda one: change(one, half_a_row), r"has shape \[\d+, \d+\], the model's is", "config.json"),
@@ -119,16 +164,35 @@ def test_a_bad_folder_is_refused_with_what_to_do(name: str, folder: Path) -> Non
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize("name", [INDEX, "model.safetensors", "tokenizer.json"])
+def test_a_file_that_this_user_may_not_read_is_not_called_broken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return sound(path, *args, **options)
+
+    (tmp_path / name).write_text("")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(WeightsError, match=rf"{name} cannot be read: Permission denied$") as caught:
+        check_vocabulary(tmp_path, 8)
+        read(tmp_path)
+    assert "this user may read it" in caught.value.hint
+
+
 def test_a_weight_too_many_is_named(folder: Path) -> None:
     save_file({"model.layers.0.extra.weight": torch.zeros(2)}, folder / "zz.safetensors")
-    (folder / "model.safetensors.index.json").unlink()
+    (folder / INDEX).unlink()
     with pytest.raises(WeightsError, match=r"has a weight that the model lacks: model\.layers\.0\.extra\.weight"):
         read(folder)
 
 
 def test_buffers_of_older_checkpoints_are_left_out(folder: Path) -> None:
     save_file({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(2)}, folder / "zz.safetensors")
-    (folder / "model.safetensors.index.json").unlink()
+    (folder / INDEX).unlink()
     assert read(folder)
 
 
@@ -164,9 +228,13 @@ def test_a_tokenizer_with_tokens_that_the_model_lacks_is_refused(tmp_path: Path)
         check_vocabulary(tmp_path, 8)
 
 
+def writer_of(folder: Path, num_bytes: int = 64) -> ModelWriter:
+    return ModelWriter(folder, num_bytes, MODEL, "float32", None)
+
+
 def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path) -> None:
     target = tmp_path / "new"
-    with pytest.raises(KeyboardInterrupt), FolderWriter(target, 64):
+    with pytest.raises(KeyboardInterrupt), writer_of(target):
         assert [path.name for path in tmp_path.iterdir()] == ["new.writing"]
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -174,12 +242,12 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path) -> None:
 
 def test_an_export_does_not_overwrite_and_asks_for_its_bytes_first(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is there and not empty"):
-        FolderWriter(folder, 64)
+        writer_of(folder)
     with pytest.raises(WeightsError, match=rf"takes {1 << 60} bytes, .* has \d+ free"):
-        FolderWriter(tmp_path / "new", 1 << 60)
+        writer_of(tmp_path / "new", 1 << 60)
     (tmp_path / "old.writing").mkdir()
     with pytest.raises(WeightsError, match=r"old.writing is left of an export that was killed"):
-        FolderWriter(tmp_path / "old", 64)
+        writer_of(tmp_path / "old")
 
 
 def test_a_disk_that_fills_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +258,9 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     model = of_transformers(MODEL, 0)
     with (
         pytest.raises(WeightsError, match=r"cannot write .*No space left") as caught,
-        FolderWriter(tmp_path / "new", 64) as writer,
+        writer_of(tmp_path / "new") as writer,
     ):
         writer.add(model, "lm_head.weight", torch.zeros(4))
-        writer.finish("{}", None)
+        writer.finish(model)
     assert "free space there" in caught.value.hint
     assert list(tmp_path.iterdir()) == []

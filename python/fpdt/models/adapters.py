@@ -67,21 +67,29 @@ def _start(weight: Tensor, group: str, init: bool | str, generator: torch.Genera
 
 
 class AdapterWriter(FolderWriter):
-    """Writes adapters as peft does: PeftModel.from_pretrained loads them beside the base model."""
+    """Writes adapters as peft does: PeftModel.from_pretrained loads them beside the base model.
+
+    Their config names the base model by `base`, the folder that its weights came from.
+    """
 
     config_file = "adapter_config.json"
     single_file = "adapter_model.safetensors"
 
+    def __init__(self, target: Path, num_bytes: int, base: Path | None) -> None:
+        super().__init__(target, num_bytes)
+        self._base = base
+
+    def takes(self, weight: nn.Parameter) -> bool:
+        return weight.requires_grad
+
     def _saved(self, model: nn.Module, name: str, weight: Tensor) -> Mapping[str, Tensor]:
         return {f"base_model.model.{name.replace('.default.', '.')}": weight}
 
-
-def adapter_config(model: Any, base: Path | None) -> str:
-    """The text of adapter_config.json, which names the base model by the folder that its weights came from."""
-    config = model.peft_config["default"]
-    config.inference_mode = True
-    if base is not None:
-        config.base_model_name_or_path = str(base)
-    with TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        return (Path(folder) / AdapterWriter.config_file).read_text()
+    def _config(self, model: Any) -> str:
+        config = model.peft_config["default"]
+        config.inference_mode = True
+        if self._base is not None:
+            config.base_model_name_or_path = str(self._base)
+        with TemporaryDirectory() as folder:
+            config.save_pretrained(folder)
+            return (Path(folder) / self.config_file).read_text()

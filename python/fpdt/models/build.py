@@ -1,4 +1,4 @@
-"""The Hugging Face model of a plan, built unit by unit: no rank ever holds more than its shards and the largest unit.
+"""A Hugging Face model, built unit by unit: a rank that shards never holds more than its shards and the largest unit.
 
 A unit is a decoder layer, or a module beside them with weights of its own. Its weights are made, or read, cast, and
 sharded before the next unit is touched. Weights that are made depend on the seed and the module's name alone: they are
@@ -17,14 +17,12 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
 from fpdt.models.config import config_of
 from fpdt.models.weights import WeightFolder, match_names
+from fpdt.run.arena import TORCH_DTYPES
 
-DTYPES = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
+DTYPES = {name: dtype for name, dtype in TORCH_DTYPES.items() if dtype.is_floating_point}
+"""Of weights, by the names that plans have for them."""
+Attention = Literal["eager", "sdpa"]
+"""Of the model's own forward, as transformers calls it."""
 Shard = Callable[[nn.Module, str], None]
 """Of model and path of a unit that is complete: leaves of its weights what this rank keeps."""
 
@@ -38,7 +36,7 @@ def build_model(
     folder: WeightFolder | None = None,
     shard: Shard | None = None,
     device: torch.device | str = "cpu",
-    attention: Literal["eager", "sdpa"] = "eager",
+    attention: Attention = "eager",
     with_buffers: bool = False,
 ) -> nn.Module:
     """The model with the weights of `folder`, or initialised as transformers does, in fp32, then cast to `dtype`.

@@ -1,13 +1,14 @@
-"""Writes a Hugging Face folder that `from_pretrained` loads: config.json and safetensors, whole or not at all."""
+"""Writes folders that `from_pretrained` loads, a config and safetensors, whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -27,15 +28,15 @@ SPARE_BYTES = 1 << 20
 """For config, index and the safetensors headers."""
 
 
-class FolderWriter:
+class FolderWriter(ABC):
     """Writes a folder beside `target`, which becomes `target` in `finish`; without it nothing is left.
 
     `num_bytes` of weights are announced, so that too small a disk is told before anything is computed. Raises
     WeightsError for a target that is in use, or a folder that cannot be written.
     """
 
-    config_file = "config.json"
-    single_file = SINGLE
+    config_file: ClassVar[str]
+    single_file: ClassVar[str]
 
     def __init__(self, target: Path, num_bytes: int) -> None:
         check_target(target, num_bytes)
@@ -62,20 +63,73 @@ class FolderWriter:
         self.num_weights += 1
         self.num_bytes += weight.nbytes
 
+    def finish(self, model: nn.Module) -> None:
+        """To be called when all that it takes was added."""
+        with _told(self._beside):
+            self._shards.finish()
+            for path in self._other_files():
+                shutil.copyfile(path, self._beside / path.name)
+            (self._beside / self.config_file).write_text(self._config(model))
+            if self._target.exists():
+                self._target.rmdir()
+            self._beside.rename(self._target)
+
+    @abstractmethod
+    def takes(self, weight: nn.Parameter) -> bool:
+        """Whether a weight of the model is to be added."""
+
+    @abstractmethod
+    def _saved(self, model: nn.Module, name: str, weight: Tensor) -> Mapping[str, Tensor]:
+        """What the files have of a weight, by its name there."""
+
+    @abstractmethod
+    def _config(self, model: nn.Module) -> str:
+        """The text of `config_file`."""
+
+    def _other_files(self) -> Iterable[Path]:
+        """Those that are taken over from the folder that the run started from."""
+        return ()
+
+
+class ModelWriter(FolderWriter):
+    """Writes a whole model as save_pretrained does: AutoModelForCausalLM.from_pretrained loads it.
+
+    Its config is the run's own, with what the weights in the folder are. `source` is a folder whose tokenizer and other
+    small files are taken over.
+    """
+
+    config_file = "config.json"
+    single_file = SINGLE
+
+    def __init__(
+        self, target: Path, num_bytes: int, hf_config: Mapping[str, Any], dtype: str, source: Path | None
+    ) -> None:
+        super().__init__(target, num_bytes)
+        self._hf_config, self._dtype, self._source = hf_config, dtype, source
+
+    def takes(self, weight: nn.Parameter) -> bool:
+        return True
+
     def _saved(self, model: nn.Module, name: str, weight: Tensor) -> Mapping[str, Tensor]:
         saved: Mapping[str, Tensor] = revert_weight_conversion(model, {name: weight})  # type: ignore[arg-type]
         return saved
 
-    def finish(self, config: str, source: Path | None) -> None:
-        """`source`: a folder whose tokenizer and other small files are taken over."""
-        with _told(self._beside):
-            self._shards.finish()
-            for path in [] if source is None else _other_files(source):
-                shutil.copyfile(path, self._beside / path.name)
-            (self._beside / self.config_file).write_text(config)
-            if self._target.exists():
-                self._target.rmdir()
-            self._beside.rename(self._target)
+    def _config(self, model: nn.Module) -> str:
+        given = typed(self._hf_config)
+        key = "torch_dtype" if "torch_dtype" in given else "dtype"
+        return json.dumps({**given, "architectures": [type(model).__name__], key: self._dtype}, indent=2) + "\n"
+
+    def _other_files(self) -> Iterable[Path]:
+        if self._source is None:
+            return ()
+        names = sorted(path for path in self._source.iterdir() if path.is_file() and not path.name.startswith("."))
+        return [
+            path
+            for path in names
+            if path.name != self.config_file
+            and not path.name.endswith(WEIGHT_SUFFIXES)
+            and path.stat().st_size <= MAX_COPIED_BYTES
+        ]
 
 
 def check_target(target: Path, num_bytes: int) -> None:
@@ -93,39 +147,21 @@ def check_target(target: Path, num_bytes: int) -> None:
         raise WeightsError(f"{beside} is left of an export that was killed", "remove it, or give another folder")
 
 
-def exported_config(hf_config: Mapping[str, Any], architecture: str, dtype: str) -> str:
-    """The text of config.json: the run's own config, with what the weights in the folder are."""
-    given = typed(hf_config)
-    key = "torch_dtype" if "torch_dtype" in given else "dtype"
-    return json.dumps({**given, "architectures": [architecture], key: dtype}, indent=2) + "\n"
-
-
 def whole_weights(
-    model: nn.Module, is_sharded: bool, is_writer: bool, trained_alone: bool = False
+    model: nn.Module, takes: Callable[[nn.Parameter], bool], is_sharded: bool, is_writer: bool
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each weight, or each that trains, whole on the CPU, one at a time, a tied one once; only the writer gets any.
+    """Each weight that is taken, whole on the CPU, one at a time, a tied one once; only the writer gets any.
 
     A collective under ZeRO-3: every rank draws all of them.
     """
     import deepspeed
 
     for name, parameter in model.named_parameters():
-        if trained_alone and not parameter.requires_grad:
+        if not takes(parameter):
             continue
         with deepspeed.zero.GatheredParameters([parameter], enabled=is_sharded):
             if is_writer:
                 yield name, parameter.detach().to("cpu", copy=True).contiguous()
-
-
-def _other_files(source: Path) -> list[Path]:
-    names = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
-    return [
-        path
-        for path in names
-        if path.name != "config.json"
-        and not path.name.endswith(WEIGHT_SUFFIXES)
-        and path.stat().st_size <= MAX_COPIED_BYTES
-    ]
 
 
 @contextmanager

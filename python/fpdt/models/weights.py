@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes, as safetensors writes them, that are the weights themselves."""
 _SHOWN = 4
 _OTHER_MODEL = "plan for the model that the folder holds: its config.json"
+_COPY = "copy the file again"
 
 
 class WeightsError(FpdtError):
@@ -33,30 +34,37 @@ class WeightFolder:
     """The tensors of a folder by their names. Files stay open; a tensor is read when it is asked for."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises WeightsError for a folder without safetensors, a missing or a broken file."""
+        """Raises WeightsError for a folder without safetensors, a file that is missing, broken or out of reach."""
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise WeightsError(f"no folder {self.folder}", "give a folder with config.json and safetensors")
+        with _reached(self.folder):
+            if not self.folder.is_dir():
+                raise WeightsError(f"no folder {self.folder}", "give a folder with config.json and safetensors")
+            self._index = self._read_index()
+            paths = self._paths()
         self._open = ExitStack()
-        self._files = {path: self._enter(path) for path in self._paths()}
-        self._file_of = {name: opened for opened in self._files.values() for name in opened.keys()}  # noqa: SIM118
+        self._files = {path: self._enter(path) for path in paths}
+        self._path_of = self._find_names()
         self._check_index()
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self._file_of)
+        return frozenset(self._path_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._file_of[name].get_slice(name).get_shape())
+        return tuple(self._file_of(name).get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
         """As safetensors writes it: F32, BF16, I8."""
-        return str(self._file_of[name].get_slice(name).get_dtype())
+        return str(self._file_of(name).get_slice(name).get_dtype())
 
     def tensor(self, name: str) -> Tensor:
         """On the CPU, in the file's dtype."""
-        tensor: Tensor = self._file_of[name].get_tensor(name)
+        tensor: Tensor = self._file_of(name).get_tensor(name)
         return tensor
+
+    def place(self, name: str) -> str:
+        """For messages: the name and its file."""
+        return f"{name} in {self._path_of[name].name}"
 
     def __enter__(self) -> WeightFolder:
         return self
@@ -64,10 +72,24 @@ class WeightFolder:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
+    def _read_index(self) -> Mapping[str, str] | None:
+        """Names of files by those of weights; None where there is no index."""
+        path = self.folder / INDEX
+        if not path.exists():
+            return None
+        with _reached(path):
+            content = path.read_bytes()
+        try:
+            weight_map: object = json.loads(content)["weight_map"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{path} has no weight_map: {error!r}", _COPY) from error
+        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+            raise WeightsError(f"the weight_map of {path} does not give each weight the name of its file", _COPY)
+        return weight_map
+
     def _paths(self) -> list[Path]:
-        index = self.folder / INDEX
-        if index.exists():
-            return [self._named_by_index(name) for name in sorted(set(self._weight_map().values()))]
+        if self._index is not None:
+            return [self._named_by_index(name) for name in sorted(set(self._index.values()))]
         if (self.folder / SINGLE).exists():
             return [self.folder / SINGLE]
         found = sorted(self.folder.glob("*.safetensors"))
@@ -86,36 +108,57 @@ class WeightFolder:
             raise WeightsError(f"{INDEX} names {name}, which is not in {self.folder}", "copy the missing file there")
         return path
 
-    def _weight_map(self) -> Mapping[str, str]:
-        try:
-            weight_map: Mapping[str, str] = json.loads((self.folder / INDEX).read_text())["weight_map"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{self.folder / INDEX} has no weight_map: {error!r}", "copy the file again") from error
-        return weight_map
-
     def _enter(self, path: Path) -> Any:
-        try:
-            return self._open.enter_context(safe_open(path, framework="pt"))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} cannot be read: {error}", "it was cut short: copy it again") from error
+        with _reached(path):
+            path.open("rb").close()  # Of a file that it may not open, safe_open says that there is none.
+            try:
+                return self._open.enter_context(safe_open(path, framework="pt"))
+            except SafetensorError as error:
+                raise WeightsError(f"{path} cannot be read: {error}", "it was cut short: copy it again") from error
+
+    def _find_names(self) -> Mapping[str, Path]:
+        path_of: dict[str, Path] = {}
+        for path, opened in self._files.items():
+            for name in opened.keys():  # noqa: SIM118
+                if name in path_of:
+                    raise WeightsError(
+                        f"{name} is in {path_of[name].name} and in {path.name} of {self.folder}",
+                        "leave only the files of one checkpoint there",
+                    )
+                path_of[name] = path
+        return path_of
+
+    def _file_of(self, name: str) -> Any:
+        return self._files[self._path_of[name]]
 
     def _check_index(self) -> None:
-        if not (self.folder / INDEX).exists():
-            return
-        missing = sorted(set(self._weight_map()) - self.names)
+        missing = sorted(set(self._index or ()) - self.names)
         if missing:
             raise WeightsError(f"{INDEX} names {_some(missing)}, which no file of {self.folder} has", "copy it again")
+
+
+@contextmanager
+def _reached(path: Path) -> Iterator[None]:
+    """What the system refuses as a WeightsError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror or error}", "see that it is there, and that this user may read it"
+        ) from error
 
 
 def check_vocabulary(folder: Path, vocab_size: int) -> None:
     """Raises WeightsError where the folder's tokenizer makes tokens that the model has no row for."""
     path = folder / "tokenizer.json"
-    if not path.exists():
-        return
+    with _reached(path):
+        if not path.exists():
+            return
+        content = path.read_bytes()
     try:
-        vocabulary: Mapping[str, int] = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+        vocabulary: Mapping[str, int] = Tokenizer.from_buffer(content).get_vocab(with_added_tokens=True)
     except Exception as error:  # The library raises nothing more precise.
-        raise WeightsError(f"{path} cannot be read: {error}", "copy the file again") from error
+        raise WeightsError(f"{path} cannot be read: {error}", _COPY) from error
     token, number = max(vocabulary.items(), key=lambda item: item[1], default=("", -1))
     if number >= vocab_size:
         raise WeightsError(
@@ -172,6 +215,11 @@ def _renamed(model: Any, shapes: Mapping[str, Sequence[int]], folder: WeightFold
             raise WeightsError(
                 f"{known} of {folder.folder} is laid out in another way than the model's {name}",
                 "convert it: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)",
+            )
+        if name in renamed and any(one in shapes for one in (name, *_aliases(model, name))):
+            both = f"{folder.place(renamed[name])} and {folder.place(known)}"
+            raise WeightsError(
+                f"{both} of {folder.folder} are both the model's {name}", "leave out the one that is not meant"
             )
         renamed[name] = known
     return renamed

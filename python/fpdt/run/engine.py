@@ -68,16 +68,10 @@ class StreamedEngine:
 
 
 def build_engine(streamed: StreamedModel, plan: Plan) -> Any:
-    """Wraps a streamed model in DeepSpeed; a collective. Its weights are sharded already where ZeRO shards them."""
-    engine = initialize(streamed, plan)
-    undo_first_step(engine.optimizer)
-    return engine
+    """DeepSpeed's engine around a streamed model, whose weights are sharded already where ZeRO shards; a collective.
 
-
-def initialize(streamed: StreamedModel, plan: Plan) -> Any:
-    """deepspeed.initialize with the plan's config, which is used as it is but for the batch size.
-
-    Every rank counts as a data-parallel one (no mpu), so that DeepSpeed shards over, and divides by, all of them.
+    The plan's config is used as it is but for the batch size. Every rank counts as a data-parallel one (no mpu), so
+    that DeepSpeed shards over, and divides by, all of them.
     """
     model, extra = streamed.model, streamed.extra
     for module in streamed.modules:
@@ -88,6 +82,7 @@ def initialize(streamed: StreamedModel, plan: Plan) -> Any:
     engine, *_ = deepspeed.initialize(
         model=model, model_parameters=weights, config=engine_config(plan), dist_init_required=False
     )
+    undo_first_step(engine.optimizer)
     return engine
 
 

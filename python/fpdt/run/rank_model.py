@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import deepspeed
 import torch
 from torch import nn
 
-from fpdt.models.build import DTYPES, Shard, build_model
-from fpdt.models.training import prepare
-from fpdt.models.weights import WeightFolder
+from fpdt.models.build import Shard
+from fpdt.models.plan_model import plan_model
 from fpdt.plan import Plan
 
 
@@ -25,25 +23,13 @@ class _ShardInit(deepspeed.zero.Init):  # type: ignore[misc]
 
 
 def rank_model(plan: Plan, weights: Path | None, device: torch.device) -> nn.Module:
-    """Unit by unit, with the weights of a folder, or those of the plan's seed where none is given.
+    """The plan's model, unit by unit; see plan_model.
 
     Under ZeRO-3 the rank never holds more than its shards and the largest unit, in other stages one copy. Every rank
     reads, or makes, every weight by itself: nothing is sent. To be called when DeepSpeed knows the process group, see
     engine.start_deepspeed. Raises WeightsError for a folder that is not the model's.
     """
-    seed, dtype, shard = int(plan.run["seed"]), DTYPES[plan.run["dtype"]], _shard(plan)
-    with nullcontext() if weights is None else WeightFolder(weights) as folder:
-        model = build_model(
-            plan.model["hfConfig"],
-            seed,
-            dtype,
-            layers=plan.code.layers,
-            folder=folder,
-            shard=shard,
-            device=device,
-        )
-    prepare(model, plan, plan.model.get("lora"), seed, dtype, shard=shard, device=device)
-    return model
+    return plan_model(plan, weights, shard=_shard(plan), device=device)
 
 
 def _shard(plan: Plan) -> Shard | None:

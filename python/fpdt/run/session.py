@@ -18,9 +18,8 @@ from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
-from fpdt.models.adapters import AdapterWriter, adapter_config
-from fpdt.models.build import DTYPES
-from fpdt.models.export import FolderWriter, exported_config, whole_weights
+from fpdt.models.export import whole_weights
+from fpdt.models.plan_model import plan_writer
 from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
@@ -74,11 +73,12 @@ class PlanSession:
         reset_peak(self._ranks.device)
         check_same_plan(plan, self._ranks)
         check_config(plan)
-        # A missing file of tokens or a full disk is told before a model is built.
+        # A missing file of tokens, a full disk or a folder in use is told before a model is built.
         batches = sharded_batches(plan, options["data"], self._ranks.rank)
         files = _open_files(plan, options)
         self._weights = None if options["weights"] is None else Path(options["weights"])
-        self._export = _folder_writer(plan, options)
+        export = options["export"]
+        self._export = None if export is None else plan_writer(plan, Path(export), self._weights)
         if self._weights is not None:
             check_vocabulary(self._weights, int(plan.model["vocabSize"]))
         self._streamed, engine = self._build(plan, kernels)
@@ -153,18 +153,14 @@ class PlanSession:
         """
         if self._export is None:
             raise WeightsError("there is no folder to export the model to", "start the run with --export")
-        folder, model = self._export.target, self.engine.model
+        writer, model = self._export, self.engine.model
         is_sharded, is_writer = int(self._plan.run["zeroStage"]) == 3, self._ranks.rank == 0
-        with self._export if is_writer else nullcontext():
-            adapters_alone = isinstance(self._export, AdapterWriter)
-            for name, weight in whole_weights(model, is_sharded, is_writer, trained_alone=adapters_alone):
-                self._export.add(model, name, weight)
-            if is_writer and adapters_alone:
-                self._export.finish(adapter_config(model, self._weights), None)
-            elif is_writer:
-                config = exported_config(self._plan.model["hfConfig"], type(model).__name__, self._plan.run["dtype"])
-                self._export.finish(config, self._weights)
-        return {"folder": str(folder), "num_weights": self._export.num_weights, "bytes": self._export.num_bytes}
+        with writer if is_writer else nullcontext():
+            for name, weight in whole_weights(model, writer.takes, is_sharded, is_writer):
+                writer.add(model, name, weight)
+            if is_writer:
+                writer.finish(model)
+        return {"folder": str(writer.target), "num_weights": writer.num_weights, "bytes": writer.num_bytes}
 
     def close(self) -> None:
         """Gives back arenas and turns the memory tracker off. The process group stays: see worker.leave."""
@@ -223,17 +219,6 @@ def _make_runtime(
         device_index=local_rank,
         files=files,
     )
-
-
-def _folder_writer(plan: Plan, options: Mapping[str, Any]) -> FolderWriter | None:
-    """Made before the first step, so that a folder that cannot be written costs none."""
-    folder, table = options["export"], plan.parameters
-    if folder is None:
-        return None
-    size = DTYPES[plan.run["dtype"]].itemsize
-    if plan.model.get("lora") is not None:
-        return AdapterWriter(Path(folder), size * table.num_trained_parameters)
-    return FolderWriter(Path(folder), size * table.num_model_parameters)
 
 
 def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:

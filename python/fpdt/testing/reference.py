@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpdt.models.build import DTYPES, build_model, cast_weights
-from fpdt.models.training import prepare
-from fpdt.models.weights import WeightFolder
+from fpdt.models.build import DTYPES, cast_weights
+from fpdt.models.plan_model import plan_model
 from fpdt.plan import Plan, load_plan
 from fpdt.run.data import Sequences, plan_sequences
 from fpdt.run.gradients import write_gradients
@@ -55,18 +53,7 @@ class ReferenceTrainer:
 
     def __init__(self, plan: Plan, data: Path, dtype: torch.dtype, weights: Path | None = None) -> None:
         self._sequences = plan_sequences(plan, data)
-        seed, own = int(plan.run["seed"]), DTYPES[plan.run["dtype"]]
-        with nullcontext() if weights is None else WeightFolder(weights) as folder:
-            self.model = build_model(
-                plan.model["hfConfig"],
-                seed,
-                own,
-                layers=plan.code.layers,
-                folder=folder,
-                attention="sdpa",
-                with_buffers=True,
-            )
-        prepare(self.model, plan, plan.model.get("lora"), seed, own)
+        self.model = plan_model(plan, weights, attention="sdpa", with_buffers=True)
         cast_weights(self.model, dtype)
         self._weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         master = torch.float64 if dtype == torch.float64 else torch.float32
