@@ -21,6 +21,7 @@ const RUN_FIELDS = [
   ['lossTiles', 'numLossTiles'],
   ['tokenTiles', 'numTokenTiles'],
   ['prefetchDepth', 'prefetchDepth'],
+  ['hbmReserve', 'hbmReserve'],
   ['strategy', 'strategy'],
   ['attention', 'attention'],
   ['dtype', 'dtype'],

@@ -68,6 +68,7 @@ function addPlan(program: Command, output: Output): void {
     .option('--loss-tiles <n>', 'pieces that the loss of a chunk is computed in', wholeNumber)
     .option('--token-tiles <n>', 'pieces that projections and the MLP of a chunk are computed in', wholeNumber)
     .option('--prefetch-depth <n>', 'slots of a buffer that is fetched chunk by chunk', wholeNumber)
+    .option('--hbm-reserve <share>', 'share of GPU memory to keep free; default: 4%')
     .option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses')
     .option('--attention <kernel>', 'attention kernel, e.g. reference; default: the fastest of the device')
     .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES))

@@ -23,6 +23,8 @@ export interface PoolLedger {
   readonly pool: string;
   readonly kind: PoolKind;
   readonly capacityBytes: number;
+  /** Of them, left free. */
+  readonly reserveBytes: number;
   readonly persistent: readonly MemoryItem[];
   readonly instants: readonly MemoryInstant[];
   /** The peak of start-up. Nothing persistent is there but what its items name: arenas are not allocated yet. */
@@ -89,13 +91,23 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
   const pools = capacities.map((pool) =>
     poolLedgerOf(
       pool,
-      pool.capacityBytes,
+      { capacityBytes: pool.capacityBytes, reserveBytes: pool.kind === 'device' ? Math.ceil(run.hbmReserve * pool.capacityBytes) : 0 },
       [...persistent[pool.kind], arena(input.arenaBytes[pool.name] ?? 0)],
       (name) => (pool.kind === 'device' ? passing(name) : []),
       { name: LOAD, items: load[pool.kind], totalBytes: sumBytes(load[pool.kind]) },
     ),
   );
   return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools };
+}
+
+/** What a plan may fill of a pool. */
+export function roomBytes({ capacityBytes, reserveBytes }: Pick<PoolLedger, 'capacityBytes' | 'reserveBytes'>): number {
+  return capacityBytes - reserveBytes;
+}
+
+/** By which a plan fills a pool too much; 0 where it fits. */
+export function excessBytes(pool: Pick<PoolLedger, 'peakBytes' | 'capacityBytes' | 'reserveBytes'>): number {
+  return Math.max(0, pool.peakBytes - roomBytes(pool));
 }
 
 /** The ledger of one pool. Throws a RangeError for a name that is not there. */
@@ -147,7 +159,7 @@ function withReserve(items: readonly MemoryItem[], device: ClusterSpec['device']
 
 function poolLedgerOf(
   { name, kind }: NamedPool,
-  capacityBytes: number,
+  room: Pick<PoolLedger, 'capacityBytes' | 'reserveBytes'>,
   persistent: readonly MemoryItem[],
   itemsOf: (instant: InstantName) => readonly MemoryItem[],
   load: MemoryInstant,
@@ -161,12 +173,12 @@ function poolLedgerOf(
   return {
     pool: name,
     kind,
-    capacityBytes,
+    ...room,
     persistent: nonEmpty(persistent),
     instants,
     load,
     peakBytes: peak.totalBytes,
     peakInstant: peak.name,
-    fits: peak.totalBytes <= capacityBytes,
+    fits: peak.totalBytes <= roomBytes(room),
   };
 }

@@ -2,7 +2,7 @@
 import { poolLabel } from '../catalog/pools.js';
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes } from '../spec/sizes.js';
-import { LOAD, type MemoryItem, type MemoryLedger, type PoolLedger, peakItems } from './ledger.js';
+import { LOAD, type MemoryItem, type MemoryLedger, type PoolLedger, peakItems, roomBytes } from './ledger.js';
 
 const NUM_NAMED = 4;
 const LOAD_HINT = 'no strategy changes what start-up needs: shard the weights with ZeRO stage 3, or over more ranks';
@@ -13,7 +13,7 @@ export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtEr
   const details = pools.map((pool) => ({
     pool: pool.pool,
     needBytes: pool.peakBytes,
-    haveBytes: pool.capacityBytes,
+    haveBytes: roomBytes(pool),
     instant: pool.peakInstant,
     biggest: biggest(pool),
   }));
@@ -29,8 +29,12 @@ function describePool(pool: PoolLedger): string {
   const items = biggest(pool).map(({ name, bytes }) => `${name} ${formatBytes(bytes)}`);
   return (
     `${poolLabel(pool.pool)} does not fit: ${formatBytes(pool.peakBytes)} needed${whenText(pool)}, ` +
-    `${formatBytes(pool.capacityBytes)} there; largest: ${items.join(', ')}`
+    `${formatBytes(roomBytes(pool))} there${reserveText(pool)}; largest: ${items.join(', ')}`
   );
+}
+
+function reserveText({ reserveBytes }: PoolLedger): string {
+  return reserveBytes === 0 ? '' : ` beside ${formatBytes(reserveBytes)} kept free (hbmReserve)`;
 }
 
 function whenText(pool: PoolLedger): string {

@@ -1,7 +1,7 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
 import { configRemarks } from '../catalog/configRemarks.js';
 import { poolLabel } from '../catalog/pools.js';
-import { type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
+import { excessBytes, type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
 import type { SectionPrediction } from '../predict/prediction.js';
 import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
@@ -115,9 +115,10 @@ function poolLines(pool: PoolLedger): readonly string[] {
     .sort((a, b) => b.bytes - a.bytes);
   const width = Math.max(0, ...instants.map(({ name }) => name.length), ...items.map(({ name }) => name.length));
   const at = changes || pool.peakInstant === pool.load.name ? ` at ${pool.peakInstant}` : '';
-  const missing = pool.fits ? '' : `, ${formatBytes(pool.peakBytes - pool.capacityBytes)} too much`;
+  const missing = pool.fits ? '' : `, ${formatBytes(excessBytes(pool))} too much`;
+  const reserve = pool.reserveBytes === 0 ? '' : `, ${formatBytes(pool.reserveBytes)} kept free`;
   return [
-    `${capitalized(poolLabel(pool.pool))} per rank: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)}${at}${missing}`,
+    `${capitalized(poolLabel(pool.pool))} per rank: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)}${reserve}${at}${missing}`,
     ...instants.map((instant) => instantLine(instant, width, pool.peakInstant)),
     ...(items.length === 0 ? [] : [`  largest${at}:`]),
     ...items.slice(0, NUM_LARGEST_ITEMS).map((item) => itemLine(item, width)),

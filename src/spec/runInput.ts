@@ -17,6 +17,7 @@ const schema = z.strictObject({
   numLossTiles: count.optional(),
   numTokenTiles: count.optional(),
   prefetchDepth: count.optional(),
+  hbmReserve: z.union([z.number(), z.string()]).optional(),
   strategy: z.union([z.string(), z.looseObject({})]).optional(),
   attention: z.string().min(1).optional(),
   dtype: z.enum(MODEL_DTYPES).optional(),
@@ -45,6 +46,8 @@ export interface RunInput {
   /** Pieces that projections and the MLP of one chunk are computed in. */
   readonly numTokenTiles?: number | undefined;
   readonly prefetchDepth?: number | undefined;
+  /** Share of a GPU's memory to leave free: a number from 0 up to 1, or text such as `4%`, which it is when left out. */
+  readonly hbmReserve?: number | string | undefined;
   /** Choices to be kept to, a ForcedStrategy (strategy.ts, strategyInput.ts) or the path of a JSON file with one. */
   readonly strategy?: string | JsonObject | undefined;
   /** Attention kernel by its catalog name. */

@@ -12,6 +12,8 @@ export { type RunInput, parseRunInput } from './runInput.js';
 
 /** Slots of a double buffer: the next fetch runs while a chunk is used. */
 const DEFAULT_PREFETCH_DEPTH = 2;
+/** Of a GPU's memory: what formulas and catalog do not know. Memory of a CPU is the share of it that its cluster file gives. */
+const DEFAULT_RESERVE = { cuda: 0.04, cpu: 0 } as const;
 
 /** `pools` are those of the cluster, for the places that a strategy names. */
 export function parseRun(
@@ -34,8 +36,9 @@ export function parseRun(
     paddedSeqLen: padSeqLen(seqLen, knobs.numChunks ?? 1, sequenceParallelSize),
     ...parallelism,
     policy: run.policy ?? 'auto',
-    segmentLayers: run.segmentLayers ?? 1,
+    ...(run.segmentLayers === undefined ? {} : { segmentLayers: run.segmentLayers }),
     prefetchDepth: DEFAULT_PREFETCH_DEPTH,
+    hbmReserve: parseReserve(run.hbmReserve, cluster),
     ...knobs,
     ...(places === undefined ? {} : { strategy: places }),
     ...(run.attention === undefined ? {} : { attention: run.attention }),
@@ -46,6 +49,18 @@ export function parseRun(
     numSteps: run.numSteps ?? 1,
     seed: run.seed ?? 0,
   };
+}
+
+/** A share from a number or from text such as `4%`. */
+function parseReserve(value: number | string | undefined, { device }: ClusterSpec): number {
+  if (value === undefined) return DEFAULT_RESERVE[device];
+  const percent = /^\s*(\d+(?:\.\d+)?)\s*%\s*$/.exec(String(value));
+  const share = percent === null ? Number(value) : Number(percent[1]) / 100;
+  if (share >= 0 && share < 1) return share;
+  throw new FpdtError(`run.hbmReserve: expected a share of the memory from 0 up to 1, found ${JSON.stringify(value)}`, {
+    code: 'invalid-value',
+    hint: "write a share such as 0.04, or text such as '4%'",
+  });
 }
 
 function checkChunks(numChunks: number | undefined, seqLen: number, sequenceParallelSize: number): void {

@@ -98,11 +98,13 @@ export interface RunSpec {
   /** Absent, like the other counts below: the solver chooses. */
   readonly numChunks?: number;
   /** Layers of a segment where the strategy names none; the last segment may be shorter. */
-  readonly segmentLayers: number;
+  readonly segmentLayers?: number;
   readonly kvTileChunks?: number;
   readonly numLossTiles?: number;
   readonly numTokenTiles?: number;
   readonly prefetchDepth: number;
+  /** Share of the device's memory that a plan leaves free, from 0 up to 1. */
+  readonly hbmReserve: number;
   /** Places and orders that the user fixed. */
   readonly strategy?: ForcedPlaces;
   /** The attention kernel that the user asked for. */

@@ -12,10 +12,14 @@ import { type CandidateInput, type LayerPlacement, POLICIES, type PoolNames } fr
  */
 export function candidates(input: CandidateInput): readonly (readonly Strategy[])[] {
   const { run, pools } = input;
-  const policy = POLICIES[run.policy];
-  const counts = countsWithRoom(run, run.numChunks === undefined ? policy.chunkCounts(run) : [run.numChunks]);
-  const layers = policy.placements(pools).map((placement) => layersOf(placement, input));
+  const counts = chunkCounts(run);
+  const layers = POLICIES[run.policy].placements(pools).map((placement) => layersOf(placement, input));
   return distinct(layers).map((placed) => counts.map((numChunks) => toStrategy(input, placed, numChunks)));
+}
+
+/** Numbers of chunks that the run's policy tries, or the user's own. Throws as `candidates` does. */
+export function chunkCounts(run: RunSpec): readonly number[] {
+  return countsWithRoom(run, run.numChunks === undefined ? POLICIES[run.policy].chunkCounts(run) : [run.numChunks]);
 }
 
 /** Numbers of chunks of which a forced tile has no more than there are, nor pieces than a rank has tokens of one. */
@@ -48,7 +52,7 @@ function layersOf(placement: LayerPlacement, { model, run, pools }: CandidateInp
   return forced.map((range) => {
     const [start, end] = range.layers;
     const chosen = range.backwardOrder === undefined ? { ...placement, backwardOrder: orderFor(range, placement, pools) } : placement;
-    return { ...chosen, segments: segmentLengths(end - start, run.segmentLayers), ...range };
+    return { ...chosen, segments: segmentLengths(end - start, run.segmentLayers ?? 1), ...range };
   });
 }
 
@@ -57,7 +61,8 @@ function orderFor({ keyValueGradients }: ForcedLayerStrategy, { backwardOrder }:
   return keyValueGradients === undefined || keyValueGradients === device ? backwardOrder : 'queryOuterDescending';
 }
 
-function toStrategy({ model, run, pools }: CandidateInput, layers: readonly LayerStrategy[], numChunks: number): Strategy {
+/** A strategy of these layers with the run's own counts, and defaults where it has none. */
+export function toStrategy({ model, run, pools }: CandidateInput, layers: readonly LayerStrategy[], numChunks: number): Strategy {
   const localTokens = localChunkTokens(run, numChunks);
   const logitsBytes = localTokens * model.vocabSize * DTYPE_BYTES.float32;
   return {

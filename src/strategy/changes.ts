@@ -36,7 +36,7 @@ function longerSegments(request: Request): readonly Change[] {
   const { model, run } = request;
   if (run.strategy?.layers?.some(({ segments }) => segments !== undefined) === true) return [];
   const sizes = Array.from({ length: model.numLayers }, (_, i) => i + 1).filter(
-    (size) => size > run.segmentLayers && model.numLayers % size === 0,
+    (size) => size > (run.segmentLayers ?? 1) && model.numLayers % size === 0,
   );
   return sizes.map((segmentLayers) => ({
     name: () => `segmentLayers=${segmentLayers} with policy=auto`,

@@ -55,7 +55,7 @@ function withAllKeys(formula: ScratchFormula, { numChunks, chunkTokens, kvTileCh
 }
 
 /** One more than the longest ring has slots, so that every ring has its full length and comes around; and more than a window reaches. */
-function fewChunks({ prefetchDepth, kvTileChunks, chunkTokens }: Strategy, { windows }: Setting['model']): number {
+export function fewChunks({ prefetchDepth, kvTileChunks, chunkTokens }: Strategy, { windows }: Setting['model']): number {
   const reached = windows.map((window) => (window === null ? 0 : 2 + Math.ceil((window - 1) / chunkTokens)));
   return Math.max((MOST_IN_USE + prefetchDepth) * kvTileChunks, ...reached);
 }

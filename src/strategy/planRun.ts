@@ -8,7 +8,8 @@ import { FpdtError } from '../spec/errors.js';
 import { withChunks } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
 import { verifySchedule } from '../verify/verify.js';
-import { type Built, buildStrategy, estimateMemory } from './evaluate.js';
+import { type Built, buildStrategy } from './evaluate.js';
+import { estimator } from './evaluator.js';
 import { refuseTooManyOps } from './planSize.js';
 import { refusePositionsPastTable } from './positions.js';
 import { type Setting, settingOf } from './setting.js';
@@ -24,7 +25,7 @@ export type PlanInput = SpecInput;
 export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
   const { deepspeed, ...specs } = parseSpecs(input);
   const asked = { ...specs, deepspeed: deepspeed.config };
-  const strategy = solveStrategy(asked, (candidate, setting) => estimateMemory(setting, candidate));
+  const strategy = solveStrategy(asked, estimator());
   return planStrategy(settingOf({ ...asked, run: withChunks(asked.run, strategy.numChunks) }), strategy);
 }
 

@@ -1,29 +1,42 @@
-/** Chooses a strategy: candidates in order of preference, the first that fits; no clock, no randomness. */
-import type { MemoryLedger } from '../memory/ledger.js';
+/** Chooses a strategy: the fastest that fits, or a policy's own; no clock, no randomness. */
+import { excessBytes, type MemoryLedger, roomBytes } from '../memory/ledger.js';
 import { explainMisfit } from '../memory/misfit.js';
 import { formatBytes } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
 import { candidates } from './candidates.js';
 import { changes } from './changes.js';
+import type { Evaluator } from './evaluator.js';
+import { leanest, searchAll } from './search/search.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
 
-/** The memory of a strategy for a setting, which is the caller's own but where a change is tried to explain a misfit. */
-export type Evaluate = (strategy: Strategy, setting: Setting) => MemoryLedger;
-
-/** The first strategy that fits. Throws `does-not-fit` with the smallest change that would. */
-export function solveStrategy(input: BuildInput, evaluate: Evaluate): Strategy {
-  const found = search(settingOf(input), evaluate);
+/** The strategy to train with. Throws `does-not-fit` with the smallest change under which there is one. */
+export function solveStrategy(input: BuildInput, evaluate: Evaluator): Strategy {
+  const found = findIn(settingOf(input), evaluate);
   if (found.memory.fits) return found.strategy;
   throw explainMisfit(found.memory, suggest(input, evaluate));
 }
 
-interface Evaluated {
+/** The strategy to train with; where none fits what misses by least. */
+export function findStrategy(input: BuildInput, evaluate: Evaluator): Evaluated {
+  return findIn(settingOf(input), evaluate);
+}
+
+export interface Evaluated {
   readonly strategy: Strategy;
   readonly memory: MemoryLedger;
 }
 
+function findIn(setting: Setting, evaluate: Evaluator): Evaluated {
+  return (isOpen(setting) ? searchAll(setting, evaluate) : undefined) ?? firstThatFits(setting, evaluate);
+}
+
+/** Whether the solver chooses what each layer keeps. */
+function isOpen({ run }: Setting): boolean {
+  return run.policy === 'auto' && run.strategy?.layers === undefined;
+}
+
 /** The first placement that fits, with the fewest chunks that do; where none fits what misses by least. */
-function search(setting: Setting, evaluate: Evaluate): Evaluated {
+function firstThatFits(setting: Setting, evaluate: Evaluator): Evaluated {
   let closest: Evaluated | undefined;
   for (const placement of candidatesFor(setting)) {
     const found = fewestChunks(placement, setting, evaluate);
@@ -44,8 +57,8 @@ function candidatesFor({ model, run, pools, places }: Setting): readonly (readon
  * The fewest chunks of a placement that fit; its most chunks where none do. More chunks never need more memory, so a placement
  * whose most chunks do not fit is given up after two looks.
  */
-function fewestChunks(placement: readonly Strategy[], setting: Setting, evaluate: Evaluate): Evaluated | undefined {
-  const look = (strategy: Strategy): Evaluated => ({ strategy, memory: evaluate(strategy, setting) });
+function fewestChunks(placement: readonly Strategy[], setting: Setting, evaluate: Evaluator): Evaluated | undefined {
+  const look = (strategy: Strategy): Evaluated => ({ strategy, memory: evaluate.memory(setting, strategy) });
   const [fewest, ...more] = placement;
   const most = more.pop();
   if (fewest === undefined) return undefined;
@@ -61,24 +74,23 @@ function fewestChunks(placement: readonly Strategy[], setting: Setting, evaluate
 }
 
 function excess({ pools }: MemoryLedger): number {
-  return pools.reduce((sum, { peakBytes, capacityBytes }) => sum + Math.max(0, peakBytes - capacityBytes), 0);
+  return pools.reduce((sum, pool) => sum + excessBytes(pool), 0);
 }
 
-/** A quick look: does any placement fit with the most chunks? Memory falls with their number. */
-function mayFit(setting: Setting, evaluate: Evaluate): boolean {
-  return candidatesFor(setting).some((placement) => evaluate(placement.at(-1) as Strategy, setting).fits);
+/** A quick look: does what needs least fit, or any placement with the most chunks? Memory falls with their number. */
+function mayFit(setting: Setting, evaluate: Evaluator): boolean {
+  const fits = (strategy: Strategy): boolean => evaluate.memory(setting, strategy).fits;
+  return (isOpen(setting) && leanest(setting).some(fits)) || candidatesFor(setting).some((placement) => fits(placement.at(-1) as Strategy));
 }
 
 /** The first change, in order of how little it asks for, under which something fits. */
-function suggest(input: BuildInput, evaluate: Evaluate): string | undefined {
+function suggest(input: BuildInput, evaluate: Evaluator): string | undefined {
   for (const change of changes(input)) {
     const setting = settingOf(change.input);
     if (!mayFit(setting, evaluate)) continue;
-    const { strategy, memory } = search(setting, evaluate);
+    const { strategy, memory } = findIn(setting, evaluate);
     if (!memory.fits) continue;
-    const used = memory.pools.map(
-      ({ pool, peakBytes, capacityBytes }) => `${pool} ${formatBytes(peakBytes)} of ${formatBytes(capacityBytes)}`,
-    );
+    const used = memory.pools.map((pool) => `${pool.pool} ${formatBytes(pool.peakBytes)} of ${formatBytes(roomBytes(pool))}`);
     return `${change.name(strategy)} fits: ${used.join(', ')}`;
   }
   return undefined;

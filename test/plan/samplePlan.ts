@@ -74,6 +74,7 @@ const RUN: RunSpec = {
   policy: 'auto',
   segmentLayers: 2,
   prefetchDepth: 2,
+  hbmReserve: 0,
   dtype: 'float32',
   zeroStage: 3,
   gradientAccumulationSteps: 1,
@@ -230,6 +231,7 @@ function sampleLedger(): MemoryLedger {
     pool: name,
     kind: POOL_KINDS[name],
     capacityBytes,
+    reserveBytes: 0,
     persistent: [{ name: 'model states', bytes: persistentBytes, provenance: 'derived', note: '16 P / N' }],
     instants: INSTANTS.map((instant, i) => ({
       name: instant,

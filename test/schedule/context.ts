@@ -113,6 +113,7 @@ function smallRun(policy: PolicyName, { numChunks, chunkTokens, prefetchDepth }:
     policy,
     segmentLayers: 1,
     prefetchDepth,
+    hbmReserve: 0,
     dtype: 'float32',
     zeroStage: 3,
     gradientAccumulationSteps: 1,

@@ -1,0 +1,59 @@
+/**
+ * How long a step of a strategy takes, in time that does not grow with its number of chunks. Ops of one more chunk of queries take longer
+ * by what one more chunk of keys takes, so what a stream is busy is a polynomial of degree two in the number of chunks, and so is, while
+ * one stream is the busiest, what it waits for others: both found from three small programs with chunks of the same size. Where calls wait
+ * for each other's bytes is known once addresses are, of the largest of them: that costs a call as much whatever its chunks.
+ */
+import { type StepTime, stepTime } from '../predict/stepTime.js';
+import { layoutSchedule } from '../address/layout.js';
+import { buildSchedule } from '../schedule/build.js';
+import type { Schedule } from '../schedule/schedule.js';
+import type { Strategy } from '../spec/strategy.js';
+import { fewChunks } from './evaluate.js';
+import { type Setting, policyContext, scratchFormula } from './setting.js';
+
+export interface EstimatedTime {
+  /** Of one optimizer step. */
+  readonly seconds: number;
+  /** Of the compute stream alone, which no schedule of this strategy can be faster than. */
+  readonly computeSeconds: number;
+}
+
+export function estimateTime(setting: Setting, strategy: Strategy): EstimatedTime {
+  const { numChunks, kvTileChunks } = strategy;
+  const few = fewChunks(strategy, setting.model) + kvTileChunks;
+  const build = (count: number): Schedule => scheduleOf(setting, { ...strategy, numChunks: count });
+  for (let apart = kvTileChunks; few + 2 * apart < numChunks; apart = Math.max(2 * apart, few)) {
+    const schedules = [few, few + apart, few + 2 * apart].map(build) as [Schedule, Schedule, Schedule];
+    const times = schedules.map((schedule) => stepTime({ ...setting, ...schedule })) as [StepTime, StepTime, StepTime];
+    const at = (value: (time: StepTime) => number): number => quadratic(times.map(value), (numChunks - few) / apart);
+    const busySeconds = times[0].busySeconds.map((_, stream) => at((time) => time.busySeconds[stream] ?? 0));
+    const busiest = busiestOf(busySeconds);
+    if (busiestOf(times[2].busySeconds) !== busiest) continue;
+    const waiting = (time: StepTime): number => time.seconds - (time.busySeconds[busiest] ?? 0);
+    const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
+    const placed = stepTime({ ...setting, ...layoutSchedule(schedules[2]) }).seconds - times[2].seconds;
+    return timeOf({ seconds: (busySeconds[busiest] ?? 0) + Math.max(linear, at(waiting)) + placed, busySeconds });
+  }
+  return timeOf(stepTime({ ...setting, ...layoutSchedule(build(numChunks)) }));
+}
+
+function timeOf({ seconds, busySeconds }: StepTime): EstimatedTime {
+  return { seconds, computeSeconds: busySeconds[COMPUTE] ?? 0 };
+}
+
+/** The first stream of every plan. */
+const COMPUTE = 0;
+
+function busiestOf(busySeconds: readonly number[]): number {
+  return busySeconds.indexOf(Math.max(...busySeconds));
+}
+
+function scheduleOf(setting: Setting, strategy: Strategy): Schedule {
+  return buildSchedule(policyContext(setting, strategy), setting.machine, scratchFormula(setting));
+}
+
+/** Lagrange's polynomial through values at 0, 1 and 2. */
+function quadratic([first = 0, second = 0, third = 0]: readonly number[], x: number): number {
+  return first + x * (second - first) + ((x * (x - 1)) / 2) * (third - 2 * second + first);
+}

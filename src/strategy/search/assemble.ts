@@ -1,0 +1,53 @@
+/** From a frame and what each segment keeps to a strategy. */
+import type { LayerStrategy, Strategy } from '../../spec/strategy.js';
+import { toStrategy } from '../candidates.js';
+import type { Setting } from '../setting.js';
+import type { FilledSegment, KeptBytes } from './fill.js';
+import type { Frame } from './frames.js';
+
+export function assemble(setting: Setting, frame: Frame, numChunks: number, segments: readonly FilledSegment[]): Strategy {
+  const { model, run, places } = setting;
+  const { kvTileChunks, hiddenGradients, ...ofLayers } = frame;
+  const input = { model, run, pools: { device: places.device, pinned: pinnedPool(setting) } };
+  const strategy = toStrategy(input, toRanges(segments, ofLayers), numChunks);
+  return { ...strategy, kvTileChunks: Math.min(kvTileChunks, numChunks), hiddenGradients };
+}
+
+/** All segments alike, the last one shorter where they do not divide the layers. */
+export function assembleUniform(setting: Setting, frame: Frame, numChunks: number, segment: FilledSegment): Strategy {
+  const { numLayers } = setting.model;
+  const segments = Array.from({ length: Math.ceil(numLayers / segment.length) }, (_, i) => ({
+    ...segment,
+    length: Math.min(segment.length, numLayers - i * segment.length),
+  }));
+  return assemble(setting, frame, numChunks, segments);
+}
+
+/** The pool of host memory; the device's where there is none. */
+export function pinnedPool({ pools, places }: Pick<Setting, 'pools' | 'places'>): string {
+  return pools.find(({ kind }) => kind === 'pinned')?.name ?? places.device;
+}
+
+/** Hidden states are sharded by tokens, outputs by heads; of lse there is an fp32 number a head. */
+export function keptBytes({ sizes }: Pick<Setting, 'sizes'>, { numChunks, chunkTokens }: Strategy): KeptBytes {
+  const tokens = numChunks * chunkTokens;
+  return { checkpoint: (tokens * sizes.h * sizes.w) / sizes.ranks, output: tokens * (sizes.ownQ * sizes.w + sizes.ownHeads * 4) };
+}
+
+/** Neighbours that keep alike are one range. */
+function toRanges(
+  segments: readonly FilledSegment[],
+  frame: Pick<LayerStrategy, 'keyValues' | 'keyValueGradients' | 'backwardOrder'>,
+): readonly LayerStrategy[] {
+  const ranges: { layers: [number, number]; segments: number[]; checkpoints: string; attentionOutput: string }[] = [];
+  let layer = 0;
+  for (const { length, checkpoints, attentionOutput } of segments) {
+    const last = ranges.at(-1);
+    if (last !== undefined && last.checkpoints === checkpoints && last.attentionOutput === attentionOutput) {
+      last.layers[1] += length;
+      last.segments.push(length);
+    } else ranges.push({ layers: [layer, layer + length], segments: [length], checkpoints, attentionOutput });
+    layer += length;
+  }
+  return ranges.map((range) => ({ ...frame, ...range }));
+}

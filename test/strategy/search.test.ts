@@ -1,0 +1,193 @@
+import { describe, expect, test } from 'vitest';
+import { predictRun } from '../../src/predict/predict.js';
+import { type BackwardOrder, RECOMPUTE, segmentLengths, type Strategy } from '../../src/spec/strategy.js';
+import { placesOf } from '../../src/spec/strategyPlaces.js';
+import { toStrategy } from '../../src/strategy/candidates.js';
+import { estimateTime } from '../../src/strategy/estimateTime.js';
+import { buildStrategy } from '../../src/strategy/evaluate.js';
+import { estimator } from '../../src/strategy/evaluator.js';
+import { type BuildInput, type Setting, settingOf } from '../../src/strategy/setting.js';
+import { findStrategy } from '../../src/strategy/solve.js';
+import { fill } from '../../src/strategy/search/fill.js';
+import { mulberry32 } from '../../src/address/layout.js';
+import { roomBytes } from '../../src/memory/ledger.js';
+import { type Bend, errorOf, specs } from '../spec/inputs.js';
+
+/** Layers of a width at which computing takes longer than copying, so that a choice costs what it costs in large. */
+const MODEL = {
+  hidden_size: 2048,
+  num_hidden_layers: 6,
+  num_attention_heads: 16,
+  num_key_value_heads: 4,
+  intermediate_size: 5632,
+  vocab_size: 32000,
+};
+
+function inputOf({ run, cluster }: Bend): BuildInput {
+  const { deepspeed, ...rest } = specs({
+    model: MODEL,
+    cluster: { gpus: 4, gpu: 'a100-80gb', ...cluster },
+    run: { seqLen: '256K', ...run },
+    deepspeed: { zero_optimization: { stage: 3 } },
+  });
+  return { ...rest, deepspeed: deepspeed.config };
+}
+
+describe('auto', () => {
+  test('keeps everything on the device where that fits', () => {
+    const { strategy, memory } = findStrategy(inputOf({}), estimator());
+    expect(memory.fits).toBe(true);
+    expect(strategy.hiddenGradients).toBe('hbm');
+    expect(strategy.layers).toMatchObject([{ layers: [0, 6], keyValues: 'hbm', attentionOutput: 'hbm', checkpoints: 'hbm' }]);
+  });
+
+  test('recomputes as few layers as must be where the host cannot keep all', () => {
+    // Seven hidden states and six outputs of 256 MiB each.
+    const kept = (hostBytes: string): number => {
+      const { strategy, memory } = findStrategy(inputOf({ cluster: { hbmBytes: '9G', hostBytes } }), estimator());
+      expect(memory.fits).toBe(true);
+      return strategy.layers.reduce(
+        (sum, { layers, attentionOutput }) => sum + (attentionOutput === RECOMPUTE ? 0 : layers[1] - layers[0]),
+        0,
+      );
+    };
+    const all = ['5G', '3G', '2500M', '2G'].map(kept);
+    expect(all).toEqual(all.toSorted((a, b) => b - a));
+    expect(all[0]).toBe(6);
+    expect(all.at(-1)).toBeLessThan(6);
+  });
+
+  test('leaves the reserve free, whatever it is', () => {
+    for (const hbmReserve of [0, '4%', 0.3]) {
+      const { memory } = findStrategy(inputOf({ run: { hbmReserve }, cluster: { hbmBytes: '20G' } }), estimator());
+      const [hbm] = memory.pools;
+      expect(hbm?.reserveBytes).toBe(Math.ceil((hbmReserve === '4%' ? 0.04 : Number(hbmReserve)) * 20 * 2 ** 30));
+      expect(hbm?.peakBytes).toBeLessThanOrEqual(hbm === undefined ? 0 : roomBytes(hbm));
+    }
+    expect(errorOf(() => inputOf({ run: { hbmReserve: 1 } }))).toMatchObject({ code: 'invalid-value', hint: expect.stringMatching(/4%/) });
+    expect(errorOf(() => inputOf({ run: { hbmReserve: '-4%' } })).code).toBe('invalid-value');
+  });
+
+  test('keeps to counts that the user fixed', () => {
+    const run = { numChunks: 12, kvTileChunks: 3, segmentLayers: 2, numTokenTiles: 2, strategy: { hiddenGradients: 'host' } };
+    const { strategy } = findStrategy(inputOf({ run }), estimator());
+    expect(strategy).toMatchObject({ numChunks: 12, kvTileChunks: 3, numTokenTiles: 2, hiddenGradients: 'host' });
+    expect(strategy.layers.flatMap(({ segments }) => segments)).toEqual([2, 2, 2]);
+  });
+
+  test('is deterministic', () => {
+    const input = inputOf({ cluster: { hbmBytes: '9G', hostBytes: '2G' } });
+    expect(findStrategy(input, estimator()).strategy).toEqual(findStrategy(input, estimator()).strategy);
+  });
+});
+
+/** Strategies drawn at random, of those that fit. */
+function drawn(setting: Setting, random: () => number, count: number): readonly Strategy[] {
+  const { model, run, pools, places } = setting;
+  const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
+  const evaluate = estimator();
+  const found: Strategy[] = [];
+  for (let tries = 0; found.length < count && tries < 12 * count; tries++) {
+    const order = pick<BackwardOrder>(['queryOuterDescending', 'queryOuterDescending', 'keyValueOuterAscending']);
+    const cut = Math.floor(random() * model.numLayers);
+    const range = (start: number, end: number) => ({
+      layers: [start, end] as const,
+      keyValues: pick(placesOf('keyValues', pools)),
+      keyValueGradients: order === 'keyValueOuterAscending' ? places.device : pick(placesOf('keyValueGradients', pools)),
+      attentionOutput: pick(placesOf('attentionOutput', pools)),
+      checkpoints: pick(placesOf('checkpoints', pools)),
+      backwardOrder: order,
+      segments: segmentLengths(end - start, pick([1, 1, 2, 3])),
+    });
+    const layers = cut === 0 ? [range(0, model.numLayers)] : [range(0, cut), range(cut, model.numLayers)];
+    const numChunks = pick([1, 2, 3, 4, 6, 8, 12, 16, 32]);
+    const kvTileChunks = pick([1, 1, 2, 4].filter((tile) => tile <= numChunks));
+    const strategy = {
+      ...toStrategy({ model, run, pools: { device: 'hbm', pinned: 'host' } }, layers, numChunks),
+      kvTileChunks,
+      hiddenGradients: pick(placesOf('hiddenGradients', pools)),
+    };
+    if (evaluate.memory(setting, strategy).fits) found.push(strategy);
+  }
+  return found;
+}
+
+/** A new one in each run; a failure names it. */
+const SEED = Math.floor(Math.random() * 2 ** 31);
+
+describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
+  const clusters = [
+    ['roomy', '256K', {}],
+    ['a small device', '256K', { hbmBytes: '9G', hostBytes: '40G' }],
+    ['a small host', '256K', { hbmBytes: '9G', hostBytes: '2600M' }],
+    ['short', '32K', { hbmBytes: '9G', hostBytes: '1G' }],
+    ['a disk', '256K', { hbmBytes: '9G', hostBytes: '2G', diskBytes: '20G' }],
+  ] as const;
+  test.each(clusters)('%s', (_, seqLen, cluster) => {
+    const input = inputOf({ run: { seqLen }, cluster });
+    const setting = settingOf(input);
+    const best = findStrategy(input, estimator());
+    expect(best.memory.fits).toBe(true);
+    const seconds = estimateTime(setting, best.strategy).seconds;
+    const others = drawn(setting, mulberry32(SEED), 25);
+    expect(others.length).toBeGreaterThan(2);
+    for (const other of others) {
+      const ratio = seconds / estimateTime(setting, other).seconds;
+      expect(ratio, JSON.stringify({ best: best.strategy, other })).toBeLessThanOrEqual(seqLen === '32K' ? 1.02 : 1.005);
+    }
+  });
+
+  test.each(['fpdt', 'ulysses'] as const)('%s', (policy) => {
+    const cluster = policy === 'fpdt' ? { hbmBytes: '9G', hostBytes: '40G' } : {};
+    const seconds = (name: string): number => {
+      const input = inputOf({ run: { policy: name }, cluster });
+      const { strategy, memory } = findStrategy(input, estimator());
+      expect(memory.fits).toBe(true);
+      return estimateTime(settingOf(input), strategy).seconds;
+    };
+    expect(seconds('auto')).toBeLessThanOrEqual(seconds(policy));
+  });
+});
+
+describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
+  test.each([
+    ['1M', 0.01],
+    ['128K', 0.02],
+    ['32K', 0.08],
+  ] as const)('%s tokens: within %d', (seqLen, bound) => {
+    const setting = settingOf(inputOf({ run: { seqLen }, cluster: { hostBytes: '400G' } }));
+    for (const strategy of drawn(setting, mulberry32(SEED), 8)) {
+      const { schedule } = buildStrategy(setting, strategy);
+      const { stepSeconds } = predictRun({ ...setting, ...schedule });
+      const { seconds, computeSeconds } = estimateTime(setting, strategy);
+      const text = JSON.stringify(strategy);
+      expect(Math.abs(seconds / stepSeconds - 1), text).toBeLessThan(bound);
+      expect(computeSeconds, text).toBeLessThanOrEqual(stepSeconds);
+    }
+  });
+});
+
+describe('fill', () => {
+  const costs = { recompute: 10, rebuild: 1, rerun: 20, file: 4 };
+  const bytes = { checkpoint: 1, output: 1 };
+  const room = (pool: string, free: number, isFile = false) => ({ pool, isFile, bytes: free });
+  const summary = (rooms: Parameters<typeof fill>[3]): string | undefined =>
+    fill(8, bytes, costs, rooms)
+      ?.segments.map(({ length, attentionOutput, checkpoints }) => `${length}${checkpoints[0]}${attentionOutput[0]}`)
+      .join(' ');
+
+  test('all in the first pool where it has room, else what is left in the next', () => {
+    expect(summary([room('hbm', 100), room('pinned', 100)])).toBe('1hh 1hh 1hh 1hh 1hh 1hh 1hh 1hh');
+    expect(summary([room('hbm', 12), room('pinned', 100)])).toBe('1hh 1hh 1hp 1hp 1hp 1hp 1hp 1hp');
+  });
+
+  test('segments of several layers before outputs are recomputed, a file before either where it is cheaper', () => {
+    expect(summary([room('pinned', 16)])).toBe('2pp 2pp 2pp 2pp');
+    expect(summary([room('pinned', 14)])).toBe('2pp 2pp 2pp 1pr 1pr');
+    expect(summary([room('pinned', 14), room('file', 100, true)])).toBe('2pp 2pp 2pp 2pf');
+  });
+
+  test('nothing where not even one checkpoint has room', () => {
+    expect(summary([room('pinned', 2)])).toBeUndefined();
+  });
+});
