@@ -1,53 +1,39 @@
-// The export table of the native planner core, and the checks that keep its loops inside their arrays.
+// What the native addon exports: functions of texts, so that no pointer and no array crosses from JavaScript.
 #include <napi.h>
 
+#include <exception>
 #include <string>
-#include <vector>
 
-#include "place.h"
+#include "machine.h"
 
 namespace {
 
-bool IsPermutation(const int32_t* order, size_t count) {
-  std::vector<bool> seen(count, false);
-  for (size_t i = 0; i < count; ++i) {
-    if (order[i] < 0 || static_cast<size_t>(order[i]) >= count || seen[order[i]]) return false;
-    seen[order[i]] = true;
-  }
-  return true;
+void TakeText(const Napi::Object& sources, const char* key, std::string& text) {
+  const Napi::Value given = sources.Get(key);
+  if (given.IsUndefined()) return;
+  if (!given.IsString()) throw Napi::TypeError::New(sources.Env(), std::string("machineFacts: ") + key + " is no string");
+  text = given.As<Napi::String>().Utf8Value();
 }
 
-bool IsArray(const Napi::Value& value, napi_typedarray_type type) {
-  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
-}
-
-// placeByConflicts(sizes: Float64Array, conflicts: Uint8Array, order: Int32Array, alignment: number): Float64Array
-Napi::Value PlaceByConflicts(const Napi::CallbackInfo& info) {
+// machineFacts(sources: { nvmlLibrary?, sysRoot?, procRoot?, cgroupRoot? }): string
+Napi::Value MachineFacts(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() != 4 || !IsArray(info[0], napi_float64_array) ||
-      !IsArray(info[1], napi_uint8_array) || !IsArray(info[2], napi_int32_array) ||
-      !info[3].IsNumber()) {
-    throw Napi::TypeError::New(env, "placeByConflicts expects (Float64Array, Uint8Array, Int32Array, number)");
+  if (info.Length() != 1 || !info[0].IsObject()) throw Napi::TypeError::New(env, "machineFacts expects an object");
+  const auto given = info[0].As<Napi::Object>();
+  fpdt::FactSources sources;
+  TakeText(given, "nvmlLibrary", sources.nvml_library);
+  TakeText(given, "sysRoot", sources.sys_root);
+  TakeText(given, "procRoot", sources.proc_root);
+  TakeText(given, "cgroupRoot", sources.cgroup_root);
+  try {
+    return Napi::String::New(env, fpdt::MachineFacts(sources));
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(env, error.what());
   }
-  const auto sizes = info[0].As<Napi::Float64Array>();
-  const auto conflicts = info[1].As<Napi::Uint8Array>();
-  const auto order = info[2].As<Napi::Int32Array>();
-  const size_t count = sizes.ElementLength();
-  if (conflicts.ElementLength() != count * count) {
-    throw Napi::RangeError::New(env, "conflicts has " + std::to_string(conflicts.ElementLength()) + " cells, " +
-                                         std::to_string(count) + " items need " + std::to_string(count * count));
-  }
-  if (order.ElementLength() != count || !IsPermutation(order.Data(), count)) {
-    throw Napi::RangeError::New(env, "order is not a permutation of the " + std::to_string(count) + " items");
-  }
-  auto offsets = Napi::Float64Array::New(env, count);
-  fpdt::PlaceByConflicts(sizes.Data(), conflicts.Data(), order.Data(), count, info[3].As<Napi::Number>().DoubleValue(),
-                         offsets.Data());
-  return offsets;
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
-  exports.Set("placeByConflicts", Napi::Function::New(env, PlaceByConflicts));
+  exports.Set("machineFacts", Napi::Function::New(env, MachineFacts));
   return exports;
 }
 

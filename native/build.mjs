@@ -1,6 +1,6 @@
 /**
- * Builds the native planner core into native/build/fpdt.node, without the network: Node-API is stable across Node versions, so the headers
- * of the node-api-headers package serve every one of them. Without a compiler the TypeScript twin does the work: said once, exit 0.
+ * Builds the native addon into native/build/fpdt.node, without the network: Node-API is stable across Node versions, so the headers
+ * of the node-api-headers package serve every one of them. Without a compiler there is none, and all else works: said once, exit 0.
  *
  *   node native/build.mjs [--strict]     --strict: a failed build is an error
  */
@@ -21,7 +21,7 @@ const problem = build();
 if (problem === undefined) {
   console.log(`fpdt: built ${addonPath}`);
 } else {
-  console.error(`fpdt: the native planner core was not built (${problem}); the TypeScript twin is used, slower and with equal results`);
+  console.error(`fpdt: the native addon was not built (${problem}); doctor and calibrate know no facts of this machine, all else works`);
   process.exitCode = process.argv.includes('--strict') ? 1 : 0;
 }
 

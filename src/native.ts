@@ -1,45 +1,36 @@
-/** The planner's native core where it was built (`node native/build.mjs`), its TypeScript twin where not; equal results. */
+/** The native addon where it was built (`node native/build.mjs`): what TypeScript cannot ask of a machine by itself. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { type PlaceInput, placeByConflicts as placeByConflictsTwin } from './address/place.js';
 import { PACKAGE_ROOT } from './package.js';
 
 /** What native/addon.cc exports. */
 export interface NativeAddon {
-  placeByConflicts(sizes: Float64Array, conflicts: Uint8Array, order: Int32Array, alignment: number): Float64Array;
+  /** The JSON text of MachineFacts. Throws where a source is no string. */
+  machineFacts(sources: FactSources): string;
 }
 
-export const NATIVE_ADDON_PATH = join(PACKAGE_ROOT, 'native', 'build', 'fpdt.node');
-
-/** The addon; or, where it does not load, the error if the file is there. */
-export interface LoadedAddon {
-  readonly addon?: NativeAddon;
-  readonly error?: Error;
+/** Where facts are read, where that is not of this machine: a name that dlopen takes, and folders. */
+export interface FactSources {
+  readonly nvmlLibrary?: string;
+  readonly sysRoot?: string;
+  readonly procRoot?: string;
+  readonly cgroupRoot?: string;
 }
+
+const NATIVE_ADDON_PATH = join(PACKAGE_ROOT, 'native', 'build', 'fpdt.node');
+export const BUILD_HINT = 'build it, with a C++ compiler: node native/build.mjs';
+
+/** The addon or, in words, why there is none. */
+export type LoadedAddon = { readonly addon: NativeAddon } | { readonly reason: string };
 
 export function loadNativeAddon(path = NATIVE_ADDON_PATH): LoadedAddon {
-  if (!existsSync(path)) return {};
+  if (!existsSync(path)) return { reason: 'the native addon is not built' };
   try {
-    return { addon: createRequire(import.meta.url)(path) as NativeAddon };
+    const addon = createRequire(import.meta.url)(path) as Partial<NativeAddon>;
+    if (addon.machineFacts === undefined) return { reason: 'the native addon was built from older sources' };
+    return { addon: addon as NativeAddon };
   } catch (error) {
-    return { error: error as Error };
+    return { reason: `the native addon does not load: ${(error as Error).message.split('\n')[0]}` };
   }
-}
-
-let loaded: LoadedAddon | undefined;
-
-export function placeByConflicts(input: PlaceInput): Float64Array {
-  loaded ??= tellWhenMissing(loadNativeAddon());
-  if (loaded.addon === undefined) return placeByConflictsTwin(input);
-  return loaded.addon.placeByConflicts(input.sizes, input.conflicts, input.order, input.alignment);
-}
-
-function tellWhenMissing(result: LoadedAddon): LoadedAddon {
-  if (result.addon !== undefined) return result;
-  const why = result.error === undefined ? 'is not built' : `does not load (${result.error.message.split('\n')[0]})`;
-  process.stderr.write(
-    `fpdt: the native planner core ${why}; using its TypeScript twin, slower and with equal results. Build it with: node native/build.mjs\n`,
-  );
-  return result;
 }

@@ -32,7 +32,9 @@ export function packagesMatchLock(root = ROOT) {
 }
 
 export function buildLibrary() {
-  const hash = hashOf(['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', 'scripts/setup/build.mjs']);
+  const builders = ['scripts/setup/build.mjs', 'scripts/setup/codeCache.mjs'];
+  // The code cache is of one version of V8.
+  const hash = hashOf(['src', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', ...builders], process.version);
   if (isStamped('dist', hash)) return;
   timed('compiling TypeScript to dist/', () => {
     runLogged(process.execPath, [join(ROOT, 'scripts', 'setup', 'build.mjs')], { log: 'build.log', what: 'the build of dist/' });
@@ -40,7 +42,7 @@ export function buildLibrary() {
   });
 }
 
-/** Builds the native addon. Without a compiler its TypeScript twin does the work, so that is said and not an error. */
+/** Builds the native addon. Without a compiler only facts of this machine are missing, so that is said and not an error. */
 export function buildNative() {
   const script = join(ROOT, 'native', 'build.mjs');
   const hash = hashOf(['native'], process.arch);
@@ -52,6 +54,6 @@ export function buildNative() {
     say('  done');
     return;
   }
-  // The script says in one line why, and that the twin does the work.
+  // The script says in one line why, and what does not work without it.
   say(lastLines(`${result.stderr ?? ''}${result.error?.message ?? ''}`, 1).trimStart());
 }

@@ -1,12 +1,11 @@
 /** Gives every buffer an address in its pool's arena, so that buffers that are never alive together may share bytes. */
-import { placeByConflicts } from '../native.js';
 import type { Buffer } from '../schedule/buffer.js';
 import { placesOf } from '../schedule/places.js';
 import type { Schedule } from '../schedule/schedule.js';
 import { bufferBytes } from './bytes.js';
 import { withEntryWaits } from './entryWaits.js';
 import { type ConflictMatrix, findConflicts } from './lifetimes.js';
-import { alignUp } from './place.js';
+import { alignUp, placeByConflicts } from './place.js';
 
 export interface LayoutOptions {
   /** A random legal layout instead of the compact one: a result that depends on addresses is a bug. */

@@ -1,7 +1,4 @@
-/**
- * Placement of items that may overlap in memory only where they do not conflict: the slower twin of native/place.cc,
- * equal to it in every result.
- */
+/** Placement of items that may overlap in memory only where they do not conflict. */
 
 /** Sizes in bytes, a row-major square conflict matrix, an order of all items, an alignment in bytes. */
 export interface PlaceInput {

@@ -34,7 +34,7 @@ function fromCatalog({ gpus, gpu, float16, ranksPerNode, hbmBytes, hostBytes, di
   };
 }
 
-function entryNamed(name: string): DeviceEntry {
+export function entryNamed(name: string): DeviceEntry {
   const entry = ALL_DEVICES.find((candidate) => candidate.name === name);
   if (entry !== undefined) return entry;
   const nearest = nearestKey(name, DEVICE_NAMES);

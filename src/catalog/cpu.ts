@@ -5,6 +5,7 @@ import { type DeviceEntry, GIB } from './gpus.js';
 export const CPU: DeviceEntry = {
   name: 'cpu',
   device: 'cpu',
+  nvmlNames: [],
   hbmBytes: 4 * GIB,
   hostBytes: 4 * GIB,
   ranksPerNode: 64,

@@ -4,6 +4,8 @@ import type { Provenance, Rates } from '../spec/types.js';
 export interface DeviceEntry {
   readonly name: string;
   readonly device: 'cpu' | 'cuda';
+  /** What NVML calls the boards whose rates these are: boards of the same chip on PCIe alone have others. */
+  readonly nvmlNames: readonly string[];
   readonly hbmBytes: number;
   /** Host memory of a rank: an assumption about the node, to be overridden. */
   readonly hostBytes: number;
@@ -112,6 +114,7 @@ function ofChip(chip: Chip, hbmBandwidth: number): Omit<DeviceEntry, 'name' | 'h
 export const DEVICES: readonly DeviceEntry[] = [
   {
     name: 'a100-40gb',
+    nvmlNames: ['NVIDIA A100-SXM4-40GB'],
     // 42405855232 bytes (deviceQuery on the SXM4 module, Paderborn Center for Parallel Computing).
     hbmBytes: 39.49 * GIB,
     // Of a node with 1 TB for 8 (DGX A100 320GB).
@@ -122,6 +125,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   },
   {
     name: 'a100-80gb',
+    nvmlNames: ['NVIDIA A100-SXM4-80GB'],
     // torch reports 79.15 to 79.21 GiB in total.
     hbmBytes: 79.15 * GIB,
     hostBytes: 240 * GIB,
@@ -130,6 +134,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   },
   {
     name: 'h100-80gb',
+    nvmlNames: ['NVIDIA H100 80GB HBM3'],
     hbmBytes: 79.1 * GIB,
     hostBytes: 240 * GIB,
     ranksPerNode: 8,
@@ -137,6 +142,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   },
   {
     name: 'h200-141gb',
+    nvmlNames: ['NVIDIA H200'],
     hbmBytes: 139.8 * GIB,
     hostBytes: 240 * GIB,
     ranksPerNode: 8,

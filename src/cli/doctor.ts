@@ -1,18 +1,14 @@
-/** `fpdt doctor`: what a run needs and what of it is here. */
+/** `fpdt doctor`: what a run needs, what of it is here, and what of this machine holds a run back. */
 import { spawnSync } from 'node:child_process';
 import { resolvePython, SETUP_HINT } from '../bridge/python.js';
-import { loadNativeAddon } from '../native.js';
+import { type Check, fine, warning } from '../machine/check.js';
+import { machineChecks } from '../machine/checks.js';
+import type { MachineFacts } from '../machine/facts.js';
+import { readMachineFacts } from '../machine/read.js';
+import { BUILD_HINT, type FactSources, type LoadedAddon, loadNativeAddon } from '../native.js';
+import { VERSION } from '../package.js';
 import { FpdtError } from '../spec/errors.js';
 import { type Output, printJson } from './output.js';
-import { VERSION } from '../package.js';
-
-/** `warning`: fpdt works without it. */
-export interface Check {
-  readonly name: string;
-  readonly status: 'ok' | 'warning' | 'missing';
-  readonly found: string;
-  readonly hint?: string;
-}
 
 const OLDEST_NODE = [20, 19] as const;
 /** Import name and distribution, with the version fpdt is tested with. */
@@ -25,13 +21,28 @@ const PACKAGES = [
   ['pydantic', '2.14.3'],
 ] as const;
 
+/** What a test looks at instead of this machine. */
+export interface DoctorSubject {
+  readonly loaded?: LoadedAddon;
+  readonly sources?: FactSources;
+}
+
 /** Returns the exit code: 1 when something that a run needs is missing. */
-export async function doctorCommand(options: Readonly<Record<string, unknown>>, output: Output): Promise<number> {
-  const checks = [nodeCheck(), addonCheck(), ...pythonChecks(options['python'] as string | undefined)];
+export async function doctorCommand(
+  options: Readonly<Record<string, unknown>>,
+  output: Output,
+  { loaded = loadNativeAddon(), sources = {} }: DoctorSubject = {},
+): Promise<number> {
+  const facts = 'addon' in loaded ? readMachineFacts(sources, loaded) : null;
+  const checks = [nodeCheck(), addonCheck(loaded), ...pythonChecks(options['python'] as string | undefined), ...factChecks(facts)];
   const ok = checks.every(({ status }) => status !== 'missing');
-  if (options['json'] === true) printJson(output, { kind: 'doctor', version: VERSION, ok, checks });
+  if (options['json'] === true) printJson(output, { kind: 'doctor', version: VERSION, ok, checks, facts });
   else output.out(checksToText(checks));
   return ok ? 0 : 1;
+}
+
+function factChecks(facts: MachineFacts | null): readonly Check[] {
+  return facts === null ? [] : machineChecks(facts);
 }
 
 export function checksToText(checks: readonly Check[]): string {
@@ -47,15 +58,13 @@ export function checksToText(checks: readonly Check[]): string {
 function nodeCheck(): Check {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   const isNewEnough = major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1]);
-  if (isNewEnough) return { name: 'node', status: 'ok', found: process.versions.node };
+  if (isNewEnough) return fine('node', process.versions.node);
   return { name: 'node', status: 'missing', found: process.versions.node, hint: `install Node ${OLDEST_NODE.join('.')} or newer` };
 }
 
-function addonCheck(): Check {
-  const loaded = loadNativeAddon();
-  if (loaded.addon !== undefined) return { name: 'native addon', status: 'ok', found: 'loaded' };
-  const found = loaded.error === undefined ? 'not built; the TypeScript twin is used' : `does not load: ${loaded.error.message}`;
-  return { name: 'native addon', status: 'warning', found, hint: 'node native/build.mjs' };
+function addonCheck(loaded: LoadedAddon): Check {
+  if ('addon' in loaded) return fine('native addon', 'loaded');
+  return warning('native addon', `${loaded.reason}: facts of this machine are not known`, BUILD_HINT);
 }
 
 /** What the interpreter says of itself, as PROBE prints it. */
@@ -71,7 +80,7 @@ function pythonChecks(explicit: string | undefined): Check[] {
   try {
     const probe = askPython(resolvePython(explicit));
     return [
-      { name: 'python', status: 'ok', found: `${probe.python} (${probe.executable})` },
+      fine('python', `${probe.python} (${probe.executable})`),
       ...PACKAGES.map(([name, tested]) => packageCheck(name, tested, probe.packages[name] ?? null)),
       ...(probe.importError === null ? [] : [{ name: 'import', status: 'missing' as const, found: probe.importError, hint: SETUP_HINT }]),
       { name: 'gpu', status: probe.gpu === null ? 'warning' : 'ok', found: probe.gpu ?? 'none: ranks run on the CPU' },
@@ -84,8 +93,8 @@ function pythonChecks(explicit: string | undefined): Check[] {
 
 function packageCheck(name: string, tested: string, found: string | null): Check {
   if (found === null) return { name, status: 'missing', found: 'not installed', hint: SETUP_HINT };
-  if (found.split('+')[0] === tested) return { name, status: 'ok', found };
-  return { name, status: 'warning', found, hint: `fpdt is tested with ${tested}` };
+  if (found.split('+')[0] === tested) return fine(name, found);
+  return warning(name, found, `fpdt is tested with ${tested}`);
 }
 
 function askPython(python: string): Probe {

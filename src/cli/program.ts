@@ -41,7 +41,7 @@ function buildProgram(output: Output, setExitCode: SetExitCode): Command {
     .showHelpAfterError('(fpdt --help lists commands and options)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), writeErr: (text) => output.err(text.trimEnd()) });
-  for (const add of [addPlan, addRun, addExport, addShow, addDoctor]) add(program, output, setExitCode);
+  for (const add of [addPlan, addRun, addExport, addShow, addCalibrate, addDoctor]) add(program, output, setExitCode);
   return program;
 }
 
@@ -142,10 +142,32 @@ function addShow(program: Command, output: Output): void {
     });
 }
 
+function addCalibrate(program: Command, output: Output): void {
+  program
+    .command('calibrate')
+    .description('Write a cluster file of this machine for fpdt plan --cluster: measured on CPU ranks, or with --facts by its GPUs')
+    .option('--facts', 'measure nothing: number and sizes of the GPUs that are here, with the rates of the catalog')
+    .option('--gpu <name>', `with --facts: take the rates of this catalog name: ${DEVICE_NAMES.join(', ')}`)
+    .option('--ranks <n>', 'ranks of the run, all on this machine; default: with --facts as many as GPUs, else 2', wholeNumber)
+    .option('--output <path>', 'cluster.json to write')
+    .option('--model <path>', 'Hugging Face config.json with the shapes to measure')
+    .option('--seq-len <tokens>', 'tokens of a sequence; default: 16384', wholeNumber)
+    .option('--chunk-tokens <tokens>', 'tokens of a chunk of all ranks; default: 2048', wholeNumber)
+    .option('--disk-folder <folder>', 'folder on a disk that the run may use as a pool')
+    .option('--seconds <s>', 'limit for all of it; default: 10', positiveNumber)
+    .option('--compare <path>', 'how fast this machine is now, against what this cluster.json was measured on')
+    .option('--python <path>', 'Python to measure with; default: FPDT_PYTHON, then .venv')
+    .option('--json', 'with --facts: print the cluster and where its numbers are from as JSON')
+    .action(async (options: Record<string, unknown>) => {
+      const { calibrateCommand } = await import('./calibrate.js');
+      await calibrateCommand(options, output);
+    });
+}
+
 function addDoctor(program: Command, output: Output, setExitCode: SetExitCode): void {
   program
     .command('doctor')
-    .description('Check what a run needs: Node, native addon, Python packages, GPU')
+    .description('Check what a run needs: Node, native addon, Python packages; and this machine: memory, limits, NUMA, GPUs')
     .option('--python <path>', 'Python to check; default: FPDT_PYTHON, then .venv')
     .option('--json', 'print JSON')
     .action(async (options: Record<string, unknown>) => {

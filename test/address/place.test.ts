@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { NATIVE_ADDON_PATH, loadNativeAddon } from '../../src/native.js';
 import { type PlaceInput, placeByConflicts } from '../../src/address/place.js';
 
 const randomInput: fc.Arbitrary<PlaceInput> = fc.integer({ min: 0, max: 24 }).chain((count) =>
@@ -55,28 +54,5 @@ describe('placeByConflicts', () => {
         });
       }),
     );
-  });
-});
-
-describe('the native twin', () => {
-  const addon = loadNativeAddon().addon;
-
-  it('gives the same offsets', () => {
-    if (addon === undefined) throw new Error(`${NATIVE_ADDON_PATH} does not load: run node native/build.mjs`);
-    fc.assert(
-      fc.property(randomInput, (input) => {
-        expect(addon.placeByConflicts(input.sizes, input.conflicts, input.order, input.alignment)).toEqual(placeByConflicts(input));
-      }),
-      { numRuns: 500 },
-    );
-  });
-
-  it('refuses arrays it would read beyond', () => {
-    const sizes = new Float64Array(2);
-    const order = Int32Array.from([0, 1]);
-    expect(() => addon?.placeByConflicts(sizes, new Uint8Array(3), order, 512)).toThrow(RangeError);
-    expect(() => addon?.placeByConflicts(sizes, new Uint8Array(4), Int32Array.from([0, 2]), 512)).toThrow(RangeError);
-    expect(() => addon?.placeByConflicts(sizes, new Uint8Array(4), Int32Array.from([1, 1]), 512)).toThrow(RangeError);
-    expect(() => addon?.placeByConflicts(order as unknown as Float64Array, new Uint8Array(4), order, 512)).toThrow(TypeError);
   });
 });

@@ -1,0 +1,84 @@
+/** `fpdt calibrate`: a cluster file of this machine, measured by Python or, with --facts, from what the machine says of itself. */
+import { writeFileSync } from 'node:fs';
+import { runCalibration } from '../bridge/calibration.js';
+import { resolvePython } from '../bridge/python.js';
+import { clusterFromFacts } from '../machine/cluster.js';
+import { readMachineFacts } from '../machine/read.js';
+import type { FactSources } from '../native.js';
+import { FpdtError } from '../spec/errors.js';
+import { type Output, printJson } from './output.js';
+
+interface Options {
+  readonly facts?: boolean;
+  readonly gpu?: string;
+  readonly ranks?: number;
+  readonly output?: string;
+  readonly model?: string;
+  readonly seqLen?: number;
+  readonly chunkTokens?: number;
+  readonly diskFolder?: string;
+  readonly seconds?: number;
+  readonly compare?: string;
+  readonly python?: string;
+  readonly json?: boolean;
+}
+
+type OptionName = keyof Options;
+/** Options of one way alone. */
+const OF_FACTS: readonly OptionName[] = ['gpu', 'json'];
+const OF_MEASURING: readonly OptionName[] = ['model', 'seqLen', 'chunkTokens', 'diskFolder', 'seconds', 'compare', 'python'];
+
+export async function calibrateCommand(
+  options: Readonly<Record<string, unknown>>,
+  output: Output,
+  sources: FactSources = {},
+): Promise<void> {
+  const asked: Options = options;
+  if (asked.facts === true) {
+    refuse(asked, OF_MEASURING, 'leave it out, or leave --facts out to measure this machine');
+    writeFacts(asked, output, sources);
+  } else {
+    refuse(asked, OF_FACTS, 'give --facts as well, or leave it out');
+    measure(asked);
+  }
+}
+
+function refuse(options: Options, names: readonly OptionName[], hint: string): void {
+  const given = names.find((name) => options[name] !== undefined);
+  if (given === undefined) return;
+  const word = `--${given.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+  throw new FpdtError(`${word} is no option of ${options.facts === true ? 'facts' : 'measuring'}`, { code: 'usage', hint });
+}
+
+function writeFacts({ ranks, gpu, output: path, json }: Options, output: Output, sources: FactSources): void {
+  const { cluster, sources: told } = clusterFromFacts(readMachineFacts(sources), { ranks, gpu });
+  const text = `${JSON.stringify(cluster, null, 2)}\n`;
+  if (path !== undefined) write(path, text);
+  if (json === true) printJson(output, { kind: 'factsCluster', cluster, sources: told });
+  else if (path === undefined) output.out(text.trimEnd());
+  for (const line of told) output.err(line);
+  if (path !== undefined) output.err(`wrote ${path}`);
+}
+
+function write(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (cause) {
+    throw new FpdtError(`cannot write ${path}: ${(cause as Error).message}`, {
+      code: 'file-not-writable',
+      hint: 'give another place with --output',
+      cause,
+    });
+  }
+}
+
+function measure({ model, ranks, seqLen, chunkTokens, diskFolder, seconds, output, compare, python }: Options): void {
+  if (compare === undefined && (model === undefined || output === undefined)) {
+    throw new FpdtError('calibrate: neither what to measure with nor --facts is given', {
+      code: 'usage',
+      hint: 'measure with --model config.json --output cluster.json, or take catalog rates with --facts',
+    });
+  }
+  const shapes = { ranks, 'seq-len': seqLen, 'chunk-tokens': chunkTokens };
+  runCalibration(resolvePython(python), { model, ...shapes, 'disk-folder': diskFolder, seconds, output, compare });
+}

@@ -1,0 +1,77 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { calibrateCommand } from '../../src/cli/calibrate.js';
+import type { FactSources } from '../../src/native.js';
+import { compileNvml, FILES, writeMachine } from '../native/fakeMachine.js';
+import { capture, type Captured } from './capture.js';
+
+const GIB = 1024 ** 3;
+
+let folder: string;
+/** Two GPUs of a board without NVLink and MIG. */
+let sources: FactSources;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'fpdt-calibrate-'));
+  sources = writeMachine(folder, FILES, compileNvml(folder, 'NO_LINKS'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+async function onMachine(options: Readonly<Record<string, unknown>>): Promise<Omit<Captured, 'exitCode'>> {
+  const [out, err]: [string[], string[]] = [[], []];
+  await calibrateCommand({ facts: true, ...options }, { out: (text) => void out.push(text), err: (text) => void err.push(text) }, sources);
+  return { stdout: out.join('\n'), stderr: err.join('\n') };
+}
+
+describe('fpdt calibrate --facts', () => {
+  it('writes a cluster file that fpdt plan takes', async () => {
+    const path = join(folder, 'cluster.json');
+    const { stdout, stderr } = await onMachine({ output: path });
+    expect(stdout).toBe('');
+    expect(stderr).toContain('host: 19.2 GiB a rank, 80% of 48 GiB (the control group');
+    expect(stderr).toContain(`wrote ${path}`);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toEqual({
+      gpus: 2,
+      gpu: 'a100-80gb',
+      ranksPerNode: 2,
+      hbmBytes: 85_899_345_920 - 650_000_000,
+      hostBytes: Math.floor(0.4 * 48 * GIB),
+    });
+    const planned = await capture('plan', '--model', 'examples/demo/model', '--cluster', path, '--seq-len', '16K', '--json');
+    const cluster = (JSON.parse(planned.stdout) as { readonly cluster: object }).cluster;
+    expect(cluster).toMatchObject({ numRanks: 2, device: 'cuda' });
+  });
+
+  it('prints it where no file is named, with its sources as JSON', async () => {
+    expect(JSON.parse((await onMachine({})).stdout)).toMatchObject({ gpus: 2, gpu: 'a100-80gb' });
+    expect(JSON.parse((await onMachine({ json: true, ranks: 1 })).stdout)).toMatchObject({
+      kind: 'factsCluster',
+      cluster: { gpus: 1 },
+      sources: [expect.stringContaining('1 of 2 GPUs') as string, expect.any(String) as string, expect.any(String) as string],
+    });
+  });
+
+  it('says which file it cannot write', async () => {
+    await expect(onMachine({ output: join(folder, 'none', 'cluster.json') })).rejects.toMatchObject({ code: 'file-not-writable' });
+  });
+
+  it('refuses options of the other way', async () => {
+    const facts = await capture('calibrate', '--facts', '--model', 'config.json');
+    expect(facts).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--model is no option of facts') as string });
+    const measuring = await capture('calibrate', '--model', 'config.json', '--output', 'cluster.json', '--gpu', 'a100-80gb');
+    expect(measuring).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--gpu is no option of measuring') as string });
+  });
+});
+
+describe('fpdt calibrate', () => {
+  it('wants to know what to measure', async () => {
+    expect(await capture('calibrate', '--ranks', '2')).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--facts') as string });
+  });
+
+  it('hands its options to Python and fails with it', async () => {
+    const { exitCode, stderr } = await capture('calibrate', '--model', join(folder, 'none.json'), '--output', join(folder, 'c.json'));
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain('the calibration failed: exit code 1');
+  });
+});
