@@ -1,6 +1,6 @@
 /**
- * `npm run build`: src/ to dist/. Types file by file; the code bundled, since to load some 250 files took a third of what
- * `fpdt plan` takes. A command's own code stays in files of its own, loaded when it runs.
+ * `npm run build`: src/ to dist/. Types file by file; the library bundled, since to load some 250 files took a third of what
+ * `fpdt plan` takes; the commands in one file with V8's code cache beside it (src/cli/bundle.ts).
  */
 import { chmodSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,36 +10,51 @@ import { buildSync } from 'esbuild';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DIST = join(ROOT, 'dist');
-/** zod is bundled, without the languages that it brings. */
-const BUNDLED = ['zod'];
+const COMMANDS = join(DIST, 'cli');
+const WARM_UP = fileURLToPath(new URL('codeCache.mjs', import.meta.url));
+/** Dependencies that need no worker are bundled, zod without the languages that it brings. */
+const BUNDLED = ['zod', 'commander', 'picocolors'];
+const SHARED = { absWorkingDir: ROOT, bundle: true, platform: 'node', target: 'node20.19', sourcemap: true, logLevel: 'warning' };
 
 rmSync(DIST, { recursive: true, force: true });
 writeTypes();
-bundle();
+bundleLibrary();
+bundleCommands();
+run([WARM_UP, COMMANDS]);
 
 function writeTypes() {
-  const tsc = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-  const { status, error } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: ROOT, stdio: 'inherit' });
-  if (error !== undefined) throw error;
-  if (status !== 0) process.exit(status ?? 1);
+  run([join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json']);
 }
 
-function bundle() {
-  const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
-  const command = join('cli', 'main');
+function bundleLibrary() {
+  buildSync({ ...SHARED, entryPoints: ['src/index.ts'], outdir: DIST, format: 'esm', external: externals() });
+}
+
+/** Those of each command run when it is chosen: esbuild keeps late imports late, and what they require with them. */
+function bundleCommands() {
+  const program = { entryPoints: ['src/cli/program.ts'], outfile: join(COMMANDS, 'program.cjs'), format: 'cjs' };
+  // A script from a code cache has no import(): late requires instead.
+  const supported = { 'dynamic-import': false };
+  buildSync({ ...SHARED, ...program, external: externals(), define: { 'import.meta.url': 'bundleUrl' }, supported });
+  const main = join(COMMANDS, 'main.js');
   buildSync({
-    absWorkingDir: ROOT,
-    entryPoints: { index: 'src/index.ts', [command]: 'src/cli/main.ts' },
-    outdir: DIST,
-    bundle: true,
-    splitting: true,
+    ...SHARED,
+    entryPoints: ['src/cli/main.ts', 'src/cli/bundle.ts'],
+    outdir: COMMANDS,
     format: 'esm',
-    platform: 'node',
-    target: 'node20.19',
-    sourcemap: true,
-    external: Object.keys(dependencies).filter((name) => !BUNDLED.includes(name)),
-    logLevel: 'warning',
+    external: ['./program.js'],
   });
   // npx makes it executable once; a new build would take that away.
-  chmodSync(join(DIST, `${command}.js`), 0o755);
+  chmodSync(main, 0o755);
+}
+
+function externals() {
+  const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
+  return Object.keys(dependencies).filter((name) => !BUNDLED.includes(name));
+}
+
+function run(args) {
+  const { status, error } = spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit' });
+  if (error !== undefined) throw error;
+  if (status !== 0) process.exit(status ?? 1);
 }

@@ -1,10 +1,6 @@
 #!/usr/bin/env node
 /** The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
-import { setFlagsFromString } from 'node:v8';
-import { runCli } from './program.js';
-
-// Most commands end within a second: compiling what ran a little while with all optimisations, as Node would, took a third of their CPU.
-setFlagsFromString('--interrupt-budget=1000000');
+import { loadProgram } from './bundle.js';
 
 // A reader that has seen enough, such as `head`, is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -12,4 +8,5 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(0);
 });
 
+const { runCli } = await loadProgram();
 process.exitCode = await runCli(process.argv.slice(2));
