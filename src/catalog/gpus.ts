@@ -100,7 +100,7 @@ const SOURCE =
   'matmul: MAMF of stas00/ml-engineering; attention: FlashAttention-2 at d=128, bf16, causal; link: pinned copies on nvbandwidth; ' +
   'NVLink: specification * 0.88; memory: specification * 0.8; disk: half a PM1733; latencies, host and step overhead assumed';
 
-function ofChip(chip: Chip, hbmBandwidth: number): Omit<DeviceEntry, 'name' | 'hbmBytes' | 'hostBytes' | 'ranksPerNode'> {
+function ofChip(chip: Chip, hbmBandwidth: number): Omit<DeviceEntry, 'name' | 'nvmlNames' | 'hbmBytes' | 'hostBytes' | 'ranksPerNode'> {
   return {
     device: 'cuda',
     peakFlops: chip.peak * TERA,
