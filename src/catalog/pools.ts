@@ -20,6 +20,8 @@ const POOLS: readonly PoolRow[] = [
   { name: 'disk', kind: 'file', label: 'disk', capacityBytes: ({ diskBytes }) => diskBytes },
 ];
 
+export const POOL_NAMES: readonly string[] = POOLS.map(({ name }) => name);
+
 const LINKS: readonly LinkRow[] = [
   { from: 'host', to: 'hbm', stream: 'h2d', bytesPerSecond: ({ h2dBytes }) => h2dBytes },
   { from: 'hbm', to: 'host', stream: 'd2h', bytesPerSecond: ({ d2hBytes }) => d2hBytes },

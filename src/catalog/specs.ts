@@ -4,7 +4,7 @@ import { readHfConfig } from '../spec/hfConfig.js';
 import { changeRope, type RopeChange } from '../spec/ropeChange.js';
 import { type ParsedDeepSpeed, parseDeepSpeed } from '../spec/deepspeedConfig.js';
 import { parseLora } from '../spec/loraConfig.js';
-import type { JsonObject } from '../spec/parseJson.js';
+import { type JsonObject, readJsonObject } from '../spec/parseJson.js';
 import { parseRunInput, type RunInput } from '../spec/runInput.js';
 import { parseRun } from '../spec/runSpec.js';
 import type { ClusterSpec, ModelSpec, RunSpec } from '../spec/types.js';
@@ -30,12 +30,20 @@ export interface Specs {
 }
 
 export function parseSpecs(input: SpecInput): Specs {
+  return specsByCluster(input)(input.cluster);
+}
+
+/** The specs of one request for any cluster. Throws at once for what is wrong on every one; files are read once. */
+export function specsByCluster(input: Omit<SpecInput, 'cluster'>): (cluster: SpecInput['cluster']) => Specs {
   const asked = parseRunInput(input.run);
   const lora = asked.lora === undefined ? undefined : parseLora(asked.lora);
   const model = extendedModel(input.model, asked, { freeze: asked.freeze, lora });
-  const cluster = parseCluster(input.cluster);
-  const deepspeed = parseDeepSpeed(input.deepspeed ?? {}, { model, cluster, run: asked });
-  return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed, poolsOf(cluster)) };
+  const config = readJsonObject(input.deepspeed ?? {}, 'deepspeed');
+  return (given) => {
+    const cluster = parseCluster(given);
+    const deepspeed = parseDeepSpeed(config, { model, cluster, run: asked });
+    return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed, poolsOf(cluster)) };
+  };
 }
 
 /** The model with the rotary embedding that the run asks for, and what of it trains. */

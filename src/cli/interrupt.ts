@@ -1,7 +1,6 @@
 /** Ctrl-C and SIGTERM: the first asks the run to stop all ranks, the second ends this process at once. */
+import { INTERRUPTED } from './exitCodes.js';
 import type { Output } from './output.js';
-
-export const INTERRUPTED = 130;
 
 /** Runs `work` with a signal that the first interrupt aborts. Returns 0, or 130 when it was interrupted. */
 export async function withInterrupt(output: Output, work: (signal: AbortSignal) => Promise<void>): Promise<number> {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+/** The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a requirement not met, 130 interrupted. */
 import { loadProgram } from './bundle.js';
 
 // A reader that has seen enough, such as `head`, is no failure.

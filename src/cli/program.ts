@@ -1,13 +1,11 @@
 /** Commands and their options. What a command does is loaded when it runs, so that `plan` stays quick and needs no Python. */
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Command, CommanderError } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
-import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
-import { POLICIES } from '../spec/strategy.js';
+import { UNMET, USAGE } from './exitCodes.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
+import { positiveNumber, PRICE, wholeNumber, wholeNumbers, withRequest } from './requestOptions.js';
 import { VERSION } from '../package.js';
-
-const USAGE = 2;
 
 /** Runs one command line (without node and script) and returns its exit code. */
 export async function runCli(args: readonly string[], output: Output = CONSOLE): Promise<number> {
@@ -41,48 +39,61 @@ function buildProgram(output: Output, setExitCode: SetExitCode): Command {
     .showHelpAfterError('(fpdt --help lists commands and options)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), writeErr: (text) => output.err(text.trimEnd()) });
-  for (const add of [addPlan, addRun, addExport, addShow, addCalibrate, addDoctor]) add(program, output, setExitCode);
+  for (const add of [addPlan, addMaxSeq, addMinGpus, addMinHost, addRun, addExport, addShow, addDiff, addCalibrate, addDoctor])
+    add(program, output, setExitCode);
   return program;
 }
 
-function addPlan(program: Command, output: Output): void {
-  program
-    .command('plan')
-    .description('Choose a strategy and write the execution plan; needs no Python and no GPU')
-    .requiredOption('--model <path>', 'Hugging Face config.json, its folder, or a model of the local cache: org/name')
-    .requiredOption('--seq-len <tokens>', 'tokens of a sequence: 131072, 128K, 2M')
-    .option('--gpus <n>', 'number of ranks', wholeNumber)
-    .option('--gpu <name>', `catalog name: ${DEVICE_NAMES.join(', ')}`)
-    .option('--ranks-per-node <n>', 'ranks that share a node', wholeNumber)
-    .option('--hbm-bytes <bytes>', 'usable device memory of a rank, e.g. 70G')
-    .option('--host-bytes <bytes>', 'usable pinned host memory of a rank, e.g. 200G')
-    .option('--disk-bytes <bytes>', "a rank's share of a local disk for what neither memory holds, e.g. 1000G; default: none")
-    .option('--cluster <path>', 'cluster.json, e.g. from a calibration; instead of --gpus and --gpu')
-    .option('--deepspeed <path>', 'ds_config.json; default: ZeRO-3')
-    .addOption(new Option('--policy <name>', 'how to train').choices(POLICIES).default('auto'))
-    .option('--sequence-parallel <n>', 'ranks that share a sequence; default: as many as the heads allow', wholeNumber)
-    .option('--data-parallel <n>', 'groups of ranks with their own sequences', wholeNumber)
-    .option('--chunks <n>', 'chunks of a sequence; default: the solver chooses', wholeNumber)
-    .option('--segment-layers <n>', 'layers that share one checkpoint', wholeNumber)
-    .option('--kv-tile <chunks>', 'chunks of fetched keys and values that are attended to together', wholeNumber)
-    .option('--loss-tiles <n>', 'pieces that the loss of a chunk is computed in', wholeNumber)
-    .option('--token-tiles <n>', 'pieces that projections and the MLP of a chunk are computed in', wholeNumber)
-    .option('--prefetch-depth <n>', 'slots of a buffer that is fetched chunk by chunk', wholeNumber)
-    .option('--hbm-reserve <share>', 'share of GPU memory to keep free; default: 4%')
-    .option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses')
-    .option('--attention <kernel>', 'attention kernel, e.g. reference; default: the fastest of the device')
-    .addOption(new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES))
-    .option('--rope-theta <base>', "base of the rotary embedding, instead of the config's", positiveNumber)
-    .option('--rope-scaling <type:factor>', 'context extension: yarn:8 for 8 times the length that the model was trained at')
-    .option('--freeze <patterns...>', "weights that do not train, by name or pattern: model.embed_tokens.weight '*.mlp.*'")
-    .option('--lora <path>', "peft's adapter_config.json: adapters of linear modules train, and nothing else")
-    .option('--steps <n>', 'optimizer steps of a run', wholeNumber)
-    .option('--seed <n>', 'seed of the initial weights', wholeNumber)
+function addPlan(program: Command, output: Output, setExitCode: SetExitCode): void {
+  const command = program.command('plan').description('Choose a strategy and write the execution plan; needs no Python and no GPU');
+  withRequest(command)
     .option('--output <path>', 'write the plan file here')
-    .option('--json', 'print the plan summary as JSON')
+    .option('--compare', 'all policies side by side instead: what fits, step time, MFU, pools, longest sequence')
+    .option('--require <requirements>', `exit with ${UNMET} where the plan does not keep to them: stepSeconds<60,hbm<75GiB`)
     .action(async (options: Record<string, unknown>) => {
       const { planCommand } = await import('./plan.js');
-      await planCommand(options, output);
+      setExitCode(await planCommand(options, output));
+    });
+}
+
+function addMaxSeq(program: Command, output: Output): void {
+  const command = program.command('max-seq').description('Plan the longest sequence that fits, and say what keeps it from a longer one');
+  withRequest(command, '--seq-len').action(async (options: Record<string, unknown>) => {
+    const { maxSeqCommand } = await import('./maxSeq.js');
+    await maxSeqCommand(options, output);
+  });
+}
+
+function addMinGpus(program: Command, output: Output): void {
+  const command = program
+    .command('min-gpus')
+    .description('Plan on the fewest GPUs that a sequence fits on, and say what keeps it from fewer');
+  withRequest(command, '--gpus')
+    .option('--max-gpus <n>', 'try no more; default: 1024', wholeNumber)
+    .action(async (options: Record<string, unknown>) => {
+      const { minGpusCommand } = await import('./minGpus.js');
+      await minGpusCommand(options, output);
+    });
+}
+
+function addMinHost(program: Command, output: Output): void {
+  const command = program.command('min-host').description('Plan in the least host memory that a sequence fits in, and say what needs it');
+  withRequest(command, '--host-bytes').action(async (options: Record<string, unknown>) => {
+    const { minHostCommand } = await import('./minHost.js');
+    await minHostCommand(options, output);
+  });
+}
+
+function addDiff(program: Command, output: Output): void {
+  program
+    .command('diff')
+    .description('Print what differs between two plan files: inputs, strategy, memory by item, time by op kind')
+    .argument('<a>', 'plan file of fpdt plan --output')
+    .argument('<b>', 'another one')
+    .option('--json', 'print JSON')
+    .action(async (a: string, b: string, options: Record<string, unknown>) => {
+      const { diffCommand } = await import('./diff.js');
+      await diffCommand(a, b, options, output);
     });
 }
 
@@ -135,6 +146,7 @@ function addShow(program: Command, output: Output): void {
     .argument('[section]', 'a section that the summary lists, e.g. layerForward or layerBackward')
     .option('--program', 'print the step program: a line for every turn and call')
     .option('--ops', 'print the section as op text that parses back')
+    .addOption(PRICE)
     .option('--json', 'print JSON')
     .action(async (path: string, section: string | undefined, options: Record<string, unknown>) => {
       const { showCommand } = await import('./show.js');
@@ -174,21 +186,4 @@ function addDoctor(program: Command, output: Output, setExitCode: SetExitCode): 
       const { doctorCommand } = await import('./doctor.js');
       setExitCode(await doctorCommand(options, output));
     });
-}
-
-function wholeNumber(text: string): number {
-  if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`Expected a whole number, found '${text}'.`);
-  return Number(text);
-}
-
-function positiveNumber(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !(value > 0) || !Number.isFinite(value)) {
-    throw new InvalidArgumentError(`Expected a number above 0, found '${text}'.`);
-  }
-  return value;
-}
-
-function wholeNumbers(text: string): readonly number[] {
-  return text.split(',').map((item) => wholeNumber(item.trim()));
 }

@@ -14,6 +14,7 @@ import { type Output, printJson } from './output.js';
 interface ShowOptions {
   readonly program?: boolean;
   readonly ops?: boolean;
+  readonly price?: number;
   readonly json?: boolean;
 }
 
@@ -22,8 +23,8 @@ export async function showCommand(path: string, section: string | undefined, opt
   const plan = await readPlanFile(path);
   if (section !== undefined) showSection(plan, findSection(plan, section), options, output);
   else if (options.program === true) showProgram(plan, options, output);
-  else if (options.json === true) printJson(output, planToJson(plan));
-  else output.out(planSummary(plan));
+  else if (options.json === true) printJson(output, planToJson(plan, options.price));
+  else output.out(planSummary(plan, options.price));
 }
 
 /** An option that would change nothing is a mistake. */

@@ -60,9 +60,9 @@ const opKindSchema = z.strictObject({
   external: z.boolean(),
 } satisfies Shape<OpKindHeader>);
 
-const poolSchema = z.strictObject({ name: word, kind: z.enum(['device', 'pinned', 'file']), bytes: count } satisfies Shape<Pool>);
-const linkSchema = z.strictObject({ from: word, to: word, stream: word } satisfies Shape<Link>);
-const kernelsSchema = z.strictObject({ attn: word, attnBwd: word } satisfies Shape<Kernels>);
+export const poolSchema = z.strictObject({ name: word, kind: z.enum(['device', 'pinned', 'file']), bytes: count } satisfies Shape<Pool>);
+export const linkSchema = z.strictObject({ from: word, to: word, stream: word } satisfies Shape<Link>);
+export const kernelsSchema = z.strictObject({ attn: word, attnBwd: word } satisfies Shape<Kernels>);
 
 const bufferSchema = z.strictObject({
   id: count,
@@ -87,7 +87,7 @@ const attributeSchema = z.strictObject({
   tiles: z.exactOptional(positive),
 } satisfies Shape<Attribute>);
 
-const tableSchema = z.strictObject({
+export const tableSchema = z.strictObject({
   name: word,
   dtype: z.literal('int64'),
   capacity: positive,

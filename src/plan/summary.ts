@@ -6,12 +6,13 @@ import type { SectionPrediction } from '../predict/prediction.js';
 import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import { type LayerStrategy, RECOMPUTE, type Strategy } from '../spec/strategy.js';
+import { planCost } from './cost.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
 const NUM_LARGEST_ITEMS = 5;
 
-/** Lines without colour or trailing newline. */
-export function planSummary(plan: ExecutionPlan): string {
+/** Lines without colour or trailing newline; with money where a GPU-hour has a price. */
+export function planSummary(plan: ExecutionPlan, usdPerGpuHour?: number): string {
   return [
     ...headLines(plan),
     ...strategyLines(plan),
@@ -20,6 +21,7 @@ export function planSummary(plan: ExecutionPlan): string {
     ...plan.memory.pools.flatMap((pool) => ['', ...poolLines(pool)]),
     '',
     ...timeLines(plan),
+    costLine(plan, usdPerGpuHour),
     '',
     `Digest      ${plan.digest}`,
   ].join('\n');
@@ -162,6 +164,19 @@ function copiesText({ links, prediction: { copiedBytes, exposedCopySeconds, step
   if (copied.length === 0) return 'none between pools';
   const bytes = copied.map(({ from, to, stream }) => `${formatBytes(copiedBytes[stream] ?? 0)} ${from} to ${to}`).join(', ');
   return `${bytes} a step and rank; ${formatSeconds(exposedCopySeconds)} exposed (${share(exposedCopySeconds, stepSeconds)})`;
+}
+
+function costLine(plan: ExecutionPlan, price?: number): string {
+  const { gpuHoursPerStep, gpuHoursPerBillionTokens, usdPerStep, usdPerBillionTokens } = planCost(plan, price);
+  const hours = `${digits(gpuHoursPerStep)} a step, ${digits(gpuHoursPerBillionTokens)} a billion tokens`;
+  const what = plan.cluster.device === 'cuda' ? 'GPU hours ' : 'Rank hours';
+  if (usdPerStep === undefined || usdPerBillionTokens === undefined) return `${what}  ${hours}`;
+  return `${what}  ${hours}; at $${price} each $${digits(usdPerStep)} a step, $${digits(usdPerBillionTokens)} a billion tokens`;
+}
+
+/** Four digits, or a whole number. */
+function digits(value: number): string {
+  return value >= 1000 ? value.toFixed(0) : value.toPrecision(4);
 }
 
 function percent({ peakBytes, capacityBytes }: PoolLedger): string {

@@ -1,5 +1,7 @@
 /** A plan for programs: everything but ops, program and buffers, whose sizes it gives. JSON-safe. */
+import { type PlanCost, planCost } from '../plan/cost.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
+import type { CheckedRequirement } from './requirements.js';
 
 type LeftOut = 'kind' | 'sections' | 'programs' | 'attributes' | 'buffers' | 'parameters' | 'layout';
 
@@ -13,9 +15,13 @@ export interface PlanJson extends Omit<ExecutionPlan, LeftOut> {
   readonly numOps: Readonly<Record<string, number>>;
   readonly numTurns: number;
   readonly numCalls: number;
+  readonly cost: PlanCost;
+  /** Where the plan was asked to keep to any. */
+  readonly requirements?: readonly CheckedRequirement[];
 }
 
-export function planToJson(plan: ExecutionPlan): PlanJson {
+/** With money where a GPU-hour has a price. */
+export function planToJson(plan: ExecutionPlan, usdPerGpuHour?: number): PlanJson {
   const { kind: _kind, sections, programs, attributes: _attributes, buffers, parameters, layout: _layout, ...rest } = plan;
   const { turns } = programs.train;
   return {
@@ -28,5 +34,6 @@ export function planToJson(plan: ExecutionPlan): PlanJson {
     numOps: Object.fromEntries(sections.map(({ name, ops }) => [name, ops.length])),
     numTurns: turns.length,
     numCalls: turns.reduce((sum, { calls }) => sum + calls.length, 0),
+    cost: planCost(plan, usdPerGpuHour),
   };
 }

@@ -32,7 +32,7 @@ export interface ShortClusterInput {
   readonly diskBytes?: number | undefined;
 }
 
-const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
+export const clusterSchema: z.ZodType<ClusterSpec> = z.strictObject({
   kind: z.literal('cluster'),
   name: z.string(),
   device: z.enum(['cpu', 'cuda']),
@@ -70,7 +70,7 @@ const specSchema: z.ZodType<ClusterSpec> = z.strictObject({
 /** A path, a short input or a full spec; which one it is, its fields say. */
 export function readClusterInput(input: string | JsonObject): ClusterSpec | ShortClusterInput {
   const value = readJsonObject(input, 'cluster');
-  if ('kind' in value) return checkDisk(parseWith(specSchema, value, 'cluster'));
+  if ('kind' in value) return checkDisk(parseWith(clusterSchema, value, 'cluster'));
   const { hbmBytes, hostBytes, diskBytes, ...rest } = parseWith(shortSchema, value, 'cluster');
   return {
     ...rest,

@@ -12,8 +12,8 @@ import { type Built, buildStrategy } from './evaluate.js';
 import { estimator } from './evaluator.js';
 import { refuseTooManyOps } from './planSize.js';
 import { refusePositionsPastTable } from './positions.js';
-import { type Setting, settingOf } from './setting.js';
-import { solveStrategy } from './solve.js';
+import { type BuildInput, type Setting, settingOf } from './setting.js';
+import { findStrategy, solveStrategy } from './solve.js';
 
 export type PlanInput = SpecInput;
 
@@ -25,7 +25,17 @@ export type PlanInput = SpecInput;
 export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
   const { deepspeed, ...specs } = parseSpecs(input);
   const asked = { ...specs, deepspeed: deepspeed.config };
-  const strategy = solveStrategy(asked, estimator());
+  return planFound(asked, solveStrategy(asked, estimator()));
+}
+
+/** The plan of the fastest strategy for these inputs, of which one is known to fit. */
+export function planFitting(asked: BuildInput, known: Strategy): ExecutionPlan {
+  const found = findStrategy(asked, estimator());
+  return planFound(asked, found.memory.fits ? found.strategy : known);
+}
+
+/** The plan of a strategy that was found for these inputs. */
+function planFound(asked: BuildInput, strategy: Strategy): ExecutionPlan {
   return planStrategy(settingOf({ ...asked, run: withChunks(asked.run, strategy.numChunks) }), strategy);
 }
 

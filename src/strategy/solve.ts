@@ -11,12 +11,12 @@ import { type BuildInput, type Setting, settingOf } from './setting.js';
 
 /** The strategy to train with. Throws `does-not-fit` with the smallest change under which there is one. */
 export function solveStrategy(input: BuildInput, evaluate: Evaluator): Strategy {
-  const found = findIn(settingOf(input), evaluate);
+  const found = findStrategy(input, evaluate);
   if (found.memory.fits) return found.strategy;
   throw explainMisfit(found.memory, suggest(input, evaluate));
 }
 
-/** The strategy to train with; where none fits what misses by least. */
+/** The strategy to train with; where none fits what misses by least, and no change is looked for. */
 export function findStrategy(input: BuildInput, evaluate: Evaluator): Evaluated {
   return findIn(settingOf(input), evaluate);
 }

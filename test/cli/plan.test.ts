@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readPlanFile } from '../../src/plan/file.js';
+import { OUTPUT_SCHEMAS } from '../../src/report/outputSchemas.js';
 import { programFromText } from '../../src/schedule/programText.js';
 import { sectionNamed } from '../../src/schedule/schedule.js';
 import { opFromText, sectionFromText } from '../../src/schedule/text.js';
@@ -162,11 +163,62 @@ describe('fpdt plan', () => {
   });
 });
 
+describe('fpdt plan --require', () => {
+  it('exits with 3 where a requirement is not met, and prints each with its value', async () => {
+    const output = join(folder, 'required.json');
+    const { exitCode, stdout } = await capture('plan', ...DEMO, '--require', 'stepSeconds<1us, hbm<1G', '--output', output);
+    expect(exitCode).toBe(3);
+    expect(stdout).toMatch(/\nRequire {5}NOT MET {2}stepSeconds<1us {2}\S+ m?s\nRequire {5}met {6}hbm<1G +\S+ MiB$/);
+    expect((await readPlanFile(output)).run.seqLen).toBe(512);
+  });
+
+  it('exits with 0 where all are met, with prices too', async () => {
+    const { exitCode, stdout } = await capture('plan', ...DEMO, '--price', '2', '--require', 'stepSeconds<1h,usdPerStep<1', '--json');
+    expect(exitCode).toBe(0);
+    const { cost, requirements } = OUTPUT_SCHEMAS.planSummary.parse(JSON.parse(stdout));
+    expect(cost).toMatchObject({ usdPerGpuHour: 2, usdPerStep: 2 * cost.gpuHoursPerStep });
+    expect(requirements).toMatchObject([{ met: true }, { met: true, value: cost.usdPerStep }]);
+  });
+
+  it.each([
+    [['--require', 'stepSecond<60'], 1, /nothing of a plan is called 'stepSecond'\nhint: did you mean 'stepSeconds'\?/],
+    [['--require', 'usdPerStep<60'], 1, /takes the price of a GPU-hour\nhint: .*--price/],
+    [['--require', 'hbm<1G', '--hbm-bytes', '8M'], 1, /HBM does not fit/],
+    [['--price', '-2'], 2, /Expected a number above 0, found '-2'/],
+    [['--price', 'NaN'], 2, /Expected a number above 0, found 'NaN'/],
+  ])('refuses %j', async (args, code, message) => {
+    const { exitCode, stderr } = await capture('plan', ...DEMO, ...args);
+    expect(exitCode).toBe(code);
+    expect(stderr).toMatch(message);
+  });
+});
+
+describe('fpdt plan --compare', () => {
+  it('prints a row for every policy', async () => {
+    const { exitCode, stdout } = await capture('plan', ...DEMO, '--hbm-bytes', '40M', '--host-bytes', '16M', '--compare');
+    expect(exitCode).toBe(0);
+    for (const policy of POLICIES) expect(stdout).toMatch(new RegExp(`^${policy} +(yes|no) `, 'm'));
+  });
+
+  it('prints JSON by its schema', async () => {
+    const { stdout } = await capture('plan', ...DEMO, '--hbm-bytes', '40M', '--host-bytes', '16M', '--compare', '--json', '--price', '1');
+    const { policies } = OUTPUT_SCHEMAS.policyComparison.parse(JSON.parse(stdout));
+    expect(policies.map(({ policy }) => policy)).toEqual(POLICIES);
+  });
+
+  it.each(['--output=x.json', '--require=hbm<1G', '--policy=fpdt'])('refuses %s', async (option) => {
+    const { exitCode, stderr } = await capture('plan', ...DEMO, '--compare', option);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(/--compare plans with every policy; --\w+ is for one plan/);
+  });
+});
+
 describe('fpdt show', () => {
   it('prints the summary of a plan file', async () => {
     const { exitCode, stdout } = await capture('show', planPath);
     expect(exitCode).toBe(0);
     expect(stdout).toContain('Strategy    fpdt');
+    expect((await capture('show', planPath, '--price', '2')).stdout).toMatch(/Rank hours .*; at \$2 each/);
     expect(JSON.parse((await capture('show', planPath, '--json')).stdout)).toMatchObject({ kind: 'planSummary' });
   });
 
@@ -231,7 +283,7 @@ describe('fpdt', () => {
     expect(await capture('--version')).toMatchObject({ exitCode: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+$/) as string });
     const { exitCode, stdout } = await capture('--help');
     expect(exitCode).toBe(0);
-    for (const command of ['plan', 'run', 'show', 'doctor']) expect(stdout).toContain(command);
+    for (const command of ['plan', 'max-seq', 'min-gpus', 'min-host', 'run', 'show', 'diff', 'doctor']) expect(stdout).toContain(command);
   });
 
   it('suggests the nearest command', async () => {

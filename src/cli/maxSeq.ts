@@ -1,0 +1,9 @@
+/** `fpdt max-seq`: the longest sequence that fits, what is beyond it, and its plan. */
+import { maxSeqLen } from '../strategy/limits/maxSeqLen.js';
+import { type LimitOptions, printLimit } from './printLimit.js';
+import type { Output } from './output.js';
+import { toPlanInput } from './planInput.js';
+
+export async function maxSeqCommand(options: LimitOptions, output: Output): Promise<void> {
+  printLimit(await maxSeqLen(toPlanInput(options)), options, output);
+}
