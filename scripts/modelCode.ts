@@ -1,7 +1,7 @@
 /**
  * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training }` on stdin becomes one of
- * `{ model, parameters, peaks, remarks }`, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes inside
- * when it runs on that many rows, for tests that measure them.
+ * `{ model, parameters, peaks, work, remarks }`, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes
+ * inside when it runs on that many rows, work what it computes and moves, for tests that measure them.
  *
  *     echo '[{ "config": { "model_type": "llama", ... }, "dtype": "float32", "rows": 16 }]' | node --import tsx scripts/modelCode.ts
  */
@@ -9,7 +9,7 @@ import { text } from 'node:stream/consumers';
 import * as z from 'zod';
 import { configRemarks } from '../src/catalog/configRemarks.js';
 import { parameterTable, parseModel } from '../src/catalog/index.js';
-import { peakBytes } from '../src/catalog/model/liveness.js';
+import { type CodeWork, peakBytes, workOf } from '../src/catalog/model/liveness.js';
 import { DTYPE_BYTES, MODEL_DTYPES } from '../src/spec/dtype.js';
 import { FpdtError } from '../src/spec/errors.js';
 import type { Code, LayerCode, ModelCode } from '../src/spec/modelCode.js';
@@ -28,7 +28,11 @@ const entrySchema = z.strictObject({
 });
 type Entry = z.infer<typeof entrySchema>;
 
-type Peaks = Readonly<Record<string, number>>;
+/** Of the ends, and of each class of layers. */
+interface ByCode<T> {
+  readonly ends: Readonly<Record<string, T>>;
+  readonly layers: readonly Readonly<Record<string, T>>[];
+}
 
 await runScript(async () => {
   const entries = parseWith(z.array(entrySchema), jsonOf(await text(process.stdin)), 'stdin');
@@ -50,7 +54,8 @@ function answer({ config, dtype, rows, training: { freeze, lora } = {} }: Entry)
     return {
       model,
       parameters: parameterTable(model),
-      peaks: peaksOf(model.code, rows, DTYPE_BYTES[dtype]),
+      peaks: byCode(model.code, (code): number => peakBytes(code, rows, DTYPE_BYTES[dtype])),
+      work: byCode(model.code, (code): CodeWork => workOf(code, rows, DTYPE_BYTES[dtype])),
       remarks: configRemarks(model),
     };
   } catch (error) {
@@ -59,11 +64,9 @@ function answer({ config, dtype, rows, training: { freeze, lora } = {} }: Entry)
   }
 }
 
-/** Of the ends, and of each class of layers. */
-function peaksOf(code: ModelCode, rows: number, w: number): { readonly ends: Peaks; readonly layers: readonly Peaks[] } {
-  const peaks = (codes: Readonly<Record<string, Code>>): Peaks =>
-    Object.fromEntries(Object.entries(codes).map(([name, one]) => [name, peakBytes(one, rows, w)]));
-  const { embed, embedBwd, head, headBwd } = code;
-  const ofLayer = ({ attention: _attention, ...codes }: LayerCode): Peaks => peaks(codes);
-  return { ends: peaks({ embed, embedBwd, head, headBwd }), layers: code.classes.map(ofLayer) };
+function byCode<T>({ embed, embedBwd, head, headBwd, classes }: ModelCode, find: (code: Code) => T): ByCode<T> {
+  const all = (codes: Readonly<Record<string, Code>>): Readonly<Record<string, T>> =>
+    Object.fromEntries(Object.entries(codes).map(([name, one]) => [name, find(one)]));
+  const ofLayer = ({ attention: _attention, ...codes }: LayerCode): Readonly<Record<string, T>> => all(codes);
+  return { ends: all({ embed, embedBwd, head, headBwd }), layers: classes.map(ofLayer) };
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from fpdt.attention import CAUSAL, Mask, backend_named
 from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
 from fpdt.models.build import build_model
+from fpdt.models.interpreter import LinkedCode
 from fpdt.models.training import prepare
 from fpdt.ops.loss import loss
 from fpdt.plan.data import HeadMap, ParameterTable
@@ -42,13 +43,14 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A config as planned. `peaks` by dtype: bytes made inside by the codes of the ends and of each class of layers."""
+    """A config as planned. By dtype, of the codes of the ends and of each class of layers: peak bytes, and work."""
 
     config: Mapping[str, Any]
     windows: tuple[int | None, ...]
     code: ModelCode
     parameters: ParameterTable
     peaks: Mapping[str, Mapping[str, Any]]
+    work: Mapping[str, Mapping[str, Any]]
     head_map: HeadMap
     lora: Mapping[str, Any] | None = None
     table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
@@ -90,6 +92,7 @@ def _family(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[str
         code=ModelCode.model_validate_json(json.dumps(model["code"])),
         parameters=_TABLE.validate_json(json.dumps(answer["parameters"])),
         peaks={dtype: one["peaks"] for dtype, one in answers.items()},
+        work={dtype: one["work"] for dtype, one in answers.items()},
         head_map=HeadMap((heads,), (kv_heads,)),
         lora=model.get("lora"),
     )
@@ -148,6 +151,47 @@ def random_rows(width: int, dtype: torch.dtype, seed: int) -> Tensor:
 
 def token_ids(vocab: int, seed: int = 1) -> Tensor:
     return torch.randint(0, vocab, (ROWS,), generator=torch.Generator().manual_seed(seed))
+
+
+Measure = Callable[[LinkedCode, Mapping[str, Tensor]], Any]
+
+
+def measure_codes(model: Built, measure: Measure) -> dict[str, Any]:
+    """measure(code, views) of the ends and of each class of layers, as `peaks` and `work` have them."""
+    table = model.family.parameters
+
+    def rows(view: str, of_dtype: torch.dtype = model.dtype) -> Tensor:
+        return random_rows(model.width(view), of_dtype, 1)
+
+    x, positions = rows("x"), torch.arange(ROWS)
+    q, k, v, o = rows("q"), rows("k"), rows("v"), rows("q")
+    dq, dk, dv = (rows(name, torch.float32) for name in "qkv")
+    tokens = {"@x": x, "@positions": positions}
+    layers = []
+    for number in (model.family.code.class_of.index(i) for i in range(len(model.family.code.classes))):
+        layer, wgrad = model.layers[number], model.layer_region(number)
+        after = {"@x": x, "@o": o}
+        grads = {"@dq": dq, "@dk": dk, "@dv": dv, "@dx": rows("x")}
+        layers.append(
+            {
+                "pre": measure(layer.pre, {**tokens, "@q": q, "@k": k, "@v": v}),
+                "preQ": measure(layer.pre_q, {**tokens, "@q": q}),
+                "preKv": measure(layer.pre_kv, {**tokens, "@k": k, "@v": v}),
+                "preBwd": measure(layer.pre_bwd, {**tokens, **grads, "wgrad": wgrad}),
+                "post": measure(layer.post, {**after, "@y": rows("x")}),
+                "postBwd": measure(layer.post_bwd, {**after, "@do": rows("q"), "@dx": rows("x"), "wgrad": wgrad}),
+            }
+        )
+    engine, ids = model.engine, token_ids(int(model.family.config["vocab_size"]))
+    embed, head = model.region(table.num_embed_elements), model.region(table.num_head_elements)
+    looked_up = {"@tokenIds": ids, "@positions": positions}
+    ends = {
+        "embed": measure(engine.embed, {**looked_up, "@x": rows("x")}),
+        "embedBwd": measure(engine.embed_bwd, {**looked_up, "@dx": x, "wgrad": embed}),
+        "head": measure(engine.head.norm, {"@x": x}),
+        "headBwd": measure(engine.head.norm_bwd, {"@x": x, "@dy": rows("x"), "@dx": rows("x"), "wgrad": head}),
+    }
+    return {"ends": ends, "layers": layers}
 
 
 class LayerRun:

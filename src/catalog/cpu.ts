@@ -20,11 +20,11 @@ export const CPU: DeviceEntry = {
     duplexBytes: 5e9,
     commBytes: 5e8,
     commLatencySeconds: 5e-4,
-    launchSeconds: 5e-5,
+    launchSeconds: 5e-6,
     optimizerSecondsPerParameter: 1e-8,
     stepOverheadSeconds: 0.02,
+    hostSecondsPerOp: 2e-5,
     // One thread issues and computes: launchSeconds holds both.
-    hostSecondsPerOp: 0,
     hostSecondsPerKernel: 0,
     diskReadBytes: 1e9,
     diskWriteBytes: 5e8,

@@ -1,8 +1,8 @@
-/** What an op costs alone: seconds on its stream, max(flops / achieved rate, bytes / bandwidth) + launch, and seconds of the host. */
-import { numKernels, OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
+/** What an op costs alone: seconds on its stream, of its products, its element-wise kernels, its messages and launches; and of the host. */
+import { OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
 import { numWeightElements } from '../catalog/parameters.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
-import type { Access, Attribute, Op } from '../schedule/op.js';
+import type { Access, Op } from '../schedule/op.js';
 import type { PredictInput } from './input.js';
 import { gatherSeconds, optimizerSeconds } from './zeroCosts.js';
 
@@ -14,6 +14,9 @@ export interface OpCost {
   /** Through the op's link; 0 for all but copies. */
   readonly copiedBytes: number;
 }
+
+/** A batch comes from ordinary memory, not pinned: 4 to 6 times slower on a node of 8 GPUs (DeepSpeed pull request 5301). */
+const PAGEABLE_SLOWDOWN = 5;
 
 export type OpCosts = (op: Op) => OpCost;
 
@@ -33,47 +36,39 @@ export function opCosts(input: PredictInput): OpCosts {
 
   function price(op: Op): OpCost {
     const attribute = op.attribute === undefined ? undefined : input.attributes[op.attribute];
-    const hostSeconds = hostSecondsOf(op, attribute, input, sizes);
-    const moved = movingSeconds(op, input, sizes);
-    if (moved !== undefined) {
-      const copiedBytes = op.kind === 'copy' ? viewBytes(op.reads, input.buffers) : 0;
-      return { seconds: moved, hostSeconds, attentionFlops: 0, otherFlops: 0, copiedBytes };
-    }
+    const { rates } = input.cluster;
     const work = opWork(op, attribute, input.buffers, sizes);
+    const launchSeconds = work.kernels * rates.launchSeconds;
+    const ownSeconds = input.cluster.device === 'cpu' && !OP_ROWS[op.kind].external ? rates.hostSecondsPerOp : 0;
     return {
-      seconds: input.cluster.rates.launchSeconds + computeSeconds(work, input),
-      hostSeconds,
+      // One thread issues and computes where there is no device beside the host.
+      seconds: ownSeconds + launchSeconds + (movingSeconds(op, input, sizes) ?? 0) + computeSeconds(work, input),
+      hostSeconds: rates.hostSecondsPerOp + work.kernels * rates.hostSecondsPerKernel,
       attentionFlops: work.attentionForwardFlops + work.attentionBackwardFlops,
       otherFlops: work.matmulFlops,
-      copiedBytes: 0,
+      copiedBytes: op.kind === 'copy' ? viewBytes(op.reads, input.buffers) : 0,
     };
   }
 }
 
-function hostSecondsOf(op: Op, attribute: Attribute | undefined, input: PredictInput, sizes: OpSizes): number {
-  const { hostSecondsPerOp, hostSecondsPerKernel } = input.cluster.rates;
-  if (hostSecondsPerKernel === 0) return hostSecondsPerOp;
-  return hostSecondsPerOp + numKernels(op, attribute, input.buffers, sizes) * hostSecondsPerKernel;
-}
-
-/** Of ops that have no work in the catalog; undefined for all others. What ZeRO's hooks do is priced by the turn they do it in. */
+/** What an op moves over a link, or leaves to ZeRO; undefined for all others. What ZeRO's hooks do is priced by their turn. */
 function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | undefined {
   const { rates } = input.cluster;
   switch (op.kind) {
     case 'loadBatch':
-      return rates.launchSeconds + viewBytes(op.writes, input.buffers) / rates.h2dBytes;
+      return (viewBytes(op.writes, input.buffers) * (input.cluster.device === 'cuda' ? PAGEABLE_SLOWDOWN : 1)) / rates.h2dBytes;
     case 'copy':
-      return rates.launchSeconds + viewBytes(op.reads, input.buffers) / linkBytesPerSecond(op.stream, rates);
+      return viewBytes(op.reads, input.buffers) / linkBytesPerSecond(op.stream, rates);
     case 'toHeads':
-      return rates.launchSeconds + exchangeSeconds(viewBytes(op.writes, input.buffers), input, sizes);
+      return exchangeSeconds(viewBytes(op.writes, input.buffers), op.writes.length, input, sizes);
     case 'toSequence':
-      return rates.launchSeconds + exchangeSeconds(viewBytes(op.reads, input.buffers), input, sizes);
+      return exchangeSeconds(viewBytes(op.reads, input.buffers), op.reads.length, input, sizes);
     case 'gather':
-      return rates.launchSeconds + gatherSeconds(largestLayer(input), input);
+      return gatherSeconds(largestLayer(input), input);
     case 'release':
       return 0;
     case 'optimizerStep':
-      return rates.launchSeconds + optimizerSeconds(input);
+      return optimizerSeconds(input);
     default:
       if (OP_ROWS[op.kind].external) throw new RangeError(`${op.kind} is ZeRO's own call, and has no price in a section`);
       return undefined;
@@ -85,19 +80,25 @@ function largestLayer({ parameters: { layers } }: PredictInput): number {
   return Math.max(...layers.map(({ weights }) => numWeightElements(weights)));
 }
 
+/**
+ * Kernels run one after the other, so their times add up. A product takes its FLOPs at the rate of long rows, and the time in which
+ * its weights pass through memory: half that rate where both are equal, which is what few rows get (the roofline of Williams et al.,
+ * with the sum for the larger, since a product of few tiles hides little of one under the other).
+ */
 function computeSeconds(work: OpWork, { cluster: { rates } }: PredictInput): number {
-  const flopSeconds =
+  return (
     work.matmulFlops / rates.matmulFlops +
     work.attentionForwardFlops / rates.attentionForwardFlops +
-    work.attentionBackwardFlops / rates.attentionBackwardFlops;
-  return Math.max(flopSeconds, work.hbmBytes / rates.memoryBytes);
+    work.attentionBackwardFlops / rates.attentionBackwardFlops +
+    (work.weightBytes + work.elementBytes) / rates.memoryBytes
+  );
 }
 
 /**
- * All-to-all over the sequence group. The bytes are those of the head-sharded side, with copies and padded heads, of which a rank
- * keeps 1/P. Without a group it is a copy in memory.
+ * All-to-all over the sequence group, a message a pair one after the other. The bytes are those of the head-sharded side, with copies
+ * and padded heads, of which a rank keeps 1/P. Packing counts with the op's kernels; without a group there is nothing else.
  */
-function exchangeSeconds(bytes: number, { cluster: { rates } }: PredictInput, { ranks }: OpSizes): number {
-  if (ranks === 1) return (2 * bytes) / rates.memoryBytes;
-  return rates.commLatencySeconds + (bytes * (ranks - 1)) / ranks / rates.commBytes;
+function exchangeSeconds(bytes: number, numPairs: number, { cluster: { rates } }: PredictInput, { ranks }: OpSizes): number {
+  if (ranks === 1) return 0;
+  return numPairs * rates.commLatencySeconds + (bytes * (ranks - 1)) / ranks / rates.commBytes;
 }

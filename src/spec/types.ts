@@ -32,7 +32,7 @@ export interface Rates {
   readonly matmulFlops: number;
   readonly attentionForwardFlops: number;
   readonly attentionBackwardFlops: number;
-  /** Bytes read plus written by element-wise work. */
+  /** Bytes that element-wise kernels read plus write a second. */
   readonly memoryBytes: number;
   readonly h2dBytes: number;
   readonly d2hBytes: number;
@@ -41,13 +41,13 @@ export interface Rates {
   /** Bytes a rank sends per second in an all-to-all, gather or reduce. */
   readonly commBytes: number;
   readonly commLatencySeconds: number;
-  /** Fixed cost of one op on each stream. */
+  /** Fixed cost of one kernel, or of one copy, on its stream. */
   readonly launchSeconds: number;
   /** Optimizer seconds per owned parameter. */
   readonly optimizerSecondsPerParameter: number;
   /** Fixed seconds of one DeepSpeed step outside the ops: hooks, bookkeeping, host work. */
   readonly stepOverheadSeconds: number;
-  /** Seconds that the host takes to issue an op, and for each kernel that it launches. 0 where the op's own cost includes them. */
+  /** Seconds that the host takes to issue an op, and for each kernel that it launches; on the CPU device `launchSeconds` is the latter. */
   readonly hostSecondsPerOp: number;
   readonly hostSecondsPerKernel: number;
   /** Between pinned memory and a file; 0 where there is none. */

@@ -41,7 +41,7 @@ test('a file of an earlier version has no host costs and no disk; a disk needs r
 });
 
 test('host costs are charged where host and device work side by side', () => {
-  expect(parseCluster({ gpus: 1, gpu: 'cpu' }).rates.hostSecondsPerOp).toBe(0);
+  expect(parseCluster({ gpus: 1, gpu: 'cpu' }).rates.hostSecondsPerKernel).toBe(0);
   expect(parseCluster({ gpus: 1, gpu: 'h100-80gb' }).rates.hostSecondsPerKernel).toBeGreaterThan(0);
 });
 

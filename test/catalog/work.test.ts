@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/index.js';
-import { type MaskShape, maskPairs, numKernels, type OpKind, opWork } from '../../src/catalog/ops/index.js';
+import { type MaskShape, maskPairs, type OpKind, type OpShape, type OpSizes, opWork } from '../../src/catalog/ops/index.js';
 import { parallelLayout } from '../../src/spec/parallelLayout.js';
 import type { ModelSpec } from '../../src/spec/types.js';
 import { specs } from '../spec/inputs.js';
@@ -92,39 +92,52 @@ describe('FLOPs', () => {
   });
 });
 
-describe('bytes', () => {
-  test('are at least those of the views and weights', () => {
-    const op = sampleOp('zero', 10, { reads: [], writes: [{ buffer: 0, rows: { start: 0, end: 10 } }] });
-    expect(opWork(op, undefined, BUFFERS, sizes).hbmBytes).toBe(10 * 64 * 4);
-    expect(work('post', 10).hbmBytes).toBeGreaterThan(4 * (10 * 3 * 64 + 64 * 64 + 64 + 3 * 64 * 96));
+describe('bytes of element-wise kernels', () => {
+  const rowBytes = 4 * 64;
+  const view = { buffer: 0, rows: { start: 0, end: 10 } };
+  /** The gradient of a norm's weight is added to its region, once for each tile. */
+  const NORM = 12 * 64;
+
+  test('of moves are what is read and what is written', () => {
+    const bytes = (kind: OpKind, more: object): number => opWork(sampleOp(kind, 10, more), undefined, BUFFERS, sizes).elementBytes;
+    expect(bytes('zero', { reads: [], writes: [view] })).toBe(10 * rowBytes);
+    expect(bytes('cast', { writes: [view] })).toBe(2 * 10 * rowBytes);
+    expect(bytes('toHeads', { writes: [view] })).toBe(2 * 10 * rowBytes);
+    expect(bytes('copy', { writes: [view] })).toBe(0);
   });
 
-  test('of tiles: views once, weights and the gradient region once for each tile', () => {
-    const view = { buffer: 0, rows: { start: 0, end: 30 } };
-    const region = { buffer: 1, rows: { start: 0, end: 1000 } };
-    const op = sampleOp('loss', 30, { reads: [view], accumulates: [view, region] });
-    const bytes = (count: number): number => opWork(op, tiles(count), BUFFERS, sizes).hbmBytes;
-    const perTile = 4 * (2 * 1000 + 2 * 128 * 64);
-    const once = 4 * 3 * 30 * 64;
-    expect(bytes(1)).toBeGreaterThan(once + perTile);
-    expect(bytes(3) - bytes(1)).toBe(2 * perTile);
-  });
-
-  test("of code in tiles: rows once, each tile its weights, and their gradients' place in fp32, read and written", () => {
+  test('of code are those of its rows; its weights count for each product, and once more for each tile', () => {
     const products = 64 * 64 + 2 * 64 * 32;
-    const perTile = 4 * (products + 64 + 64) + 8 * (products + 64);
-    expect(work('preBwd', 30, 3).hbmBytes - work('preBwd', 30).hbmBytes).toBe(2 * perTile);
-    // Of each row x for the norm, its result and x again for its reverse, the gradients of q, k, v and x: more than the views.
-    expect(work('preBwd', 30).hbmBytes - perTile).toBeGreaterThan(4 * 30 * (2 * 64 + 64 + 2 * 32));
-    expect(work('preBwd', 60).hbmBytes - work('preBwd', 30).hbmBytes).toBe(work('preBwd', 30).hbmBytes - perTile);
+    expect(work('pre', 30).weightBytes).toBe(4 * products);
+    expect(work('preBwd', 30, 3).weightBytes).toBe(3 * 2 * 4 * products);
+    expect(work('preBwd', 30, 3).elementBytes).toBe(work('preBwd', 30).elementBytes + 2 * NORM);
+    expect(work('preBwd', 60).elementBytes).toBe(2 * work('preBwd', 30).elementBytes - NORM);
+    expect(work('loss', 30, 3).weightBytes).toBe(3 * 3 * 4 * 64 * 128);
+  });
+
+  test('of half a dtype the product of a gradient is added to fp32', () => {
+    const half = sampleSizes({ ranks: 4, dtype: 'bfloat16' });
+    const bytes = (kind: OpKind, rows: number): number => opWork(sampleOp(kind, rows), undefined, BUFFERS, half).elementBytes;
+    const constant = 2 * bytes('preBwd', 30) - bytes('preBwd', 60);
+    expect(constant).toBe((2 + 8) * (64 * 64 + 2 * 64 * 32) + NORM);
+    expect(2 * bytes('loss', 30) - bytes('loss', 60)).toBe((2 + 8) * 64 * 128 + NORM);
+  });
+
+  test('of attention are its copies and sums; scores that are written out too', () => {
+    const kernels = { attn: 'reference', attnBwd: 'reference' };
+    const bytes = (kind: OpKind, rows: number, of = sizes): number => opWork(sampleOp(kind, rows), undefined, BUFFERS, of).elementBytes;
+    expect(bytes('attn', 10)).toBe(10 * (2 * 4 * 16 + 8 * 2));
+    expect(bytes('attnBwd', 10)).toBe(12 * 10 * (16 + 2 * 8) + 8 * 10 * 2);
+    expect(bytes('attn', 10, sampleSizes({ ranks: 4, kernels })) - bytes('attn', 10)).toBe(14 * 4 * 10 * 10 * 2);
   });
 });
 
 test('kernels: a pair of an exchange takes a copy and a message, copies of heads a copy for each rank; a tiled op launches for each tile', () => {
   const access = { buffer: 0, rows: { start: 0, end: 8 } };
+  const kernels = (op: OpShape, of: OpSizes): number => opWork(op, undefined, BUFFERS, of).kernels;
   const exchange = sampleOp('toHeads', 8, { reads: [access, access, access], writes: [access, access, access] });
-  expect(numKernels(exchange, undefined, BUFFERS, sizes)).toBe(3 * 2);
-  expect(numKernels(exchange, undefined, BUFFERS, sampleSizes())).toBe(3);
-  expect(numKernels(exchange, undefined, BUFFERS, sampleSizes({ layout: UNEVEN }))).toBe(3 * (3 + 1));
-  expect(numKernels(sampleOp('post', 8), tiles(4), BUFFERS, sizes)).toBe(4 * numKernels(sampleOp('post', 8), undefined, BUFFERS, sizes));
+  expect(kernels(exchange, sizes)).toBe(3 * 2);
+  expect(kernels(exchange, sampleSizes())).toBe(3);
+  expect(kernels(exchange, sampleSizes({ layout: UNEVEN }))).toBe(3 * (3 + 1));
+  expect(work('post', 8, 4).kernels).toBe(4 * work('post', 8).kernels);
 });

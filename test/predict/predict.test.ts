@@ -46,7 +46,8 @@ describe('predictRun', () => {
     for (const name of ['layerForward', 'layerBackward']) {
       expect(sections.find((section) => section.name === name)?.makespanSeconds).toBeCloseTo(sumOf(input, name), 12);
     }
-    const copies = 3 * 4 * (input.cluster.rates.launchSeconds + (256 * 64 * 4) / input.cluster.rates.h2dBytes);
+    const { launchSeconds, hostSecondsPerOp, h2dBytes } = input.cluster.rates;
+    const copies = 3 * 4 * (hostSecondsPerOp + launchSeconds + (256 * 64 * 4) / h2dBytes);
     expect(exposedCopySeconds).toBeCloseTo(copies, 9);
     expect(hostBoundSeconds).toBe(0);
     const gather = sections.find(({ name }) => name === 'gather');
@@ -139,10 +140,28 @@ describe('costs', () => {
   it('of an exchange are those of the head-sharded side, of which a rank keeps its share', () => {
     const input = smallPlan({ cluster: H100 });
     const [, , toHeads, , toSequence] = sectionNamed(input.sections, 'layerForward').ops.map((op) => opCosts(input)(op).seconds);
-    const { launchSeconds, commLatencySeconds, commBytes } = input.cluster.rates;
+    const { launchSeconds, commLatencySeconds, commBytes, memoryBytes } = input.cluster.rates;
     const bytes = 1024 * 2 * 8 * 4;
-    expect(toHeads).toBeCloseTo(launchSeconds + commLatencySeconds + (bytes * 3) / 4 / commBytes, 12);
+    const packed = 256 * 8 * 8 * 4 + bytes;
+    expect(toHeads).toBeCloseTo(2 * launchSeconds + packed / memoryBytes + commLatencySeconds + (bytes * 3) / 4 / commBytes, 12);
     expect(toSequence).toBe(toHeads);
+  });
+
+  it('of products and element-wise kernels add up, and each kernel is launched', () => {
+    const input = smallPlan({ cluster: H100 });
+    const ops = sectionNamed(input.sections, 'layerForward').ops;
+    const post = ops.find(({ kind }) => kind === 'post');
+    if (post === undefined) throw new Error('no op');
+    const { rates } = input.cluster;
+    const at = (change: Partial<typeof rates>): number =>
+      opCosts({ ...input, cluster: { ...input.cluster, rates: { ...rates, ...change } } })(post).seconds;
+    const part = (change: Partial<typeof rates>): number => at({}) - at(change);
+    const parts = [{ matmulFlops: 1e300 }, { memoryBytes: 1e300 }, { launchSeconds: 0 }].map(part);
+    expect(Math.min(...parts)).toBeGreaterThan(0);
+    expect(parts.reduce((sum, seconds) => sum + seconds, 0)).toBeCloseTo(at({}), 15);
+    const norm = 8;
+    const others = 4 + 2 + 1 + 1 + 1;
+    expect(part({ launchSeconds: 0 })).toBeCloseTo((norm + others) * rates.launchSeconds, 15);
   });
 
   it('of a copy are those of its link', () => {

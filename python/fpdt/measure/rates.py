@@ -1,8 +1,8 @@
 """Achieved rates of one rank: the worker's own kernels on a run's own shapes, timed while every rank is busy.
 
 Rates are in the planner's units (src/predict, src/catalog): FLOPs count what the causal mask leaves, a linear layer
-forward and backward is 2 and 4 times rows * inputs * outputs, and bytes are those of an op's views and temporaries,
-each written and read once.
+forward and backward is 2 and 4 times rows * inputs * outputs, and bytes are those that element-wise kernels read and
+write, one after the other.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,7 +21,6 @@ from torch.nn import functional
 from fpdt.attention import CAUSAL, FULL, AttentionConfig, backend_named, merge_partial
 from fpdt.measure.host_rates import disk_rates, host_rates
 from fpdt.measure.probe import Probe, Shapes, Timer, timed
-from fpdt.ops import exchange
 
 T = TypeVar("T")
 
@@ -44,11 +42,11 @@ def measure_kernel_rates(shapes: Shapes, seconds: float) -> dict[str, float]:
 
 
 def layer_seconds(shapes: Shapes, rates: Mapping[str, float]) -> float:
-    """Forward and backward of a layer's attention and its token-wise part at these kernel rates, for one rank."""
+    """Forward, forward again and backward of a layer's products, and its attention, at these rates, for one rank."""
     attention = _attention_flops(shapes)
     forward, backward = rates["attentionForwardFlops"], rates["attentionBackwardFlops"]
-    token_wise = shapes.num_chunks * 4 * TokenWise(shapes).forward_flops
-    return attention / forward + 2.5 * attention / backward + token_wise / rates["matmulFlops"]
+    products = shapes.num_chunks * 4 * _product_flops(shapes)
+    return attention / forward + 2.5 * attention / backward + products / rates["matmulFlops"]
 
 
 def _measure(probes: Sequence[Probe], shapes: Shapes, timer: Timer) -> dict[str, float]:
@@ -87,59 +85,70 @@ def _attention_flops(shapes: Shapes) -> float:
 
 
 def matmul_rate(shapes: Shapes, timer: Timer) -> dict[str, float]:
-    """Of the token-wise part of a layer, on rows that are not in a cache: forward, then rerun with its gradients."""
-    layer = TokenWise(shapes)
-    inputs = _cold(lambda: torch.randn(shapes.local_rows, shapes.hidden), shapes.local_rows * shapes.hidden)
-    upstream = torch.randn(shapes.local_rows, shapes.hidden)
+    """Of the products of a layer, on rows that are not in a cache: forward, and both gradients."""
+    weights = [torch.randn(*size) for size in _weight_sizes(shapes)]
+    inputs = {
+        size: _cold(partial(torch.randn, shapes.local_rows, size), shapes.local_rows * size)
+        for size in {size for weight in weights for size in weight.shape}
+    }
+    totals = [torch.zeros_like(weight) for weight in weights]
 
     def forward() -> None:
-        with torch.no_grad():
-            layer.run(next(inputs))
+        for weight in weights:
+            functional.linear(next(inputs[weight.shape[1]]), weight)
 
     def backward() -> None:
-        x = next(inputs).requires_grad_()
-        torch.autograd.grad(layer.run(x), [x, *layer.weights], upstream)
+        for weight, total in zip(weights, totals, strict=True):
+            dy = next(inputs[weight.shape[0]])
+            total.addmm_(dy.t(), next(inputs[weight.shape[1]]))
+            dy @ weight
 
-    return {"matmulFlops": 4 * layer.forward_flops / (timer.mean(forward) + timer.mean(backward))}
+    return {"matmulFlops": 3 * _product_flops(shapes) / (timer.mean(forward) + timer.mean(backward))}
 
 
-class TokenWise:
-    """A Llama layer without its attention: norms, q, k, v with rotary embedding, output projection, gated MLP."""
+def _weight_sizes(shapes: Shapes) -> list[tuple[int, int]]:
+    """Of q, k, v, output, gate, up and down of a Llama layer."""
+    hidden, width = shapes.hidden, shapes.mlp_width
+    queries, keys = shapes.num_heads * shapes.head_dim, shapes.num_kv_heads * shapes.head_dim
+    return [(queries, hidden), *[(keys, hidden)] * 2, (hidden, queries), *[(width, hidden)] * 2, (hidden, width)]
 
-    def __init__(self, shapes: Shapes) -> None:
-        hidden, width, self.dim = shapes.hidden, shapes.mlp_width, shapes.head_dim
-        queries, keys = shapes.num_heads * self.dim, shapes.num_kv_heads * self.dim
-        sizes = [(queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (width, hidden), (width, hidden)]
-        self.weights = [torch.randn(*size, requires_grad=True) for size in [*sizes, (hidden, width)]]
-        self.angles = torch.randn(shapes.local_rows, 1, self.dim)
-        self.forward_flops = 2 * shapes.local_rows * sum(weight.numel() for weight in self.weights)
 
-    def run(self, x: Tensor) -> Tensor:
-        q, k, v, out, gate, up, down = self.weights
-        normed = functional.rms_norm(x, x.shape[-1:])
-        query, key = (self._rotated(functional.linear(normed, weight)) for weight in (q, k))
-        mixed = query + (key.sum() + functional.linear(normed, v).sum())
-        x = x + functional.linear(mixed, out)
-        normed = functional.rms_norm(x, x.shape[-1:])
-        return x + functional.linear(
-            functional.silu(functional.linear(normed, gate)) * functional.linear(normed, up), down
-        )
-
-    def _rotated(self, x: Tensor) -> Tensor:
-        heads = x.view(x.shape[0], -1, self.dim)
-        half = torch.cat((-heads[..., self.dim // 2 :], heads[..., : self.dim // 2]), dim=-1)
-        rotated: Tensor = heads * self.angles.cos() + half * self.angles.sin()
-        return rotated.flatten(1)
+def _product_flops(shapes: Shapes) -> int:
+    """Of a layer's products forward, on a chunk."""
+    return 2 * shapes.local_rows * sum(rows * columns for rows, columns in _weight_sizes(shapes))
 
 
 def memory_rate(shapes: Shapes, timer: Timer) -> dict[str, float]:
-    """Of merging a partial attention result: the views, and the temporaries that catalog/scratch.ts lists."""
+    """Bytes that kernels read and write, as src/catalog counts them: of a merge, and of a layer's own kernels."""
     rows, heads, dim = shapes.chunk_tokens, shapes.own_heads, shapes.head_dim
     parts = _cold(lambda: (torch.randn(rows, heads, dim), torch.randn(rows, heads)), rows * heads * dim)
-    views = 3 * 4 * rows * heads * (dim + 1)
-    temporaries = 4 * rows * heads * (dim + 4)
-    seconds = timer.mean(lambda: merge_partial(*next(parts), *next(parts)))
-    return {"memoryBytes": (views + 2 * temporaries) / seconds}
+    merged = rows * heads * (20 * dim + 68)
+    layer = ElementWise(shapes)
+    seconds = timer.mean(lambda: merge_partial(*next(parts), *next(parts))) + timer.mean(layer.run)
+    return {"memoryBytes": (merged + layer.num_bytes) / seconds}
+
+
+class ElementWise:
+    """What a Llama layer does to rows beside its products: a norm, a rotation, a gated activation and a sum."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        rows, hidden, width, dim = shapes.local_rows, shapes.hidden, shapes.mlp_width, shapes.head_dim
+        self._x = _cold(lambda: torch.randn(rows, hidden), rows * hidden)
+        self._q = _cold(lambda: torch.randn(rows, shapes.num_heads, dim), rows * shapes.num_heads * dim)
+        self._gate = _cold(lambda: torch.randn(rows, width), rows * width)
+        self._weight, self._cos, self._sin = torch.ones(hidden), torch.ones(rows, 1, dim // 2), torch.ones(1)
+        self.num_bytes = 4 * rows * ((7 + 3) * hidden + 7 * shapes.num_heads * dim + (2 + 3) * width)
+
+    def run(self) -> None:
+        x, gate = next(self._x), next(self._gate)
+        x + self._weight * (x * x.square().mean(-1, keepdim=True).add_(1e-5).rsqrt_())
+        self._rotate(next(self._q))
+        functional.silu(gate) * next(self._gate)
+
+    def _rotate(self, x: Tensor) -> None:
+        y, half = torch.empty_like(x), x.shape[-1] // 2
+        for ours, other in ((slice(0, half), slice(half, None)), (slice(half, None), slice(0, half))):
+            torch.mul(x[..., ours], self._cos, out=y[..., ours]).sub_(x[..., other] * self._sin)
 
 
 def _cold(make: Callable[[], T], num_elements: int) -> Iterator[T]:
@@ -166,37 +175,15 @@ def copy_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
 
 
 def exchange_rates(shapes: Shapes, timer: Timer) -> dict[str, float]:
-    """Of q, k, v of a chunk on their way to heads, packing included; and the latency of an all-to-all of one byte."""
+    """Of the message of a chunk's queries on their way to heads; and the latency of an all-to-all of one byte."""
     ranks = shapes.num_ranks
     tiny_in, tiny_out = torch.zeros(ranks, dtype=torch.uint8), torch.zeros(ranks, dtype=torch.uint8)
     latency = timer.mean(lambda: _all_to_all(tiny_out, tiny_in), collective=True)
-    own = (shapes.own_heads, shapes.own_kv_heads, shapes.own_kv_heads)
-    whole = (shapes.num_heads, shapes.num_kv_heads, shapes.num_kv_heads)
-    reads = tuple(torch.randn(shapes.local_rows, count, shapes.head_dim) for count in whole)
-    writes = tuple(torch.empty(shapes.chunk_tokens, count, shapes.head_dim) for count in own)
-    context = _exchange_context(shapes)
-    seconds = timer.mean(lambda: exchange.to_heads(context, reads, writes), collective=True)
-    num_bytes = sum(write.numel() * write.element_size() for write in writes)
+    read, write = (torch.zeros(shapes.chunk_tokens, shapes.own_heads, shapes.head_dim) for _ in range(2))
+    seconds = timer.mean(lambda: _all_to_all(write, read), collective=True)
+    num_bytes = write.numel() * write.element_size()
     sent = num_bytes * (ranks - 1) / ranks if ranks > 1 else num_bytes
     return {"commBytes": sent / max(seconds - latency, 1e-9), "commLatencySeconds": latency}
-
-
-def _exchange_context(shapes: Shapes) -> Any:
-    """What exchange.to_heads reads of its context."""
-    head_map = SimpleNamespace(
-        query=_dealt(shapes.num_heads, shapes.own_heads, shapes.num_ranks),
-        key_value=_dealt(shapes.num_kv_heads, shapes.own_kv_heads, shapes.num_ranks),
-    )
-    op = SimpleNamespace(id=0, kind="toHeads", pair_heads=("query", "keyValue", "keyValue"))
-    return SimpleNamespace(
-        op=op, engine=SimpleNamespace(head_map=head_map), runtime=SimpleNamespace(all_to_all=_all_to_all)
-    )
-
-
-def _dealt(num_heads: int, num_own: int, num_ranks: int) -> tuple[tuple[int, ...], ...]:
-    """Heads of every rank in order, some on several where there are not enough: which ones does not matter here."""
-    places = num_own * num_ranks
-    return tuple(tuple((rank * num_own + i) * num_heads // places for i in range(num_own)) for rank in range(num_ranks))
 
 
 def _all_to_all(out: Tensor, in_: Tensor) -> None:
@@ -207,7 +194,7 @@ def _all_to_all(out: Tensor, in_: Tensor) -> None:
 
 
 def overheads(shapes: Shapes, timer: Timer) -> dict[str, float]:
-    """An op without work, an AdamW step of the owned parameters, and the small collectives of a DeepSpeed step."""
+    """A kernel of one number, an AdamW step of the owned parameters, and the small collectives of a DeepSpeed step."""
     small = torch.zeros(2, 1)
     launch = timer.mean(lambda: small[0:1].copy_(small[1:2]))
     owned = max(1, shapes.num_parameters // shapes.num_ranks)
@@ -218,7 +205,7 @@ def overheads(shapes: Shapes, timer: Timer) -> dict[str, float]:
     total = torch.zeros(1)
     collective = timer.mean(lambda: dist.all_reduce(total), collective=True)
     return {
-        "launchSeconds": 4 * launch,
+        "launchSeconds": launch,
         "optimizerSecondsPerParameter": step / owned,
         "stepOverheadSeconds": SMALL_COLLECTIVES_PER_LAYER * (shapes.num_layers + 2) * collective,
     }

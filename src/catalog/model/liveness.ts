@@ -1,5 +1,7 @@
-/** What code needs on some rows: the largest sum of what is alive at once, FLOPs, bytes that it moves, kernels. */
-import { COSTS, type PrimitiveFacts } from './primitives.js';
+/** What code needs on some rows: the largest sum of what is alive at once, and its work. */
+import type { PrimitiveFacts } from './facts.js';
+import { COSTS } from './primitives.js';
+import { ELEMENT_BYTES } from './traffic.js';
 import type { Code, Instruction } from '../../spec/modelCode.js';
 
 /** Bytes of the values that an op makes inside, at their most. `w`: bytes of the model dtype; `cuda`: as its kernels keep them. */
@@ -23,25 +25,26 @@ export function peakBytes({ instructions, widths }: Code, rows: number, w: numbe
 
 export interface CodeWork {
   readonly matmulFlops: number;
-  /** Read and written: values, views, weights, and gradients of weights. */
-  readonly bytes: number;
+  /** Of weights that products read, or of gradients of weights that they form. */
+  readonly weightBytes: number;
+  /** Read and written by element-wise kernels. */
+  readonly elementBytes: number;
   readonly kernels: number;
 }
 
 export function workOf({ instructions, widths }: Code, rows: number, w: number): CodeWork {
-  let [matmulFlops, bytes, kernels] = [0, 0, 0];
+  let [matmulFlops, weightBytes, elementBytes, kernels] = [0, 0, 0, 0];
   for (const one of instructions) {
     const facts = factsOf(one, widths, rows, w, false);
     const cost = COSTS[one.op];
-    matmulFlops += cost.matmulFlops(facts);
+    const flops = cost.matmulFlops(facts);
+    matmulFlops += flops;
     kernels += cost.kernels(facts);
-    const touched = [...one.reads, ...one.writes, ...(one.into === undefined ? [] : [one.into, one.into])];
-    bytes += touched.reduce((sum, name) => sum + rows * w * (widths[name] ?? 0), 0);
-    // A gradient of a weight is read and written in fp32.
-    const perElement = (trains: boolean | undefined): number => (one.op.endsWith('Bwd') && trains === true ? w + 8 : w);
-    bytes += one.op.startsWith('lookup') ? 0 : facts.weights.reduce((sum, elements, i) => sum + perElement(facts.trains[i]) * elements, 0);
+    elementBytes += ELEMENT_BYTES[one.op](facts);
+    // 2 FLOPs per row of each weight that is used.
+    weightBytes += rows === 0 ? 0 : (w * flops) / (2 * rows);
   }
-  return { matmulFlops, bytes, kernels };
+  return { matmulFlops, weightBytes, elementBytes, kernels };
 }
 
 /** A cast to the dtype that a view has already is the view. */

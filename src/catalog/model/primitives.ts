@@ -3,23 +3,8 @@
  * reproduces tensor by tensor: `moments` lists the bytes alive at the moments of an instruction at which most is, its results
  * included, its inputs not.
  */
-import type { InstructionName, PrimitiveName, Step, StepAttributes } from '../../spec/modelCode.js';
-
-/** Sizes of one instruction on some rows. */
-export interface PrimitiveFacts {
-  readonly rows: number;
-  /** Bytes of the model dtype. */
-  readonly w: number;
-  readonly cuda: boolean;
-  /** Elements of a row of the first input, and of the result that the step makes going forward. */
-  readonly inWidth: number;
-  readonly outWidth: number;
-  /** Elements of each weight, or of the part of it that is used. */
-  readonly weights: readonly number[];
-  /** Whether each of them trains. */
-  readonly trains: readonly boolean[];
-  readonly attributes: StepAttributes;
-}
+import type { InstructionName, PrimitiveName, Step } from '../../spec/modelCode.js';
+import { gradientsMade, makesWhole, type PrimitiveFacts } from './facts.js';
 
 export interface PrimitiveCost {
   readonly moments: (facts: PrimitiveFacts) => readonly number[];
@@ -86,6 +71,16 @@ function scaleBytes({ w, attributes: { size, offset } }: PrimitiveFacts): { form
   return { formed: (isCast ? one : 0) + (isMoved ? one : 0), held: isCast || isMoved ? one : 0 };
 }
 
+/** Whether an `offset` is added to a weight or to positions. */
+function isMoved({ offset }: PrimitiveFacts['attributes']): boolean {
+  return Number(offset ?? 0) !== 0;
+}
+
+/** Of a `wide` norm: its scale to fp32, and moved. */
+function scaleKernels({ w, attributes }: PrimitiveFacts): number {
+  return attributes.style === 'cast' ? 0 : (w < 4 ? 1 : 0) + Number(isMoved(attributes));
+}
+
 /** The mean and the inverse deviation of each piece, in the dtype that the device's kernel keeps them in, and the moved weight. */
 function layernormBytes(facts: PrimitiveFacts): number {
   const { w, cuda, attributes } = facts;
@@ -126,7 +121,7 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
       return [normalised, scaled];
     },
     matmulFlops: nothing,
-    kernels: ({ w }) => (w < 4 ? 8 : 6),
+    kernels: (facts) => (facts.w < 4 ? 8 : 6) + scaleKernels(facts),
   },
   rmsnormBwd: {
     moments: (facts) => {
@@ -141,12 +136,21 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
       return [normalised, weight, scaled, mean];
     },
     matmulFlops: nothing,
-    kernels: ({ w, trains: [weight = false] }) => (w < 4 ? 17 : 12) + (weight ? 3 : 0),
+    kernels: (facts) => {
+      const {
+        w,
+        attributes,
+        trains: [weight = false],
+      } = facts;
+      const [half, isCast] = [w < 4, attributes.style === 'cast'];
+      const input = attributes.skip0 === true ? 0 : half ? 6 : 5;
+      return (half ? 6 : 5) + (half ? 2 : 1) + (weight ? (half && isCast ? 4 : 3) : 0) + scaleKernels(facts) + input;
+    },
   },
   layernorm: {
     moments: (facts) => [result(facts) + layernormBytes(facts)],
     matmulFlops: nothing,
-    kernels: () => 1,
+    kernels: ({ attributes }) => 1 + Number(isMoved(attributes)),
   },
   layernormBwd: {
     moments: (facts) => {
@@ -154,7 +158,8 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
       return [gradient(facts) + layernormBytes(facts) + weights];
     },
     matmulFlops: nothing,
-    kernels: () => 5,
+    /** Forward again; the input's gradient; those of the weights together, and the sum of each. */
+    kernels: ({ trains, attributes }) => 2 + Number(isMoved(attributes)) + (trains.some(Boolean) ? 1 : 0) + trains.filter(Boolean).length,
   },
   angles: {
     moments: (facts) => {
@@ -166,7 +171,11 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   },
   rope: { moments: rotationMoments, matmulFlops: nothing, kernels: ropeKernels },
   ropeBwd: { moments: rotationMoments, matmulFlops: nothing, kernels: ropeKernels },
-  activation: elementwise(1),
+  activation: {
+    moments: (facts) => [result(facts)],
+    matmulFlops: nothing,
+    kernels: ({ attributes }) => (attributes.kind === 'relu2' ? 2 : 1),
+  },
   activationBwd: {
     moments: (facts) => [gradient(facts)],
     matmulFlops: nothing,
@@ -174,18 +183,18 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   },
   multiply: elementwise(1),
   multiplyBwd: {
-    moments: (facts) => [numMade(facts) * gradient(facts)],
+    moments: (facts) => [gradientsMade(facts) * gradient(facts)],
     matmulFlops: nothing,
-    kernels: numMade,
+    kernels: gradientsMade,
   },
   add: elementwise(1),
   scale: elementwise(1),
   slice: elementwise(1),
-  sliceBwd: { moments: noMoments, matmulFlops: nothing, kernels: () => 2 },
+  sliceBwd: { moments: noMoments, matmulFlops: nothing, kernels: (facts) => (makesWhole(facts) ? 2 : 1) },
   lookup: {
     moments: (facts) => [result(facts) + (Number(facts.attributes.offset ?? 0) === 0 ? 0 : 8 * facts.rows)],
     matmulFlops: nothing,
-    kernels: () => 1,
+    kernels: ({ attributes }) => 1 + Number(isMoved(attributes)),
   },
   /** The gradient in fp32, positions moved by `offset`, and what the row of padding held before, which gets none. */
   lookupBwd: {
@@ -194,17 +203,12 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
       return [(w < 4 ? 4 : 0) * rows * outWidth + (attributes.padding === undefined ? 0 : 4 * outWidth) + moved];
     },
     matmulFlops: nothing,
-    kernels: () => 3,
+    kernels: ({ w, attributes }) => 1 + (w < 4 ? 1 : 0) + Number(isMoved(attributes)) + (attributes.padding === undefined ? 0 : 2),
   },
   cast: { moments: (facts) => [facts.w < 4 ? result(facts) : 0], matmulFlops: nothing, kernels: ({ w }) => (w < 4 ? 1 : 0) },
   store: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
   addTo: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
 };
-
-/** Gradients of the two factors, but for one that has none. */
-function numMade({ attributes: { skip0, skip1 } }: PrimitiveFacts): number {
-  return (skip0 === true ? 0 : 1) + (skip1 === true ? 0 : 1);
-}
 
 /** The result, and one product of half the rotated part of every head. */
 function rotationMoments(facts: PrimitiveFacts): readonly number[] {

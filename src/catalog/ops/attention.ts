@@ -4,19 +4,23 @@ import { type DrawnChunks, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow 
 import type { OpSizes } from './sizes.js';
 import { rowsOf } from './views.js';
 
-const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false } as const;
+const common = { stream: 'compute', pairs: false, external: false, tiled: false } as const;
 
 const drawPair = (kind: string, { tokens, kv }: DrawnChunks): string => `${kind} q${tokens} k${kv}`;
 
 export const attn: OpRow = {
   ...common,
-  onChip: true,
   reads: ['q', 'k', 'v'],
   writes: ['o', 'lse'],
   accumulates: [],
   roughly: 'attention of q over k, v under its mask; partial, or final where it is the only range',
   temporaries: (facts) => forwardBytes(facts),
-  flops: (facts) => ({ attentionForwardFlops: forwardFlops(facts) }),
+  flops: (facts) => ({ attentionForwardFlops: forwardFlops(facts, facts.sizes.kernels.attn) }),
+  /** o and lse of the kernel are copied into their views. */
+  elementBytes: (facts) => {
+    const { rows, sizes } = facts;
+    return rows * (2 * sizes.w * sizes.ownQ + 8 * sizes.ownHeads) + scoreBytes(facts, sizes.kernels.attn, 'forward');
+  },
   kernels: () => 3,
   deterministic: true,
   draw: drawPair,
@@ -30,6 +34,7 @@ export const mergeFirst: OpRow = {
   roughly: 'oAcc = oPart, lse = lsePart, in fp32',
   temporaries: NONE,
   flops: NO_FLOPS,
+  elementBytes: ({ rows, sizes: { w, ownQ, ownHeads } }) => rows * ((w + 4) * ownQ + 8 * ownHeads),
   kernels: () => 2,
   deterministic: true,
   draw: drawTokens,
@@ -44,6 +49,8 @@ export const merge: OpRow = {
   /** The new lse, a difference and its exponential; the partial output in fp32. */
   temporaries: ({ rows, sizes: { w, ownQ, ownHeads } }) => rows * ((w < 4 ? 4 * ownQ : 0) + 3 * 4 * ownHeads),
   flops: NO_FLOPS,
+  /** Rescaled; the partial output to fp32 and added with its scale; nine passes by row and head, most of two numbers and a result. */
+  elementBytes: ({ rows, sizes: { w, ownQ, ownHeads } }) => rows * ((8 + (w < 4 ? w + 4 : 0) + 12) * ownQ + 68 * ownHeads),
   kernels: () => 9,
   deterministic: true,
   draw: drawTokens,
@@ -51,13 +58,13 @@ export const merge: OpRow = {
 
 export const attnBwd: OpRow = {
   ...common,
-  onChip: true,
   reads: ['q', 'k', 'v', 'o', 'lse', 'do'],
   writes: [],
   accumulates: ['dq', 'dk', 'dv'],
   roughly: 'attention backward with the final o and lse',
   temporaries: (facts) => backwardBytes(facts),
-  flops: (facts) => ({ attentionBackwardFlops: 2.5 * forwardFlops(facts) }),
+  flops: (facts) => ({ attentionBackwardFlops: 2.5 * forwardFlops(facts, facts.sizes.kernels.attnBwd) }),
+  elementBytes: (facts) => gradientBytes(facts) + scoreBytes(facts, facts.sizes.kernels.attnBwd, 'backward'),
   /** lse made contiguous, the kernel's three, sums over the heads of a group, three additions. */
   kernels: ({ sizes: { ownQ, ownKv } }) => 7 + (ownQ === ownKv ? 0 : 2),
   deterministic: false,
@@ -67,10 +74,25 @@ export const attnBwd: OpRow = {
 
 /**
  * Forward 4 * pairs * heads * headDim; backward 2.5 times that (FlashAttention-2, which recomputes the scores), where pairs are
- * those that the mask leaves. Padded heads are computed like any other.
+ * those that the mask leaves; `reference` forms the others too. Padded heads are computed like any other.
  */
-function forwardFlops({ op, attribute, sizes: { ownQ } }: OpFacts): number {
-  return 4 * maskPairs(attribute.mask ?? { kind: 'causal' }, op.tokens, op.kv ?? op.tokens) * ownQ;
+function forwardFlops({ op, attribute, sizes: { ownQ } }: OpFacts, kernel: string): number {
+  const mask = kernel === 'reference' ? ({ kind: 'full' } as const) : (attribute.mask ?? ({ kind: 'causal' } as const));
+  return 4 * maskPairs(mask, op.tokens, op.kv ?? op.tokens) * ownQ;
+}
+
+/** dq, dk, dv added to their fp32 views; lse made contiguous; on CUDA sums over the query heads of a group. */
+function gradientBytes({ op, rows, sizes: { w, ownQ, ownKv, ownHeads, cuda } }: OpFacts): number {
+  const keys = rowsOf(op.kv);
+  const perGroup = cuda && ownQ !== ownKv ? 2 * w * keys * (ownQ + ownKv) : 0;
+  return (w + 8) * (rows * ownQ + 2 * keys * ownKv) + 8 * rows * ownHeads + perGroup;
+}
+
+/** Passes of `reference` over its matrices of scores: scaled, masked, and in forward logsumexp, in backward the two gradients. */
+const SCORE_PASSES = { forward: 14, backward: 15 } as const;
+
+function scoreBytes({ op, rows, sizes: { ownHeads } }: OpFacts, kernel: string, direction: keyof typeof SCORE_PASSES): number {
+  return kernel === 'reference' ? 4 * SCORE_PASSES[direction] * rows * rowsOf(op.kv) * ownHeads : 0;
 }
 
 /** o and lse of the kernel, before they are copied into the arena. */

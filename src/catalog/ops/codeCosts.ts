@@ -34,7 +34,12 @@ export class CodeCosts {
     return remembered(this.works, name, rows, () => {
       const works = this.codes(name).map(({ code, share }) => ({ ...workOf(code, rows, this.w), share }));
       const mean = (field: keyof CodeWork): number => works.reduce((sum, work) => sum + work.share * work[field], 0);
-      return { matmulFlops: mean('matmulFlops'), bytes: mean('bytes'), kernels: mean('kernels') };
+      return {
+        matmulFlops: mean('matmulFlops'),
+        weightBytes: mean('weightBytes'),
+        elementBytes: mean('elementBytes'),
+        kernels: mean('kernels'),
+      };
     });
   }
 

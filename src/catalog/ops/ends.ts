@@ -3,7 +3,7 @@ import { drawKind, drawTokens, NO_FLOPS, NONE, type OpRow } from './row.js';
 import type { OpSizes } from './sizes.js';
 import { rowsOf } from './views.js';
 
-const common = { stream: 'compute', pairs: false, external: false, tiled: false, onChip: false } as const;
+const common = { stream: 'compute', pairs: false, external: false, tiled: false } as const;
 
 export const embed: OpRow = {
   ...common,
@@ -13,6 +13,7 @@ export const embed: OpRow = {
   roughly: 'x = embedding(tokenIds), and of positions where they are learned',
   temporaries: ({ rows, sizes }) => sizes.code.peakBytes('embed', rows),
   flops: NO_FLOPS,
+  elementBytes: ({ rows, sizes }) => sizes.code.work('embed', rows).elementBytes,
   kernels: ({ rows, sizes }) => sizes.code.work('embed', rows).kernels,
   deterministic: true,
   draw: drawTokens,
@@ -28,7 +29,8 @@ export const loss: OpRow = {
   temporaries: ({ rows, sizes }) => lossBytes(sizes, rows),
   /** Logits, and a product for each of their gradients. */
   flops: ({ rows, sizes: { h, v, trainsLmHead } }) => ({ matmulFlops: (trainsLmHead ? 3 : 2) * 2 * rows * h * v }),
-  weightElements: ({ v, h }) => 2 * v * h,
+  weightBytes: ({ sizes: { w, h, v, trainsLmHead } }) => (trainsLmHead ? 3 : 2) * w * h * v,
+  elementBytes: ({ rows, sizes }) => lossTraffic(sizes, rows),
   kernels: () => 21,
   deterministic: true,
   draw: drawTokens,
@@ -42,6 +44,7 @@ export const rescale: OpRow = {
   roughly: 'views *= quotient of the upstream gradient; nothing where that is 1, as it is unless the loss is scaled by hand',
   temporaries: NONE,
   flops: NO_FLOPS,
+  elementBytes: NONE,
   kernels: NONE,
   deterministic: true,
   draw: drawKind,
@@ -55,6 +58,7 @@ export const embedBwd: OpRow = {
   roughly: 'scatter-add dx into the embedding gradient',
   temporaries: ({ rows, sizes }) => sizes.code.peakBytes('embedBwd', rows),
   flops: NO_FLOPS,
+  elementBytes: ({ rows, sizes }) => sizes.code.work('embedBwd', rows).elementBytes,
   kernels: ({ rows, sizes }) => sizes.code.work('embedBwd', rows).kernels,
   deterministic: false,
   whyNot: 'index_add_ adds the rows of equal tokens with atomics on CUDA',
@@ -70,6 +74,7 @@ export const emitGrads: OpRow = {
   /** The gradients in the parameter dtype; they are autograd's once the op ends. */
   temporaries: ({ rows, sizes: { w } }) => rows * w,
   flops: NO_FLOPS,
+  elementBytes: ({ rows, sizes: { w } }) => rows * (4 + w),
   kernels: ({ op, sizes: { layerTensors } }) => layerTensors.get(rowsOf(op.reads[0]?.rows)) ?? 2,
   deterministic: true,
   draw: drawKind,
@@ -88,4 +93,20 @@ function lossBytes({ w, h, v, cuda, softcap, trainsLmHead, code }: OpSizes, t: n
   const headGradient = t * (w * v + 2 * w * h + 8) + (half && trainsLmHead ? w * v * h : 0);
   const norm = t * (w * h + 8) + code.peakBytes('headBwd', t);
   return Math.max(code.peakBytes('head', t), entropy, cap, headGradient, norm);
+}
+
+/**
+ * Kernel by kernel as python/fpdt/ops/loss.py runs them: logits to fp32, logsumexp (on CUDA its maximum, difference, exponential and
+ * sum), the gradient (difference, exponential, factor) and its cast; a softcap's way there and back; the sum of lm_head's gradient;
+ * the norm and its reverse.
+ */
+function lossTraffic({ w, h, v, cuda, softcap, trainsLmHead, code }: OpSizes, t: number): number {
+  const half = w < 4;
+  const casts = half ? 2 * (w + 4) : 0;
+  const logSumExp = cuda ? 4 + 8 + 8 + 4 : 8;
+  const gradient = 8 + 8 + 8;
+  const capped = softcap ? (2 + 2 + 2) * w + (2 + 2 + 3) * w : 0;
+  const sum = half && trainsLmHead ? (w + 8) * v * h : 0;
+  const norm = code.work('head', t).elementBytes + code.work('headBwd', t).elementBytes;
+  return t * v * (casts + logSumExp + gradient + capped) + sum + norm;
 }

@@ -1,6 +1,6 @@
 /** The op vocabulary, and what an op costs. */
 export { drawOp } from './draw.js';
-export { numKernels, opWork, temporaryBytes } from './formulas.js';
+export { opWork, temporaryBytes } from './formulas.js';
 export { maskPairs } from './masks.js';
 export type { DrawnChunks, OpRow, OpStream, OpWork, ViewNames } from './row.js';
 export { opSizes, type OpSizes, type OpSizesInput } from './sizes.js';

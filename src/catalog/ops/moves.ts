@@ -6,12 +6,14 @@ const common = {
   accumulates: [],
   external: false,
   tiled: false,
-  onChip: false,
   temporaries: NONE,
   flops: NO_FLOPS,
   deterministic: true,
   draw: drawTokens,
 } as const;
+
+/** What is read and what is written; of an exchange its one copy, packing or unpacking. */
+const bothSides = ({ op, buffers }: OpFacts): number => viewBytes(op.reads, buffers) + viewBytes(op.writes, buffers);
 
 export const loadBatch: OpRow = {
   ...common,
@@ -20,6 +22,7 @@ export const loadBatch: OpRow = {
   writes: 'many',
   pairs: false,
   roughly: "copy the micro-batch's tables into their buffers",
+  elementBytes: NONE,
   kernels: ({ op }) => op.writes.length,
   draw: drawKind,
 };
@@ -31,6 +34,7 @@ export const zero: OpRow = {
   writes: 'many',
   pairs: false,
   roughly: 'fill the written views with 0',
+  elementBytes: ({ op, buffers }) => viewBytes(op.writes, buffers),
   kernels: ({ op }) => op.writes.length,
 };
 
@@ -41,6 +45,7 @@ export const cast: OpRow = {
   writes: 'many',
   pairs: true,
   roughly: 'write = read, in the dtype of write',
+  elementBytes: bothSides,
   kernels: ({ op }) => op.writes.length,
 };
 
@@ -51,6 +56,7 @@ export const copy: OpRow = {
   writes: 'many',
   pairs: true,
   roughly: 'write = read, from one pool to another',
+  elementBytes: NONE,
   kernels: ({ op }) => op.writes.length,
   draw: (kind: string, { moved }: DrawnChunks) => `${kind} ${moved}`,
 };
@@ -74,6 +80,7 @@ export const toHeads: OpRow = {
   pairs: true,
   roughly: 'all-to-all: every token share, all heads -> all tokens, own heads',
   temporaries: (facts) => messageBytes(facts, 'writes'),
+  elementBytes: bothSides,
   kernels: exchangeKernels,
 };
 
@@ -85,5 +92,6 @@ export const toSequence: OpRow = {
   pairs: true,
   roughly: 'all-to-all back: all tokens, own heads -> own tokens, all heads; copies of a head are summed',
   temporaries: (facts) => messageBytes(facts, 'reads'),
+  elementBytes: bothSides,
   kernels: exchangeKernels,
 };

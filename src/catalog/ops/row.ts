@@ -8,12 +8,17 @@ export type ViewNames = readonly string[] | 'many';
 /** What runs an op: `link` is the stream of the link between the pools of its read and its write. */
 export type OpStream = 'compute' | 'comm' | 'link';
 
-/** Work of an op on one rank: FLOPs by the rate they run at, and bytes that pass through device memory. */
+/** Work of an op on one rank: FLOPs by the rate they run at, and bytes that pass through device memory beside those of its products. */
 export interface OpWork {
   readonly matmulFlops: number;
   readonly attentionForwardFlops: number;
   readonly attentionBackwardFlops: number;
-  readonly hbmBytes: number;
+  /** Of weights, once for each product of them: what a product of few rows takes at least. */
+  readonly weightBytes: number;
+  /** Read and written by element-wise kernels. */
+  readonly elementBytes: number;
+  /** Kernels that run one after the other. */
+  readonly kernels: number;
 }
 
 /** An op as a formula sees it. `rows` are those of its first read, or of one tile of them where it works in tiles. */
@@ -34,6 +39,8 @@ export interface DrawnChunks {
   readonly moved: string;
 }
 
+type FlopsName = 'matmulFlops' | 'attentionForwardFlops' | 'attentionBackwardFlops';
+
 interface Row {
   readonly stream: OpStream;
   readonly reads: ViewNames;
@@ -51,14 +58,12 @@ interface Row {
   readonly roughly: string;
   /** Peak bytes of the tensors made inside. */
   readonly temporaries: (facts: OpFacts) => number;
-  /** What it makes stays on chip, so that only its views pass through device memory. */
-  readonly onChip: boolean;
   /** FLOPs of the rows. */
-  readonly flops: (facts: OpFacts) => Partial<Omit<OpWork, 'hbmBytes'>>;
-  /** Bytes that pass through device memory; left out where views and temporaries say it. */
-  readonly hbmBytes?: (facts: OpFacts) => number;
-  /** Elements of weights read, and for gradients read again; counted beside views and temporaries. */
-  readonly weightElements?: (sizes: OpSizes) => number;
+  readonly flops: (facts: OpFacts) => Partial<Pick<OpWork, FlopsName>>;
+  /** Of the weights of its products; left out where there are none. */
+  readonly weightBytes?: (facts: OpFacts) => number;
+  /** Read and written by element-wise kernels, on the rows. */
+  readonly elementBytes: (facts: OpFacts) => number;
   /** Kernels that the rows take to launch. */
   readonly kernels: (facts: OpFacts) => number;
   readonly draw: (kind: string, chunks: DrawnChunks) => string;
@@ -69,7 +74,7 @@ type Determinism = { readonly deterministic: true } | { readonly deterministic: 
 
 export type OpRow = Row & Determinism;
 
-export const NO_FLOPS = (): Partial<OpWork> => ({});
+export const NO_FLOPS = (): Partial<Pick<OpWork, FlopsName>> => ({});
 export const NONE = (): number => 0;
 export const drawTokens = (kind: string, { tokens }: DrawnChunks): string => `${kind} ${tokens}`;
 export const drawKind = (kind: string): string => kind;

@@ -11,19 +11,19 @@ const common = {
   pairs: false,
   external: false,
   tiled: true,
-  onChip: false,
   deterministic: true,
   draw: drawTokens,
 } as const;
 
-type Costs = Pick<OpRow, 'temporaries' | 'flops' | 'hbmBytes' | 'kernels'>;
+type Costs = Pick<OpRow, 'temporaries' | 'flops' | 'weightBytes' | 'elementBytes' | 'kernels'>;
 
 /** Of the model's code of that name: of the layers' mean where their kinds differ, but for memory, of which the largest counts. */
 function costs(code: LayerCodeName): Costs {
   return {
     temporaries: ({ rows, sizes }) => sizes.code.peakBytes(code, rows),
     flops: ({ rows, sizes }) => ({ matmulFlops: sizes.code.work(code, rows).matmulFlops }),
-    hbmBytes: ({ rows, sizes }) => sizes.code.work(code, rows).bytes,
+    weightBytes: ({ rows, sizes }) => sizes.code.work(code, rows).weightBytes,
+    elementBytes: ({ rows, sizes }) => sizes.code.work(code, rows).elementBytes,
     kernels: ({ rows, sizes }) => sizes.code.work(code, rows).kernels,
   };
 }
