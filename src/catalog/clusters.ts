@@ -27,16 +27,31 @@ function fromCatalog({ gpus, gpu, float16, ranksPerNode, hbmBytes, hostBytes, di
     hostBytes: hostBytes ?? entry.hostBytes,
     diskBytes: diskBytes ?? 0,
     overheads: entry.device === 'cuda' ? overheads(entry, gpus, perNode) : [],
-    rates: entry.rates,
+    rates: { ...entry.rates, offloadedOptimizerSecondsPerParameter: perNode * entry.nodeOptimizerSecondsPerParameter },
     ratesProvenance: entry.ratesProvenance,
     ratesSource: entry.ratesSource,
     peakFlops: entry.peakFlops,
   };
 }
 
+/** By its name, by its chip where one entry has that (`h100` for `h100-80gb`), or by how one name begins. */
 export function entryNamed(name: string): DeviceEntry {
-  const entry = ALL_DEVICES.find((candidate) => candidate.name === name);
-  if (entry !== undefined) return entry;
+  const chip = (entry: DeviceEntry): string => entry.name.replace(/-\d+gb$/, '');
+  const rules: readonly ((entry: DeviceEntry) => boolean)[] = [
+    (entry) => entry.name === name,
+    (entry) => chip(entry) === name,
+    (entry) => name !== '' && entry.name.startsWith(name),
+  ];
+  for (const rule of rules) {
+    const [entry, ...others] = ALL_DEVICES.filter(rule);
+    if (entry !== undefined && others.length === 0) return entry;
+    if (entry !== undefined) {
+      throw new FpdtError(`cluster.gpu: '${name}' may be one of ${others.length + 1} devices`, {
+        code: 'unknown-device',
+        hint: `say which: ${[entry, ...others].map((one) => one.name).join(', ')}`,
+      });
+    }
+  }
   const nearest = nearestKey(name, DEVICE_NAMES);
   throw new FpdtError(`cluster.gpu: unknown device '${name}'`, {
     code: 'unknown-device',
@@ -62,20 +77,17 @@ function overheads(entry: DeviceEntry, numRanks: number, perNode: number): Clust
     source: 'one per handle: the forward and the autograd thread (torch 2.13)',
   } as const;
   if (numRanks === 1) return [context, cublas];
-  return [
-    context,
-    cublas,
-    {
-      name: 'NCCL communicators',
-      bytes: 1.5 * GIB,
-      provenance: 'assumed',
-      source: 'first collective: 0.55 to 2.00 GiB in use on 2 GPUs (stas00/ml-engineering)',
-    },
-    {
-      name: 'NCCL all-to-all buffers',
-      bytes: (perNode - 1) * P2P_CHANNELS * P2P_BYTES_PER_CHANNEL,
-      provenance: 'derived',
-      source: 'peers * 32 channels * 12 MiB; +3.3 GiB seen on 8 H100 (nccl issue 1685); cut by NCCL_MAX_P2P_NCHANNELS',
-    },
-  ];
+  const communicators = {
+    name: 'NCCL communicators',
+    bytes: 1.5 * GIB,
+    provenance: 'assumed',
+    source: 'first collective: 0.55 to 2.00 GiB in use on 2 GPUs (stas00/ml-engineering)',
+  } as const;
+  const buffers = {
+    name: 'NCCL all-to-all buffers',
+    bytes: (perNode - 1) * P2P_CHANNELS * P2P_BYTES_PER_CHANNEL,
+    provenance: 'derived',
+    source: 'peers * 32 channels * 12 MiB; +3.3 GiB seen on 8 H100 (nccl issue 1685); cut by NCCL_MAX_P2P_NCHANNELS',
+  } as const;
+  return [context, cublas, communicators, ...(perNode > 1 ? [buffers] : [])];
 }

@@ -1,5 +1,12 @@
-/** Devices by name: achieved rates, memory and fixed overheads of one rank, each with its source. A GPU is one row. */
+/**
+ * Devices by name: achieved rates, memory and fixed overheads of one rank, each with its source. A GPU is one row; what a chip does on
+ * every card that has it is said once. What is said to be assumed has no published measurement.
+ */
 import type { Provenance, Rates } from '../spec/types.js';
+import { ATTENTION_HALF_KEYS, attentionRates } from './attentionRates.js';
+
+/** Rates of one rank. What the ranks of a node share is a cluster's, which knows how many there are. */
+export type DeviceRates = Omit<Rates, 'offloadedOptimizerSecondsPerParameter'>;
 
 export interface DeviceEntry {
   readonly name: string;
@@ -11,7 +18,9 @@ export interface DeviceEntry {
   readonly hostBytes: number;
   readonly ranksPerNode: number;
   readonly peakFlops: number;
-  readonly rates: Rates;
+  readonly rates: DeviceRates;
+  /** Of all CPUs of a node together, shared by its ranks. */
+  readonly nodeOptimizerSecondsPerParameter: number;
   readonly ratesProvenance: Provenance;
   readonly ratesSource: string;
   /** One cuBLAS workspace per handle and stream, by compute capability. */
@@ -19,6 +28,7 @@ export interface DeviceEntry {
 }
 
 export const GIB = 1024 ** 3;
+const MIB = 1024 ** 2;
 const TERA = 1e12;
 const GIGA = 1e9;
 
@@ -26,67 +36,55 @@ const GIGA = 1e9;
 const MEMORY_EFFICIENCY = 0.8;
 /** NVLink: 396 of 450 GB/s seen on H200 (nvbandwidth). */
 const NVLINK_EFFICIENCY = 0.88;
-/**
- * The worker's part of an op of a linked section, with its waits and events; and PyTorch's of one kernel, 4 to 5 us. Assumed until
- * calibrated.
- */
+/** Of a network adapter's line rate; assumed. */
+const NETWORK_EFFICIENCY = 0.9;
+/** Where no achieved rate is published: the share of the peak that an H100's products reach (stas00/ml-engineering). */
+const MATMUL_EFFICIENCY = 0.8;
+/** The worker's part of an op of a linked section, with its waits and events; and PyTorch's of one kernel, 4 to 5 us. Assumed until calibrated. */
 const HOST_SECONDS_PER_OP = 8e-6;
 const HOST_SECONDS_PER_KERNEL = 4.5e-6;
+/** Kernels one after the other: 0.9 us between them (NVIDIA, Getting Started with CUDA Graphs), and as much to fill the chip and drain it; assumed. */
+const LAUNCH_SECONDS = 2e-6;
 /** One PCIe 4 drive for two ranks: 7.0 GB/s read, 3.8 GB/s written in sequence (Samsung PM1733, data sheet). */
 const DISK_READ = 3.5;
 const DISK_WRITE = 1.9;
 /** Fused Adam reads master, two moments and gradient and writes master, two moments and the weight: 16 + 14 bytes. */
 const ADAM_BYTES_PER_PARAMETER = 30;
+/** DeepSpeed's CPU Adam: 0.22 s for 1, 2.57 s for 10 billion parameters on both sockets of a DGX-2 (ZeRO-Offload, arXiv 2101.06840, table of latencies). */
+const CPU_ADAM_SECONDS = 0.25e-9;
 
-/** What modules with one chip share; their memory is their own. Tera-FLOP/s and giga-bytes/s. */
-interface Chip {
-  readonly peak: number;
+interface Figures {
   readonly matmul: number;
-  readonly attentionForward: number;
-  readonly attentionBackward: number;
+  readonly attention: DeviceRates['attentionKernels'];
+  readonly hbmBandwidth: number;
+  /** Pinned copies in one direction; of both together where they share a link. */
   readonly link: number;
   readonly duplex: number;
-  readonly nvlink: number;
-  readonly cublasWorkspaceBytes: number;
+  /** What a rank sends to others of its node, and of other nodes. */
+  readonly node: number;
+  readonly network: number;
 }
 
-const A100: Chip = {
-  peak: 312,
-  matmul: 271,
-  attentionForward: 189,
-  attentionBackward: 189,
-  link: 24.8,
-  // Both directions at once: D2H keeps 24 GB/s while H2D falls to about 11 (one dual-socket machine, NVIDIA forum 352186).
-  duplex: 35,
-  nvlink: 300,
-  cublasWorkspaceBytes: 8.1 * 1024 ** 2,
-};
-
-const HOPPER: Chip = {
-  peak: 989,
-  matmul: 795,
-  attentionForward: 365,
-  attentionBackward: 330,
-  link: 55,
-  duplex: 0,
-  nvlink: 450,
-  cublasWorkspaceBytes: 32 * 1024 ** 2,
-};
-
-/** `hbmBandwidth` in giga-bytes/s, as specified. */
-function rates(chip: Chip, hbmBandwidth: number): Rates {
-  const memoryBytes = hbmBandwidth * GIGA * MEMORY_EFFICIENCY;
+/** Tera-FLOP/s and giga-bytes/s to rates. */
+function rates(figures: Figures): DeviceRates {
+  const memoryBytes = figures.hbmBandwidth * GIGA * MEMORY_EFFICIENCY;
+  const [attention] = figures.attention.filter(({ kernel, headDim }) => kernel === 'flash2' && headDim === 128);
+  if (attention === undefined) throw new RangeError('a GPU has no rate of flash2 with a head dim of 128');
   return {
-    matmulFlops: chip.matmul * TERA,
-    attentionForwardFlops: chip.attentionForward * TERA,
-    attentionBackwardFlops: chip.attentionBackward * TERA,
+    matmulFlops: figures.matmul * TERA,
+    attentionForwardFlops: attention.forwardFlops,
+    attentionBackwardFlops: attention.backwardFlops,
+    attentionKernels: figures.attention,
+    attentionHalfKeys: ATTENTION_HALF_KEYS,
     memoryBytes,
-    h2dBytes: chip.link * GIGA,
-    d2hBytes: chip.link * GIGA,
-    duplexBytes: chip.duplex * GIGA,
-    commBytes: chip.nvlink * GIGA * NVLINK_EFFICIENCY,
+    h2dBytes: figures.link * GIGA,
+    d2hBytes: figures.link * GIGA,
+    duplexBytes: figures.duplex * GIGA,
+    commBytes: figures.node * GIGA,
     commLatencySeconds: 20e-6,
-    launchSeconds: 5e-6,
+    interNodeBytes: figures.network * GIGA * NETWORK_EFFICIENCY,
+    interNodeLatencySeconds: 40e-6,
+    launchSeconds: LAUNCH_SECONDS,
     optimizerSecondsPerParameter: ADAM_BYTES_PER_PARAMETER / memoryBytes,
     stepOverheadSeconds: 0.02,
     hostSecondsPerOp: HOST_SECONDS_PER_OP,
@@ -97,55 +95,202 @@ function rates(chip: Chip, hbmBandwidth: number): Rates {
 }
 
 const SOURCE =
-  'matmul: MAMF of stas00/ml-engineering; attention: FlashAttention-2 at d=128, bf16, causal; link: pinned copies on nvbandwidth; ' +
-  'NVLink: specification * 0.88; memory: specification * 0.8; disk: half a PM1733; latencies, host and step overhead assumed';
+  'matmul: MAMF of stas00/ml-engineering, else 80% of the peak; attention: FlashAttention papers; link: pinned copies on nvbandwidth; ' +
+  'NVLink: specification * 0.88; network: adapters * 0.9; memory: specification * 0.8; disk: half a PM1733; latencies, host and step overhead assumed';
 
-function ofChip(chip: Chip, hbmBandwidth: number): Omit<DeviceEntry, 'name' | 'nvmlNames' | 'hbmBytes' | 'hostBytes' | 'ranksPerNode'> {
-  return {
-    device: 'cuda',
-    peakFlops: chip.peak * TERA,
-    rates: rates(chip, hbmBandwidth),
-    ratesProvenance: 'assumed',
-    ratesSource: SOURCE,
-    cublasWorkspaceBytes: chip.cublasWorkspaceBytes,
-  };
-}
+/** Of every GPU. */
+const COMMON = {
+  device: 'cuda',
+  ranksPerNode: 8,
+  // Of a node with 2 TB for 8.
+  hostBytes: 240 * GIB,
+  nodeOptimizerSecondsPerParameter: CPU_ADAM_SECONDS,
+  ratesProvenance: 'assumed',
+  ratesSource: SOURCE,
+} as const;
+
+/** PCIe 4 and 5 with 16 lanes, pinned (nvbandwidth; eight H200 for the latter). */
+const PCIE4 = 24.8;
+const PCIE5 = 55;
+/** Cards without a link of their own reach each other over PCIe, some through the host's memory: two thirds of it; assumed. */
+const PEER_SHARE = 2 / 3;
+
+/** 312 TFLOP/s; NVLink 3 with 300 GB/s a direction (data sheet); a 200 Gb/s adapter for each GPU (DGX A100). */
+const A100 = {
+  matmul: 271,
+  attention: attentionRates('a100'),
+  link: PCIE4,
+  // Both directions at once: D2H keeps 24 GB/s while H2D falls to about 11 (one dual-socket machine, NVIDIA forum 352186).
+  duplex: 35,
+  node: 300 * NVLINK_EFFICIENCY,
+  network: 25,
+} as const;
+
+/** 989 TFLOP/s; NVLink 4 with 450 GB/s a direction (data sheet); a 400 Gb/s adapter for each GPU (DGX H100). */
+const H100 = {
+  matmul: 795,
+  attention: attentionRates('h100'),
+  link: PCIE5,
+  duplex: 0,
+  node: 450 * NVLINK_EFFICIENCY,
+  network: 50,
+} as const;
+
+/** H100 NVL: 835 of 989 TFLOP/s within 400 W (data sheet). */
+const NVL_SHARE = 835 / 989;
+
+const SMALL_WORKSPACE = 8.1 * MIB;
+const LARGE_WORKSPACE = 32 * MIB;
 
 export const DEVICES: readonly DeviceEntry[] = [
   {
+    ...COMMON,
     name: 'a100-40gb',
     nvmlNames: ['NVIDIA A100-SXM4-40GB'],
     // 42405855232 bytes (deviceQuery on the SXM4 module, Paderborn Center for Parallel Computing).
     hbmBytes: 39.49 * GIB,
     // Of a node with 1 TB for 8 (DGX A100 320GB).
     hostBytes: 120 * GIB,
-    ranksPerNode: 8,
-    // Memory of 1555 GB/s (data sheet).
-    ...ofChip(A100, 1555),
+    peakFlops: 312 * TERA,
+    // HBM2 of 1555 GB/s (data sheet).
+    rates: rates({ ...A100, hbmBandwidth: 1555 }),
+    cublasWorkspaceBytes: SMALL_WORKSPACE,
   },
   {
+    ...COMMON,
     name: 'a100-80gb',
     nvmlNames: ['NVIDIA A100-SXM4-80GB'],
     // torch reports 79.15 to 79.21 GiB in total.
     hbmBytes: 79.15 * GIB,
-    hostBytes: 240 * GIB,
-    ranksPerNode: 8,
-    ...ofChip(A100, 2000),
+    peakFlops: 312 * TERA,
+    rates: rates({ ...A100, hbmBandwidth: 2000 }),
+    cublasWorkspaceBytes: SMALL_WORKSPACE,
   },
   {
+    ...COMMON,
     name: 'h100-80gb',
     nvmlNames: ['NVIDIA H100 80GB HBM3'],
     hbmBytes: 79.1 * GIB,
-    hostBytes: 240 * GIB,
-    ranksPerNode: 8,
-    ...ofChip(HOPPER, 3350),
+    peakFlops: 989 * TERA,
+    rates: rates({ ...H100, hbmBandwidth: 3350 }),
+    cublasWorkspaceBytes: LARGE_WORKSPACE,
   },
   {
+    ...COMMON,
+    name: 'h100-nvl-94gb',
+    nvmlNames: ['NVIDIA H100 NVL'],
+    // torch reports 93.1 GiB in total.
+    hbmBytes: 93.1 * GIB,
+    peakFlops: 835 * TERA,
+    // HBM3 of 3938 GB/s (data sheet); NVLink joins pairs, more of them meet over PCIe; a 400 Gb/s adapter for two; assumed.
+    rates: rates({
+      ...H100,
+      matmul: 835 * MATMUL_EFFICIENCY,
+      attention: attentionRates('h100', NVL_SHARE),
+      hbmBandwidth: 3938,
+      node: PCIE5 * PEER_SHARE,
+      network: 25,
+    }),
+    cublasWorkspaceBytes: LARGE_WORKSPACE,
+  },
+  {
+    ...COMMON,
     name: 'h200-141gb',
     nvmlNames: ['NVIDIA H200'],
     hbmBytes: 139.8 * GIB,
-    hostBytes: 240 * GIB,
-    ranksPerNode: 8,
-    ...ofChip(HOPPER, 4800),
+    peakFlops: 989 * TERA,
+    rates: rates({ ...H100, hbmBandwidth: 4800 }),
+    cublasWorkspaceBytes: LARGE_WORKSPACE,
+  },
+  {
+    ...COMMON,
+    name: 'b200',
+    nvmlNames: ['NVIDIA B200'],
+    // torch reports 178.4 GiB in total, of 180 GB.
+    hbmBytes: 178.3 * GIB,
+    peakFlops: 2250 * TERA,
+    // HBM3e of 8 TB/s, NVLink 5 with 900 GB/s a direction, PCIe 5 and 400 Gb/s a GPU in a DGX B200 (data sheet).
+    rates: rates({
+      ...H100,
+      matmul: 1745,
+      attention: attentionRates('b200'),
+      hbmBandwidth: 8000,
+      node: 900 * NVLINK_EFFICIENCY,
+    }),
+    cublasWorkspaceBytes: LARGE_WORKSPACE,
+  },
+  {
+    ...COMMON,
+    name: 'gh200',
+    nvmlNames: ['NVIDIA GH200 480GB'],
+    // 96 GB of HBM3, of which about 94.5 GiB are there to use; assumed.
+    hbmBytes: 94.5 * GIB,
+    // 480 GB of LPDDR5X on the module (data sheet).
+    hostBytes: 420 * GIB,
+    ranksPerNode: 1,
+    peakFlops: 989 * TERA,
+    // HBM3 of 4 TB/s (data sheet). NVLink-C2C: 359 GB/s to the device, 175 + 172 both ways at once (a GB300 of the same link, nvbandwidth).
+    rates: rates({ ...H100, matmul: 828.6, hbmBandwidth: 4000, link: 359, duplex: 347 }),
+    cublasWorkspaceBytes: LARGE_WORKSPACE,
+  },
+  {
+    ...COMMON,
+    name: 'l40s',
+    nvmlNames: ['NVIDIA L40S'],
+    // torch reports 44.4 GiB in total, with ECC.
+    hbmBytes: 44.4 * GIB,
+    hostBytes: 120 * GIB,
+    peakFlops: 362 * TERA,
+    // GDDR6 of 864 GB/s, PCIe 4, no NVLink (data sheet); kernels of an A100 at the same share of the peak; 100 Gb/s a GPU; assumed.
+    rates: rates({
+      matmul: 362 * MATMUL_EFFICIENCY,
+      attention: attentionRates('a100', 362 / 312),
+      hbmBandwidth: 864,
+      link: PCIE4,
+      duplex: 0,
+      node: PCIE4 * PEER_SHARE,
+      network: 12.5,
+    }),
+    cublasWorkspaceBytes: SMALL_WORKSPACE,
+  },
+  {
+    ...COMMON,
+    name: 'rtx-4090',
+    nvmlNames: ['NVIDIA GeForce RTX 4090'],
+    // torch reports 23.64 GiB in total.
+    hbmBytes: 23.64 * GIB,
+    hostBytes: 56 * GIB,
+    peakFlops: 165.2 * TERA,
+    // 165.2 TFLOP/s with fp32 sums, GDDR6X of 1008 GB/s (Ada white paper); no NVLink and no peer copies; 100 Gb/s for a node; assumed.
+    rates: rates({
+      matmul: 165.2 * MATMUL_EFFICIENCY,
+      attention: attentionRates('a100', 165.2 / 312),
+      hbmBandwidth: 1008,
+      link: PCIE4,
+      duplex: 0,
+      node: (PCIE4 * PEER_SHARE) / 2,
+      network: 12.5 / 8,
+    }),
+    cublasWorkspaceBytes: SMALL_WORKSPACE,
+  },
+  {
+    ...COMMON,
+    name: 'mi300x',
+    nvmlNames: [],
+    // torch reports 191.98 GiB in total.
+    hbmBytes: 191.9 * GIB,
+    peakFlops: 1307 * TERA,
+    // HBM3 of 5.3 TB/s, seven Infinity Fabric links of 64 GB/s a direction (data sheet), of which as much as of NVLink; assumed.
+    rates: rates({
+      matmul: 668,
+      attention: attentionRates('mi300x'),
+      hbmBandwidth: 5300,
+      link: PCIE5,
+      duplex: 0,
+      node: 7 * 64 * NVLINK_EFFICIENCY,
+      network: 50,
+    }),
+    // hipBLASLt's on gfx94, as torch asks for it.
+    cublasWorkspaceBytes: 76 * MIB,
   },
 ];

@@ -1,9 +1,11 @@
 /** What an op costs alone: seconds on its stream, of its products, its element-wise kernels, its messages and launches; and of the host. */
-import { OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, viewBytes } from '../catalog/ops/index.js';
+import { OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, rowsOf, viewBytes } from '../catalog/ops/index.js';
 import { numWeightElements } from '../catalog/parameters.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
 import type { Access, Op } from '../schedule/op.js';
+import type { Rates } from '../spec/types.js';
 import type { PredictInput } from './input.js';
+import { exchangeSeconds } from './links.js';
 import { gatherSeconds, optimizerSeconds } from './zeroCosts.js';
 
 export interface OpCost {
@@ -42,7 +44,7 @@ export function opCosts(input: PredictInput): OpCosts {
     const ownSeconds = input.cluster.device === 'cpu' && !OP_ROWS[op.kind].external ? rates.hostSecondsPerOp : 0;
     return {
       // One thread issues and computes where there is no device beside the host.
-      seconds: ownSeconds + launchSeconds + (movingSeconds(op, input, sizes) ?? 0) + computeSeconds(work, input),
+      seconds: ownSeconds + launchSeconds + (movingSeconds(op, input) ?? 0) + computeSeconds(op, work, input, sizes),
       hostSeconds: rates.hostSecondsPerOp + work.kernels * rates.hostSecondsPerKernel,
       attentionFlops: work.attentionForwardFlops + work.attentionBackwardFlops,
       otherFlops: work.matmulFlops,
@@ -52,7 +54,7 @@ export function opCosts(input: PredictInput): OpCosts {
 }
 
 /** What an op moves over a link, or leaves to ZeRO; undefined for all others. What ZeRO's hooks do is priced by their turn. */
-function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | undefined {
+function movingSeconds(op: Op, input: PredictInput): number | undefined {
   const { rates } = input.cluster;
   switch (op.kind) {
     case 'loadBatch':
@@ -60,9 +62,9 @@ function movingSeconds(op: Op, input: PredictInput, sizes: OpSizes): number | un
     case 'copy':
       return viewBytes(op.reads, input.buffers) / linkBytesPerSecond(op.stream, rates);
     case 'toHeads':
-      return exchangeSeconds(viewBytes(op.writes, input.buffers), op.writes.length, input, sizes);
+      return exchangeSeconds(viewBytes(op.writes, input.buffers), op.writes.length, input.cluster, input.layout);
     case 'toSequence':
-      return exchangeSeconds(viewBytes(op.reads, input.buffers), op.reads.length, input, sizes);
+      return exchangeSeconds(viewBytes(op.reads, input.buffers), op.reads.length, input.cluster, input.layout);
     case 'gather':
       return gatherSeconds(largestLayer(input), input);
     case 'release':
@@ -85,20 +87,23 @@ function largestLayer({ parameters: { layers } }: PredictInput): number {
  * its weights pass through memory: half that rate where both are equal, which is what few rows get (the roofline of Williams et al.,
  * with the sum for the larger, since a product of few tiles hides little of one under the other).
  */
-function computeSeconds(work: OpWork, { cluster: { rates } }: PredictInput): number {
+function computeSeconds(op: Op, work: OpWork, { cluster: { rates }, kernels }: PredictInput, { d, ownQ }: OpSizes): number {
+  // What half the rate costs: so many more keys for each query.
+  const startFlops = 4 * ownQ * rowsOf(op.tokens) * rates.attentionHalfKeys;
+  const forward = work.attentionForwardFlops;
+  const backward = work.attentionBackwardFlops;
   return (
     work.matmulFlops / rates.matmulFlops +
-    work.attentionForwardFlops / rates.attentionForwardFlops +
-    work.attentionBackwardFlops / rates.attentionBackwardFlops +
+    (forward === 0 ? 0 : (forward + startFlops) / attentionFlops('forwardFlops', kernels.attn, d, rates)) +
+    (backward === 0 ? 0 : (backward + 2.5 * startFlops) / attentionFlops('backwardFlops', kernels.attnBwd, d, rates)) +
     (work.weightBytes + work.elementBytes) / rates.memoryBytes
   );
 }
 
-/**
- * All-to-all over the sequence group, a message a pair one after the other. The bytes are those of the head-sharded side, with copies
- * and padded heads, of which a rank keeps 1/P. Packing counts with the op's kernels; without a group there is nothing else.
- */
-function exchangeSeconds(bytes: number, numPairs: number, { cluster: { rates } }: PredictInput, { ranks }: OpSizes): number {
-  if (ranks === 1) return 0;
-  return numPairs * rates.commLatencySeconds + (bytes * (ranks - 1)) / ranks / rates.commBytes;
+/** Of the kernel's row with the largest head dim up to this one, else of its smallest; the cluster's own for a kernel without rows. */
+function attentionFlops(direction: 'forwardFlops' | 'backwardFlops', kernel: string, headDim: number, rates: Rates): number {
+  const rows = rates.attentionKernels.filter((row) => row.kernel === kernel).sort((a, b) => a.headDim - b.headDim);
+  const row = rows.findLast((one) => one.headDim <= headDim) ?? rows[0];
+  if (row !== undefined) return row[direction];
+  return direction === 'forwardFlops' ? rates.attentionForwardFlops : rates.attentionBackwardFlops;
 }

@@ -32,7 +32,35 @@ export interface ShortClusterInput {
   readonly diskBytes?: number | undefined;
 }
 
-export const clusterSchema: z.ZodType<ClusterSpec> = z.strictObject({
+const attentionRate = z.strictObject({ kernel: z.string(), headDim: count, forwardFlops: positive, backwardFlops: positive });
+
+const ratesSchema = z.strictObject({
+  matmulFlops: positive,
+  attentionForwardFlops: positive,
+  attentionBackwardFlops: positive,
+  memoryBytes: positive,
+  h2dBytes: positive,
+  d2hBytes: positive,
+  duplexBytes: z.number().min(0),
+  commBytes: positive,
+  commLatencySeconds: z.number().min(0),
+  launchSeconds: z.number().min(0),
+  optimizerSecondsPerParameter: z.number().min(0),
+  stepOverheadSeconds: z.number().min(0),
+  // Absent from files of earlier versions: a host that issues at no cost, no disk, and attention as it is above at every length.
+  attentionKernels: z.array(attentionRate).default([]),
+  attentionHalfKeys: z.number().min(0).default(0),
+  hostSecondsPerOp: z.number().min(0).default(0),
+  hostSecondsPerKernel: z.number().min(0).default(0),
+  diskReadBytes: z.number().min(0).default(0),
+  diskWriteBytes: z.number().min(0).default(0),
+  interNodeBytes: positive,
+  interNodeLatencySeconds: z.number().min(0),
+  offloadedOptimizerSecondsPerParameter: z.number().min(0),
+});
+
+/** As a plan has it. */
+export const clusterSchema = z.strictObject({
   kind: z.literal('cluster'),
   name: z.string(),
   device: z.enum(['cpu', 'cuda']),
@@ -43,40 +71,40 @@ export const clusterSchema: z.ZodType<ClusterSpec> = z.strictObject({
   hostBytes: positive,
   diskBytes: z.number().min(0).default(0),
   overheads: z.array(z.strictObject({ name: z.string(), bytes: z.number().min(0), provenance, source: z.string() })),
-  rates: z.strictObject({
-    matmulFlops: positive,
-    attentionForwardFlops: positive,
-    attentionBackwardFlops: positive,
-    memoryBytes: positive,
-    h2dBytes: positive,
-    d2hBytes: positive,
-    duplexBytes: z.number().min(0),
-    commBytes: positive,
-    commLatencySeconds: z.number().min(0),
-    launchSeconds: z.number().min(0),
-    optimizerSecondsPerParameter: z.number().min(0),
-    stepOverheadSeconds: z.number().min(0),
-    // Absent from files of earlier versions: a host that issues at no cost, and no disk.
-    hostSecondsPerOp: z.number().min(0).default(0),
-    hostSecondsPerKernel: z.number().min(0).default(0),
-    diskReadBytes: z.number().min(0).default(0),
-    diskWriteBytes: z.number().min(0).default(0),
-  }),
+  rates: ratesSchema,
   ratesProvenance: provenance,
   ratesSource: z.string(),
   peakFlops: positive,
 });
 
+/** As files have it: those of earlier versions lack some rates, which `complete` fills in. */
+const fileSchema = clusterSchema.extend({
+  rates: ratesSchema.partial({ interNodeBytes: true, interNodeLatencySeconds: true, offloadedOptimizerSecondsPerParameter: true }),
+});
+
 /** A path, a short input or a full spec; which one it is, its fields say. */
 export function readClusterInput(input: string | JsonObject): ClusterSpec | ShortClusterInput {
   const value = readJsonObject(input, 'cluster');
-  if ('kind' in value) return checkDisk(parseWith(clusterSchema, value, 'cluster'));
+  if ('kind' in value) return checkDisk(complete(parseWith(fileSchema, value, 'cluster')));
   const { hbmBytes, hostBytes, diskBytes, ...rest } = parseWith(shortSchema, value, 'cluster');
   return {
     ...rest,
     ...(hbmBytes === undefined ? {} : { hbmBytes: parseBytes(hbmBytes, 'cluster.hbmBytes') }),
     ...(hostBytes === undefined ? {} : { hostBytes: parseBytes(hostBytes, 'cluster.hostBytes') }),
     ...(diskBytes === undefined ? {} : { diskBytes: parseBytes(diskBytes, 'cluster.diskBytes') }),
+  };
+}
+
+/** Files of earlier versions have one kind of link, and one price of the optimizer wherever it runs. */
+function complete({ rates, ...spec }: z.infer<typeof fileSchema>): ClusterSpec {
+  return {
+    ...spec,
+    rates: {
+      ...rates,
+      interNodeBytes: rates.interNodeBytes ?? rates.commBytes,
+      interNodeLatencySeconds: rates.interNodeLatencySeconds ?? rates.commLatencySeconds,
+      offloadedOptimizerSecondsPerParameter: rates.offloadedOptimizerSecondsPerParameter ?? rates.optimizerSecondsPerParameter,
+    },
   };
 }
 

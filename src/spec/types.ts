@@ -28,23 +28,40 @@ export interface ModelSpec {
 }
 
 /** Achieved rates of one rank; see catalog for sources. FLOP/s, bytes/s, seconds. */
+/** What an attention kernel reaches on long rows. */
+export interface AttentionRate {
+  readonly kernel: string;
+  readonly headDim: number;
+  readonly forwardFlops: number;
+  readonly backwardFlops: number;
+}
+
 export interface Rates {
   readonly matmulFlops: number;
+  /** Of kernels that `attentionKernels` has no row of. */
   readonly attentionForwardFlops: number;
   readonly attentionBackwardFlops: number;
+  /** By kernel and head dim; a head dim between two of a kernel runs at the rate of the smaller. */
+  readonly attentionKernels: readonly AttentionRate[];
+  /** Keys that a query sees, on the mean, at which attention has half of its rate. */
+  readonly attentionHalfKeys: number;
   /** Bytes that element-wise kernels read plus write a second. */
   readonly memoryBytes: number;
   readonly h2dBytes: number;
   readonly d2hBytes: number;
   /** Sum of both directions when the link is shared; 0 when it is full duplex. */
   readonly duplexBytes: number;
-  /** Bytes a rank sends per second in an all-to-all, gather or reduce. */
+  /** Bytes a rank sends per second in an all-to-all, gather or reduce, inside a node. */
   readonly commBytes: number;
   readonly commLatencySeconds: number;
+  /** The same between nodes, of each rank while all of a node send. */
+  readonly interNodeBytes: number;
+  readonly interNodeLatencySeconds: number;
   /** Fixed cost of one kernel, or of one copy, on its stream. */
   readonly launchSeconds: number;
-  /** Optimizer seconds per owned parameter. */
+  /** Optimizer seconds per owned parameter: on the device, and on the host's CPUs while all ranks of a node use them. */
   readonly optimizerSecondsPerParameter: number;
+  readonly offloadedOptimizerSecondsPerParameter: number;
   /** Fixed seconds of one DeepSpeed step outside the ops: hooks, bookkeeping, host work. */
   readonly stepOverheadSeconds: number;
   /** Seconds that the host takes to issue an op, and for each kernel that it launches; on the CPU device `launchSeconds` is the latter. */

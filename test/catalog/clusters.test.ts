@@ -7,7 +7,14 @@ test.each(DEVICE_NAMES)('%s is complete and says where its numbers are from', (g
   expect(cluster.numRanks).toBe(8);
   expect(cluster.ratesSource).not.toBe('');
   expect(cluster.overheads.every(({ bytes, source }) => bytes > 0 && source !== '')).toBe(true);
-  expect(Object.values(cluster.rates).every((rate) => Number.isFinite(rate) && rate >= 0)).toBe(true);
+  const { attentionKernels, ...rates } = cluster.rates;
+  expect(Object.values(rates).every((rate) => Number.isFinite(rate) && rate >= 0)).toBe(true);
+  for (const { forwardFlops, backwardFlops } of attentionKernels) {
+    expect(forwardFlops).toBeGreaterThan(0);
+    expect(Math.max(forwardFlops, backwardFlops)).toBeLessThan(cluster.peakFlops);
+  }
+  expect(rates.matmulFlops).toBeLessThan(cluster.peakFlops);
+  expect(rates.interNodeBytes).toBeLessThan(rates.commBytes);
 });
 
 test('memory can be overridden, in bytes or as text', () => {
@@ -30,12 +37,49 @@ test('a full spec is taken as it is', () => {
   expect(errorOf(() => parseCluster({ ...full, hbmBytes: -1 })).code).toBe('invalid-value');
 });
 
-test('a file of an earlier version has no host costs and no disk; a disk needs rates', () => {
+test.each([
+  ['h100', 'h100-80gb'],
+  ['h100-nvl', 'h100-nvl-94gb'],
+  ['h200', 'h200-141gb'],
+  ['rtx', 'rtx-4090'],
+  ['mi300', 'mi300x'],
+])('%s is found as %s', (gpu, name) => {
+  expect(parseCluster({ gpus: 2, gpu }).name).toBe(`2x ${name}`);
+});
+
+test('cards of one chip differ in memory alone', () => {
+  const of = (gpu: string) => parseCluster({ gpus: 8, gpu });
+  const [small, large] = [of('a100-40gb'), of('a100-80gb')];
+  const { memoryBytes, optimizerSecondsPerParameter } = small.rates;
+  expect({ ...large.rates, memoryBytes, optimizerSecondsPerParameter }).toEqual(small.rates);
+  expect(large.rates.memoryBytes).toBeGreaterThan(memoryBytes);
+});
+
+test('cards without NVLink reach each other over PCIe', () => {
+  const { rates: h100 } = parseCluster({ gpus: 8, gpu: 'h100-80gb' });
+  for (const gpu of ['l40s', 'rtx-4090', 'h100-nvl']) {
+    const { commBytes, h2dBytes } = parseCluster({ gpus: 8, gpu }).rates;
+    expect(commBytes).toBeLessThan(h2dBytes);
+    expect(commBytes).toBeLessThan(h100.commBytes / 5);
+  }
+});
+
+test('a file of an earlier version has no host costs and no disk, and one kind of link; a disk needs rates', () => {
   const { diskBytes: _disk, ...full } = parseCluster({ gpus: 2, gpu: 'h100-80gb' });
-  const { hostSecondsPerOp: _op, hostSecondsPerKernel: _kernel, diskReadBytes: _read, diskWriteBytes: _write, ...rates } = full.rates;
+  const { matmulFlops, attentionForwardFlops, attentionBackwardFlops, memoryBytes, h2dBytes, d2hBytes, duplexBytes } = full.rates;
+  const { commBytes, commLatencySeconds, launchSeconds, optimizerSecondsPerParameter, stepOverheadSeconds } = full.rates;
+  const rates = {
+    ...{ matmulFlops, attentionForwardFlops, attentionBackwardFlops, memoryBytes, h2dBytes, d2hBytes, duplexBytes },
+    ...{ commBytes, commLatencySeconds, launchSeconds, optimizerSecondsPerParameter, stepOverheadSeconds },
+  };
   const older = parseCluster({ ...full, rates });
   expect(older.diskBytes).toBe(0);
-  expect(older.rates).toEqual({ ...rates, hostSecondsPerOp: 0, hostSecondsPerKernel: 0, diskReadBytes: 0, diskWriteBytes: 0 });
+  expect(older.rates).toEqual({
+    ...rates,
+    ...{ hostSecondsPerOp: 0, hostSecondsPerKernel: 0, diskReadBytes: 0, diskWriteBytes: 0 },
+    ...{ attentionKernels: [], attentionHalfKeys: 0, offloadedOptimizerSecondsPerParameter: optimizerSecondsPerParameter },
+    ...{ interNodeBytes: commBytes, interNodeLatencySeconds: commLatencySeconds },
+  });
   expect(errorOf(() => parseCluster({ ...full, rates, diskBytes: 1 }))).toMatchObject({ code: 'missing-key' });
   expect(parseCluster({ gpus: 1, gpu: 'h100-80gb', diskBytes: '1G' }).diskBytes).toBe(2 ** 30);
 });
@@ -46,7 +90,9 @@ test('host costs are charged where host and device work side by side', () => {
 });
 
 test.each([
-  [{ gpus: 4, gpu: 'h100' }, 'unknown-device', 'h100-80gb'],
+  [{ gpus: 4, gpu: 'a100' }, 'unknown-device', 'say which: a100-40gb, a100-80gb'],
+  [{ gpus: 4, gpu: '' }, 'unknown-device', 'known: '],
+  [{ gpus: 4, gpu: 'h10080gb' }, 'unknown-device', "did you mean 'h100-80gb'"],
   [{ gpus: 4, gpu: 'tpu' }, 'unknown-device', 'known: '],
   [{ gpus: 0, gpu: 'cpu' }, 'invalid-value', ''],
   [{ gpu: 'cpu' }, 'missing-key', ''],

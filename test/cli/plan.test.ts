@@ -109,13 +109,13 @@ describe('fpdt plan', () => {
       '--gpus',
       '2',
       '--gpu',
-      'a100-80g',
+      'a100-80gbs',
       '--seq-len',
       '512',
       '--json',
     );
     expect(exitCode).toBe(1);
-    expect(stderr).toMatch(/error: .*a100-80g/);
+    expect(stderr).toMatch(/error: .*a100-80gbs/);
     expect(stderr).toMatch(/hint: .*a100-80gb/);
     expect(JSON.parse(stdout)).toMatchObject({ error: { hint: expect.stringContaining('a100-80gb') as string } });
   });

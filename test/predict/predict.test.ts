@@ -2,6 +2,7 @@ import { describe, expect, it, test } from 'vitest';
 import { opCosts } from '../../src/predict/cost.js';
 import { predictRun, type PredictInput } from '../../src/predict/predict.js';
 import { simulateSection } from '../../src/predict/timeline.js';
+import { exchangeSeconds, ringSeconds } from '../../src/predict/links.js';
 import { gatherSeconds } from '../../src/predict/zeroCosts.js';
 import { sectionNamed } from '../../src/schedule/schedule.js';
 import type { Bend } from '../spec/inputs.js';
@@ -102,6 +103,32 @@ describe('predictRun', () => {
     }
   });
 
+  it('an optimizer on the host takes its own time, its gradients go there and its weights come back', () => {
+    const kinds = (zero: object, more: object = {}) =>
+      predictRun(onGpu({ deepspeed: { zero_optimization: { stage: 3, ...zero }, ...more } })).byKind;
+    const [here, there] = [kinds({}), kinds({ offload_optimizer: { device: 'cpu' } })];
+    const { rates, numRanks } = onGpu().cluster;
+    const { numTrainedParameters } = onGpu().parameters;
+    const owned = numTrainedParameters / numRanks;
+    const { offloadedOptimizerSecondsPerParameter, optimizerSecondsPerParameter, h2dBytes, d2hBytes } = rates;
+    const w = 2;
+    const update = owned * (offloadedOptimizerSecondsPerParameter + w / h2dBytes - optimizerSecondsPerParameter);
+    expect((there.optimizerStep?.seconds ?? 0) - (here.optimizerStep?.seconds ?? 0)).toBeCloseTo(update, 12);
+    expect(update).toBeGreaterThan(0);
+    const gradients = owned * (w / d2hBytes + w / h2dBytes + 4 / d2hBytes);
+    expect((there.reduce?.seconds ?? 0) - (here.reduce?.seconds ?? 0)).toBeCloseTo(gradients, 12);
+    const torchAdam = { optimizer: { type: 'AdamW', params: { lr: 1e-3, torch_adam: true } } };
+    expect(kinds({ offload_optimizer: { device: 'cpu' } }, torchAdam).optimizerStep?.seconds).toBeGreaterThan(
+      there.optimizerStep?.seconds ?? Number.POSITIVE_INFINITY,
+    );
+  });
+
+  it('the same ranks on more nodes take longer', () => {
+    const step = (ranksPerNode: number): number => predictRun(onGpu({ cluster: { ...H100, ranksPerNode } })).stepSeconds;
+    expect(step(2)).toBeGreaterThan(step(4));
+    expect(step(1)).toBeGreaterThan(step(2));
+  });
+
   it('gathers that may be prefetched are exposed only as far as they are longer than the turn', () => {
     const step = (prefetch: number) =>
       predictRun(onGpu({ deepspeed: { zero_optimization: { stage: 3, stage3_prefetch_bucket_size: prefetch } } }));
@@ -171,6 +198,42 @@ describe('costs', () => {
     const { launchSeconds, diskReadBytes } = input.cluster.rates;
     expect(opCosts(input)({ ...copy, stream: 'read' }).seconds).toBeCloseTo(launchSeconds + (256 * 64 * 4) / diskReadBytes, 12);
     expect(opCosts(input)(copy).copiedBytes).toBe(256 * 64 * 4);
+  });
+
+  it('of attention are those of its kernel and head dim, and of a few keys more', () => {
+    const input = smallPlan({ cluster: H100 });
+    const attn = sectionNamed(input.sections, 'layerForward').ops.find(({ kind }) => kind === 'attn');
+    if (attn === undefined) throw new Error('no op');
+    const { rates } = input.cluster;
+    const of = (change: Partial<typeof rates>, kernel = 'flash2'): number => {
+      const kernels = { attn: kernel, attnBwd: kernel };
+      const only = { ...rates, launchSeconds: 0, memoryBytes: 1e300, attentionHalfKeys: 0, ...change };
+      return opCosts({ ...input, kernels, cluster: { ...input.cluster, rates: only } })(attn).seconds;
+    };
+    const row = (headDim: number, forwardFlops: number) => ({ kernel: 'flash2', headDim, forwardFlops, backwardFlops: 1 });
+    const seconds = of({ attentionKernels: [row(8, 1e12)] });
+    expect(of({ attentionKernels: [row(16, 5e12), row(8, 1e12), row(4, 3e12)] })).toBeCloseTo(seconds, 15);
+    expect(of({ attentionKernels: [row(64, 2e12)] })).toBeCloseTo(seconds / 2, 15);
+    expect(of({ attentionKernels: [row(8, 9e12)], attentionForwardFlops: 1e12 }, 'cpu_flash')).toBeCloseTo(seconds, 15);
+    // 1,024 causal queries see 512.5 keys on the mean.
+    expect(of({ attentionKernels: [row(8, 1e12)], attentionHalfKeys: 512.5 })).toBeCloseTo(2 * seconds, 15);
+  });
+
+  it('of collectives between nodes are those of their adapters, and never less than inside one', () => {
+    const { cluster } = smallPlan({ cluster: H100 });
+    const rates = { ...cluster.rates, commBytes: 100, commLatencySeconds: 0, interNodeBytes: 10, interNodeLatencySeconds: 0 };
+    const links = (ranksPerNode: number) => ({ numRanks: 8, ranksPerNode, rates });
+    const group = [0, 1, 2, 3, 4, 5, 6, 7];
+    const exchange = (ranksPerNode: number, ranks = group): number =>
+      exchangeSeconds(800, 1, links(ranksPerNode), { sequenceGroups: [ranks], heads: { query: [], keyValue: [] } });
+    expect(exchange(8)).toBe((100 * 7) / 100);
+    expect(exchange(4)).toBe((100 * 4) / 10);
+    expect(exchange(4, [0, 1, 2, 3])).toBe((200 * 3) / 100);
+    expect(exchange(1)).toBe((100 * 7) / 10);
+    expect(ringSeconds(800, links(8))).toBe(7);
+    // Four adapters carry what the other node has.
+    expect(ringSeconds(800, links(4))).toBe(Math.max(7, 400 / 40));
+    expect(ringSeconds(800, links(1))).toBe(700 / 10);
   });
 
   it('a gather moves what others hold, and below stage 3 there is none', () => {
