@@ -3,7 +3,7 @@ import { OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, rowsOf, viewBytes 
 import { numWeightElements } from '../catalog/parameters.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
 import type { Access, Op } from '../schedule/op.js';
-import type { Rates } from '../spec/types.js';
+import type { AttentionRate, Rates } from '../spec/types.js';
 import type { PredictInput } from './input.js';
 import { exchangeSeconds } from './links.js';
 import { gatherSeconds, optimizerSeconds } from './zeroCosts.js';
@@ -24,6 +24,7 @@ export type OpCosts = (op: Op) => OpCost;
 
 export function opCosts(input: PredictInput): OpCosts {
   const sizes = opSizes({ ...input, device: input.cluster.device });
+  const attention = attentionRate(input, sizes);
   const copies = new Map<string, Map<Access, OpCost>>(input.streams.map((stream) => [stream, new Map()]));
   return (op) => {
     // Most ops of a long section are copies of the same few rows: one that was priced is known by its stream and what it reads.
@@ -44,7 +45,7 @@ export function opCosts(input: PredictInput): OpCosts {
     const ownSeconds = input.cluster.device === 'cpu' && !OP_ROWS[op.kind].external ? rates.hostSecondsPerOp : 0;
     return {
       // One thread issues and computes where there is no device beside the host.
-      seconds: ownSeconds + launchSeconds + (movingSeconds(op, input) ?? 0) + computeSeconds(op, work, input, sizes),
+      seconds: ownSeconds + launchSeconds + (movingSeconds(op, input) ?? 0) + computeSeconds(op, work, input.cluster.rates, attention),
       hostSeconds: rates.hostSecondsPerOp + work.kernels * rates.hostSecondsPerKernel,
       attentionFlops: work.attentionForwardFlops + work.attentionBackwardFlops,
       otherFlops: work.matmulFlops,
@@ -87,23 +88,34 @@ function largestLayer({ parameters: { layers } }: PredictInput): number {
  * its weights pass through memory: half that rate where both are equal, which is what few rows get (the roofline of Williams et al.,
  * with the sum for the larger, since a product of few tiles hides little of one under the other).
  */
-function computeSeconds(op: Op, work: OpWork, { cluster: { rates }, kernels }: PredictInput, { d, ownQ }: OpSizes): number {
-  // What half the rate costs: so many more keys for each query.
-  const startFlops = 4 * ownQ * rowsOf(op.tokens) * rates.attentionHalfKeys;
-  const forward = work.attentionForwardFlops;
-  const backward = work.attentionBackwardFlops;
+function computeSeconds(op: Op, work: OpWork, rates: Rates, attention: Attention): number {
+  const { attentionForwardFlops: forward, attentionBackwardFlops: backward } = work;
+  const startFlops = attention.startFlopsPerQuery * rowsOf(op.tokens);
   return (
     work.matmulFlops / rates.matmulFlops +
-    (forward === 0 ? 0 : (forward + startFlops) / attentionFlops('forwardFlops', kernels.attn, d, rates)) +
-    (backward === 0 ? 0 : (backward + 2.5 * startFlops) / attentionFlops('backwardFlops', kernels.attnBwd, d, rates)) +
+    (forward === 0 ? 0 : (forward + startFlops) / attention.forwardFlops) +
+    (backward === 0 ? 0 : (backward + 2.5 * startFlops) / attention.backwardFlops) +
     (work.weightBytes + work.elementBytes) / rates.memoryBytes
   );
 }
 
-/** Of the kernel's row with the largest head dim up to this one, else of its smallest; the cluster's own for a kernel without rows. */
-function attentionFlops(direction: 'forwardFlops' | 'backwardFlops', kernel: string, headDim: number, rates: Rates): number {
-  const rows = rates.attentionKernels.filter((row) => row.kernel === kernel).sort((a, b) => a.headDim - b.headDim);
-  const row = rows.findLast((one) => one.headDim <= headDim) ?? rows[0];
-  if (row !== undefined) return row[direction];
-  return direction === 'forwardFlops' ? rates.attentionForwardFlops : rates.attentionBackwardFlops;
+interface Attention {
+  readonly forwardFlops: number;
+  readonly backwardFlops: number;
+  /** What makes half the rate at so many keys: those keys once more. */
+  readonly startFlopsPerQuery: number;
+}
+
+function attentionRate({ cluster: { rates }, kernels }: PredictInput, { d, ownQ }: OpSizes): Attention {
+  return {
+    forwardFlops: kernelRate(kernels.attn, d, rates)?.forwardFlops ?? rates.attentionForwardFlops,
+    backwardFlops: kernelRate(kernels.attnBwd, d, rates)?.backwardFlops ?? rates.attentionBackwardFlops,
+    startFlopsPerQuery: 4 * ownQ * rates.attentionHalfKeys,
+  };
+}
+
+/** The kernel's row with the largest head dim up to this one, else that of its smallest. */
+function kernelRate(kernel: string, headDim: number, { attentionKernels }: Rates): AttentionRate | undefined {
+  const rows = attentionKernels.filter((row) => row.kernel === kernel).sort((a, b) => a.headDim - b.headDim);
+  return rows.findLast((row) => row.headDim <= headDim) ?? rows[0];
 }

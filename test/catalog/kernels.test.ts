@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { parseCluster } from '../../src/catalog/index.js';
 import { ATTENTION_KERNELS, can, defaultKernels, kernelNamed } from '../../src/catalog/kernels.js';
 import { MODEL_DTYPES, type ModelDtype } from '../../src/spec/dtype.js';
 import { errorOf } from '../spec/inputs.js';
@@ -31,4 +32,15 @@ test('every dtype of a model has a kernel on a GPU that does not write the score
 test('an unknown kernel is refused by name', () => {
   expect(errorOf(() => kernelNamed('flash'))).toMatchObject({ code: 'unknown-kernel' });
   expect(errorOf(() => kernelNamed('flash')).hint).toContain(ATTENTION_KERNELS.map(({ name }) => name).join(', '));
+});
+
+test('rates are there for every kernel that a GPU may run fast; one that no worker has is not offered for it', () => {
+  const { attentionKernels } = parseCluster({ gpus: 1, gpu: 'h100-80gb' }).rates;
+  const rated = new Set(attentionKernels.map(({ kernel }) => kernel));
+  expect([...rated]).toContain(defaultKernels('cuda').attn);
+  const offered = ATTENTION_KERNELS.map(({ name }) => name);
+  for (const name of ['cudnn', 'flash3']) {
+    expect([...rated]).toContain(name);
+    if (!offered.includes(name)) expect(errorOf(() => kernelNamed(name)).code).toBe('unknown-kernel');
+  }
 });
