@@ -7,7 +7,12 @@ import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { parseOptions, runScript } from '../scripts/options.js';
 import { type ExecutionPlan, FpdtError, encodePlan, planRun } from '../src/index.js';
+import { parseSpecs } from '../src/catalog/specs.js';
 import { median } from '../src/report/compare.js';
+import { estimateTime } from '../src/strategy/estimateTime.js';
+import { estimator } from '../src/strategy/evaluator.js';
+import { type BuildInput, settingOf } from '../src/strategy/setting.js';
+import { findStrategy } from '../src/strategy/solve.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MODEL = `${ROOT}examples/llama-3-8b.json`;
@@ -135,10 +140,55 @@ async function times(): Promise<readonly Measure[]> {
   ];
 }
 
+const CHOICES = [
+  { name: '2M tokens, 4 A100s', gpus: 4, gpu: 'a100-80gb', seqLen: '2M' },
+  { name: '4M tokens, 8 H100s', gpus: 8, gpu: 'h100-80gb', seqLen: '4M' },
+  { name: '4M tokens, 32 H100s', gpus: 32, gpu: 'h100-80gb', seqLen: '4M' },
+  { name: '15M tokens, 64 H100s', gpus: 64, gpu: 'h100-80gb', seqLen: '15M', hostBytes: '480G' },
+  { name: '15M tokens, 1024 H100s', gpus: 1024, gpu: 'h100-80gb', seqLen: '15M', hostBytes: '480G' },
+] as const;
+/** Checkpoint of every layer, outputs recomputed: what a solver without a clock took. */
+const RECOMPUTED = { layers: [{ layers: [0, 32], keyValues: 'hbm', attentionOutput: 'recompute', checkpoints: 'host', segments: 1 }] };
+
+/** Milliseconds of CPU to choose, the best of some once the code is warm, and how much faster the choice is than recomputing every output. */
+function choices(): readonly Measure[] {
+  return CHOICES.flatMap(({ name, seqLen, ...cluster }): readonly Measure[] => {
+    const inputOf = (run: Run): BuildInput => {
+      const { deepspeed, ...specs } = parseSpecs({ model: MODEL, cluster, run, deepspeed: DEEPSPEED });
+      return { ...specs, deepspeed: deepspeed.config };
+    };
+    const input = inputOf({ seqLen });
+    const seconds = (one: BuildInput): number => {
+      const { strategy, memory } = findStrategy(one, estimator());
+      return memory.fits ? estimateTime(settingOf(one), strategy).seconds : Number.POSITIVE_INFINITY;
+    };
+    const times = Array.from({ length: NUM_RUNS }, () => {
+      const before = process.cpuUsage();
+      findStrategy(input, estimator());
+      const { user, system } = process.cpuUsage(before);
+      return (user + system) / 1000;
+    });
+    const alone = seconds(inputOf({ seqLen, strategy: RECOMPUTED }));
+    return [
+      { name: `choosing: ${name}`, value: Math.min(...times), unit: 'ms of CPU' },
+      ...(Number.isFinite(alone)
+        ? [{ name: `auto / outputs recomputed: ${name}`, value: seconds(input) / alone, atMost: 0.83, unit: 'of its time' }]
+        : []),
+    ];
+  });
+}
+
 async function main(): Promise<void> {
   const { values } = parseOptions({ options: { json: { type: 'boolean', default: false } } });
   await execa('npm', ['run', '--silent', 'build'], { cwd: ROOT });
-  const measures = [...(await segments()), ...(await ranges()), ...(await fifteenMillion()), ...(await tooLarge()), ...(await times())];
+  const measures = [
+    ...(await segments()),
+    ...(await ranges()),
+    ...(await fifteenMillion()),
+    ...(await tooLarge()),
+    ...choices(),
+    ...(await times()),
+  ];
   const rows = measures.map((measure) => ({ ...measure, ok: measure.atMost === undefined || measure.value <= measure.atMost }));
   const failed = rows.filter(({ ok }) => !ok);
   if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'plannerBenchmark', measures: rows }, null, 1)}\n`);

@@ -44,10 +44,11 @@ export function layerPlan({ strategy, model, parameters }: Pick<PolicyContext, '
   for (const { first, end, range } of segments) {
     const { layers: _, segments: lengths, ...choice } = strategy.layers[range] as LayerStrategy;
     const rebuilds = lengths.some((length) => length > 1);
+    const chosen = JSON.stringify([choice, rebuilds]);
     for (let layer = first; layer < end; layer++) {
       const window = model.windows[layer] ?? null;
       const regionElements = layerParameters(parameters, model, layer).numElements;
-      const key = JSON.stringify([choice, window, rebuilds, regionElements]);
+      const key = `${chosen} ${window} ${regionElements}`;
       let number = keys.indexOf(key);
       if (number < 0) {
         number = keys.push(key) - 1;

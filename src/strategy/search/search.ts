@@ -22,11 +22,17 @@ export interface Found {
 const MORE_COUNTS = 2;
 /** Chunks of fetched keys and values that are attended to together: more of them are fewer merges in more memory. */
 const MOST_TILE_CHUNKS = 8;
+/** Of a chunk; where the search for the fewest chunks that fit begins. */
+const LIKELY_LOCAL_TOKENS = 32768;
 /** Fillings that turn out too large are tried again with that much less room. */
 const MAX_REFILLS = 6;
-/** A strategy this close to what computing alone takes where every output is kept is not bettered; and one that keeps all, this close. */
-const GOOD_ENOUGH = 1.002;
-const GOOD_ENOUGH_KEEPING_ALL = 1.004;
+/** A strategy this close to what computing alone takes where every output is kept is not bettered. */
+const GOOD_ENOUGH = 1.005;
+/** Larger tiles are tried as long as they are faster by this. */
+const WORTH_A_TILE = 1.002;
+
+/** Until costs are needed: whether everything can be kept does not hang on them. */
+const ANY_COSTS: LayerCosts = { recompute: 1, rebuild: 1, rerun: 1, file: 1 };
 
 /** Undefined where no strategy fits. */
 export function searchAll(setting: Setting, evaluate: Evaluator): Found | undefined {
@@ -70,8 +76,14 @@ class Search {
   }
 
   run(): Found | undefined {
-    let first = 0;
+    const { run } = this.setting;
+    const tokens = (numChunks: number): number => run.seqLen / run.sequenceParallelSize / numChunks;
+    let first = Math.max(
+      0,
+      this.counts.findIndex((count) => tokens(count) <= LIKELY_LOCAL_TOKENS),
+    );
     for (const frame of frames(this.setting)) {
+      if (!this.mayBeFaster(frame)) continue;
       const found = this.fewestChunks(frame, first);
       if (found === undefined) continue;
       first = found;
@@ -80,14 +92,23 @@ class Search {
         if (this.isGoodEnough()) return this.best;
       }
     }
-    if (this.setting.run.kvTileChunks === undefined) this.tryTiles();
+    if (run.kvTileChunks === undefined) this.tryTiles();
     return this.best;
   }
 
   private isGoodEnough(): boolean {
-    if (this.best === undefined) return false;
-    const { seconds, fillSeconds } = this.best;
-    return seconds <= (fillSeconds === 0 ? GOOD_ENOUGH_KEEPING_ALL : GOOD_ENOUGH) * this.boundSeconds;
+    return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.boundSeconds;
+  }
+
+  /** Whether it leaves room to keep more than the best does with as many chunks; or the best loses time beside what it does not keep. */
+  private mayBeFaster(frame: Frame): boolean {
+    if (this.best === undefined) return true;
+    const { seconds, fillSeconds, strategy } = this.best;
+    if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
+    const lean = this.uniform(frame, strategy.numChunks);
+    const bytes = keptBytes(this.setting, lean);
+    const filled = this.fill(bytes, this.roomsBeside(lean, bytes));
+    return filled !== undefined && filled.seconds < fillSeconds;
   }
 
   /** Position of the fewest chunks whose tensors of a layer fit, found from a guess: more chunks never need more. */
@@ -108,24 +129,23 @@ class Search {
     const bytes = keptBytes(this.setting, lean);
     const rooms = this.roomsBeside(lean, bytes);
     if (this.best === undefined) this.boundSeconds = this.evaluate.computeSeconds(this.setting, lean);
-    this.costs ??= this.costsOf(frame, numChunks);
+    if (this.fill(bytes, rooms)?.seconds !== 0) this.costs ??= this.costsOf(frame, numChunks);
     const filled = this.fill(bytes, rooms);
     const key = `${numChunks} ${frame.kvTileChunks}`;
     if (filled === undefined || filled.seconds >= (this.leastCost.get(key) ?? Number.POSITIVE_INFINITY)) return;
     if (this.best !== undefined && this.boundSeconds + filled.seconds >= this.best.seconds) return;
     this.leastCost.set(key, filled.seconds);
-    for (const order of [rooms, deviceLast(rooms, this.setting.places.device)]) this.tryFilling(frame, numChunks, order, bytes);
+    this.tryFilling(frame, numChunks, rooms, bytes);
   }
 
-  /** Larger tiles for the best frame, with its number of chunks and with more, as long as they are faster. */
+  /** Larger tiles for the best frame, as long as they are faster by more than a little. */
   private tryTiles(): void {
-    const before = this.best;
-    if (before === undefined || !fetches(before.frame, this.setting)) return;
-    for (let kvTileChunks = 2; kvTileChunks <= MOST_TILE_CHUNKS; kvTileChunks *= 2) {
-      const last = this.best;
-      const counts = this.counts.filter((count) => count >= Math.max(before.strategy.numChunks, 2 * kvTileChunks));
-      for (const numChunks of counts.slice(0, 2)) this.tryChunks({ ...before.frame, kvTileChunks }, numChunks);
-      if (this.best === last) return;
+    if (this.best === undefined || !fetches(this.best.frame, this.setting)) return;
+    const { frame, strategy } = this.best;
+    for (let kvTileChunks = 2; kvTileChunks <= Math.min(MOST_TILE_CHUNKS, strategy.numChunks / 2); kvTileChunks *= 2) {
+      const { seconds } = this.best;
+      this.tryChunks({ ...frame, kvTileChunks }, strategy.numChunks);
+      if (this.best.seconds > seconds / WORTH_A_TILE) return;
     }
   }
 
@@ -151,7 +171,7 @@ class Search {
 
   private fill(bytes: KeptBytes, rooms: readonly Room[]): ReturnType<typeof fill> {
     const { model, run } = this.setting;
-    return this.costs === undefined ? undefined : fill(model.numLayers, bytes, this.costs, rooms, run.segmentLayers);
+    return fill(model.numLayers, bytes, this.costs ?? ANY_COSTS, rooms, run.segmentLayers);
   }
 
   /** What pools have left beside what of them is not kept for the whole step: the device's first, files last. */
@@ -197,8 +217,4 @@ class Search {
   private seconds(strategy: Strategy): number {
     return this.evaluate.seconds(this.setting, strategy);
   }
-}
-
-function deviceLast(rooms: readonly Room[], device: string): readonly Room[] {
-  return [...rooms.filter(({ pool }) => pool !== device), ...rooms.filter(({ pool }) => pool === device)];
 }

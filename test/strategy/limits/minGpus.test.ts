@@ -93,7 +93,7 @@ describe('minGpus', () => {
     await expect(minGpus({ ...request, run: { seqLen: 8192, sequenceParallelSize: 64 }, maxGpus: 128 })).rejects.toMatchObject({
       code: 'too-many-ranks-for-heads',
     });
-    await expect(minGpus({ ...request, cluster: { gpu: 'a100-80g' }, maxGpus: 4 })).rejects.toMatchObject({ code: 'unknown-device' });
+    await expect(minGpus({ ...request, cluster: { gpu: 'a100-81gb' }, maxGpus: 4 })).rejects.toMatchObject({ code: 'unknown-device' });
     await expect(minGpus({ ...request, maxGpus: Number.NaN })).rejects.toMatchObject({ code: 'invalid-value' });
     await expect(minGpus({ ...request, maxGpus: 0 })).rejects.toMatchObject({ code: 'invalid-value' });
   });
