@@ -16,12 +16,10 @@ export interface Evaluator {
 
 /** Both in time that does not grow with the number of chunks; a strategy is estimated once. */
 export function estimator(): Evaluator {
-  const memories = new Map<string, MemoryLedger>();
-  const times = new Map<string, ReturnType<typeof estimateTime>>();
-  const time = (setting: Setting, strategy: Strategy): ReturnType<typeof estimateTime> =>
-    known(times, setting, strategy, () => estimateTime(setting, strategy));
+  const memory = remembered(estimateMemory);
+  const time = remembered(estimateTime);
   return {
-    memory: (setting, strategy) => known(memories, setting, strategy, () => estimateMemory(setting, strategy)),
+    memory,
     seconds: (setting, strategy) => time(setting, strategy).seconds,
     computeSeconds: (setting, strategy) => time(setting, strategy).computeSeconds,
   };
@@ -32,14 +30,14 @@ export function memoryEstimator(): Evaluator {
   return { ...estimator(), seconds: () => 0, computeSeconds: () => 0 };
 }
 
-const settings = new WeakMap<Setting, number>();
-let numSettings = 0;
-
-function known<T>(found: Map<string, T>, setting: Setting, strategy: Strategy, make: () => T): T {
-  const number = settings.get(setting) ?? numSettings++;
-  settings.set(setting, number);
-  const key = `${number} ${JSON.stringify(strategy)}`;
-  const value = found.get(key) ?? make();
-  found.set(key, value);
-  return value;
+function remembered<T>(estimate: (setting: Setting, strategy: Strategy) => T): (setting: Setting, strategy: Strategy) => T {
+  const bySetting = new WeakMap<Setting, Map<string, T>>();
+  return (setting, strategy) => {
+    const known = bySetting.get(setting) ?? new Map<string, T>();
+    bySetting.set(setting, known);
+    const key = JSON.stringify(strategy);
+    const found = known.get(key) ?? estimate(setting, strategy);
+    known.set(key, found);
+    return found;
+  };
 }
