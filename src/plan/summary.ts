@@ -120,7 +120,7 @@ function poolLines(pool: PoolLedger): readonly string[] {
   const missing = pool.fits ? '' : `, ${formatBytes(excessBytes(pool))} too much`;
   const reserve = pool.reserveBytes === 0 ? '' : `, ${formatBytes(pool.reserveBytes)} kept free`;
   return [
-    `${capitalized(poolLabel(pool.pool))} per rank: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)}${reserve}${at}${missing}`,
+    `${capitalized(poolLabel(pool.pool))} per rank: ${formatBytes(pool.peakBytes)} of ${formatBytes(pool.capacityBytes)}${at}${reserve}${missing}`,
     ...instants.map((instant) => instantLine(instant, width, pool.peakInstant)),
     ...(items.length === 0 ? [] : [`  largest${at}:`]),
     ...items.slice(0, NUM_LARGEST_ITEMS).map((item) => itemLine(item, width)),

@@ -44,6 +44,11 @@ function firstThatFits(setting: Setting, evaluate: Evaluator): Evaluated {
     if (found.memory.fits) return found;
     if (closest === undefined || excess(found.memory) < excess(closest.memory)) closest = found;
   }
+  for (const strategy of isOpen(setting) ? leanest(setting) : []) {
+    const memory = evaluate.memory(setting, strategy);
+    if (memory.fits) return { strategy, memory };
+    if (closest === undefined || excess(memory) < excess(closest.memory)) closest = { strategy, memory };
+  }
   if (closest === undefined) throw new RangeError('no candidate strategy');
   return closest;
 }

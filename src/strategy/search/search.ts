@@ -39,11 +39,14 @@ export function searchAll(setting: Setting, evaluate: Evaluator): Found | undefi
   return new Search(setting, evaluate).run();
 }
 
-/** What needs least memory of each pool: as many chunks as there can be, and one checkpoint or outputs alone. */
+/**
+ * What needs least memory of each pool: as many chunks as there can be, outputs recomputed or kept on the host, and checkpoints as far
+ * apart as there are of them, since the states inside a segment need room too.
+ */
 export function leanest(setting: Setting): readonly Strategy[] {
   const pinned = pinnedPool(setting);
   const numChunks = chunkCounts(setting.run).at(-1) ?? 1;
-  const length = setting.run.segmentLayers ?? setting.model.numLayers;
+  const length = setting.run.segmentLayers ?? Math.ceil(Math.sqrt(setting.model.numLayers));
   const kept = [RECOMPUTE, pinned].map((attentionOutput): FilledSegment => ({ length, checkpoints: pinned, attentionOutput }));
   return frames(setting).flatMap((frame) => kept.map((segment) => assembleUniform(setting, frame, numChunks, segment)));
 }
