@@ -31,6 +31,7 @@ export function estimateTime(setting: Setting, strategy: Strategy): EstimatedTim
     const busiest = busiestOf(busySeconds);
     if (busiestOf(times[2].busySeconds) !== busiest) continue;
     const waiting = (time: StepTime): number => time.seconds - (time.busySeconds[busiest] ?? 0);
+    if (at(waiting) > MOST_WAITING * (busySeconds[busiest] ?? 0)) continue;
     const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
     const placed = stepTime({ ...setting, ...layoutSchedule(schedules[2]) }).seconds - times[2].seconds;
     return timeOf({ seconds: (busySeconds[busiest] ?? 0) + Math.max(linear, at(waiting)) + placed, busySeconds });
@@ -42,6 +43,8 @@ function timeOf({ seconds, busySeconds }: StepTime): EstimatedTime {
   return { seconds, computeSeconds: busySeconds[COMPUTE] ?? 0 };
 }
 
+/** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
+const MOST_WAITING = 0.1;
 /** The first stream of every plan. */
 const COMPUTE = 0;
 

@@ -113,10 +113,9 @@ function drawn(setting: Setting, random: () => number, count: number): readonly 
 }
 
 /** A new one in each run; a failure names it. */
-const SEED = Math.floor(Math.random() * 2 ** 31);
+const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
-/** By more than the search leaves: it counts chunks in doublings, and 12 of them were once 0.7% faster than its choice. */
-describe(`no strategy that fits is faster than auto's by much, seed ${SEED}`, () => {
+describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
   const clusters = [
     ['roomy', '256K', {}],
     ['a small device', '256K', { hbmBytes: '9G', hostBytes: '40G' }],
@@ -134,7 +133,7 @@ describe(`no strategy that fits is faster than auto's by much, seed ${SEED}`, ()
     expect(others.length).toBeGreaterThan(0);
     for (const other of others) {
       const ratio = seconds / estimateTime(setting, other).seconds;
-      expect(ratio, JSON.stringify({ best: best.strategy, other })).toBeLessThanOrEqual(seqLen === '32K' ? 1.04 : 1.02);
+      expect(ratio, JSON.stringify({ best: best.strategy, other })).toBeLessThanOrEqual(seqLen === '32K' ? 1.02 : 1.005);
     }
   });
 
@@ -152,9 +151,9 @@ describe(`no strategy that fits is faster than auto's by much, seed ${SEED}`, ()
 
 describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
   test.each([
-    ['1M', 0.02],
-    ['128K', 0.05],
-    ['32K', 0.15],
+    ['1M', 0.01],
+    ['128K', 0.02],
+    ['32K', 0.08],
   ] as const)('%s tokens: within %d', (seqLen, bound) => {
     const setting = settingOf(inputOf({ run: { seqLen }, cluster: { hostBytes: '400G' } }));
     for (const strategy of drawn(setting, mulberry32(SEED), 8)) {
@@ -179,13 +178,13 @@ describe('fill', () => {
 
   test('all in the first pool where it has room, else what is left in the next', () => {
     expect(summary([room('hbm', 100), room('pinned', 100)])).toBe('1hh 1hh 1hh 1hh 1hh 1hh 1hh 1hh');
-    expect(summary([room('hbm', 12), room('pinned', 100)])).toBe('1hh 1hh 1hp 1hp 1hp 1hp 1hp 1hp');
+    expect(summary([room('hbm', 12), room('pinned', 100)])).toBe('1hh 1hh 1hh 1hp 1hp 1hp 1hp 1hp');
   });
 
   test('segments of several layers before outputs are recomputed, a file before either where it is cheaper', () => {
-    expect(summary([room('pinned', 16)])).toBe('2pp 2pp 2pp 2pp');
-    expect(summary([room('pinned', 14)])).toBe('2pp 2pp 2pp 1pr 1pr');
-    expect(summary([room('pinned', 14), room('file', 100, true)])).toBe('2pp 2pp 2pp 2pf');
+    expect(summary([room('pinned', 14)])).toBe('2pp 2pp 2pp 2pp');
+    expect(summary([room('pinned', 13)])).toBe('2pp 2pp 2pp 1pr 1pr');
+    expect(summary([room('pinned', 13), room('file', 100, true)])).toBe('2pp 2pp 2pp 2pf');
   });
 
   test('nothing where not even one checkpoint has room', () => {

@@ -57,23 +57,29 @@ export function fill(
   segmentLayers?: number,
 ): Filling | undefined {
   const lengths = segmentLayers === undefined ? [...LENGTHS.filter((length) => length < numLayers), numLayers] : [segmentLayers];
+  const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   let best: Filling | undefined;
-  const atMost = (): number => best?.seconds ?? Number.POSITIVE_INFINITY;
+  let atMost = Number.POSITIVE_INFINITY;
   for (const kept of lengths) {
     for (const rerun of lengths) {
       for (let numKept = numLayers; numKept >= 0; numKept--) {
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
         const seconds = secondsOf(numLayers, numKept, kept, rerun, costs);
-        if (seconds >= atMost()) continue;
+        if (seconds >= atMost || leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
         const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
         if (found === undefined) continue;
         const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
         const total = seconds + inFiles * costs.file;
-        if (total < atMost()) best = { segments: found, seconds: total };
+        if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
       }
     }
   }
   return best;
+}
+
+/** Of checkpoints and outputs alone. */
+function leastBytes(numLayers: number, numKept: number, kept: number, rerun: number, bytes: KeptBytes): number {
+  return (Math.ceil(numKept / kept) + Math.ceil((numLayers - numKept) / rerun)) * bytes.checkpoint + numKept * bytes.output;
 }
 
 function isIn(pool: string, rooms: readonly Room[]): boolean {
@@ -99,34 +105,45 @@ function cut(numLayers: number, length: number, isKept: boolean): readonly Cut[]
 
 /** Each checkpoint and output in the first pool with room; undefined where one finds none. */
 function place(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[]): readonly FilledSegment[] | undefined {
-  const free = rooms.map((room) => room.bytes);
-  const longest = Math.max(...cuts.map(({ length }) => length));
-  const checkpoints = new Map<Cut, number>();
-  let next = 0;
-  for (const one of cuts) {
-    while (next < rooms.length && !takes(next)) next += 1;
-    if (next === rooms.length) return undefined;
-    checkpoints.set(one, next);
-    free[next] = (free[next] ?? 0) - bytes.checkpoint;
+  const checkpoints = placeCheckpoints(cuts, bytes, rooms);
+  if (checkpoints === undefined) return undefined;
+  const free = rooms.map((room, at) => room.bytes - instancesIn(at, cuts, checkpoints) * bytes.checkpoint);
+  const segments: FilledSegment[] = [];
+  for (const [i, { length, isKept }] of cuts.entries()) {
+    const need = length * bytes.output;
+    const at = isKept ? free.findIndex((left) => left >= need) : -1;
+    if (isKept && at < 0) return undefined;
+    if (isKept) free[at] = (free[at] as number) - need;
+    const attentionOutput = isKept ? (rooms[at] as Room).pool : RECOMPUTE;
+    segments.push({ length, checkpoints: (rooms[checkpoints[i] as number] as Room).pool, attentionOutput });
   }
-  const outputs = new Map<Cut, number>();
-  for (const one of cuts) {
-    if (!one.isKept) continue;
-    const need = one.length * bytes.output;
-    const at = free.findIndex((left) => left >= need);
-    if (at < 0) return undefined;
-    outputs.set(one, at);
-    free[at] = (free[at] ?? 0) - need;
-  }
-  const name = (at: number | undefined): string => (at === undefined ? RECOMPUTE : (rooms[at]?.pool ?? RECOMPUTE));
-  return cuts.map((one) => ({ length: one.length, checkpoints: name(checkpoints.get(one)), attentionOutput: name(outputs.get(one)) }));
+  return segments;
+}
 
-  /** The first of a pool brings what all segments there share: states inside a segment, the last layer's output, and what crosses to the next pool. */
-  function takes(at: number): boolean {
-    const isFirst = ![...checkpoints.values()].includes(at);
-    const shared = isFirst ? (longest + 1) * bytes.checkpoint : 0;
-    if ((free[at] ?? 0) < shared + bytes.checkpoint) return false;
-    free[at] = (free[at] ?? 0) - shared;
-    return true;
+/** Number of the room of each segment's checkpoint: as many as fit in the first, the next ones in the second. */
+function placeCheckpoints(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[]): readonly number[] | undefined {
+  const checkpoints: number[] = [];
+  for (const [at, room] of rooms.entries()) {
+    const most = Math.floor(room.bytes / bytes.checkpoint);
+    let longest = 0;
+    let count = 0;
+    for (let next = checkpoints.length; next < cuts.length; next++) {
+      longest = Math.max(longest, (cuts[next] as Cut).length);
+      if (count + 1 + longest > most) break;
+      count += 1;
+      checkpoints.push(at);
+    }
   }
+  return checkpoints.length === cuts.length ? checkpoints : undefined;
+}
+
+/** A checkpoint for each segment, the states inside the longest, and what the last layer hands on: see `hiddenSlots`. */
+function instancesIn(at: number, cuts: readonly Cut[], checkpoints: readonly number[]): number {
+  let [count, longest] = [0, 0];
+  for (const [i, { length }] of cuts.entries()) {
+    if (checkpoints[i] !== at) continue;
+    count += 1;
+    longest = Math.max(longest, length);
+  }
+  return count === 0 ? 0 : count + longest;
 }

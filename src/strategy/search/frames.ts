@@ -1,5 +1,5 @@
 /** What a strategy decides for all layers at once: where the tensors of one layer at work live, and the order of backward. */
-import type { BackwardOrder } from '../../spec/strategy.js';
+import type { BackwardOrder, Strategy } from '../../spec/strategy.js';
 import type { Setting } from '../setting.js';
 
 export interface Frame {
@@ -26,6 +26,8 @@ export function frames({ run, pools, places, model }: Setting): readonly Frame[]
   const all = [
     frame(device, device, device, 'queryOuterDescending'),
     frame(device, device, pinned, 'queryOuterDescending'),
+    frame(device, pinned, device, 'queryOuterDescending'),
+    frame(device, pinned, pinned, 'queryOuterDescending'),
     frame(pinned, device, device, 'queryOuterDescending'),
     frame(pinned, device, pinned, 'queryOuterDescending'),
     frame(pinned, pinned, device, 'queryOuterDescending'),
@@ -37,7 +39,30 @@ export function frames({ run, pools, places, model }: Setting): readonly Frame[]
   return all.filter(({ hiddenGradients }) => strategy?.hiddenGradients === undefined || hiddenGradients === strategy.hiddenGradients);
 }
 
+/** Chunks of fetched keys and values that are attended to together: more of them are fewer merges in more memory. */
+const MOST_TILE_CHUNKS = 8;
+
+/** One thing changed of a choice: numbers of chunks beside its own, tiles of keys, places. What the user fixed stays. */
+export function neighbours(
+  setting: Setting,
+  counts: readonly number[],
+  { frame, strategy: { numChunks } }: { readonly frame: Frame; readonly strategy: Strategy },
+): readonly { readonly frame: Frame; readonly numChunks: number }[] {
+  const at = counts.indexOf(numChunks);
+  const { kvTileChunks } = frame;
+  const beside = [counts[at - 1], counts[at + 1]].filter((count) => count !== undefined && count >= kvTileChunks);
+  const isFixed = setting.run.kvTileChunks !== undefined || !fetches(frame, setting);
+  const tiles = isFixed ? [] : [2 * kvTileChunks, kvTileChunks / 2];
+  return [
+    ...beside.map((count) => ({ frame, numChunks: count as number })),
+    ...tiles
+      .filter((tile) => tile >= 1 && tile <= Math.min(MOST_TILE_CHUNKS, numChunks / 2))
+      .map((tile) => ({ frame: { ...frame, kvTileChunks: tile }, numChunks })),
+    ...frames(setting).map((one) => ({ frame: { ...one, kvTileChunks }, numChunks })),
+  ];
+}
+
 /** Whether keys and values, or their gradients, come in tiles. */
-export function fetches({ keyValues, keyValueGradients }: Frame, { places }: Pick<Setting, 'places'>): boolean {
+function fetches({ keyValues, keyValueGradients }: Frame, { places }: Pick<Setting, 'places'>): boolean {
   return keyValues !== places.device || keyValueGradients !== places.device;
 }

@@ -9,8 +9,8 @@ import { chunkCounts } from '../candidates.js';
 import type { Evaluator } from '../evaluator.js';
 import type { Setting } from '../setting.js';
 import { assemble, assembleUniform, keptBytes, pinnedPool } from './assemble.js';
-import { type FilledSegment, fill, type KeptBytes, type LayerCosts, type Room } from './fill.js';
-import { fetches, type Frame, frames } from './frames.js';
+import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Room } from './fill.js';
+import { type Frame, frames, neighbours } from './frames.js';
 
 export interface Found {
   readonly strategy: Strategy;
@@ -19,17 +19,15 @@ export interface Found {
 }
 
 /** Beyond the fewest that fit, this many larger numbers of chunks are tried: each leaves more room, and costs more launches. */
-const MORE_COUNTS = 2;
-/** Chunks of fetched keys and values that are attended to together: more of them are fewer merges in more memory. */
-const MOST_TILE_CHUNKS = 8;
+const MORE_COUNTS = 4;
 /** Of a chunk; where the search for the fewest chunks that fit begins. */
 const LIKELY_LOCAL_TOKENS = 32768;
 /** Fillings that turn out too large are tried again with that much less room. */
 const MAX_REFILLS = 6;
 /** A strategy this close to what computing alone takes where every output is kept is not bettered. */
 const GOOD_ENOUGH = 1.005;
-/** Larger tiles are tried as long as they are faster by this. */
-const WORTH_A_TILE = 1.002;
+/** Neighbours are tried as long as they are faster by this. */
+const WORTH_MORE = 1.001;
 
 /** Until costs are needed: whether everything can be kept does not hang on them. */
 const ANY_COSTS: LayerCosts = { recompute: 1, rebuild: 1, rerun: 1, file: 1 };
@@ -64,115 +62,127 @@ class Search {
   /** Every layer's output and input on the host. */
   private readonly allPinned: FilledSegment;
   private best: Candidate | undefined;
-  /** Of computing alone where every output is kept. */
-  private boundSeconds = Number.POSITIVE_INFINITY;
+  /** Of computing alone where every output is kept, in as few chunks as there can be. */
+  private readonly boundSeconds: number;
   private costs: LayerCosts | undefined;
-  /** By chunks and tile, the least that a filling cost in the frames that were tried. */
-  private readonly leastCost = new Map<string, number>();
+  private readonly tried = new Set<string>();
 
   constructor(setting: Setting, evaluate: Evaluator) {
     const pinned = pinnedPool(setting);
     this.setting = setting;
     this.evaluate = evaluate;
-    this.counts = chunkCounts(setting.run);
+    this.counts = withHalves(chunkCounts(setting.run));
     this.allPinned = { length: 1, checkpoints: pinned, attentionOutput: pinned };
+    const [fewest = 1] = this.counts;
+    const [roomiest] = frames(setting);
+    this.boundSeconds = roomiest === undefined ? 0 : evaluate.computeSeconds(setting, this.uniform(roomiest, fewest));
   }
 
   run(): Found | undefined {
     const { run } = this.setting;
     const tokens = (numChunks: number): number => run.seqLen / run.sequenceParallelSize / numChunks;
-    let first = Math.max(
-      0,
-      this.counts.findIndex((count) => tokens(count) <= LIKELY_LOCAL_TOKENS),
-    );
+    const likely = this.counts.findIndex((count) => tokens(count) <= LIKELY_LOCAL_TOKENS);
+    let first = likely < 0 ? this.counts.length - 1 : likely;
     for (const frame of frames(this.setting)) {
-      if (!this.mayBeFaster(frame)) continue;
-      const found = this.fewestChunks(frame, first);
-      if (found === undefined) continue;
-      first = found;
-      for (const numChunks of this.counts.slice(first, first + 1 + MORE_COUNTS)) {
-        this.tryChunks(frame, numChunks);
-        if (this.isGoodEnough()) return this.best;
-      }
+      if (this.isGoodEnough()) return this.best;
+      first = this.sweep(frame, first) ?? first;
     }
-    if (run.kvTileChunks === undefined) this.tryTiles();
+    while (this.best !== undefined && !this.isGoodEnough()) {
+      const before = this.best;
+      for (const { frame, numChunks } of neighbours(this.setting, this.counts, before)) this.tryChunks(frame, numChunks);
+      if (this.best.seconds > before.seconds / WORTH_MORE) break;
+    }
     return this.best;
+  }
+
+  /** The fewest chunks that fit, and more of them where that leaves room to keep more; the position of the fewest. */
+  private sweep(frame: Frame, guess: number): number | undefined {
+    if (!this.leavesRoom(frame)) return undefined;
+    const first = this.fewestChunks(frame, guess);
+    if (first === undefined) return undefined;
+    let least = Number.POSITIVE_INFINITY;
+    for (const numChunks of this.counts.slice(first, first + 1 + MORE_COUNTS)) {
+      const cost = this.tryChunks(frame, numChunks, least);
+      least = Math.min(least, cost ?? least);
+      if (least === 0 || this.isGoodEnough()) break;
+    }
+    return first;
   }
 
   private isGoodEnough(): boolean {
     return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.boundSeconds;
   }
 
-  /** Whether it leaves room to keep more than the best does with as many chunks; or the best loses time beside what it does not keep. */
-  private mayBeFaster(frame: Frame): boolean {
+  /** Whether it may keep more than the best, with as many chunks or twice of them; or the best loses time beside what it does not keep. */
+  private leavesRoom(frame: Frame): boolean {
     if (this.best === undefined) return true;
     const { seconds, fillSeconds, strategy } = this.best;
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
-    const lean = this.uniform(frame, strategy.numChunks);
-    const bytes = keptBytes(this.setting, lean);
-    const filled = this.fill(bytes, this.roomsBeside(lean, bytes));
-    return filled !== undefined && filled.seconds < fillSeconds;
+    return [1, 2].some((times) => {
+      const filled = this.filled(frame, times * strategy.numChunks);
+      return filled !== undefined && filled.seconds < fillSeconds;
+    });
   }
 
-  /** Position of the fewest chunks whose tensors of a layer fit, found from a guess: more chunks never need more. */
+  /** Position of the fewest chunks whose tensors of a layer fit: more never need more, and the bytes grow about evenly with a chunk's tokens. */
   private fewestChunks(frame: Frame, guess: number): number | undefined {
-    const fits = (at: number): boolean => {
-      const { pools } = this.memory(this.uniform(frame, this.counts[at] ?? 1));
-      return pools.every((pool) => pool.kind !== 'device' || excessBytes(pool) === 0);
-    };
-    let at = Math.min(guess, this.counts.length - 1);
-    while (at < this.counts.length && !fits(at)) at += 1;
-    if (at === this.counts.length) return undefined;
-    while (at > 0 && fits(at - 1)) at -= 1;
-    return at;
+    const looked: { readonly tokens: number; readonly excess: number }[] = [];
+    let [misfit, fitting, at] = [-1, this.counts.length, guess];
+    while (fitting - misfit > 1) {
+      const strategy = this.uniform(frame, this.counts[at] ?? 1);
+      const device = this.memory(strategy).pools.filter(({ kind }) => kind === 'device');
+      const excess = Math.max(...device.map((pool) => pool.peakBytes - roomBytes(pool)));
+      looked.push({ tokens: strategy.chunkTokens, excess });
+      if (excess <= 0) fitting = at;
+      else misfit = at;
+      const likely = this.counts.findIndex((count) => this.setting.run.seqLen / count <= zeroOf(looked.slice(-2)));
+      at = Math.max(misfit + 1, Math.min(fitting - 1, likely < 0 ? this.counts.length : likely));
+    }
+    return fitting === this.counts.length ? undefined : fitting;
   }
 
-  private tryChunks(frame: Frame, numChunks: number): void {
+  /** Seconds that its filling costs; undefined where it has none, or none that costs less than `atMost` and may better the best. */
+  private tryChunks(frame: Frame, numChunks: number, atMost = Number.POSITIVE_INFINITY): number | undefined {
+    const key = JSON.stringify([frame, numChunks]);
+    if (this.tried.has(key)) return undefined;
+    this.tried.add(key);
+    if (this.filled(frame, numChunks)?.seconds !== 0) this.costs ??= this.costsOf(frame, numChunks);
+    const filled = this.filled(frame, numChunks);
+    if (filled === undefined || filled.seconds >= atMost) return undefined;
+    if (this.best !== undefined && WORTH_MORE * (this.boundSeconds + filled.seconds) >= this.best.seconds) return undefined;
+    return this.tryFilling(frame, numChunks);
+  }
+
+  private filled(frame: Frame, numChunks: number): Filling | undefined {
     const lean = this.uniform(frame, numChunks);
     const bytes = keptBytes(this.setting, lean);
-    const rooms = this.roomsBeside(lean, bytes);
-    if (this.best === undefined) this.boundSeconds = this.evaluate.computeSeconds(this.setting, lean);
-    if (this.fill(bytes, rooms)?.seconds !== 0) this.costs ??= this.costsOf(frame, numChunks);
-    const filled = this.fill(bytes, rooms);
-    const key = `${numChunks} ${frame.kvTileChunks}`;
-    if (filled === undefined || filled.seconds >= (this.leastCost.get(key) ?? Number.POSITIVE_INFINITY)) return;
-    if (this.best !== undefined && this.boundSeconds + filled.seconds >= this.best.seconds) return;
-    this.leastCost.set(key, filled.seconds);
-    this.tryFilling(frame, numChunks, rooms, bytes);
+    return this.fill(bytes, this.roomsBeside(lean, bytes));
   }
 
-  /** Larger tiles for the best frame, as long as they are faster by more than a little. */
-  private tryTiles(): void {
-    if (this.best === undefined || !fetches(this.best.frame, this.setting)) return;
-    const { frame, strategy } = this.best;
-    for (let kvTileChunks = 2; kvTileChunks <= Math.min(MOST_TILE_CHUNKS, strategy.numChunks / 2); kvTileChunks *= 2) {
-      const { seconds } = this.best;
-      this.tryChunks({ ...frame, kvTileChunks }, strategy.numChunks);
-      if (this.best.seconds > seconds / WORTH_A_TILE) return;
-    }
-  }
-
-  private tryFilling(frame: Frame, numChunks: number, rooms: readonly Room[], bytes: KeptBytes): void {
-    let left = rooms;
+  private tryFilling(frame: Frame, numChunks: number): number | undefined {
+    const lean = this.uniform(frame, numChunks);
+    const bytes = keptBytes(this.setting, lean);
+    let left = this.roomsBeside(lean, bytes);
     for (let refill = 0; refill <= MAX_REFILLS; refill++) {
       const filled = this.fill(bytes, left);
-      if (filled === undefined) return;
+      if (filled === undefined) return undefined;
       const strategy = assemble(this.setting, frame, numChunks, filled.segments);
       const memory = this.memory(strategy);
       if (memory.fits) {
         this.offer({ strategy, memory, frame, fillSeconds: filled.seconds, seconds: this.seconds(strategy) });
-        return;
+        return filled.seconds;
       }
       const excess = new Map(memory.pools.map((pool) => [pool.pool, excessBytes(pool)]));
       left = left.map((room) => ({ ...room, bytes: room.bytes - (excess.get(room.pool) ?? 0) }));
     }
+    return undefined;
   }
 
   private offer(found: Candidate): void {
     if (this.best === undefined || found.seconds < this.best.seconds) this.best = found;
   }
 
-  private fill(bytes: KeptBytes, rooms: readonly Room[]): ReturnType<typeof fill> {
+  private fill(bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
     const { model, run } = this.setting;
     return fill(model.numLayers, bytes, this.costs ?? ANY_COSTS, rooms, run.segmentLayers);
   }
@@ -220,4 +230,17 @@ class Search {
   private seconds(strategy: Strategy): number {
     return this.evaluate.seconds(this.setting, strategy);
   }
+}
+
+/** Where the line through two points, tokens of a chunk and excess bytes, is zero; of one point, far beyond it on the side of zero. */
+function zeroOf(looked: readonly { readonly tokens: number; readonly excess: number }[]): number {
+  const [first, second] = looked;
+  if (first === undefined || second === undefined) return first === undefined || first.excess > 0 ? 0 : Number.POSITIVE_INFINITY;
+  const perToken = (second.excess - first.excess) / (second.tokens - first.tokens);
+  return perToken > 0 ? second.tokens - second.excess / perToken : 0;
+}
+
+/** Between two numbers of which one is the double of the other, the one in their middle. */
+function withHalves(counts: readonly number[]): readonly number[] {
+  return counts.flatMap((count, i) => (counts[i + 1] === 2 * count && count > 1 ? [count, 1.5 * count] : [count]));
 }
