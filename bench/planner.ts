@@ -12,7 +12,7 @@ import { median } from '../src/report/compare.js';
 import { estimateTime } from '../src/strategy/estimateTime.js';
 import { estimator } from '../src/strategy/evaluator.js';
 import { type BuildInput, settingOf } from '../src/strategy/setting.js';
-import { findStrategy } from '../src/strategy/solve.js';
+import { findStrategy } from '../src/strategy/findStrategy.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MODEL = `${ROOT}examples/llama-3-8b.json`;

@@ -1,12 +1,14 @@
 /** `fpdt plan`: options to specs, specs to a plan, its summary to the terminal and the plan to a file; or all policies side by side. */
 import { writePlanFile } from '../plan/file.js';
 import { planSummary } from '../plan/summary.js';
+import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { planToJson } from '../report/planJson.js';
 import { policyComparisonToText } from '../report/policyTable.js';
 import { type CheckedRequirement, checkRequirements, parseRequirements, requirementsToText } from '../report/requirements.js';
 import { FpdtError } from '../spec/errors.js';
 import { comparePolicies } from '../strategy/comparePolicies.js';
 import { planRun } from '../strategy/planRun.js';
+import { withPrice } from '../strategy/pricedChanges.js';
 import { UNMET } from './exitCodes.js';
 import { type Output, printJson } from './output.js';
 import { type Options, toPlanInput } from './planInput.js';
@@ -24,13 +26,22 @@ export async function planCommand(options: PlanOptions, output: Output): Promise
   if (options.compare === true) return compareCommand(options, output);
   const { output: path, price, json } = options;
   const requirements = options.require === undefined ? [] : parseRequirements(options.require);
-  const plan = await planRun(toPlanInput(options));
+  const plan = await planned(options);
   const checked = checkRequirements(plan, requirements, price);
   if (path !== undefined) await writePlanFile(plan, path);
   if (json === true) printJson(output, { ...planToJson(plan, price), ...(checked.length === 0 ? {} : { requirements: checked }) });
   else output.out([planSummary(plan, price), ...requirementLines(checked)].join('\n'));
   if (path !== undefined) output.err(`wrote ${path}`);
   return checked.every(({ met }) => met) ? 0 : UNMET;
+}
+
+/** Changes that would fit have prices in money where a GPU-hour has one. */
+async function planned(options: PlanOptions): Promise<ExecutionPlan> {
+  try {
+    return await planRun(toPlanInput(options));
+  } catch (error) {
+    throw options.price === undefined ? error : withPrice(error, options.price);
+  }
 }
 
 function requirementLines(checked: readonly CheckedRequirement[]): readonly string[] {

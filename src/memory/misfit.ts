@@ -18,14 +18,19 @@ export interface PoolMisfit {
   readonly biggest: readonly MemoryItem[];
 }
 
-/** `suggestion` is a change that was checked to fit, e.g. `numChunks=16 fits: 71.2 GiB of 79.2 GiB`. */
-export function explainMisfit(ledger: MemoryLedger, suggestion?: string): FpdtError {
+/** Changes that were checked to fit: in words, e.g. `numChunks=16 fits: 71.2 GiB of 79.2 GiB`, and for programs. */
+export interface Suggestion {
+  readonly hint: string;
+  readonly changes: readonly object[];
+}
+
+export function explainMisfit(ledger: MemoryLedger, suggestion?: Suggestion): FpdtError {
   const pools = ledger.pools.filter(({ fits }) => !fits);
   const message = pools.map((pool) => describePool(pool)).join('; ');
   return new FpdtError(message === '' ? 'the plan fits' : message, {
     code: 'does-not-fit',
-    hint: suggestion ?? (pools.some(({ peakInstant }) => peakInstant === LOAD) ? LOAD_HINT : undefined),
-    details: { pools: misfitPools(ledger) },
+    hint: suggestion?.hint ?? (pools.some(({ peakInstant }) => peakInstant === LOAD) ? LOAD_HINT : undefined),
+    details: { pools: misfitPools(ledger), ...(suggestion === undefined ? {} : { changes: suggestion.changes }) },
   });
 }
 

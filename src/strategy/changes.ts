@@ -1,6 +1,9 @@
-/** Changes to a request that does not fit, the smallest first. */
+/** Changes to a request that does not fit, by kind. */
+import { refuseUnsupportedDeepSpeed } from '../spec/deepspeedRefuse.js';
+import { FpdtError } from '../spec/errors.js';
 import { sharesHeads } from '../spec/parallelism.js';
-import { padSeqLen } from '../spec/sizes.js';
+import type { JsonObject } from '../spec/parseJson.js';
+import { formatBytes, padSeqLen } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
 import type { ModelSpec, RunSpec } from '../spec/types.js';
 import type { BuildInput as Request } from './setting.js';
@@ -10,20 +13,34 @@ export interface Change {
   readonly input: Request;
 }
 
+/** What a change asks for: other settings of the same run, other machines for it, or another run. */
+export type Asks = 'settings' | 'machines' | 'run';
+
+/** Changes of one kind, the smallest first. The first under which something fits stands for them. */
+export interface Remedy {
+  readonly asks: Asks;
+  readonly changes: readonly Change[];
+}
+
 const MAX_DOUBLINGS = 6;
+const MAX_HOST_DOUBLINGS = 4;
 const MAX_HALVINGS = 12;
 const MIN_SEQ_LEN = 1024;
+const ZERO_STAGES = [1, 2, 3] as const;
 
-/** The solver's own chunk count, then the policy `auto`, fewer checkpoints, more ranks, shorter sequences. */
-export function changes(request: Request): readonly Change[] {
+export function remedies(request: Request): readonly Remedy[] {
   const { run } = request;
   const open = withRun(request, { ...withoutChunks(run), policy: 'auto' });
+  const settings = (changes: readonly Change[]): Remedy => ({ asks: 'settings', changes });
   return [
-    ...(run.numChunks === undefined || run.policy === 'ulysses' ? [] : [moreChunks(request)]),
-    ...(run.policy === 'auto' ? [] : [{ name: ({ numChunks }: Strategy) => `policy=auto (numChunks=${numChunks})`, input: open }]),
-    ...longerSegments(open),
-    ...moreRanks(open),
-    ...shorter(open),
+    settings(run.numChunks === undefined || run.policy === 'ulysses' ? [] : [moreChunks(request)]),
+    settings(run.policy === 'auto' ? [] : [{ name: ({ numChunks }) => `policy=auto (numChunks=${numChunks})`, input: open }]),
+    settings(higherStages(open)),
+    settings(offloaded(open)),
+    settings(longerSegments(open)),
+    { asks: 'machines', changes: moreHost(open) },
+    { asks: 'machines', changes: moreRanks(open) },
+    { asks: 'run', changes: shorter(open) },
   ];
 }
 
@@ -31,16 +48,59 @@ function moreChunks(request: Request): Change {
   return { name: ({ numChunks }) => `numChunks=${numChunks}`, input: withRun(request, withoutChunks(request.run)) };
 }
 
-/** One checkpoint for k layers: less memory, one more forward of k - 1 of them. */
+/** ZeRO shards more of the model states with each stage; it has something to shard where there are several ranks. */
+function higherStages(request: Request): readonly Change[] {
+  if (request.cluster.numRanks === 1) return [];
+  const stages = ZERO_STAGES.filter((stage) => stage > request.run.zeroStage);
+  return stages.flatMap((stage) => withZero(request, { stage }, `ZeRO stage ${stage} with policy=auto`));
+}
+
+/** Optimizer states on the host, alone or with a higher stage; where host and device are one memory it frees nothing. */
+function offloaded(request: Request): readonly Change[] {
+  const { device } = request.cluster;
+  const zero = request.deepspeed.zero_optimization as JsonObject | undefined;
+  if (device === 'cpu' || (zero?.offload_optimizer as JsonObject | undefined)?.device === 'cpu') return [];
+  const offload = { offload_optimizer: { device: 'cpu', pin_memory: true } };
+  const stages = ZERO_STAGES.filter((stage) => stage >= request.run.zeroStage);
+  return stages.flatMap((stage) => {
+    const atStage = stage === request.run.zeroStage ? '' : `ZeRO stage ${stage} and `;
+    return withZero(request, { ...offload, stage }, `${atStage}offload_optimizer to the cpu with policy=auto`);
+  });
+}
+
+/** None where DeepSpeed's other settings do not go with it. */
+function withZero(request: Request, change: JsonObject & { readonly stage: RunSpec['zeroStage'] }, name: string): readonly Change[] {
+  const deepspeed = { ...request.deepspeed, zero_optimization: { ...(request.deepspeed.zero_optimization as JsonObject), ...change } };
+  try {
+    refuseUnsupportedDeepSpeed(deepspeed);
+  } catch (error) {
+    if (error instanceof FpdtError) return [];
+    throw error;
+  }
+  return [{ name: () => name, input: { ...request, deepspeed, run: { ...request.run, zeroStage: change.stage } } }];
+}
+
+/** One checkpoint for k layers: less memory, one more forward of k - 1 of them. Where nothing of it is fixed, `auto` has tried. */
 function longerSegments(request: Request): readonly Change[] {
   const { model, run } = request;
-  if (run.strategy?.layers?.some(({ segments }) => segments !== undefined) === true) return [];
+  const isSolvers = run.segmentLayers === undefined && run.strategy?.layers === undefined;
+  if (isSolvers || run.strategy?.layers?.some(({ segments }) => segments !== undefined) === true) return [];
   const sizes = Array.from({ length: model.numLayers }, (_, i) => i + 1).filter(
     (size) => size > (run.segmentLayers ?? 1) && model.numLayers % size === 0,
   );
   return sizes.map((segmentLayers) => ({
     name: () => `segmentLayers=${segmentLayers} with policy=auto`,
     input: withRun(request, { ...run, segmentLayers }),
+  }));
+}
+
+function moreHost(request: Request): readonly Change[] {
+  const { cluster } = request;
+  if (cluster.hostBytes === 0) return [];
+  const sizes = Array.from({ length: MAX_HOST_DOUBLINGS }, (_, i) => cluster.hostBytes * 2 ** (i + 1));
+  return sizes.map((hostBytes) => ({
+    name: () => `hostBytes=${formatBytes(hostBytes)} a rank with policy=auto`,
+    input: { ...request, cluster: { ...cluster, hostBytes } },
   }));
 }
 

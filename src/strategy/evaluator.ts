@@ -3,6 +3,7 @@ import type { MemoryLedger } from '../memory/ledger.js';
 import type { Strategy } from '../spec/strategy.js';
 import { estimateTime } from './estimateTime.js';
 import { estimateMemory } from './evaluate.js';
+import { isHopeless } from './hopeless.js';
 import type { Setting } from './setting.js';
 
 /** Of a setting, which is the caller's own but where a change is tried to explain a misfit. */
@@ -12,6 +13,8 @@ export interface Evaluator {
   readonly seconds: (setting: Setting, strategy: Strategy) => number;
   /** Of them, what computing alone takes: no strategy that computes as much is faster. */
   readonly computeSeconds: (setting: Setting, strategy: Strategy) => number;
+  /** Whether no strategy fits, at a glance; false says nothing. */
+  readonly isHopeless: (setting: Setting) => boolean;
 }
 
 /** Both in time that does not grow with the number of chunks; a strategy is estimated once. */
@@ -22,6 +25,7 @@ export function estimator(): Evaluator {
     memory,
     seconds: (setting, strategy) => time(setting, strategy).seconds,
     computeSeconds: (setting, strategy) => time(setting, strategy).computeSeconds,
+    isHopeless,
   };
 }
 

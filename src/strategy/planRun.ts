@@ -13,7 +13,8 @@ import { estimator } from './evaluator.js';
 import { refuseTooManyOps } from './planSize.js';
 import { refusePositionsPastTable } from './positions.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
-import { findStrategy, solveStrategy } from './solve.js';
+import { findStrategy } from './findStrategy.js';
+import { solveStrategy } from './solve.js';
 
 export type PlanInput = SpecInput;
 

@@ -116,7 +116,7 @@ describe('a misfit', () => {
   });
 
   test('is explained by need, have, instant, the largest items and a change that fits', () => {
-    const error = explainMisfit(small, 'numChunks=8 fits: 60 MiB of 64 MiB');
+    const error = explainMisfit(small, { hint: 'numChunks=8 fits: 60 MiB of 64 MiB', changes: [] });
     expect(error.code).toBe('does-not-fit');
     expect(error.message).toMatch(/^HBM does not fit: 1\d\d MiB needed at layerBackward, 64 MiB there; largest: arena 100 MiB, /);
     expect(error.message).not.toContain('host memory');

@@ -7,7 +7,7 @@ import { estimateTime } from '../../src/strategy/estimateTime.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { estimator } from '../../src/strategy/evaluator.js';
 import { type BuildInput, type Setting, settingOf } from '../../src/strategy/setting.js';
-import { findStrategy } from '../../src/strategy/solve.js';
+import { findStrategy } from '../../src/strategy/findStrategy.js';
 import { fill } from '../../src/strategy/search/fill.js';
 import { mulberry32 } from '../../src/address/layout.js';
 import { roomBytes } from '../../src/memory/ledger.js';

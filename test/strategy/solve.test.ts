@@ -47,7 +47,7 @@ const NAMED = { layers: [{ layers: [0, 4] }] };
 
 function solve(run: object, hbmBytes: number, hostBytes: number, memory: Memory = toy, bend: Bend = {}): Flat {
   const { deepspeed, ...input } = specs({ run: { strategy: NAMED, ...run }, cluster: { gpus: 4, hbmBytes, hostBytes }, ...bend });
-  const evaluate = { memory, seconds: () => 1, computeSeconds: () => 1 };
+  const evaluate = { memory, seconds: () => 1, computeSeconds: () => 1, isHopeless: () => false };
   const strategy = solveStrategy({ ...input, deepspeed: deepspeed.config }, evaluate);
   const [layer] = strategy.layers;
   if (layer === undefined) throw new Error('a strategy without layers');
@@ -147,18 +147,19 @@ describe('a misfit names the smallest change that fits', () => {
   test('fewer checkpoints not where the user fixed the segments', () => {
     const segmented: Memory = ({ cluster }, { layers }) => ledgerOf({ hbm: 0, host: 10 * (layers[0]?.segments.length ?? 0) }, cluster);
     const run = { seqLen: 4000, strategy: { layers: [{ layers: [0, 4], segments: 1 }] } };
-    expect(errorOf(() => solve(run, 9000, 20, segmented)).hint).toBeUndefined();
+    const { hint: found } = errorOf(() => solve(run, 9000, 20, segmented));
+    expect(found).toMatch(/^hostBytes=40 B a rank with policy=auto fits: [^;]*$/);
   });
 
   test('more GPUs, by sequence parallelism while the heads allow', () => {
     expect(hint({ seqLen: 40000 }, 2500, 16000, { model: { num_key_value_heads: 8 } })).toMatch(
-      /^8 GPUs \(sequenceParallelSize=8, dataParallelSize=1, policy=auto\) fits: /,
+      /^hostBytes=31.3 KiB .* fits: .*; or 8 GPUs \(sequenceParallelSize=8, dataParallelSize=1, policy=auto\): at most 1.00 s a step, 0.00222 GPU-hours; /,
     );
   });
 
   test('a shorter sequence, where more ranks would not help', () => {
     expect(hint({ seqLen: 80000, sequenceParallelSize: 4 }, 2500, 15000, { model: { num_attention_heads: 4 } })).toMatch(
-      /^seqLen=20000 with policy=auto fits: /,
+      /^hostBytes=58.6 KiB [^;]* fits: [^;]*; or seqLen=20000 with policy=auto: at most 1.00 s a step, 0.00111 GPU-hours$/,
     );
   });
 

@@ -7,7 +7,8 @@ import { refuseTooManyOps } from '../planSize.js';
 import { refusePositionsPastTable } from '../positions.js';
 import { type BuildInput, settingOf } from '../setting.js';
 import type { Evaluator } from '../evaluator.js';
-import { type Evaluated, findStrategy, solveStrategy } from '../solve.js';
+import { type Evaluated, findStrategy } from '../findStrategy.js';
+import { solveStrategy } from '../solve.js';
 
 /** What keeps a request from a plan. */
 export interface Bound {

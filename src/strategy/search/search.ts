@@ -84,13 +84,27 @@ class Search {
     const likely = this.counts.findIndex((count) => tokens(count) <= LIKELY_LOCAL_TOKENS);
     let first = likely < 0 ? this.counts.length - 1 : likely;
     for (const frame of frames(this.setting)) {
-      if (this.isGoodEnough()) return this.best;
+      if (this.isGoodEnough()) break;
       first = this.sweep(frame, first) ?? first;
     }
     while (this.best !== undefined && !this.isGoodEnough()) {
       const before = this.best;
       for (const { frame, numChunks } of neighbours(this.setting, this.counts, before)) this.tryChunks(frame, numChunks);
       if (this.best.seconds > before.seconds / WORTH_MORE) break;
+    }
+    return this.withLargestLossTiles();
+  }
+
+  /** The loss has an instant of its own: what is free then makes its tiles larger, which is faster in every strategy. */
+  private withLargestLossTiles(): Found | undefined {
+    if (this.best === undefined || this.setting.run.numLossTiles !== undefined) return this.best;
+    const { strategy } = this.best;
+    for (let numLossTiles = 1; numLossTiles < strategy.numLossTiles; numLossTiles *= 2) {
+      const larger = { ...strategy, numLossTiles };
+      const memory = this.memory(larger);
+      if (!memory.fits) continue;
+      const seconds = this.seconds(larger);
+      return seconds < this.best.seconds ? { strategy: larger, memory, seconds } : this.best;
     }
     return this.best;
   }

@@ -1,0 +1,110 @@
+/**
+ * `node --import tsx bench/grid.ts [--seed N] [--draws N] [--cases N] [--json]`: what `auto` chooses against strategies that a user might
+ * force: drawn at random from those that fit, and all that are one knob away from the choice. The fastest of them by estimate is
+ * simulated, as the choice is, and must not be faster by more than the target.
+ */
+import { mulberry32 } from '../src/address/layout.js';
+import { parseSpecs } from '../src/catalog/specs.js';
+import { predictRun } from '../src/predict/predict.js';
+import { parseTokens } from '../src/spec/sizes.js';
+import type { Strategy } from '../src/spec/strategy.js';
+import { buildStrategy } from '../src/strategy/evaluate.js';
+import { estimator } from '../src/strategy/evaluator.js';
+import { type BuildInput, type Setting, settingOf } from '../src/strategy/setting.js';
+import { findStrategy } from '../src/strategy/findStrategy.js';
+import { drawStrategies, oneKnobAway } from './forcedStrategies.js';
+
+/** Layers, widths and heads of Llama 3.2 1B and 3B, Llama 3 8B and 70B, and Qwen 2.5 32B. */
+const MODELS: Readonly<Record<string, object>> = {
+  '1B': model(16, 2048, 8192, 32, 8),
+  '3B': model(28, 3072, 8192, 24, 8),
+  '8B': model(32, 4096, 14336, 32, 8),
+  '32B': model(64, 5120, 27648, 40, 8),
+  '70B': model(80, 8192, 28672, 64, 8),
+};
+const LENGTHS = ['8K', '32K', '128K', '256K', '512K', '1M', '2M', '4M'];
+const GPUS = ['a100-80gb', 'h100-80gb', 'h200'];
+/** GPUs of a model on which its weights leave room: in turn. */
+const COUNTS: Readonly<Record<string, readonly number[]>> = {
+  '1B': [1, 4, 8],
+  '3B': [4, 8, 2],
+  '8B': [4, 8, 32],
+  '32B': [8, 16, 32],
+  '70B': [16, 32, 64],
+};
+const LONG_TOKENS = parseTokens('128K');
+const AT_MOST = { long: 1.005, short: 1.02 };
+
+function model(layers: number, hidden: number, intermediate: number, heads: number, kvHeads: number): object {
+  return {
+    model_type: 'llama',
+    num_hidden_layers: layers,
+    hidden_size: hidden,
+    intermediate_size: intermediate,
+    num_attention_heads: heads,
+    num_key_value_heads: kvHeads,
+    head_dim: 128,
+    vocab_size: 128256,
+    max_position_embeddings: parseTokens('4M'),
+  };
+}
+
+export interface GridCase {
+  readonly name: string;
+  /** Of auto's choice over the fastest other, simulated; at most 1 where auto is the fastest. */
+  readonly ratio: number;
+  readonly atMost: number;
+  readonly numOthers: number;
+  /** The fastest other where it is faster than it may be. */
+  readonly faster?: Strategy;
+  readonly chosen?: Strategy;
+}
+
+interface Asked {
+  readonly name: string;
+  readonly seqLen: string;
+  readonly input: BuildInput;
+}
+
+/** The first `numCases` of a fixed list of 55, five models by eleven lengths on GPUs in turn, in an order that mixes them. */
+export function gridCases(numCases: number): readonly Asked[] {
+  const names = Object.keys(MODELS);
+  return Array.from({ length: Math.min(numCases, 55) }, (_, i) => {
+    const name = names[i % names.length] as string;
+    const seqLen = LENGTHS[(i * 3) % LENGTHS.length] as string;
+    const gpu = GPUS[Math.floor(i / 5) % GPUS.length] as string;
+    const counts = COUNTS[name] as readonly number[];
+    const gpus = counts[Math.floor(i / 8) % counts.length] as number;
+    const { deepspeed, ...specs } = parseSpecs({
+      model: MODELS[name] as never,
+      cluster: { gpus, gpu },
+      run: { seqLen },
+      deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } },
+    });
+    return { name: `${name}, ${seqLen} on ${gpus} x ${gpu}`, seqLen, input: { ...specs, deepspeed: deepspeed.config } };
+  });
+}
+
+/** Undefined where nothing fits. */
+export function judge({ name, seqLen, input }: Asked, seed: number, draws: number): GridCase | undefined {
+  const setting = settingOf(input);
+  const evaluate = estimator();
+  const { strategy, memory } = findStrategy(input, evaluate);
+  if (!memory.fits) return undefined;
+  const near = oneKnobAway(setting, strategy).filter((one) => evaluate.memory(setting, one).fits);
+  const others = [...near, ...drawStrategies(setting, evaluate, mulberry32(seed), draws)];
+  const [fastest] = others.toSorted((a, b) => evaluate.seconds(setting, a) - evaluate.seconds(setting, b));
+  const ratio = fastest === undefined ? 1 : simulated(setting, strategy) / simulated(setting, fastest);
+  const atMost = parseTokens(seqLen) >= LONG_TOKENS ? AT_MOST.long : AT_MOST.short;
+  return {
+    name,
+    ratio,
+    atMost,
+    numOthers: others.length,
+    ...(ratio > atMost && fastest !== undefined ? { faster: fastest, chosen: strategy } : {}),
+  };
+}
+
+function simulated(setting: Setting, strategy: Strategy): number {
+  return predictRun({ ...setting, ...buildStrategy(setting, strategy).schedule }).stepSeconds;
+}
