@@ -15,7 +15,9 @@ interface Extent {
   readonly param: number;
   start: number;
   end: number;
-  changes: boolean;
+  readonly changes: boolean;
+  /** By argument: calls of many layers touch the same bytes. */
+  readonly touches: Map<number, Touch>;
 }
 
 /** What one run of a section touches on each stream, and which streams know of each other when it begins and ends. */
@@ -61,7 +63,7 @@ function summaryOf(section: Section, streams: readonly string[], buffers: readon
     const key = (access.buffer * (section.params.length + 1) + access.param + 1) * 2 + (changes ? 1 : 0);
     const { start, end } = byteRange(access, buffer, NO_ARGS);
     const extent = known.get(key);
-    if (extent === undefined) known.set(key, { buffer: access.buffer, param: access.param, start, end, changes });
+    if (extent === undefined) known.set(key, { buffer: access.buffer, param: access.param, start, end, changes, touches: new Map() });
     else {
       extent.start = Math.min(extent.start, start);
       extent.end = Math.max(extent.end, end);
@@ -94,13 +96,14 @@ function knowledge({ ops }: Section, streams: readonly string[], numbers: Uint8A
   };
 }
 
-/** A call's bytes on one stream. */
+/** Bytes that calls touch on one stream. */
 interface Touch {
-  readonly call: number;
   readonly pool: string;
   readonly start: number;
   readonly end: number;
   readonly changes: boolean;
+  /** The latest of them; -1 before the first. */
+  call: number;
 }
 
 /**
@@ -114,14 +117,16 @@ class StreamOrder {
   private isFirst = true;
   /** [s][t]: the latest call whose work on t, and all before it, is complete as seen by what stream s queues next; -1 for none. */
   private readonly known: number[][];
-  /** By stream what calls touched, the latest of equal touches only. */
-  private readonly touches: Map<string, Touch>[];
+  /** By stream what calls touched, and the same by its content. */
+  private readonly touches: Touch[][];
+  private readonly byContent: Map<string, Touch>[];
 
   constructor(numStreams: number, buffers: readonly Buffer[]) {
     this.numStreams = numStreams;
     this.buffers = buffers;
     this.known = Array.from({ length: numStreams }, () => Array.from({ length: numStreams }, () => -1));
-    this.touches = Array.from({ length: numStreams }, () => new Map());
+    this.touches = Array.from({ length: numStreams }, () => []);
+    this.byContent = Array.from({ length: numStreams }, () => new Map());
   }
 
   /** A call of the micro-step before. */
@@ -149,18 +154,30 @@ class StreamOrder {
   }
 
   private touchesOf({ args }: Call, extents: Summary['extents']): readonly (readonly Touch[])[] {
-    return extents.map((own) =>
-      own.map(({ buffer, param, start, end, changes }) => {
-        const { pool, instanceBytes } = this.buffers[buffer] as Buffer;
-        const shift = param < 0 ? 0 : (args[param] ?? 0) * instanceBytes;
-        return { call: this.numCalls, pool, start: start + shift, end: end + shift, changes };
-      }),
+    return extents.map((own, stream) =>
+      own.map((extent) => this.touchOf(extent, extent.param < 0 ? 0 : (args[extent.param] ?? 0), stream)),
     );
+  }
+
+  private touchOf({ buffer, start, end, changes, touches }: Extent, argument: number, stream: number): Touch {
+    const known = touches.get(argument);
+    if (known !== undefined) return known;
+    const { pool, instanceBytes } = this.buffers[buffer] as Buffer;
+    const shift = argument * instanceBytes;
+    const content = `${pool}/${start + shift}/${end + shift}/${changes}`;
+    const byContent = this.byContent[stream] as Map<string, Touch>;
+    const touch = byContent.get(content) ?? { pool, start: start + shift, end: end + shift, changes, call: -1 };
+    byContent.set(content, touch);
+    touches.set(argument, touch);
+    return touch;
   }
 
   private remember(touches: readonly (readonly Touch[])[]): void {
     for (const [s, own] of touches.entries()) {
-      for (const touch of own) this.touches[s]?.set(`${touch.pool}/${touch.start}/${touch.end}/${touch.changes}`, touch);
+      for (const touch of own) {
+        if (touch.call < 0) this.touches[s]?.push(touch);
+        touch.call = this.numCalls;
+      }
     }
   }
 
@@ -171,7 +188,7 @@ class StreamOrder {
     return this.known.map((known, s) => {
       if (isUsed[s] !== true) return 0;
       this.raiseAll(known, startsAfter[s] ?? [], number - 1, this.known);
-      const needed = known.map((_, t) => (t === s ? -1 : this.lastConflict(touches[s] ?? [], t)));
+      const needed = known.map((call, t) => (t === s ? -1 : this.lastConflict(touches[s] ?? [], t, call)));
       const unknown = needed.flatMap((call, t) => (call > (known[t] ?? -1) ? [t] : []));
       const tell = (some: readonly number[]): boolean =>
         unknown.every((t) => some.some((u) => u === t || (before[u]?.[t] ?? -1) >= (needed[t] ?? -1)));
@@ -185,16 +202,10 @@ class StreamOrder {
     });
   }
 
-  /** The latest call in which stream t touched what is touched now, one changing it; -1 for none. */
-  private lastConflict(own: readonly Touch[], t: number): number {
-    let latest = -1;
-    for (const other of this.touches[t]?.values() ?? []) {
-      if (other.call <= latest) continue;
-      const meets = own.some(
-        (one) => (one.changes || other.changes) && one.pool === other.pool && one.start < other.end && other.start < one.end,
-      );
-      if (meets) latest = other.call;
-    }
+  /** The latest call in which stream t touched what is touched now, one changing it, where it is later than `known`. */
+  private lastConflict(own: readonly Touch[], t: number, known: number): number {
+    let latest = known;
+    for (const other of this.touches[t] ?? []) if (other.call > latest && meetsAny(other, own)) latest = other.call;
     return latest;
   }
 
@@ -215,6 +226,11 @@ class StreamOrder {
       raise(known, before[t] ?? []);
     }
   }
+}
+
+function meetsAny({ pool, start, end, changes }: Touch, touches: readonly Touch[]): boolean {
+  for (const one of touches) if ((changes || one.changes) && one.start < end && start < one.end && one.pool === pool) return true;
+  return false;
 }
 
 /** Whatever another stream knew is known too. */

@@ -37,7 +37,7 @@ function conflictsOfSteps({ buffers, sections, programs }: Pick<Schedule, 'buffe
   const positions = new Map(sections.map(({ name }) => [name, calls.flatMap((called, i) => (called === name ? [i] : []))]));
   const uses = buffers.map(() => [] as number[]);
   for (const section of sections) {
-    for (const buffer of touchedBuffers(section)) uses[buffer]?.push(...(positions.get(section.name) ?? []));
+    for (const buffer of touchedBuffers(section, buffers.length)) uses[buffer]?.push(...(positions.get(section.name) ?? []));
   }
   const spans = uses.map((calledAt) => ({ first: Math.min(...calledAt), last: Math.max(...calledAt) }));
   buffers.forEach((a, i) => {
@@ -54,12 +54,19 @@ function conflictsOfSteps({ buffers, sections, programs }: Pick<Schedule, 'buffe
   });
 }
 
-export function touchedBuffers({ ops }: Section): ReadonlySet<number> {
-  const touched = new Set<number>();
+/** Numbers of buffers, in order of first use. */
+function touchedBuffers({ ops }: Section, numBuffers: number): readonly number[] {
+  const isTouched = new Uint8Array(numBuffers);
+  const touched: number[] = [];
+  const touch = ({ buffer }: Access): void => {
+    if (isTouched[buffer] !== 0) return;
+    isTouched[buffer] = 1;
+    touched.push(buffer);
+  };
   for (const op of ops) {
-    for (const { buffer } of op.reads) touched.add(buffer);
-    for (const { buffer } of op.writes) touched.add(buffer);
-    for (const { buffer } of op.accumulates) touched.add(buffer);
+    for (const access of op.reads) touch(access);
+    for (const access of op.writes) touch(access);
+    for (const access of op.accumulates) touch(access);
   }
   return touched;
 }

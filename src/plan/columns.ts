@@ -6,7 +6,7 @@ interface ElementType {
   readonly min: number;
   readonly max: number;
   /** Little-endian elements, on little-endian machines; the only ones that Node runs on here. */
-  readonly pack: (values: readonly number[]) => ArrayBufferView;
+  readonly pack: (values: ArrayLike<number>) => ArrayBufferView;
   readonly get: (view: DataView, offset: number) => number;
 }
 
@@ -83,7 +83,7 @@ export interface RawColumn extends ColumnDescriptor {
 }
 
 /** Throws a RangeError for a number that the column's type cannot hold. */
-export function packColumn(name: ColumnName, values: readonly number[]): RawColumn {
+export function packColumn(name: ColumnName, values: ArrayLike<number>): RawColumn {
   const dtype = COLUMNS[name];
   const { min, max, pack } = ELEMENTS[dtype];
   for (let i = 0; i < values.length; i++) {

@@ -103,42 +103,92 @@ function toJson(value: unknown): Buffer {
   return Buffer.from(text, 'utf8');
 }
 
-type Columns = Readonly<Record<ColumnName, number[]>>;
-
 /** The ops of all sections, one after the other. */
 function writeColumns({ sections, streams }: UnsealedPlan): readonly RawColumn[] {
-  const columns = Object.fromEntries(COLUMN_NAMES.map((name) => [name, []])) as unknown as Columns;
-  const accesses = new AccessNumbers();
-  columns.opViews.push(0);
-  columns.opWaits.push(0);
-  for (const { ops } of sections) for (const op of ops) writeOp(op, columns, accesses, streams);
-  for (const access of accesses.distinct) writeAccess(access, columns);
+  const writer = new OpWriter(sections, streams);
+  for (const { ops } of sections) for (const op of ops) writer.write(op);
+  const columns: Columns = { ...writer.columns, ...accessColumns(writer.accesses.distinct) };
   return COLUMN_NAMES.map((name) => packColumn(name, columns[name]));
 }
 
-function writeOp(op: Op, columns: Columns, accesses: AccessNumbers, streams: readonly string[]): void {
-  columns.opKind.push(KIND_NUMBERS.get(op.kind) ?? -1);
-  columns.opStream.push(streams.indexOf(op.stream));
-  columns.opTokens.push(op.tokens.start, op.tokens.end);
-  columns.opKv.push(op.kv?.start ?? -1, op.kv?.end ?? -1);
-  columns.opAttribute.push(op.attribute ?? -1);
-  columns.opScratch.push(op.scratchBytes);
-  columns.opNumReads.push(op.reads.length);
-  columns.opNumWrites.push(op.writes.length);
-  for (const access of op.reads) columns.view.push(accesses.numberOf(access));
-  for (const access of op.writes) columns.view.push(accesses.numberOf(access));
-  for (const access of op.accumulates) columns.view.push(accesses.numberOf(access));
-  columns.opViews.push(columns.view.length);
-  for (const wait of op.waits) columns.wait.push(wait);
-  columns.opWaits.push(columns.wait.length);
+type Columns = Readonly<Record<ColumnName, Float64Array>>;
+type AccessColumn = 'accessBuffer' | 'accessStart' | 'accessEnd' | 'accessParam' | 'accessIndex';
+
+/** Writes ops into columns of their final length: arrays that grow hold a few million numbers several times. */
+class OpWriter {
+  readonly columns: Omit<Columns, AccessColumn>;
+  readonly accesses = new AccessNumbers();
+  private readonly streams: readonly string[];
+  private numOps = 0;
+  private numViews = 0;
+  private numWaits = 0;
+
+  constructor(sections: UnsealedPlan['sections'], streams: readonly string[]) {
+    const { ops, views, waits } = countAll(sections);
+    const column = (length: number): Float64Array => new Float64Array(length);
+    this.streams = streams;
+    this.columns = {
+      opKind: column(ops),
+      opStream: column(ops),
+      opTokens: column(2 * ops),
+      opKv: column(2 * ops),
+      opAttribute: column(ops),
+      opScratch: column(ops),
+      opViews: column(ops + 1),
+      opNumReads: column(ops),
+      opNumWrites: column(ops),
+      view: column(views),
+      opWaits: column(ops + 1),
+      wait: column(waits),
+    };
+  }
+
+  write(op: Op): void {
+    const { columns } = this;
+    const at = this.numOps++;
+    columns.opKind[at] = KIND_NUMBERS.get(op.kind) ?? -1;
+    columns.opStream[at] = this.streams.indexOf(op.stream);
+    columns.opTokens[2 * at] = op.tokens.start;
+    columns.opTokens[2 * at + 1] = op.tokens.end;
+    columns.opKv[2 * at] = op.kv?.start ?? -1;
+    columns.opKv[2 * at + 1] = op.kv?.end ?? -1;
+    columns.opAttribute[at] = op.attribute ?? -1;
+    columns.opScratch[at] = op.scratchBytes;
+    columns.opNumReads[at] = op.reads.length;
+    columns.opNumWrites[at] = op.writes.length;
+    this.writeViews(op.reads);
+    this.writeViews(op.writes);
+    this.writeViews(op.accumulates);
+    columns.opViews[at + 1] = this.numViews;
+    for (const wait of op.waits) columns.wait[this.numWaits++] = wait;
+    columns.opWaits[at + 1] = this.numWaits;
+  }
+
+  private writeViews(accesses: readonly Access[]): void {
+    for (const access of accesses) this.columns.view[this.numViews++] = this.accesses.numberOf(access);
+  }
 }
 
-function writeAccess({ buffer, rows, param, index }: Access, columns: Columns): void {
-  columns.accessBuffer.push(buffer);
-  columns.accessStart.push(rows.start);
-  columns.accessEnd.push(rows.end);
-  columns.accessParam.push(param);
-  columns.accessIndex.push(index);
+function countAll(sections: UnsealedPlan['sections']): { readonly ops: number; readonly views: number; readonly waits: number } {
+  const count = { ops: 0, views: 0, waits: 0 };
+  for (const { ops } of sections) {
+    count.ops += ops.length;
+    for (const op of ops) {
+      count.views += op.reads.length + op.writes.length + op.accumulates.length;
+      count.waits += op.waits.length;
+    }
+  }
+  return count;
+}
+
+function accessColumns(accesses: readonly Access[]): Pick<Columns, AccessColumn> {
+  return {
+    accessBuffer: Float64Array.from(accesses, ({ buffer }) => buffer),
+    accessStart: Float64Array.from(accesses, ({ rows }) => rows.start),
+    accessEnd: Float64Array.from(accesses, ({ rows }) => rows.end),
+    accessParam: Float64Array.from(accesses, ({ param }) => param),
+    accessIndex: Float64Array.from(accesses, ({ index }) => index),
+  };
 }
 
 const KIND_NUMBERS = new Map<string, number>(OP_KIND_NAMES.map((name, number) => [name, number]));

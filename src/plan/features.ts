@@ -12,9 +12,9 @@ const FEATURES = {
   /** The forward of decoder layers is written several times. */
   'layer-classes': (plan) => forwardSections(plan).size > 1,
   'file-pool': (plan) => plan.buffers.some((buffer) => poolKind(buffer.pool, plan) === 'file'),
-  'causal-rectangle': (plan) => someOp(plan, (op) => isRectangle(op) && attributeOf(op, plan)?.mask?.kind === 'causal'),
-  window: (plan) => someOp(plan, (op) => attributeOf(op, plan)?.mask?.kind === 'window'),
-  tiles: (plan) => someOp(plan, (op) => (attributeOf(op, plan)?.tiles ?? 1) > 1),
+  'causal-rectangle': (plan) => someOpWith(plan, ({ mask }) => mask?.kind === 'causal', isRectangle),
+  window: (plan) => someOpWith(plan, ({ mask }) => mask?.kind === 'window'),
+  tiles: (plan) => someOpWith(plan, ({ tiles = 1 }) => tiles > 1),
   /** Keys and values that were fetched are attended to several chunks at a time. */
   'kv-tiles': (plan) => plan.sections.some((section) => usesTiles(section, plan.strategy.chunkTokens)),
   /** A key/value head on several ranks, or twice on one. */
@@ -53,12 +53,15 @@ function poolKind(name: string, { pools }: UnsealedPlan): string | undefined {
   return pools.find((pool) => pool.name === name)?.kind;
 }
 
-function someOp({ sections }: UnsealedPlan, holds: (op: Op) => boolean): boolean {
-  return sections.some(({ ops }) => ops.some(holds));
-}
-
-function attributeOf({ attribute }: Op, { attributes }: UnsealedPlan): Attribute | undefined {
-  return attribute === undefined ? undefined : attributes[attribute];
+/** Whether some op has an attribute of a kind, of which there are few: most plans need not be searched. */
+function someOpWith(
+  { attributes, sections }: UnsealedPlan,
+  has: (attribute: Attribute) => boolean,
+  holds: (op: Op) => boolean = () => true,
+): boolean {
+  const wanted = attributes.map(has);
+  if (!wanted.includes(true)) return false;
+  return sections.some(({ ops }) => ops.some((op) => op.attribute !== undefined && wanted[op.attribute] === true && holds(op)));
 }
 
 function isRectangle({ tokens, kv }: Op): boolean {
@@ -94,7 +97,7 @@ function tiesRegion(plan: UnsealedPlan): boolean {
 function offloadsHiddenGradient({ params, ops }: Section, plan: UnsealedPlan): boolean {
   const gradients = params.map(({ entry, exit }) => entry?.value === 'hiddenGradient' || exit?.value === 'hiddenGradient');
   if (!gradients.includes(true)) return false;
-  const offloads = ({ buffer, param }: Access): boolean =>
-    gradients[param] === true && poolKind(plan.buffers[buffer]?.pool ?? '', plan) !== 'device';
+  const isAway = plan.buffers.map(({ pool }) => poolKind(pool, plan) !== 'device');
+  const offloads = ({ buffer, param }: Access): boolean => param >= 0 && gradients[param] === true && isAway[buffer] !== false;
   return ops.some((op) => op.reads.some(offloads) || op.writes.some(offloads) || op.accumulates.some(offloads));
 }

@@ -68,8 +68,6 @@ class Attributes {
   }
 }
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] };
-
 const NO_WAITS: readonly number[] = [];
 
 class OpPlacer {
@@ -86,22 +84,17 @@ class OpPlacer {
   }
 
   place(op: LogicalOp, id: number, section: LogicalSection): Unordered {
-    const placed: Mutable<Unordered> = {
-      id,
-      kind: op.kind,
-      stream: '',
-      tokens: op.tokens,
-      reads: this.placement.toAccesses(op.reads, section),
-      writes: this.placement.toAccesses(op.writes, section),
-      accumulates: this.placement.toAccesses(op.accumulates, section),
-      waits: NO_WAITS,
-      scratchBytes: 0,
-    };
-    if (op.kv !== undefined) placed.kv = op.kv;
-    if (op.attribute !== undefined) placed.attribute = this.attributes.number(op.attribute);
-    placed.stream = this.streamOf(placed);
-    placed.scratchBytes = this.scratchBytes(placed, op.attribute, this.placement.buffers);
-    return placed;
+    const { kind, tokens, kv } = op;
+    const reads = this.placement.toAccesses(op.reads, section);
+    const writes = this.placement.toAccesses(op.writes, section);
+    const accumulates = this.placement.toAccesses(op.accumulates, section);
+    const attribute = op.attribute === undefined ? undefined : this.attributes.number(op.attribute);
+    const stream = this.streamOf({ kind, reads, writes });
+    const bare = { id, kind, stream, tokens, reads, writes, accumulates, waits: NO_WAITS, scratchBytes: 0 };
+    const placed = kv === undefined ? bare : { ...bare, kv };
+    const whole = attribute === undefined ? placed : { ...placed, attribute };
+    whole.scratchBytes = this.scratchBytes(whole, op.attribute, this.placement.buffers);
+    return whole;
   }
 
   private streamOf({ kind, reads, writes }: Pick<Op, 'kind' | 'reads' | 'writes'>): string {

@@ -8,9 +8,9 @@
  */
 import type { LogicalOp, LogicalSchedule, LogicalSection, Tensor } from '../logical.js';
 import type { Places } from '../places.js';
-import { findResidencies, redirect } from './residencies.js';
+import { findResidencies, numRefs, redirect } from './residencies.js';
 import type { Residency } from './residency.js';
-import { Staged, type Tile } from './tile.js';
+import { Staged } from './tile.js';
 
 export function moveData(schedule: LogicalSchedule, places: Places, prefetchDepth: number): LogicalSchedule {
   const away = schedule.tensors.filter(({ home }) => home !== places.device);
@@ -45,85 +45,115 @@ function stageSection(
   prefetchDepth: number,
   slots: Map<string, number>,
 ): LogicalSection {
-  const { byTensor, staysOfOps } = findResidencies(section, staged);
-  /** Copies to insert before op i. */
-  const before: (LogicalOp[] | undefined)[] = Array.from({ length: section.ops.length + 1 });
+  const { byTensor, staysOfRefs } = findResidencies(section, staged);
+  const insertions = new Insertions(section.ops.length);
   for (const [{ tensor }, stays] of byTensor) {
     if (stays.length === 0) continue;
-    if (tensor.scope === 'call') dropDeadWrites(stays);
+    const numChunks = tensor.tileChunks * (1 + stays.reduce((last, { tile }) => Math.max(last, tile.number), 0));
+    if (tensor.scope === 'call') dropDeadWrites(stays, numChunks);
     slots.set(tensor.name, Math.max(assignSlots(stays, prefetchDepth), slots.get(tensor.name) ?? 0));
-    insertCopies(stays, section, before);
+    insertCopies(stays, numChunks, section, insertions);
   }
   const ops: LogicalOp[] = [];
-  for (let i = 0; i <= section.ops.length; i++) {
-    for (const copy of before[i] ?? []) ops.push(copy);
-    const op = section.ops[i];
-    if (op !== undefined) ops.push(redirect(op, staysOfOps[i]));
+  let nextRef = 0;
+  for (const [i, op] of section.ops.entries()) {
+    insertions.appendTo(ops, i);
+    ops.push(redirect(op, staysOfRefs, nextRef));
+    nextRef += numRefs(op);
   }
+  insertions.appendTo(ops, section.ops.length);
   return { ...section, ops };
 }
 
-/** What of a call's own tensor nothing reads again in the call need not go back. */
-function dropDeadWrites(stays: readonly Residency[]): void {
-  const readLater = new Map<Tile, Set<number>>();
-  for (const stay of stays.toReversed()) {
-    const later = readLater.get(stay.tile) ?? new Set();
-    readLater.set(stay.tile, later);
-    if (stay.dirty.length > 0) stay.dirty = stay.dirty.filter((chunk) => later.has(chunk));
-    for (const chunk of stay.written) later.delete(chunk);
-    for (const chunk of stay.fetched) later.add(chunk);
+/** What of a call's own tensor nothing reads again in the call need not go back. `numChunks`: of all tiles of the tensor. */
+function dropDeadWrites(stays: readonly Residency[], numChunks: number): void {
+  const isReadLater = new Uint8Array(numChunks);
+  for (let i = stays.length - 1; i >= 0; i--) {
+    const stay = stays[i] as Residency;
+    const { tile, dirty, written, fetched } = stay;
+    const isNeeded = (chunk: number): boolean => isReadLater[tile.numberOf(chunk)] === 1;
+    if (!dirty.every(isNeeded)) stay.dirty = dirty.filter(isNeeded);
+    for (const chunk of written) isReadLater[tile.numberOf(chunk)] = 0;
+    for (const chunk of fetched) isReadLater[tile.numberOf(chunk)] = 1;
   }
 }
 
 /** Gives each residency the slot that fell free first; returns the number of slots. */
 function assignSlots(stays: readonly Residency[], prefetchDepth: number): number {
   const numSlots = Math.min(maxOverlap(stays) + prefetchDepth - 1, stays.length);
-  const freeAfter = Array.from({ length: numSlots }, () => -1);
+  const freeAfter = new Int32Array(numSlots).fill(-1);
   for (const stay of stays) {
-    const slot = freeAfter.indexOf(Math.min(...freeAfter));
-    stay.slot = slot;
-    freeAfter[slot] = stay.last;
+    stay.slot = leastAt(freeAfter);
+    freeAfter[stay.slot] = stay.last;
   }
   return numSlots;
 }
 
+/** Position of the first of the smallest values. */
+function leastAt(values: Int32Array): number {
+  let at = 0;
+  for (let i = 1; i < values.length; i++) if ((values[i] as number) < (values[at] as number)) at = i;
+  return at;
+}
+
 function maxOverlap(stays: readonly Residency[]): number {
-  let active: Residency[] = [];
+  const active: Residency[] = [];
   let most = 0;
   for (const stay of stays) {
-    active = active.filter((other) => other.last >= stay.first);
+    let kept = 0;
+    for (const other of active) if (other.last >= stay.first) active[kept++] = other;
+    active.length = kept;
     active.push(stay);
     most = Math.max(most, active.length);
   }
   return most;
 }
 
-function insertCopies(stays: readonly Residency[], section: LogicalSection, before: (LogicalOp[] | undefined)[]): void {
-  const freeFrom = new Map<number, number>();
-  /** By tile and chunk of it. */
-  const storedAt = new Map<number, number>();
-  const insert = (at: number, copies: LogicalOp[]): void => {
-    const there = before[at];
-    if (there === undefined) before[at] = copies;
-    else there.push(...copies);
-  };
-  for (const stay of stays) {
-    const slotFrom = freeFrom.get(stay.slot) ?? 0;
-    for (const { chunks, from, neededAt } of fetches(stay, (chunk) => storedAt.get(keyOf(stay, chunk)) ?? 0)) {
-      insert(Math.max(from, slotFrom), stay.copies(chunks, 'in', section.ops[neededAt] as LogicalOp));
+/** Copies in lists, one for each op that they go before: a long section has as many copies as ops. */
+class Insertions {
+  private readonly copies: LogicalOp[] = [];
+  /** By op the first and the last copy before it, and by copy the next one; -1 for none. */
+  private readonly first: Int32Array;
+  private readonly last: Int32Array;
+  private readonly next: number[] = [];
+
+  constructor(numOps: number) {
+    this.first = new Int32Array(numOps + 1).fill(-1);
+    this.last = new Int32Array(numOps + 1).fill(-1);
+  }
+
+  insert(at: number, copies: readonly LogicalOp[]): void {
+    for (const copy of copies) {
+      const number = this.copies.push(copy) - 1;
+      this.next.push(-1);
+      const last = this.last[at] as number;
+      if (last < 0) this.first[at] = number;
+      else this.next[last] = number;
+      this.last[at] = number;
     }
-    if (stay.dirty.length > 0) {
-      insert(stay.last + 1, stay.copies(stay.dirty, 'out', section.ops[stay.last] as LogicalOp));
-      for (const chunk of stay.dirty) storedAt.set(keyOf(stay, chunk), stay.last + 1);
-    }
-    freeFrom.set(stay.slot, stay.last + 1);
+  }
+
+  appendTo(ops: LogicalOp[], at: number): void {
+    for (let number = this.first[at] as number; number >= 0; number = this.next[number] as number)
+      ops.push(this.copies[number] as LogicalOp);
   }
 }
 
-const MOST_CHUNKS = 2 ** 22;
-
-function keyOf({ tile }: Residency, chunk: number): number {
-  return tile.key * MOST_CHUNKS + chunk;
+function insertCopies(stays: readonly Residency[], numChunks: number, section: LogicalSection, insertions: Insertions): void {
+  const freeFrom: number[] = [];
+  const storedAt = new Int32Array(numChunks);
+  for (const stay of stays) {
+    const { tile } = stay;
+    const slotFrom = freeFrom[stay.slot] ?? 0;
+    for (const { chunks, from, neededAt } of fetches(stay, storedAt)) {
+      insertions.insert(Math.max(from, slotFrom), stay.copies(chunks, 'in', section.ops[neededAt] as LogicalOp));
+    }
+    if (stay.dirty.length > 0) {
+      insertions.insert(stay.last + 1, stay.copies(stay.dirty, 'out', section.ops[stay.last] as LogicalOp));
+      for (const chunk of stay.dirty) storedAt[tile.numberOf(chunk)] = stay.last + 1;
+    }
+    freeFrom[stay.slot] = stay.last + 1;
+  }
 }
 
 interface Fetch {
@@ -135,12 +165,12 @@ interface Fetch {
 }
 
 /** What a stay fetches, in as few copies as come in time: a chunk that is stored only after others are needed comes by itself. */
-function fetches({ fetched, neededAt }: Residency, storedAt: (chunk: number) => number): readonly Fetch[] {
+function fetches(stay: Residency, storedAt: Int32Array): readonly Fetch[] {
   const found: Fetch[] = [];
-  for (const [i, chunk] of fetched.entries()) {
-    const from = storedAt(chunk);
+  for (const [i, chunk] of stay.fetched.entries()) {
+    const from = storedAt[stay.tile.numberOf(chunk)] as number;
     const last = found.at(-1);
-    if (last === undefined || from > last.neededAt) found.push({ chunks: [chunk], from, neededAt: neededAt[i] ?? 0 });
+    if (last === undefined || from > last.neededAt) found.push({ chunks: [chunk], from, neededAt: stay.neededAt(i) });
     else {
       last.chunks.push(chunk);
       last.from = Math.max(last.from, from);

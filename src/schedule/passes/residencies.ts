@@ -4,15 +4,14 @@ import { OpenStays } from './openStays.js';
 import { HOW, type How, Residency } from './residency.js';
 import { type Staged, Tile } from './tile.js';
 
-/** The stays of an op's reads, accumulates and writes, in this order; undefined for refs that are not staged. */
-export type StaysOfOp = readonly (Residency | undefined)[];
-
 export interface Residencies {
   /** By staged tensor, in order of their first use. */
   readonly byTensor: ReadonlyMap<Staged, readonly Residency[]>;
-  /** Undefined for an op that has none. */
-  readonly staysOfOps: readonly (StaysOfOp | undefined)[];
+  /** Of all refs of all ops, of each its reads, accumulates and writes in this order; undefined for refs that are not staged. */
+  readonly staysOfRefs: StaysOfRefs;
 }
+
+export type StaysOfRefs = readonly (Residency | undefined)[];
 
 /** Keys of tiles are numbers made of parameter and tile; there is room for more than a plan may have. */
 const MOST_TILES = 2 ** 20;
@@ -22,17 +21,15 @@ export function findResidencies({ ops, params }: LogicalSection, staged: Readonl
   const byTensor = new Map<Staged, Residency[]>([...staged.values()].map((one) => [one, []]));
   /** Of the refs of the op at hand, in the order of HOW. */
   const open: (OpenStays | undefined)[] = [];
-  const staysOfOps = ops.map((op, position): StaysOfOp | undefined => {
+  const staysOfRefs: (Residency | undefined)[] = [];
+  for (const [position, op] of ops.entries()) {
     open.length = 0;
     for (const how of HOW) for (const ref of op[how]) open.push(closeAt(ref, how, op));
-    if (open.every((one) => one === undefined)) return undefined;
     // Writes last: a chunk that an op both reads and writes must be fetched.
-    const stays: (Residency | undefined)[] = [];
-    for (const how of HOW) for (const ref of op[how]) stays.push(visit(open[stays.length], ref, how, op, position));
-    // A copy has no room to grow, which for half a million ops is much.
-    return stays.slice();
-  });
-  return { byTensor, staysOfOps };
+    let next = 0;
+    for (const how of HOW) for (const ref of op[how]) staysOfRefs.push(visit(open[next++], ref, how, op, position));
+  }
+  return { byTensor, staysOfRefs };
 
   /** The open stays of the tile that a ref names, once those that may not go on are closed; undefined where its tensor is not staged. */
   function closeAt(ref: TensorRef, how: How, op: LogicalOp): OpenStays | undefined {
@@ -47,9 +44,11 @@ export function findResidencies({ ops, params }: LogicalSection, staged: Readonl
     const one = staged.get(ref.tensor) as Staged;
     const param = ref.param === undefined ? 0 : 1 + params.findIndex(({ name }) => name === ref.param);
     const key = param * MOST_TILES + tileOf(ref, one.tensor, op);
-    const known = byTile.get(key) ?? new OpenStays(new Tile(one, key, ref));
-    byTile.set(key, known);
-    return known;
+    const known = byTile.get(key);
+    if (known !== undefined) return known;
+    const found = new OpenStays(new Tile(one, byTile.size, ref));
+    byTile.set(key, found);
+    return found;
   }
 
   function visit(found: OpenStays | undefined, ref: TensorRef, how: How, { turn }: LogicalOp, position: number): Residency | undefined {
@@ -69,15 +68,23 @@ function tileOf({ tensor, chunks }: TensorRef, { tileChunks }: Tensor, { kind }:
   return tile;
 }
 
-/** The op on the slots that its chunks stay in. */
-export function redirect(op: LogicalOp, stays: StaysOfOp | undefined): LogicalOp {
-  if (stays === undefined) return op;
-  let next = 0;
-  const toSlots = (refs: readonly TensorRef[]): readonly TensorRef[] => {
-    const first = next;
-    next += refs.length;
-    return refs.some((_, n) => stays[first + n] !== undefined) ? refs.map((ref, n) => stays[first + n]?.redirected(ref) ?? ref) : refs;
-  };
+/** The op on the slots that its chunks stay in; the stays of its refs begin at `first`. */
+export function redirect(op: LogicalOp, stays: StaysOfRefs, first: number): LogicalOp {
   // In the order of HOW.
-  return { ...op, reads: toSlots(op.reads), accumulates: toSlots(op.accumulates), writes: toSlots(op.writes) };
+  const reads = toSlots(op.reads, stays, first);
+  const accumulates = toSlots(op.accumulates, stays, first + reads.length);
+  const writes = toSlots(op.writes, stays, first + reads.length + accumulates.length);
+  const isSame = reads === op.reads && accumulates === op.accumulates && writes === op.writes;
+  return isSame ? op : { ...op, reads, accumulates, writes };
+}
+
+export function numRefs({ reads, accumulates, writes }: LogicalOp): number {
+  return reads.length + accumulates.length + writes.length;
+}
+
+function toSlots(refs: readonly TensorRef[], stays: StaysOfRefs, first: number): readonly TensorRef[] {
+  for (let n = 0; n < refs.length; n++) {
+    if (stays[first + n] !== undefined) return refs.map((ref, i) => stays[first + i]?.redirected(ref) ?? ref);
+  }
+  return refs;
 }

@@ -15,8 +15,9 @@ export class Residency {
   slot = -1;
   /** Chunks that are read before anything in this stay has written them. */
   fetched: readonly number[] = NONE;
-  /** For each of them the op that needs it first. */
-  neededAt: readonly number[] = NONE;
+  /** The op that needs the first of them first; and those that need each of the others first. */
+  private neededFirst = -1;
+  private neededNext: readonly number[] = NONE;
   /** Chunks that were changed and must go back. */
   dirty: readonly number[] = NONE;
   /** Chunks that were overwritten whole, so that what was there before is not needed. */
@@ -32,13 +33,26 @@ export class Residency {
     this.last = position;
     const isWhole = how === 'writes' && rows === undefined;
     for (let chunk = chunks.start; chunk < chunks.end; chunk++) {
-      if (isWhole && !this.fetched.includes(chunk)) this.written = withChunk(this.written, chunk);
-      if (!isWhole && !this.written.includes(chunk) && !this.fetched.includes(chunk)) {
-        this.fetched = [...this.fetched, chunk];
-        this.neededAt = [...this.neededAt, position];
-      }
-      if (how !== 'reads') this.dirty = withChunk(this.dirty, chunk);
+      if (isWhole && !this.fetched.includes(chunk)) this.written = this.withChunk(this.written, chunk);
+      if (!isWhole && !this.written.includes(chunk) && !this.fetched.includes(chunk)) this.fetch(chunk, position);
+      if (how !== 'reads') this.dirty = this.withChunk(this.dirty, chunk);
     }
+  }
+
+  /** The op that first needs chunk number `n` of those that are fetched. */
+  neededAt(n: number): number {
+    return n === 0 ? this.neededFirst : (this.neededNext[n - 1] ?? -1);
+  }
+
+  private fetch(chunk: number, position: number): void {
+    if (this.fetched.length === 0) this.neededFirst = position;
+    else this.neededNext = [...this.neededNext, position];
+    this.fetched = this.withChunk(this.fetched, chunk);
+  }
+
+  private withChunk(chunks: readonly number[], chunk: number): readonly number[] {
+    if (chunks.length === 0) return this.tile.staged.alone(chunk);
+    return chunks.includes(chunk) ? chunks : [...chunks, chunk];
   }
 
   /** Whether it has changed one of the chunks. */
@@ -61,22 +75,18 @@ export class Residency {
   }
 
   /** Copies of chunks into the slot or out of it, one for each run of consecutive chunks. */
-  copies(chunks: readonly number[], direction: 'in' | 'out', { tokens, turn }: LogicalOp): LogicalOp[] {
-    return runs(chunks).map((run) => {
+  copies(chunks: readonly number[], direction: 'in' | 'out', { tokens, turn }: LogicalOp): readonly LogicalOp[] {
+    return runs(chunks).map((run): LogicalOp => {
       const away = this.tile.away(run.start, run.end);
       const here = this.inRing(run);
-      const [reads, writes] = direction === 'in' ? [away, here] : [here, away];
-      return { kind: 'copy', tokens, turn, reads, writes, accumulates: NO_REFS };
+      const isIn = direction === 'in';
+      return { kind: 'copy', tokens, turn, reads: isIn ? away : here, writes: isIn ? here : away, accumulates: NO_REFS };
     });
   }
 }
 
 const NONE: readonly number[] = [];
 const NO_REFS: readonly TensorRef[] = [];
-
-function withChunk(chunks: readonly number[], chunk: number): readonly number[] {
-  return chunks.includes(chunk) ? chunks : [...chunks, chunk];
-}
 
 function runs(chunks: readonly number[]): readonly Range[] {
   const [only] = chunks;

@@ -10,11 +10,21 @@ export class Staged {
   readonly pool: string;
   readonly ring: string;
   private readonly known = new Map<number, OneRef>();
+  private readonly lists = new Map<number, readonly number[]>();
 
   constructor(tensor: Tensor, pool: string) {
     this.tensor = tensor;
     this.pool = pool;
     this.ring = `${tensor.name}.${pool}`;
+  }
+
+  /** A list of one chunk. */
+  alone(chunk: number): readonly number[] {
+    const known = this.lists.get(chunk);
+    if (known !== undefined) return known;
+    const list = [chunk];
+    this.lists.set(chunk, list);
+    return list;
   }
 
   /** Chunks [start, end) of the ring. */
@@ -26,15 +36,21 @@ export class Staged {
 /** Consecutive chunks of one instance of a tensor: what is in a slot at a time. */
 export class Tile {
   readonly staged: Staged;
-  /** Other tiles of the tensor have other keys. */
-  readonly key: number;
+  /** Among the tiles of the tensor that the section uses. */
+  readonly number: number;
   private readonly source: Omit<TensorRef, 'chunks'>;
   private readonly known = new Map<number, OneRef>();
 
-  constructor(staged: Staged, key: number, { tensor, param }: TensorRef) {
+  constructor(staged: Staged, number: number, { tensor, param }: TensorRef) {
     this.staged = staged;
-    this.key = key;
+    this.number = number;
     this.source = param === undefined ? { tensor } : { tensor, param };
+  }
+
+  /** Of a chunk among all chunks of all tiles. */
+  numberOf(chunk: number): number {
+    const { tileChunks } = this.staged.tensor;
+    return this.number * tileChunks + (chunk % tileChunks);
   }
 
   /** Chunks [start, end) of the tensor, where it lives. */
@@ -44,7 +60,9 @@ export class Tile {
 }
 
 function shared(known: Map<number, OneRef>, chunk: number, source: Omit<TensorRef, 'chunks'>): OneRef {
-  const refs: OneRef = known.get(chunk) ?? [{ ...source, chunks: { start: chunk, end: chunk + 1 } }];
-  known.set(chunk, refs);
-  return refs;
+  const refs = known.get(chunk);
+  if (refs !== undefined) return refs;
+  const made: OneRef = [{ ...source, chunks: { start: chunk, end: chunk + 1 } }];
+  known.set(chunk, made);
+  return made;
 }
