@@ -160,7 +160,7 @@ function choices(): readonly Measure[] {
     const input = inputOf({ seqLen });
     const seconds = (one: BuildInput): number => {
       const { strategy, memory } = findStrategy(one, estimator());
-      return memory.fits ? estimateTime(settingOf(one), strategy).seconds : Number.POSITIVE_INFINITY;
+      return memory.fits ? estimateTime(settingOf(one), strategy) : Number.POSITIVE_INFINITY;
     };
     const times = Array.from({ length: NUM_RUNS }, () => {
       const before = process.cpuUsage();

@@ -6,20 +6,15 @@
  */
 import { type StepTime, stepTime } from '../predict/stepTime.js';
 import { layoutSchedule } from '../address/layout.js';
+import { computeSeconds } from '../predict/computeTime.js';
 import { buildSchedule } from '../schedule/build.js';
 import type { Schedule } from '../schedule/schedule.js';
 import type { Strategy } from '../spec/strategy.js';
-import { fewChunks } from './evaluate.js';
+import { chunksReached, fewChunks } from './evaluate.js';
 import { type Setting, policyContext, scratchFormula } from './setting.js';
 
-export interface EstimatedTime {
-  /** Of one optimizer step. */
-  readonly seconds: number;
-  /** Of the compute stream alone, which no schedule of this strategy can be faster than. */
-  readonly computeSeconds: number;
-}
-
-export function estimateTime(setting: Setting, strategy: Strategy): EstimatedTime {
+/** Seconds of one optimizer step. */
+export function estimateTime(setting: Setting, strategy: Strategy): number {
   const { numChunks, kvTileChunks } = strategy;
   const few = fewChunks(strategy, setting.model) + kvTileChunks;
   const build = (count: number): Schedule => scheduleOf(setting, { ...strategy, numChunks: count });
@@ -34,19 +29,22 @@ export function estimateTime(setting: Setting, strategy: Strategy): EstimatedTim
     if (at(waiting) > MOST_WAITING * (busySeconds[busiest] ?? 0)) continue;
     const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
     const placed = stepTime({ ...setting, ...layoutSchedule(schedules[2]) }).seconds - times[2].seconds;
-    return timeOf({ seconds: (busySeconds[busiest] ?? 0) + Math.max(linear, at(waiting)) + placed, busySeconds });
+    return (busySeconds[busiest] ?? 0) + Math.max(linear, at(waiting)) + placed;
   }
-  return timeOf(stepTime({ ...setting, ...layoutSchedule(build(numChunks)) }));
+  return stepTime({ ...setting, ...layoutSchedule(build(numChunks)) }).seconds;
 }
 
-function timeOf({ seconds, busySeconds }: StepTime): EstimatedTime {
-  return { seconds, computeSeconds: busySeconds[COMPUTE] ?? 0 };
+/** Of computing alone, which no schedule of this strategy is faster than: a polynomial without waits, for which few chunks are enough. */
+export function estimateComputing(setting: Setting, strategy: Strategy): number {
+  const { numChunks, kvTileChunks, chunkTokens } = strategy;
+  const few = Math.max(kvTileChunks, ...setting.model.windows.map((window) => chunksReached(window, chunkTokens)));
+  const of = (count: number): number => computeSeconds({ ...setting, ...scheduleOf(setting, { ...strategy, numChunks: count }) });
+  if (numChunks <= few + 2 * kvTileChunks) return of(numChunks);
+  return quadratic([few, few + kvTileChunks, few + 2 * kvTileChunks].map(of), (numChunks - few) / kvTileChunks);
 }
 
 /** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
 const MOST_WAITING = 0.1;
-/** The first stream of every plan. */
-const COMPUTE = 0;
 
 function busiestOf(busySeconds: readonly number[]): number {
   return busySeconds.indexOf(Math.max(...busySeconds));

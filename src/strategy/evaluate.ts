@@ -56,8 +56,12 @@ function withAllKeys(formula: ScratchFormula, { numChunks, chunkTokens, kvTileCh
 
 /** One more than the longest ring has slots, so that every ring has its full length and comes around; and more than a window reaches. */
 export function fewChunks({ prefetchDepth, kvTileChunks, chunkTokens }: Strategy, { windows }: Setting['model']): number {
-  const reached = windows.map((window) => (window === null ? 0 : 2 + Math.ceil((window - 1) / chunkTokens)));
-  return Math.max((MOST_IN_USE + prefetchDepth) * kvTileChunks, ...reached);
+  return Math.max((MOST_IN_USE + prefetchDepth) * kvTileChunks, ...windows.map((window) => chunksReached(window, chunkTokens)));
+}
+
+/** More than a window reaches from any query. */
+export function chunksReached(window: number | null, chunkTokens: number): number {
+  return window === null ? 0 : 2 + Math.ceil((window - 1) / chunkTokens);
 }
 
 /** A buffer as the full schedule has it: tensors as declared for all chunks; the rings that moveData added stay. */

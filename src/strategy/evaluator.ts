@@ -1,7 +1,7 @@
 /** What the solver asks of a strategy. */
 import type { MemoryLedger } from '../memory/ledger.js';
 import type { Strategy } from '../spec/strategy.js';
-import { estimateTime } from './estimateTime.js';
+import { estimateComputing, estimateTime } from './estimateTime.js';
 import { estimateMemory } from './evaluate.js';
 import { isHopeless } from './hopeless.js';
 import type { Setting } from './setting.js';
@@ -19,12 +19,10 @@ export interface Evaluator {
 
 /** Both in time that does not grow with the number of chunks; a strategy is estimated once. */
 export function estimator(): Evaluator {
-  const memory = remembered(estimateMemory);
-  const time = remembered(estimateTime);
   return {
-    memory,
-    seconds: (setting, strategy) => time(setting, strategy).seconds,
-    computeSeconds: (setting, strategy) => time(setting, strategy).computeSeconds,
+    memory: remembered(estimateMemory),
+    seconds: remembered(estimateTime),
+    computeSeconds: remembered(estimateComputing),
     isHopeless,
   };
 }

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
+import { computeSeconds } from '../../src/predict/computeTime.js';
 import { predictRun } from '../../src/predict/predict.js';
 import { type BackwardOrder, RECOMPUTE, segmentLengths, type Strategy } from '../../src/spec/strategy.js';
 import { placesOf } from '../../src/spec/strategyPlaces.js';
 import { toStrategy } from '../../src/strategy/candidates.js';
-import { estimateTime } from '../../src/strategy/estimateTime.js';
+import { estimateComputing, estimateTime } from '../../src/strategy/estimateTime.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { estimator } from '../../src/strategy/evaluator.js';
 import { type BuildInput, type Setting, settingOf } from '../../src/strategy/setting.js';
@@ -128,11 +129,11 @@ describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
     const setting = settingOf(input);
     const best = findStrategy(input, estimator());
     expect(best.memory.fits).toBe(true);
-    const seconds = estimateTime(setting, best.strategy).seconds;
+    const seconds = estimateTime(setting, best.strategy);
     const others = drawn(setting, mulberry32(SEED), 25);
     expect(others.length).toBeGreaterThan(0);
     for (const other of others) {
-      const ratio = seconds / estimateTime(setting, other).seconds;
+      const ratio = seconds / estimateTime(setting, other);
       expect(ratio, JSON.stringify({ best: best.strategy, other })).toBeLessThanOrEqual(seqLen === '32K' ? 1.02 : 1.005);
     }
   });
@@ -143,7 +144,7 @@ describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
       const input = inputOf({ run: { policy: name }, cluster });
       const { strategy, memory } = findStrategy(input, estimator());
       expect(memory.fits).toBe(true);
-      return estimateTime(settingOf(input), strategy).seconds;
+      return estimateTime(settingOf(input), strategy);
     };
     expect(seconds('auto')).toBeLessThanOrEqual(seconds(policy));
   });
@@ -159,10 +160,12 @@ describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
     for (const strategy of drawn(setting, mulberry32(SEED), 8)) {
       const { schedule } = buildStrategy(setting, strategy);
       const { stepSeconds } = predictRun({ ...setting, ...schedule });
-      const { seconds, computeSeconds } = estimateTime(setting, strategy);
+      const seconds = estimateTime(setting, strategy);
       const text = JSON.stringify(strategy);
       expect(Math.abs(seconds / stepSeconds - 1), text).toBeLessThan(bound);
-      expect(computeSeconds, text).toBeLessThanOrEqual(stepSeconds);
+      const computing = computeSeconds({ ...setting, ...schedule });
+      expect(computing, text).toBeLessThanOrEqual(stepSeconds);
+      expect(Math.abs(estimateComputing(setting, strategy) / computing - 1), text).toBeLessThan(0.002);
     }
   });
 });

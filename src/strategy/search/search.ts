@@ -161,10 +161,7 @@ class Search {
     if (this.tried.has(key)) return undefined;
     this.tried.add(key);
     if (this.filled(frame, numChunks)?.seconds !== 0) this.costs ??= this.costsOf(frame, numChunks);
-    const filled = this.filled(frame, numChunks);
-    if (filled === undefined || filled.seconds >= atMost) return undefined;
-    if (this.best !== undefined && WORTH_MORE * (this.boundSeconds + filled.seconds) >= this.best.seconds) return undefined;
-    return this.tryFilling(frame, numChunks);
+    return this.tryFilling(frame, numChunks, atMost);
   }
 
   private filled(frame: Frame, numChunks: number): Filling | undefined {
@@ -173,13 +170,18 @@ class Search {
     return this.fill(bytes, this.roomsBeside(lean, bytes));
   }
 
-  private tryFilling(frame: Frame, numChunks: number): number | undefined {
+  /** Whether it costs too much to be faster than the best, computing alone counted. */
+  private isSlower({ seconds }: Filling): boolean {
+    return this.best !== undefined && WORTH_MORE * (this.boundSeconds + seconds) >= this.best.seconds;
+  }
+
+  private tryFilling(frame: Frame, numChunks: number, atMost: number): number | undefined {
     const lean = this.uniform(frame, numChunks);
     const bytes = keptBytes(this.setting, lean);
     let left = this.roomsBeside(lean, bytes);
     for (let refill = 0; refill <= MAX_REFILLS; refill++) {
       const filled = this.fill(bytes, left);
-      if (filled === undefined) return undefined;
+      if (filled === undefined || filled.seconds >= atMost || this.isSlower(filled)) return undefined;
       const strategy = assemble(this.setting, frame, numChunks, filled.segments);
       const memory = this.memory(strategy);
       if (memory.fits) {
@@ -215,13 +217,13 @@ class Search {
       }));
   }
 
-  /** From whole steps of which one thing is different in all layers. */
+  /** From computing alone, of steps of which one thing is different in all layers; of files, from whole steps. */
   private costsOf(frame: Frame, numChunks: number): LayerCosts {
     const { model, pools } = this.setting;
     const { numLayers } = model;
     const length = Math.min(2, numLayers);
     const file = pools.find(({ kind }) => kind === 'file')?.name;
-    const of = (one: Partial<FilledSegment>): number => this.seconds(this.uniform(frame, numChunks, one));
+    const of = (one: Partial<FilledSegment>): number => this.evaluate.computeSeconds(this.setting, this.uniform(frame, numChunks, one));
     const kept = of({});
     const recomputed = of({ attentionOutput: RECOMPUTE });
     const numRebuilt = Math.max(1, numLayers - Math.ceil(numLayers / length));
@@ -229,8 +231,13 @@ class Search {
       recompute: Math.max(0, recomputed - kept) / numLayers,
       rebuild: Math.max(0, of({ length }) - kept) / numRebuilt,
       rerun: Math.max(0, of({ length, attentionOutput: RECOMPUTE }) - recomputed) / numRebuilt,
-      file: file === undefined ? 0 : Math.max(0, of({ attentionOutput: file }) - kept) / numLayers,
+      file: file === undefined ? 0 : this.fileSeconds(frame, numChunks, file) / numLayers,
     };
+  }
+
+  private fileSeconds(frame: Frame, numChunks: number, file: string): number {
+    const of = (one: Partial<FilledSegment>): number => this.seconds(this.uniform(frame, numChunks, one));
+    return Math.max(0, of({ attentionOutput: file }) - of({}));
   }
 
   private uniform(frame: Frame, numChunks: number, change: Partial<FilledSegment> = {}): Strategy {
