@@ -11,7 +11,7 @@ const model = fileURLToPath(new URL('llama-3-8b.json', import.meta.url));
 const cluster = { gpus: 4, gpu: 'a100-80gb' };
 const deepspeed = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
 
-for (const policy of ['ulysses', 'fpdt', 'auto'] as const) {
+for (const policy of ['ulysses', 'ulysses-offload', 'alst', 'fpdt', 'auto'] as const) {
   try {
     const plan = await planRun({ model, cluster, run: { seqLen: '2M', policy }, deepspeed });
     console.log(`${policy}: ${describe(plan)}`);

@@ -184,10 +184,11 @@ export function namedPlans(): readonly NamedPlan[] {
   const policies = POLICIES.map(
     (policy): NamedPlan => ({
       name: `policy ${policy} P2`,
-      key: 'heads-8-4',
+      key: 'heads-2-1',
       plan: () =>
         planRun({
-          model: smallModel({ numHeads: 8, numKvHeads: 4, tied: false, window: null }),
+          // Narrower than a rank has tokens, so that `alst` has tiles.
+          model: smallModel({ numHeads: 2, numKvHeads: 1, tied: false, window: null }),
           cluster: { gpus: 2, gpu: 'cpu' },
           deepspeed: smallDeepSpeed(3, 1),
           run: { ...run, sequenceParallelSize: 2, policy, segmentLayers: policy === 'auto' ? 3 : 1 },

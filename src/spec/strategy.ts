@@ -1,7 +1,7 @@
 /** The solver's choice, and what of it a user may force: chunk counts, and per range of layers where each tensor lives. */
 
 /** Systems whose choices a policy fixes; `auto` leaves them to the solver. */
-export const POLICIES = ['ulysses', 'fpdt', 'auto'] as const;
+export const POLICIES = ['ulysses', 'ulysses-offload', 'alst', 'fpdt', 'auto'] as const;
 export type PolicyName = (typeof POLICIES)[number];
 
 /** In place of a pool: not kept, but formed again in backward. */

@@ -63,6 +63,7 @@ function orderFor({ keyValueGradients }: ForcedLayerStrategy, { backwardOrder }:
 
 /** A strategy of these layers with the run's own counts, and defaults where it has none. */
 export function toStrategy({ model, run, pools }: CandidateInput, layers: readonly LayerStrategy[], numChunks: number): Strategy {
+  const policy = POLICIES[run.policy];
   const localTokens = localChunkTokens(run, numChunks);
   const logitsBytes = localTokens * model.vocabSize * DTYPE_BYTES.float32;
   return {
@@ -72,8 +73,8 @@ export function toStrategy({ model, run, pools }: CandidateInput, layers: readon
     chunkTokens: localTokens * run.sequenceParallelSize,
     localChunkTokens: localTokens,
     kvTileChunks: run.kvTileChunks ?? 1,
-    numLossTiles: run.numLossTiles ?? Math.min(localTokens, POLICIES[run.policy].lossTiles(logitsBytes)),
-    numTokenTiles: run.numTokenTiles ?? 1,
+    numLossTiles: run.numLossTiles ?? Math.min(localTokens, policy.lossTiles(logitsBytes)),
+    numTokenTiles: run.numTokenTiles ?? policy.tokenTiles(localTokens, model.hiddenSize),
     prefetchDepth: run.prefetchDepth,
     hiddenGradients: run.strategy?.hiddenGradients ?? pools.device,
     layers,

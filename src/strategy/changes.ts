@@ -6,6 +6,7 @@ import type { JsonObject } from '../spec/parseJson.js';
 import { formatBytes, padSeqLen } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
 import type { ModelSpec, RunSpec } from '../spec/types.js';
+import { POLICIES } from './policies/index.js';
 import type { BuildInput as Request } from './setting.js';
 
 export interface Change {
@@ -33,7 +34,7 @@ export function remedies(request: Request): readonly Remedy[] {
   const open = withRun(request, { ...withoutChunks(run), policy: 'auto' });
   const settings = (changes: readonly Change[]): Remedy => ({ asks: 'settings', changes });
   return [
-    settings(run.numChunks === undefined || run.policy === 'ulysses' ? [] : [moreChunks(request)]),
+    settings(run.numChunks === undefined || POLICIES[run.policy].chunkCounts(run).length === 1 ? [] : [moreChunks(request)]),
     settings(run.policy === 'auto' ? [] : [{ name: ({ numChunks }) => `policy=auto (numChunks=${numChunks})`, input: open }]),
     settings(higherStages(open)),
     settings(offloaded(open)),

@@ -93,7 +93,7 @@ const FACTS: readonly Fact[] = [
   {
     fact: 'policies',
     language: 'TypeScript',
-    pattern: /'ulysses'[^;]{0,20}'fpdt'/,
+    pattern: /'ulysses'[^;]{0,60}'fpdt'/,
     where: { 'spec/strategy.ts': 'the list of policies' },
   },
   {

@@ -15,8 +15,8 @@ describe('examples', () => {
 
   it('plan.ts plans with each policy', () => {
     const lines = run('examples/plan.ts').trim().split('\n');
-    expect(lines.map((line) => line.split(':')[0])).toEqual(['ulysses', 'fpdt', 'auto']);
-    expect(lines[1]).toMatch(/fpdt: \d+ chunks, k and v in host; .* GiB of hbm at \w+, .* GiB of host at \w+; .* s a step, MFU \d/);
+    expect(lines.map((line) => line.split(':')[0])).toEqual(['ulysses', 'ulysses-offload', 'alst', 'fpdt', 'auto']);
+    expect(lines[3]).toMatch(/fpdt: \d+ chunks, k and v in host; .* GiB of hbm at \w+, .* GiB of host at \w+; .* s a step, MFU \d/);
   }, 60_000);
 
   it('run.ts trains, and copies as many bytes as planned', () => {

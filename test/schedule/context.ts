@@ -143,6 +143,8 @@ export function smallSchedule(policy: PolicyName, numChunks: number, more: Small
 /** Strategies of every kind: each place, order, tile, segment and mask that the sections treat differently. */
 export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, numChunks: number, more: Small])[] = [
   ['ulysses', 'ulysses', 1, {}],
+  ['ulysses-offload', 'ulysses-offload', 1, {}],
+  ['alst', 'alst', 1, { numTokenTiles: 3 }],
   ['fpdt of one chunk', 'fpdt', 1, {}],
   ['fpdt', 'fpdt', 5, {}],
   ['fpdt, one slot more', 'fpdt', 5, { prefetchDepth: 3 }],

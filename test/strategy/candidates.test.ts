@@ -36,7 +36,7 @@ describe('placements of a policy', () => {
     expect(counts({ policy: 'auto', seqLen: '16M' }).slice(0, 2)).toEqual([16, 32]);
     expect(counts({ policy: 'auto', seqLen: '16M' }).at(-1)).toBe(512);
     expect(counts({ policy: 'fpdt', seqLen: '256K' })[0]).toBe(4);
-    expect(counts({ policy: 'ulysses', seqLen: '256K' })).toEqual([1]);
+    for (const policy of ['ulysses', 'ulysses-offload', 'alst']) expect(counts({ policy, seqLen: '256K' })).toEqual([1]);
     expect(counts({ policy: 'auto', numChunks: 5 })).toEqual([5]);
   });
 
@@ -57,6 +57,19 @@ describe('placements of a policy', () => {
     expect(tiles({ policy: 'auto', seqLen: '2M' })).toBe(2);
     expect(tiles({ policy: 'fpdt' })).toBe(32);
     expect(tiles({ policy: 'fpdt', seqLen: 4096, numLossTiles: 1024 })).toBe(1024);
+    expect(tiles({ policy: 'alst', seqLen: '8M' })).toBe(1);
+    expect(tiles({ policy: 'alst', seqLen: '9M' })).toBe(2);
+  });
+
+  test('alst tiles a layer into as many tokens as the model is wide, of each chunk', () => {
+    const tiles = (run: object): number | undefined =>
+      placements({ policy: 'alst', sequenceParallelSize: 4, ...run })[0]?.[0]?.numTokenTiles;
+    expect(tiles({ seqLen: 256 })).toBe(1);
+    expect(tiles({ seqLen: 260 })).toBe(2);
+    expect(tiles({ seqLen: 8192 })).toBe(32);
+    expect(tiles({ seqLen: 8192, numChunks: 4 })).toBe(8);
+    expect(tiles({ seqLen: 8192, numTokenTiles: 3 })).toBe(3);
+    expect(tiles({ seqLen: 8192, policy: 'ulysses-offload' })).toBe(1);
   });
 });
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { BACKWARD_ORDERS } from '../../src/spec/strategy.js';
+import { BACKWARD_ORDERS, POLICIES } from '../../src/spec/strategy.js';
 import { type PlanInput, planRun } from '../../src/strategy/planRun.js';
 import { LLAMA } from '../spec/inputs.js';
 
@@ -33,9 +33,9 @@ describe('planRun', () => {
     );
   });
 
-  test.each(['ulysses', 'fpdt', 'auto'])('%s plans a sliding window on a kernel that has one', async (policy) => {
+  test.each(POLICIES)('%s plans a sliding window on a kernel that has one', async (policy) => {
     for (const sliding_window of [1, 100, 400, 5000]) {
-      const chunks = policy === 'ulysses' ? {} : { numChunks: 5, kvTileChunks: 2 };
+      const chunks = ['fpdt', 'auto'].includes(policy) ? { numChunks: 5, kvTileChunks: 2 } : {};
       const plan = await planRun(input({ policy, ...chunks }, { model: { ...MISTRAL, sliding_window } }));
       const masks = plan.attributes.flatMap(({ mask }) => (mask?.kind === 'window' ? [mask.window] : []));
       expect(masks).toEqual(sliding_window < 1000 ? [sliding_window] : []);

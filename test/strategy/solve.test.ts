@@ -99,6 +99,23 @@ describe('what policies fix', () => {
     });
   });
 
+  test.each([
+    ['ulysses-offload', 1, 1],
+    // 16,385 tokens, 64 to a tile.
+    ['alst', 1, 257],
+  ])('%s: as ulysses, with layer inputs on the host', (policy, numLossTiles, numTokenTiles) => {
+    const run = { seqLen: 4 * 16_385, policy };
+    const { layers, ...rest } = solve({ ...run, policy: 'ulysses' }, 9e9, 9e9);
+    expect(solve(run, 9e9, 9e9)).toEqual({
+      ...rest,
+      layers: layers.map((range) => ({ ...range, checkpoints: 'host' })),
+      policy,
+      checkpoints: 'host',
+      numLossTiles,
+      numTokenTiles,
+    });
+  });
+
   test('fpdt: chunks of 65536 tokens, halved until they fit', () => {
     expect(solve({ seqLen: '512K', policy: 'fpdt' }, 9e9, 9e9)).toMatchObject({
       numChunks: 8,

@@ -1,6 +1,6 @@
 /**
- * From sizes and a strategy to a logical schedule: a pure function. The policies `ulysses`, `fpdt` and `auto` differ in the
- * strategies they offer (strategy/policies): ring or resident, host or device, saved or recomputed, loop order.
+ * From sizes and a strategy to a logical schedule: a pure function. Policies differ in the strategies they offer
+ * (strategy/policies): ring or resident, host or device, saved or recomputed, loop order.
  */
 import type { LogicalSchedule, LogicalSection } from '../logical.js';
 import { backwardSection } from './backward.js';

@@ -28,4 +28,5 @@ export const auto: Policy = {
   },
   chunkCounts: (run) => doublingCounts(run, Math.ceil(Math.ceil(run.seqLen / run.sequenceParallelSize) / MOST_LOCAL_CHUNK_TOKENS)),
   lossTiles: (logitsBytes) => Math.ceil(logitsBytes / LOGITS_TILE_BYTES),
+  tokenTiles: () => 1,
 };

@@ -21,4 +21,5 @@ export const fpdt: Policy = {
   ],
   chunkCounts: (run) => doublingCounts(run, Math.ceil(run.seqLen / CHUNK_TOKENS)),
   lossTiles: (logitsBytes) => Math.min(LOSS_TILES, Math.ceil(logitsBytes / SMALLEST_LOGITS_BYTES)),
+  tokenTiles: () => 1,
 };

@@ -30,6 +30,8 @@ export interface Policy {
   readonly chunkCounts: (run: RunSpec) => readonly number[];
   /** Tiles of a chunk's loss, whose fp32 logits are `logitsBytes` together. */
   readonly lossTiles: (logitsBytes: number) => number;
+  /** Tiles of the token-wise ops of a layer, of a rank's `localTokens` of a chunk. */
+  readonly tokenTiles: (localTokens: number, hidden: number) => number;
 }
 
 /** Fetched chunk by chunk, attention ops grow with the square of this; 15M tokens are then 30,000 to a chunk. */

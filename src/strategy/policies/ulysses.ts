@@ -14,4 +14,5 @@ export const ulysses: Policy = {
   ],
   chunkCounts: () => [1],
   lossTiles: () => 1,
+  tokenTiles: () => 1,
 };
