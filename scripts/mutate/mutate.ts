@@ -18,8 +18,8 @@ import { type Candidate, OPERATORS, type Operator } from './candidate.js';
 import { allMutants } from './mutations.js';
 import { reorderPlan } from './reorder.js';
 
-/** Keys, values and layer inputs on the host, segments of unequal length: rings, rebuilds and an outer loop over keys. */
-const HOSTED: ParityCase = { ...FPDT_CASE, kvTileChunks: 3, segments: 'unequal' };
+/** Keys, values and layer inputs on the host, segments of unequal length: rings, rebuilds that keep their outputs and an outer loop over keys. */
+const HOSTED: ParityCase = { ...FPDT_CASE, kvTileChunks: 3, rebuiltOutput: 'host', segments: 'unequal' };
 /** Two ranges of layers, saved outputs, a file, kernels with rectangles and windows. */
 const MIXED: ParityCase = {
   ...HOSTED,
@@ -30,6 +30,7 @@ const MIXED: ParityCase = {
   keyValues: 'hbm',
   keyValueGradients: 'host',
   attentionOutput: 'host',
+  rebuiltOutput: 'recompute',
   checkpoints: 'disk',
   hiddenGradients: 'host',
   backwardOrder: 'queryOuterDescending',

@@ -25,6 +25,8 @@ export const DIMENSIONS = {
   keyValues: POOLS,
   keyValueGradients: POOLS,
   attentionOutput: [...POOLS_AND_DISK, 'recompute'],
+  /** Of layers that are rebuilt. */
+  rebuiltOutput: [...POOLS_AND_DISK, 'recompute'],
   checkpoints: POOLS_AND_DISK,
   hiddenGradients: POOLS,
   backwardOrder: ['queryOuterDescending', 'keyValueOuterAscending'],
@@ -56,6 +58,7 @@ export const FPDT_CASE: ParityCase = {
   keyValues: 'host',
   keyValueGradients: 'hbm',
   attentionOutput: 'recompute',
+  rebuiltOutput: 'recompute',
   checkpoints: 'host',
   hiddenGradients: 'hbm',
   backwardOrder: 'keyValueOuterAscending',
@@ -67,6 +70,8 @@ export const FPDT_CASE: ParityCase = {
 export function isLegal(one: Partial<ParityCase>): boolean {
   if (one.backwardOrder === 'keyValueOuterAscending' && (one.keyValueGradients === 'host' || typeof one.window === 'number')) return false;
   if (typeof one.window === 'number' && one.kernel === 'cpu_flash') return false;
+  const { attentionOutput = 'recompute', rebuiltOutput = 'recompute' } = one;
+  if (rebuiltOutput !== 'recompute' && (attentionOutput !== 'recompute' || one.segments === 'ones')) return false;
   // Of eight chunks on four ranks each rank has two tokens.
   const tiles = Math.max(one.numLossTiles ?? 1, one.numTokenTiles ?? 1);
   if (tiles > 2 && one.numChunks === 8 && one.sequenceParallelSize === 4) return false;
@@ -135,7 +140,7 @@ export function caseName(one: ParityCase): string {
     `depth${one.prefetchDepth}`,
     `kv${PLACE[one.keyValues]}`,
     `dkv${PLACE[one.keyValueGradients]}`,
-    `o${PLACE[one.attentionOutput]}`,
+    `o${PLACE[one.attentionOutput]}${PLACE[one.rebuiltOutput]}`,
     `x${PLACE[one.checkpoints]}`,
     `dx${PLACE[one.hiddenGradients]}`,
     one.backwardOrder === 'keyValueOuterAscending' ? 'asc' : 'desc',

@@ -81,12 +81,13 @@ export function strategyOf(one: ParityCase): ForcedStrategy {
 }
 
 function rangeOf(one: ParityCase, layers: readonly [number, number]): ForcedLayerStrategy {
-  const { keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder } = one;
+  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder } = one;
   return {
     layers,
     keyValues,
     keyValueGradients,
     attentionOutput,
+    rebuiltOutput,
     checkpoints,
     backwardOrder,
     segments: segmentsOf(one, layers[1] - layers[0]),

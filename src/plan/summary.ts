@@ -77,10 +77,11 @@ function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles }: Strategy): rea
 }
 
 function layersLine(range: LayerStrategy): string {
-  const { layers, keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder, segments } = range;
+  const { layers, keyValues, keyValueGradients, attentionOutput, rebuiltOutput = RECOMPUTE, checkpoints, backwardOrder, segments } = range;
   const [start, end] = layers;
   const name = end - start === 1 ? `layer ${start}` : `layers ${start}-${end - 1}`;
-  const output = attentionOutput === RECOMPUTE ? 'recomputed' : `saved in ${attentionOutput}`;
+  const rebuilt = rebuiltOutput === RECOMPUTE ? '' : `, in ${rebuiltOutput} once rebuilt`;
+  const output = attentionOutput === RECOMPUTE ? `recomputed${rebuilt}` : `saved in ${attentionOutput}`;
   const parts = [
     `k, v in ${keyValues}, their gradients in ${keyValueGradients}`,
     `attention output ${output}`,

@@ -1,7 +1,7 @@
 /** What a user may not expect of a choice that is legal: it costs something, or has no effect. Each is one sentence. */
 import { kvCopies, ownHeads, ownKvHeads, type ParallelLayout, paddedHeads } from './parallelLayout.js';
 import type { NamedPool } from './pools.js';
-import type { Strategy } from './strategy.js';
+import { RECOMPUTE, type Strategy } from './strategy.js';
 import type { DeepSpeedConfig, ModelSpec, RunSpec } from './types.js';
 
 export interface RemarkInput {
@@ -18,6 +18,7 @@ export function remarks({ layout, strategy, pools, model, run, deepspeed }: Rema
     copiesRemark(layout),
     paddingRemark(layout),
     tileRemark(strategy, pools),
+    ...rebuiltRemarks(strategy),
     lengthRemark(model, run),
     hysteresisRemark(run, deepspeed),
   ].filter((text) => text !== undefined);
@@ -55,4 +56,13 @@ function tileRemark({ kvTileChunks, layers }: Strategy, pools: readonly NamedPoo
   const onDevice = pools.filter(({ kind }) => kind === 'device').map(({ name }) => name);
   if (kvTileChunks === 1 || layers.some(({ keyValues }) => !onDevice.includes(keyValues))) return undefined;
   return `kvTileChunks=${kvTileChunks} has no effect: keys and values of every layer stay on the device`;
+}
+
+function rebuiltRemarks({ layers }: Strategy): readonly string[] {
+  return layers.flatMap(({ layers: [start, end], attentionOutput, rebuiltOutput = RECOMPUTE, segments }) => {
+    if (rebuiltOutput === RECOMPUTE) return [];
+    const which = `rebuiltOutput=${rebuiltOutput} of layers ${start}-${end - 1} has no effect`;
+    if (attentionOutput !== RECOMPUTE) return [`${which}: their attention output is kept in ${attentionOutput} from forward on`];
+    return segments.some((length) => length > 1) ? [] : [`${which}: each has a checkpoint of its own, so none is rebuilt`];
+  });
 }

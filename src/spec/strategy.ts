@@ -19,6 +19,11 @@ export interface LayerStrategy {
   readonly keyValueGradients: string;
   /** Attention output and lse of every layer: a pool, or RECOMPUTE. */
   readonly attentionOutput: string;
+  /**
+   * Where they are recomputed, those of a layer whose segment is rebuilt, from the rebuild to the layer's backward: a pool. RECOMPUTE, or
+   * left out: formed a third time.
+   */
+  readonly rebuiltOutput?: string;
   /** Layer inputs kept for backward, one per segment. */
   readonly checkpoints: string;
   readonly backwardOrder: BackwardOrder;

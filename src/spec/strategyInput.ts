@@ -21,6 +21,7 @@ const layerSchema = z.strictObject({
   keyValues: z.string().optional(),
   keyValueGradients: z.string().optional(),
   attentionOutput: z.string().optional(),
+  rebuiltOutput: z.string().optional(),
   checkpoints: z.string().optional(),
   backwardOrder: z.enum(BACKWARD_ORDERS).optional(),
   segments: z.union([count, z.array(count).min(1)]).optional(),

@@ -11,12 +11,13 @@ const HOLDERS = {
   keyValues: ['device', 'pinned'],
   keyValueGradients: ['device', 'pinned'],
   attentionOutput: ['device', 'pinned', 'file'],
+  rebuiltOutput: ['device', 'pinned', 'file'],
   checkpoints: ['device', 'pinned', 'file'],
 } satisfies Readonly<Record<string, readonly PoolKind[]>>;
 
 type PlacedTensor = keyof typeof HOLDERS;
 
-const LAYER_TENSORS = ['keyValues', 'keyValueGradients', 'attentionOutput', 'checkpoints'] satisfies PlacedTensor[];
+const LAYER_TENSORS = ['keyValues', 'keyValueGradients', 'attentionOutput', 'rebuiltOutput', 'checkpoints'] satisfies PlacedTensor[];
 
 type Places = { readonly [tensor in PlacedTensor]?: string | undefined };
 
@@ -24,7 +25,7 @@ type Places = { readonly [tensor in PlacedTensor]?: string | undefined };
 export function placesOf(tensor: PlacedTensor, pools: readonly NamedPool[]): readonly string[] {
   const holders: readonly PoolKind[] = HOLDERS[tensor];
   const names = pools.filter(({ kind }) => holders.includes(kind)).map(({ name }) => name);
-  return tensor === 'attentionOutput' ? [...names, RECOMPUTE] : names;
+  return tensor === 'attentionOutput' || tensor === 'rebuiltOutput' ? [...names, RECOMPUTE] : names;
 }
 
 /** Throws `bad-place` for a place that is no pool, or of a kind that cannot hold the tensor. */

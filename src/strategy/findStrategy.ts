@@ -3,13 +3,11 @@ import { excessBytes, type MemoryLedger } from '../memory/ledger.js';
 import type { Strategy } from '../spec/strategy.js';
 import { candidates } from './candidates.js';
 import type { Evaluator } from './evaluator.js';
+import { type Evaluated, keepRebuilt } from './keepRebuilt.js';
 import { leanest, searchAll } from './search/search.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
 
-export interface Evaluated {
-  readonly strategy: Strategy;
-  readonly memory: MemoryLedger;
-}
+export type { Evaluated } from './keepRebuilt.js';
 
 /** The strategy to train with; where none fits what misses by least, and no change is looked for. */
 export function findStrategy(input: BuildInput, evaluate: Evaluator): Evaluated {
@@ -17,7 +15,8 @@ export function findStrategy(input: BuildInput, evaluate: Evaluator): Evaluated 
 }
 
 export function findIn(setting: Setting, evaluate: Evaluator): Evaluated {
-  return (isOpen(setting) && !evaluate.isHopeless(setting) ? searchAll(setting, evaluate) : undefined) ?? firstThatFits(setting, evaluate);
+  const searched = isOpen(setting) && !evaluate.isHopeless(setting) ? searchAll(setting, evaluate) : undefined;
+  return keepRebuilt(setting, searched ?? firstThatFits(setting, evaluate), evaluate);
 }
 
 /** Whether the solver chooses what each layer keeps. */

@@ -48,9 +48,9 @@ const RANKS = 2;
 /** Four layers, two ranks, chunks of 64 tokens; a kernel without rectangles and windows. */
 export function smallContext(policy: PolicyName, numChunks: number, more: Small = {}): PolicyContext {
   const { segmentLayers = 1, ranges, model: modelMore, run: runMore, masks = { rectangle: false, window: false }, ...chosen } = more;
-  const { keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder, ...whole } = chosen;
+  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder, ...whole } = chosen;
   const places = Object.fromEntries(
-    Object.entries({ keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder }).filter(
+    Object.entries({ keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder }).filter(
       ([, place]) => place !== undefined,
     ),
   );
@@ -153,6 +153,23 @@ export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, n
   ['fpdt, all on the device', 'fpdt', 4, { keyValues: 'hbm', checkpoints: 'hbm' }],
   ['fpdt, outputs saved', 'fpdt', 4, { attentionOutput: 'host' }],
   ['fpdt, segments of two', 'fpdt', 4, { segmentLayers: 2 }],
+  ['fpdt, segments of three, outputs kept once rebuilt', 'fpdt', 3, { segmentLayers: 3, rebuiltOutput: 'hbm' }],
+  [
+    'auto, unequal segments, outputs kept once rebuilt',
+    'auto',
+    3,
+    {
+      attentionOutput: RECOMPUTE,
+      checkpoints: 'host',
+      rebuiltOutput: 'host',
+      model: { numLayers: 6, windows: [null, 100, null, null, 100, null] },
+      masks: { rectangle: true, window: true },
+      ranges: [
+        { layers: [0, 4], segments: [3, 1] },
+        { layers: [4, 6], rebuiltOutput: 'disk', segments: [2] },
+      ],
+    },
+  ],
   ['fpdt, no slot more, dx on the host', 'fpdt', 4, { prefetchDepth: 1, hiddenGradients: 'host' }],
   ['auto', 'auto', 4, {}],
   ['auto of one chunk', 'auto', 1, {}],

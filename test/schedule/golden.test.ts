@@ -12,6 +12,7 @@ const CASES: readonly (readonly [string, PolicyName, number, Small])[] = [
   ['fpdt-kv-tiles', 'fpdt', 4, { kvTileChunks: 2, masks: { rectangle: true, window: true } }],
   ['auto', 'auto', 3, {}],
   ['auto-segment2-host', 'auto', 2, { segmentLayers: 2, attentionOutput: 'host', checkpoints: 'host' }],
+  ['fpdt-segment3-rebuilt', 'fpdt', 2, { segmentLayers: 3, rebuiltOutput: 'hbm' }],
   [
     'auto-ranges-disk',
     'auto',

@@ -59,6 +59,36 @@ describe('the size of a program', () => {
   });
 });
 
+describe('how often attention of a layer runs in a step', () => {
+  const runsOf = (more: Small): readonly number[] => {
+    const schedule = smallSchedule('auto', 3, { attentionOutput: RECOMPUTE, ...more });
+    const attends = (name: string): boolean => sectionNamed(schedule.sections, name).ops.some(({ kind }) => kind === 'attn');
+    const calls = turnsOf(schedule).flatMap((turn) => turn.calls.filter(({ owner, section }) => owner === 'plan' && attends(section)));
+    return Array.from({ length: 4 }, (_, layer) => calls.filter((call) => call.layer === layer).length);
+  };
+
+  it('twice where its output is recomputed, a third time where a rebuild forms it and does not keep it', () => {
+    expect(runsOf({})).toEqual([2, 2, 2, 2]);
+    expect(runsOf({ segmentLayers: 3 })).toEqual([3, 3, 2, 2]);
+    for (const rebuiltOutput of ['hbm', 'host', 'disk']) expect(runsOf({ segmentLayers: 3, rebuiltOutput })).toEqual([2, 2, 2, 2]);
+    expect(runsOf({ segmentLayers: 4, rebuiltOutput: 'host' })).toEqual([2, 2, 2, 2]);
+    expect(runsOf({ segmentLayers: 3, rebuiltOutput: RECOMPUTE })).toEqual([3, 3, 2, 2]);
+  });
+
+  it('once where it is kept, whatever its rebuild would keep', () => {
+    expect(runsOf({ segmentLayers: 3, attentionOutput: 'host', rebuiltOutput: 'hbm' })).toEqual([1, 1, 1, 1]);
+  });
+
+  it('outputs kept by a rebuild have an instance for each layer of the longest segment but its last', () => {
+    const ranges = [
+      { layers: [0, 4], segments: [3, 1] },
+      { layers: [4, 6], segments: [2] },
+    ] as const satisfies readonly SmallRange[];
+    const { buffers } = smallSchedule('auto', 3, { ranges, attentionOutput: RECOMPUTE, rebuiltOutput: 'host', model: { numLayers: 6 } });
+    for (const name of ['o.rebuilt@host', 'lse.rebuilt@host']) expect(buffers.find((one) => one.name === name)?.instances).toBe(2);
+  });
+});
+
 describe('turns', () => {
   it.each(EVERY_KIND)('%s: each module forward, then backward, and the end', (_name, policy, numChunks, more) => {
     const numLayers = more.model?.numLayers ?? 4;

@@ -19,6 +19,7 @@ function remarksOn(
   keyValues: readonly string[] = ['near'],
   hfConfig: Readonly<Record<string, unknown>> = {},
   more: Partial<Pick<RemarkInput, 'run' | 'deepspeed'>> = {},
+  change: Partial<LayerStrategy> = {},
 ) {
   const layers = keyValues.map(
     (place, i): LayerStrategy => ({
@@ -29,6 +30,7 @@ function remarksOn(
       checkpoints: 'near',
       backwardOrder: 'queryOuterDescending',
       segments: [1],
+      ...change,
     }),
   );
   const strategy: Strategy = {
@@ -62,6 +64,19 @@ test('tiles of keys and values that are never fetched', () => {
     'kvTileChunks=2 has no effect: keys and values of every layer stay on the device',
   ]);
   expect(remarksOn(8, 4, 4, 2, ['near', 'far'])).toEqual([]);
+});
+
+test('outputs to be kept by a rebuild that never comes', () => {
+  const on = (change: Partial<LayerStrategy>) =>
+    remarksOn(8, 4, 4, 1, ['near'], {}, {}, { layers: [0, 2], rebuiltOutput: 'far', ...change });
+  const recomputed = { attentionOutput: 'recompute', segments: [2] };
+  expect([on(recomputed), on({ rebuiltOutput: 'recompute' })]).toEqual([[], []]);
+  expect(on({ segments: [2] })).toEqual([
+    'rebuiltOutput=far of layers 0-1 has no effect: their attention output is kept in near from forward on',
+  ]);
+  expect(on({ ...recomputed, segments: [1, 1] })).toEqual([
+    'rebuiltOutput=far of layers 0-1 has no effect: each has a checkpoint of its own, so none is rebuilt',
+  ]);
 });
 
 test('a sequence longer than what the model was made for', () => {

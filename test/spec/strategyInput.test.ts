@@ -37,6 +37,7 @@ test('a whole strategy is taken as it is, one segment length made a list', () =>
     keyValues: 'far',
     keyValueGradients: 'near',
     attentionOutput: 'recompute',
+    rebuiltOutput: 'far',
     checkpoints: 'far',
     segments: 2,
   };

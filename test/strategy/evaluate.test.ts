@@ -51,6 +51,17 @@ describe('estimateMemory equals the memory of the full schedule', () => {
     },
   );
 
+  test.each([1, 2, 3])('prefetch depth %i, outputs kept once rebuilt', (prefetchDepth) => {
+    for (const rebuiltOutput of ['hbm', 'host', 'disk']) {
+      const given = { attentionOutput: 'recompute', rebuiltOutput, checkpoints: 'host' };
+      const layers = [
+        { ...given, layers: [0, 3], segments: 3 },
+        { ...given, layers: [3, 4], checkpoints: 'hbm' },
+      ];
+      for (const policy of ['fpdt', 'auto']) expectEqual({ policy, prefetchDepth, strategy: { layers } }, {}, [1, 9, 13]);
+    }
+  });
+
   test.each([1, 2, 3])('prefetch depth %i, ranges on disk, dx on the host', (prefetchDepth) => {
     const saved = { checkpoints: 'disk', attentionOutput: 'disk', keyValues: 'hbm' };
     const layers = [

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { MemoryLedger, PoolLedger } from '../../src/memory/ledger.js';
-import type { Evaluator } from '../../src/strategy/evaluator.js';
+import { type Evaluator, estimator } from '../../src/strategy/evaluator.js';
+import { settingOf } from '../../src/strategy/setting.js';
 import { solveStrategy } from '../../src/strategy/solve.js';
 import type { LayerStrategy, Strategy } from '../../src/spec/strategy.js';
 import type { ClusterSpec } from '../../src/spec/types.js';
@@ -137,6 +138,40 @@ describe('what policies fix', () => {
       numLossTiles: 3,
     });
     expect(solve({ seqLen: 4001, numChunks: 5 }, 9e9, 9e9)).toMatchObject({ chunkTokens: 804, localChunkTokens: 201 });
+  });
+});
+
+describe('outputs of layers that are rebuilt', () => {
+  const input = (run: object, hbmBytes: string, hostBytes = '1G') => {
+    const { deepspeed, ...rest } = specs({
+      cluster: { gpus: 4, gpu: 'a100-80gb', hbmBytes, hostBytes },
+      run: { seqLen: '64K', policy: 'fpdt', numChunks: 8, segmentLayers: 2, ...run },
+    });
+    return { ...rest, deepspeed: deepspeed.config };
+  };
+  const kept = (...args: Parameters<typeof input>) => solveStrategy(input(...args), estimator()).layers[0]?.rebuiltOutput;
+
+  test('are kept on the device where it has room, else in pinned memory where that is faster, else not', () => {
+    expect(kept({}, '9G')).toBe('hbm');
+    const needed = (rebuiltOutput: string, pool: number): number => {
+      const strategy = { layers: [{ layers: [0, 4], rebuiltOutput }] };
+      const given = input({ strategy, hbmReserve: 0 }, '9G');
+      return Math.ceil(estimator().memory(settingOf(given), solveStrategy(given, estimator())).pools[pool]?.peakBytes ?? 0);
+    };
+    const [without, device, host] = [needed('recompute', 0), needed('hbm', 0), needed('host', 1)];
+    expect(device).toBeGreaterThan(without);
+    expect(needed('host', 0)).toBeLessThan(device);
+    expect(kept({ hbmReserve: 0 }, `${device}`)).toBe('hbm');
+    expect(kept({ hbmReserve: 0 }, `${device - 1}`, `${host}`)).toBe('host');
+    expect(kept({ hbmReserve: 0 }, `${device - 1}`, `${host - 1}`)).toBeUndefined();
+  });
+
+  test('stay as a user says, and are nowhere where no layer is rebuilt or outputs are kept anyway', () => {
+    const named = (range: object) => kept({ strategy: { layers: [{ layers: [0, 4], ...range }] } }, '9G');
+    expect(named({ rebuiltOutput: 'recompute' })).toBe('recompute');
+    expect(named({ rebuiltOutput: 'host' })).toBe('host');
+    expect(named({ attentionOutput: 'host' })).toBeUndefined();
+    expect(kept({ segmentLayers: 1 }, '9G')).toBeUndefined();
   });
 });
 

@@ -60,11 +60,15 @@ export function hiddenName(context: PolicyContext, pool: string): string {
   return inPool('x', pool, context.places);
 }
 
-/** Number of each layer among those that keep their output in the same pool. */
-export function savedSlots({ classOf }: LayerPlan): readonly (number | undefined)[] {
+/**
+ * Number of each layer among those that keep their output in the same pool; where only its rebuild keeps it, the layer's position in its
+ * segment, since one segment is rebuilt at a time.
+ */
+export function savedSlots({ classOf, rebuiltOf, segments }: LayerPlan): readonly (number | undefined)[] {
   const counts = new Map<string, number>();
-  return classOf.map(({ savesOutput, attentionOutput }) => {
-    if (!savesOutput) return undefined;
+  const positions = segments.flatMap(({ first, end }) => Array.from({ length: end - first }, (_, position) => position));
+  return classOf.map(({ savesOutput, attentionOutput }, layer) => {
+    if (!savesOutput) return rebuiltOf[layer] === undefined ? undefined : positions[layer];
     const slot = counts.get(attentionOutput) ?? 0;
     counts.set(attentionOutput, slot + 1);
     return slot;

@@ -68,12 +68,13 @@ class ProgramWriter {
   }
 
   private forwardCalls(layer: number): readonly Call[] {
-    return [...this.relocate(layer), own(`layerForward${this.classOf(layer).suffix}`, this.forwardArgs(layer), layer)];
+    const one = this.classOf(layer);
+    return [...this.relocate(layer), own(`layerForward${one.suffix}`, this.forwardArgs(layer, one), layer)];
   }
 
   /** Input, output, and where the output of attention is kept. */
-  private forwardArgs(layer: number): readonly number[] {
-    return [this.arg(this.slots.inputs[layer]), this.arg(this.slots.outputs[layer]), ...this.savedArgs(layer)];
+  private forwardArgs(layer: number, one: LayerClass): readonly number[] {
+    return [this.arg(this.slots.inputs[layer]), this.arg(this.slots.outputs[layer]), ...this.savedArgs(layer, one)];
   }
 
   /** Before a layer whose input lies in another pool than its predecessor wrote it to. */
@@ -91,19 +92,20 @@ class ProgramWriter {
   private backwardCalls(layer: number): readonly Call[] {
     const segment = this.plan.segments.find(({ first, end }) => first <= layer && layer < end);
     const rebuilt = segment?.end === layer + 1 ? this.rebuildCalls(segment) : [];
-    const { suffix } = this.classOf(layer);
+    const one = this.plan.rebuiltOf[layer] ?? this.classOf(layer);
     const dx = 0;
-    const args = [this.arg(this.slots.inputs[layer]), dx, ...this.savedArgs(layer)];
-    return [...rebuilt, own(`layerBackward${suffix}`, args, layer)];
+    const args = [this.arg(this.slots.inputs[layer]), dx, ...this.savedArgs(layer, one)];
+    return [...rebuilt, own(`layerBackward${one.suffix}`, args, layer)];
   }
 
   /** The inputs of a segment's later layers, under weights that are gathered one layer ahead. */
   private rebuildCalls({ first, end }: Segment): readonly Call[] {
     const calls: Call[] = end - first > 1 ? [own('gather', [], first)] : [];
     for (let layer = first; layer < end - 1; layer++) {
-      const { suffix, savesOutput } = this.classOf(layer);
+      const one = this.plan.rebuiltOf[layer] ?? this.classOf(layer);
+      const hasOutput = one.savesOutput && !one.isRebuilt;
       if (layer + 1 < end - 1) calls.push(own('gather', [], layer + 1));
-      calls.push(own(`${savesOutput ? 'layerRebuild' : 'layerForward'}${suffix}`, this.forwardArgs(layer), layer));
+      calls.push(own(`${hasOutput ? 'layerRebuild' : 'layerForward'}${one.suffix}`, this.forwardArgs(layer, one), layer));
       calls.push(own('release', [], layer));
     }
     return calls;
@@ -118,9 +120,8 @@ class ProgramWriter {
     return slot === undefined ? 0 : this.instance(slot.pool, slot.slot);
   }
 
-  private savedArgs(layer: number): readonly number[] {
-    const slot = this.saved[layer];
-    return slot === undefined ? [] : [this.instance(this.classOf(layer).attentionOutput, slot)];
+  private savedArgs(layer: number, { savesOutput, attentionOutput }: LayerClass): readonly number[] {
+    return savesOutput ? [this.instance(attentionOutput, this.saved[layer] ?? 0)] : [];
   }
 
   private instance(pool: string, slot: number): number {

@@ -1,7 +1,7 @@
 /** The tensors of a step, declared once for all policies; the strategy decides home and ring size of each. */
 import type { Tensor } from '../logical.js';
 import { type PolicyContext, type Sizes, inPool, sizesOf, tensor } from './context.js';
-import { hiddenSlots } from './hiddenStates.js';
+import { hiddenSlots, savedSlots } from './hiddenStates.js';
 import { type LayerClass, type LayerPlan, layerPlan } from './layerClasses.js';
 
 /** Tensors that loadBatch fills, in its order. */
@@ -122,7 +122,11 @@ export function attentionNames({ places }: PolicyContext, layer: LayerClass) {
   const isOuter = layer.backwardOrder === 'keyValueOuterAscending';
   const kept = (name: string): string => (layer.keyValues === places.device ? `${name}.all` : inPool(name, layer.keyValues, places));
   const output = (name: string): string =>
-    layer.savesOutput ? inPool(`${name}.saved`, layer.attentionOutput, places) : isOuter ? inPool(name, layer.keyValues, places) : name;
+    layer.savesOutput
+      ? inPool(`${name}.${layer.isRebuilt ? 'rebuilt' : 'saved'}`, layer.attentionOutput, places)
+      : isOuter
+        ? inPool(name, layer.keyValues, places)
+        : name;
   return {
     isOuter,
     keyValue: (name: 'k' | 'v'): string => inPool(name, layer.keyValues, places),
@@ -152,18 +156,22 @@ function headTensors({ places }: PolicyContext, sizes: Sizes) {
   });
 }
 
-/** Attention output and lse that are kept: an instance for each layer that keeps them in a pool. */
-function savedTensors(context: PolicyContext, sizes: Sizes, { classOf }: LayerPlan): readonly Tensor[] {
+/** Attention output and lse that are kept: an instance for each layer that keeps them in a pool, or for each of a segment. */
+function savedTensors(context: PolicyContext, sizes: Sizes, plan: LayerPlan): readonly Tensor[] {
   const head = headTensors(context, sizes);
-  const homes = new Map<string, number>();
-  for (const { savesOutput, attentionOutput } of classOf) {
-    if (savesOutput) homes.set(attentionOutput, (homes.get(attentionOutput) ?? 0) + 1);
-  }
-  return [...homes].flatMap(([home, instances]) =>
-    [head('o.saved', sizes.ownHeads, { home }), head.lse('lse.saved', { home })].map((one) =>
-      placed(context, { ...one, instances, scope: 'step' }),
-    ),
-  );
+  const slots = savedSlots(plan);
+  const kept = (classes: readonly (LayerClass | undefined)[], end: 'saved' | 'rebuilt'): readonly Tensor[] => {
+    const homes = new Map<string, number>();
+    for (const [layer, one] of classes.entries()) {
+      if (one?.savesOutput === true) homes.set(one.attentionOutput, Math.max(homes.get(one.attentionOutput) ?? 0, (slots[layer] ?? 0) + 1));
+    }
+    return [...homes].flatMap(([home, instances]) =>
+      [head(`o.${end}`, sizes.ownHeads, { home }), head.lse(`lse.${end}`, { home })].map((one) =>
+        placed(context, { ...one, instances, scope: 'step' }),
+      ),
+    );
+  };
+  return [...kept(plan.classOf, 'saved'), ...kept(plan.rebuiltOf, 'rebuilt')];
 }
 
 /** Flat fp32 regions that weight gradients accumulate in, and the sum of token losses. */
