@@ -190,6 +190,19 @@ describe('fill', () => {
     expect(summary([room('pinned', 13), room('file', 100, true)])).toBe('2pp 2pp 2pp 2pf');
   });
 
+  test('outputs of layers that are rebuilt where they have room, which makes longer segments cheap', () => {
+    const cheap = { recompute: 10, rebuild: 9, rerun: 1, file: 4 };
+    const rebuilt = (...rooms: Parameters<typeof fill>[3]) =>
+      fill(8, bytes, cheap, rooms, 4)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
+    // Two checkpoints and five states that segments share, then three outputs of a segment.
+    expect(rebuilt(room('pinned', 10))).toEqual(['rp', 'rp']);
+    expect(rebuilt(room('pinned', 8))).toEqual(['r-', 'r-']);
+    expect(rebuilt(room('hbm', 3), room('pinned', 9))).toEqual(['rh', 'rh']);
+    expect(rebuilt(room('pinned', 7), room('file', 3, true))).toEqual(['r-', 'r-']);
+    expect(fill(8, bytes, cheap, [room('pinned', 10)], 4)?.seconds).toBe(8 * 10 + 6 * 1);
+    expect(fill(8, bytes, cheap, [room('pinned', 8)], 4)?.seconds).toBe(8 * 10 + 6 * (1 + 10));
+  });
+
   test('nothing where not even one checkpoint has room', () => {
     expect(summary([room('pinned', 2)])).toBeUndefined();
   });

@@ -39,15 +39,19 @@ function toRanges(
   segments: readonly FilledSegment[],
   frame: Pick<LayerStrategy, 'keyValues' | 'keyValueGradients' | 'backwardOrder'>,
 ): readonly LayerStrategy[] {
-  const ranges: { layers: [number, number]; segments: number[]; checkpoints: string; attentionOutput: string }[] = [];
+  const ranges: (Omit<FilledSegment, 'length'> & { layers: [number, number]; segments: number[] })[] = [];
   let layer = 0;
-  for (const { length, checkpoints, attentionOutput } of segments) {
+  for (const { length, ...kept } of segments) {
     const last = ranges.at(-1);
-    if (last !== undefined && last.checkpoints === checkpoints && last.attentionOutput === attentionOutput) {
+    if (last !== undefined && keepsAlike(last, kept)) {
       last.layers[1] += length;
       last.segments.push(length);
-    } else ranges.push({ layers: [layer, layer + length], segments: [length], checkpoints, attentionOutput });
+    } else ranges.push({ layers: [layer, layer + length], segments: [length], ...kept });
     layer += length;
   }
   return ranges.map((range) => ({ ...frame, ...range }));
+}
+
+function keepsAlike(a: Omit<FilledSegment, 'length'>, b: Omit<FilledSegment, 'length'>): boolean {
+  return a.checkpoints === b.checkpoints && a.attentionOutput === b.attentionOutput && a.rebuiltOutput === b.rebuiltOutput;
 }

@@ -18,7 +18,7 @@ export interface LayerCosts {
   readonly recompute: number;
   /** Its input is rebuilt from its predecessor's kept output. */
   readonly rebuild: number;
-  /** Its input is rebuilt by running its predecessor again. */
+  /** Its input is rebuilt by running its predecessor again, whose output is kept from then on; where it is not, `recompute` comes on top. */
   readonly rerun: number;
   /** Its output is kept in a file. */
   readonly file: number;
@@ -37,6 +37,8 @@ export interface FilledSegment {
   readonly checkpoints: string;
   /** A pool, or RECOMPUTE. */
   readonly attentionOutput: string;
+  /** Where recomputed outputs stay once the segment is rebuilt; absent: nowhere. */
+  readonly rebuiltOutput?: string;
 }
 
 export interface Filling {
@@ -69,7 +71,7 @@ export function fill(
         const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
         if (found === undefined) continue;
         const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
-        const total = seconds + inFiles * costs.file;
+        const total = seconds + inFiles * costs.file + numFormedAgain(found) * costs.recompute;
         if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
       }
     }
@@ -80,6 +82,12 @@ export function fill(
 /** Of checkpoints and outputs alone. */
 function leastBytes(numLayers: number, numKept: number, kept: number, rerun: number, bytes: KeptBytes): number {
   return (Math.ceil(numKept / kept) + Math.ceil((numLayers - numKept) / rerun)) * bytes.checkpoint + numKept * bytes.output;
+}
+
+/** Layers whose recomputed output is formed a third time. */
+function numFormedAgain(segments: readonly FilledSegment[]): number {
+  const again = segments.filter((one) => one.attentionOutput === RECOMPUTE && one.rebuiltOutput === undefined);
+  return again.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
 function isIn(pool: string, rooms: readonly Room[]): boolean {
@@ -117,7 +125,21 @@ function place(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[]): 
     const attentionOutput = isKept ? (rooms[at] as Room).pool : RECOMPUTE;
     segments.push({ length, checkpoints: (rooms[checkpoints[i] as number] as Room).pool, attentionOutput });
   }
-  return segments;
+  return withRebuilt(segments, bytes, rooms, free);
+}
+
+/** Recomputed outputs of a segment that is rebuilt in the first pool with room; one segment is rebuilt at a time. */
+function withRebuilt(
+  segments: readonly FilledSegment[],
+  bytes: KeptBytes,
+  rooms: readonly Room[],
+  free: readonly number[],
+): readonly FilledSegment[] {
+  const isRebuilt = ({ length, attentionOutput }: FilledSegment): boolean => length > 1 && attentionOutput === RECOMPUTE;
+  const longest = Math.max(0, ...segments.filter(isRebuilt).map(({ length }) => length));
+  const room = rooms.find(({ isFile }, at) => !isFile && (free[at] ?? 0) >= (longest - 1) * bytes.output);
+  if (longest === 0 || room === undefined) return segments;
+  return segments.map((one) => (isRebuilt(one) ? { ...one, rebuiltOutput: room.pool } : one));
 }
 
 /** Number of the room of each segment's checkpoint: as many as fit in the first, the next ones in the second. */

@@ -230,7 +230,7 @@ class Search {
     return {
       recompute: Math.max(0, recomputed - kept) / numLayers,
       rebuild: Math.max(0, of({ length }) - kept) / numRebuilt,
-      rerun: Math.max(0, of({ length, attentionOutput: RECOMPUTE }) - recomputed) / numRebuilt,
+      rerun: Math.max(0, of({ length, attentionOutput: RECOMPUTE, rebuiltOutput: this.allPinned.checkpoints }) - recomputed) / numRebuilt,
       file: file === undefined ? 0 : this.fileSeconds(frame, numChunks, file) / numLayers,
     };
   }
