@@ -8,7 +8,7 @@ import { type MemoryLedger, buildLedger, scheduleUse } from '../memory/ledger.js
 import { type ScratchFormula, buildSchedule } from '../schedule/build.js';
 import type { Buffer } from '../schedule/buffer.js';
 import { toBuffer } from '../schedule/passes/place.js';
-import { type PolicyContext, declareTensors } from '../schedule/policies/index.js';
+import { type PolicyContext, declareTensors, mostRangeChunks } from '../schedule/policies/index.js';
 import type { Schedule } from '../schedule/schedule.js';
 import type { Strategy } from '../spec/strategy.js';
 import { type Setting, policyContext, scratchFormula } from './setting.js';
@@ -33,35 +33,69 @@ export function buildStrategy(setting: Setting, strategy: Strategy): Built {
 /** The memory of a strategy, in time that does not grow with its number of chunks. */
 export function estimateMemory(setting: Setting, strategy: Strategy): MemoryLedger {
   const context = policyContext(setting, strategy);
-  const numChunks = fewChunks(strategy, setting.model);
+  const few = fewOf(strategy, setting.model);
+  const { numChunks } = few;
   if (strategy.numChunks <= numChunks) {
     const schedule = placeBuffers(buildSchedule(context, setting.machine, scratchFormula(setting)));
     return ledgerOf(setting, schedule);
   }
-  const few = { ...context, strategy: { ...strategy, numChunks } };
-  const built = buildSchedule(few, setting.machine, withAllKeys(scratchFormula(setting), strategy, numChunks));
+  const small = { ...context, rangeChunks: few.rangeChunks, strategy: { ...strategy, numChunks } };
+  const built = buildSchedule(small, setting.machine, withAllKeys(scratchFormula(setting), strategy, few));
   const schedule = placeBuffers({ ...built, buffers: built.buffers.map(toFullSize(context)) });
   return ledgerOf(setting, schedule);
 }
 
-/** Where the last queries meet all keys at once they meet all of the full schedule's; over a tile or in a window no more than here. */
-function withAllKeys(formula: ScratchFormula, { numChunks, chunkTokens, kvTileChunks }: Strategy, few: number): ScratchFormula {
-  const missingTokens = (numChunks - few) * chunkTokens;
+/** A schedule of a few chunks that stands for one of many. */
+interface Few {
+  readonly numChunks: number;
+  /** Of keys, in the longest range of an attention op. */
+  readonly rangeChunks: number;
+}
+
+/**
+ * Where the full schedule cuts what queries see into ranges, so do the few chunks: into ranges that are longer than a tile or a window, so
+ * that only what was cut is as long.
+ */
+function fewOf(strategy: Strategy, model: Setting['model']): Few {
+  const numChunks = fewChunks(strategy, model);
+  const most = mostRangeChunks(strategy);
+  if (strategy.numChunks <= most) return { numChunks, rangeChunks: most };
+  const rangeChunks = Math.min(most, Math.max(MIN_RANGE_CHUNKS, strategy.kvTileChunks + 1, windowChunks(strategy, model)));
+  return { numChunks: Math.max(numChunks, MIN_RANGES * rangeChunks), rangeChunks };
+}
+
+/** Of the few chunks: with this many ranges there is a first one, one that is merged, and one that is merged after another. */
+const MIN_RANGES = 3;
+const MIN_RANGE_CHUNKS = 2;
+
+/**
+ * Where the last queries meet all keys at once they meet all of the full schedule's, and where keys were cut into ranges, a whole range
+ * of it; over a tile or in a window no more than here.
+ */
+function withAllKeys(formula: ScratchFormula, strategy: Strategy, few: Few): ScratchFormula {
+  const { numChunks, chunkTokens, kvTileChunks } = strategy;
+  const most = mostRangeChunks(strategy);
+  const isCut = numChunks > most;
+  const missingTokens = (isCut ? most - few.rangeChunks : numChunks - few.numChunks) * chunkTokens;
   return (op, attribute, buffers) => {
     const { kv } = op;
-    const meetsAll = kv?.start === 0 && kv.end > kvTileChunks * chunkTokens && op.tokens.end === few * chunkTokens;
-    return formula(meetsAll ? { ...op, kv: { start: 0, end: kv.end + missingTokens } } : op, attribute, buffers);
+    if (kv === undefined || missingTokens === 0) return formula(op, attribute, buffers);
+    const meetsAll = isCut
+      ? kv.end - kv.start === few.rangeChunks * chunkTokens
+      : kv.start === 0 && kv.end > kvTileChunks * chunkTokens && op.tokens.end === few.numChunks * chunkTokens;
+    return formula(meetsAll ? { ...op, kv: { start: kv.start, end: kv.end + missingTokens } } : op, attribute, buffers);
   };
 }
 
 /** One more than the longest ring has slots, so that every ring has its full length and comes around; and more than a window reaches. */
-export function fewChunks({ prefetchDepth, kvTileChunks, chunkTokens }: Strategy, { windows }: Setting['model']): number {
-  return Math.max((MOST_IN_USE + prefetchDepth) * kvTileChunks, ...windows.map((window) => chunksReached(window, chunkTokens)));
+export function fewChunks(strategy: Strategy, model: Setting['model']): number {
+  const { prefetchDepth, kvTileChunks } = strategy;
+  return Math.max((MOST_IN_USE + prefetchDepth) * kvTileChunks, windowChunks(strategy, model));
 }
 
-/** More than a window reaches from any query. */
-export function chunksReached(window: number | null, chunkTokens: number): number {
-  return window === null ? 0 : 2 + Math.ceil((window - 1) / chunkTokens);
+/** One more than the widest window touches; 0 where there is none. */
+export function windowChunks({ chunkTokens }: Strategy, { windows }: Setting['model']): number {
+  return Math.max(0, ...windows.map((window) => (window === null ? 0 : 2 + Math.ceil((window - 1) / chunkTokens))));
 }
 
 /** A buffer as the full schedule has it: tensors as declared for all chunks; the rings that moveData added stay. */

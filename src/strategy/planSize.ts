@@ -1,5 +1,6 @@
 /** Plans that would be too large to hold are refused before they are built. */
 import { type LayerClass, layerPlan } from '../schedule/policies/layerClasses.js';
+import { mostRangeChunks } from '../schedule/policies/index.js';
 import { FpdtError } from '../spec/errors.js';
 import type { Strategy } from '../spec/strategy.js';
 import type { Setting } from './setting.js';
@@ -22,13 +23,18 @@ export function refuseTooManyOps(setting: Pick<Setting, 'model' | 'parameters' |
 }
 
 /** Ops of all sections together, not fewer than there are: where a kernel has rectangles some are not needed. */
-export function estimateOps({ model, parameters, places }: Pick<Setting, 'model' | 'parameters' | 'places'>, strategy: Strategy): number {
+export function estimateOps(
+  { model, parameters, places }: Pick<Setting, 'model' | 'parameters' | 'places'>,
+  strategy: Strategy,
+  rangeChunks = mostRangeChunks(strategy),
+): number {
   const { classes } = layerPlan({ strategy, model, parameters });
   const hops = (pool: string): number => places.route(pool).length - 1;
   const ends = OPS_OF_ENDS + strategy.numChunks * (ENDS_PER_CHUNK + ENDS_COPIES * hops(strategy.hiddenGradients));
   return classes.reduce((sum, layer) => {
     const perChunk = opsPerChunk(layer, hops) + DX_COPIES * hops(strategy.hiddenGradients);
-    return sum + OPS_PER_CLASS + perChunk * strategy.numChunks + opsPerPair(layer, hops) * numPairs(strategy, layer.window);
+    const tiles = opsPerPair(layer, hops) * numPairs(strategy, layer.window, strategy.kvTileChunks);
+    return sum + OPS_PER_CLASS + perChunk * strategy.numChunks + tiles + opsOfRanges(layer, strategy, rangeChunks, hops);
   }, ends);
 }
 
@@ -73,8 +79,22 @@ function opsPerPair({ keyValues, keyValueGradients, savesOutput, attentionOutput
   return forward + (moved === 0 ? 0 : 1 + moved);
 }
 
+/** What comes on top where ranges of keys are bounded: an op for each more of them and direction, and in forward its merge. */
+function opsOfRanges(
+  { keyValues, keyValueGradients, savesOutput, backwardOrder, window }: LayerClass,
+  strategy: Strategy,
+  most: number,
+  hops: Hops,
+): number {
+  const { numChunks, kvTileChunks } = strategy;
+  const inTiles = numPairs(strategy, window, kvTileChunks) * (Math.ceil(kvTileChunks / most) - 1);
+  const atHand = numPairs(strategy, window, Math.min(most, numChunks)) - numChunks;
+  const isTiled = backwardOrder === 'keyValueOuterAscending' || hops(keyValues) + hops(keyValueGradients) > 0;
+  return (hops(keyValues) > 0 ? inTiles : atHand) * (savesOutput ? 2 : 4) + (isTiled ? inTiles : atHand);
+}
+
 /** Tiles of keys that each chunk of queries meets, summed; in a window no more than it reaches. */
-function numPairs({ numChunks, chunkTokens, kvTileChunks: tile }: Strategy, window: number | null): number {
+function numPairs({ numChunks, chunkTokens }: Strategy, window: number | null, tile: number): number {
   const whole = Math.floor(numChunks / tile);
   const rest = numChunks - whole * tile;
   const all = (tile * whole * (whole + 1)) / 2 + rest * (whole + 1);

@@ -5,7 +5,7 @@ import { parameterTable } from '../catalog/parameters.js';
 import { type PoolCapacity, linksOf, poolsOf, streamsOf } from '../catalog/pools.js';
 import type { Machine, ScratchFormula } from '../schedule/build.js';
 import { type Places, placesOf } from '../schedule/places.js';
-import type { PolicyContext } from '../schedule/policies/index.js';
+import { mostRangeChunks, type PolicyContext } from '../schedule/policies/index.js';
 import { FpdtError } from '../spec/errors.js';
 import { type ParallelLayout, parallelLayout } from '../spec/parallelLayout.js';
 import { withChunks } from '../spec/sizes.js';
@@ -79,7 +79,16 @@ function lackOf(kernel: AttentionKernel, { model, run, cluster }: BuildInput): s
 export function policyContext(setting: Setting, strategy: Strategy): PolicyContext {
   const { model, run, parameters, layout, places, kernels } = setting;
   const { rectangle, window } = kernelNamed(kernels.attn);
-  return { model, run: withChunks(run, strategy.numChunks), strategy, parameters, layout, places, masks: { rectangle, window } };
+  return {
+    model,
+    run: withChunks(run, strategy.numChunks),
+    strategy,
+    parameters,
+    layout,
+    places,
+    rangeChunks: mostRangeChunks(strategy),
+    masks: { rectangle, window },
+  };
 }
 
 export function scratchFormula({ sizes }: Setting): ScratchFormula {

@@ -40,6 +40,7 @@ export interface Small extends Partial<Placement>, Partial<Omit<Strategy, 'kind'
   readonly model?: Partial<ModelSpec>;
   readonly run?: Partial<RunSpec>;
   readonly masks?: PolicyContext['masks'];
+  readonly rangeChunks?: number;
 }
 
 const CHUNK_TOKENS = 64;
@@ -47,7 +48,15 @@ const RANKS = 2;
 
 /** Four layers, two ranks, chunks of 64 tokens; a kernel without rectangles and windows. */
 export function smallContext(policy: PolicyName, numChunks: number, more: Small = {}): PolicyContext {
-  const { segmentLayers = 1, ranges, model: modelMore, run: runMore, masks = { rectangle: false, window: false }, ...chosen } = more;
+  const {
+    segmentLayers = 1,
+    ranges,
+    model: modelMore,
+    run: runMore,
+    masks = { rectangle: false, window: false },
+    rangeChunks = numChunks,
+    ...chosen
+  } = more;
   const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder, ...whole } = chosen;
   const places = Object.fromEntries(
     Object.entries({ keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder }).filter(
@@ -98,6 +107,7 @@ export function smallContext(policy: PolicyName, numChunks: number, more: Small 
     parameters: model.tieWordEmbeddings ? { ...PARAMETERS, numHeadElements: PARAMETERS.numHeadNormElements } : PARAMETERS,
     layout: parallelLayout(model, { sequenceParallelSize: RANKS, dataParallelSize: 1 }, RANKS),
     places: PLACES,
+    rangeChunks,
     masks,
   };
 }
@@ -169,6 +179,26 @@ export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, n
         { layers: [4, 6], rebuiltOutput: 'disk', segments: [2] },
       ],
     },
+  ],
+  ['auto, ranges of two chunks', 'auto', 7, { rangeChunks: 2 }],
+  [
+    'auto, ranges of two chunks, a kernel with rectangles, recomputed',
+    'auto',
+    6,
+    { rangeChunks: 2, attentionOutput: RECOMPUTE, masks: { rectangle: true, window: true } },
+  ],
+  [
+    'auto, ranges of two chunks in tiles of three',
+    'auto',
+    7,
+    { rangeChunks: 2, keyValues: 'host', keyValueGradients: 'host', kvTileChunks: 3 },
+  ],
+  ['fpdt, ranges of two chunks in tiles of five', 'fpdt', 7, { rangeChunks: 2, kvTileChunks: 5, masks: { rectangle: true, window: true } }],
+  [
+    'auto, ranges of one chunk, windows',
+    'auto',
+    5,
+    { rangeChunks: 1, masks: { rectangle: true, window: true }, model: { windows: [null, 100, 200, 1] } },
   ],
   ['fpdt, no slot more, dx on the host', 'fpdt', 4, { prefetchDepth: 1, hiddenGradients: 'host' }],
   ['auto', 'auto', 4, {}],

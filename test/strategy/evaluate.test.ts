@@ -84,6 +84,37 @@ describe('estimateMemory equals the memory of the full schedule', () => {
     }
   });
 
+  test.each([65_536, 131_072, 200_000, 262_144, 600_000])('keys in ranges of 512K tokens at most: chunks of %i', (chunk) => {
+    const counts = [7, 10, 19, 26];
+    const forced = (range: object): object => ({ strategy: { layers: [{ layers: [0, 4], checkpoints: 'host', ...range }] } });
+    for (const numChunks of counts) {
+      const given = { seqLen: chunk * numChunks };
+      for (const policy of ['auto', 'fpdt']) expectEqual({ ...given, policy }, {}, [numChunks]);
+      for (const kvTileChunks of [3, 6]) {
+        for (const keyValues of ['hbm', 'host']) {
+          expectEqual({ ...given, kvTileChunks, ...forced({ keyValues, keyValueGradients: 'host' }) }, {}, [numChunks]);
+          expectEqual({ ...given, kvTileChunks, ...forced({ keyValues, backwardOrder: 'keyValueOuterAscending' }) }, {}, [numChunks]);
+        }
+      }
+    }
+  });
+
+  test('ranges beside a window, on a kernel without rectangles, and of what a kernel writes out', () => {
+    const given = (numChunks: number, more: object = {}): object => ({ seqLen: 131_072 * numChunks, ...more });
+    const model = {
+      model_type: 'gemma2',
+      sliding_window: 200_000,
+      attn_logit_softcapping: null,
+      final_logit_softcapping: null,
+      query_pre_attn_scalar: 8,
+    };
+    for (const numChunks of [5, 11, 21]) {
+      expectEqual(given(numChunks), { model }, [numChunks]);
+      expectEqual(given(numChunks), { cluster: { gpu: 'cpu' } }, [numChunks]);
+      expectEqual(given(numChunks, { attention: 'reference' }), {}, [numChunks]);
+    }
+  });
+
   test('everything on the device in the outer order; tiles of tokens and of the loss; a tied model; the reference kernel; the CPU', () => {
     const outer = { layers: [0, 4], keyValues: 'hbm', keyValueGradients: 'hbm', backwardOrder: 'keyValueOuterAscending' };
     expectEqual({ strategy: { layers: [outer] } });

@@ -43,6 +43,19 @@ describe('planRun', () => {
     }
   });
 
+  test.each([
+    [{ seqLen: '2M', numChunks: 32 }, 524_288],
+    [{ seqLen: '2M', numChunks: 16, kvTileChunks: 6, policy: 'fpdt' }, 524_288],
+    [{ seqLen: '1600000', numChunks: 8 }, 400_000],
+    [{ seqLen: '2M', numChunks: 2 }, 1_048_576],
+    [{ seqLen: '512K', numChunks: 4 }, 524_288],
+    [{ seqLen: '1M', policy: 'ulysses' }, 1_048_576],
+  ])('%j: an attention op sees 512K keys, a chunk of more of them, or all where there are fewer', async (run, most) => {
+    const { sections } = await planRun(input(run, { model: { vocab_size: 2 } }));
+    const lengths = sections.flatMap(({ ops }) => ops.flatMap(({ kv }) => (kv === undefined ? [] : [kv.end - kv.start])));
+    expect(Math.max(...lengths)).toBe(most);
+  });
+
   test('heads that ranks do not share evenly, tokens that chunks do not, one rank', async () => {
     for (const [gpus, heads, kvHeads] of [
       [3, 8, 4],

@@ -9,8 +9,8 @@ const numOps = (policy: PolicyName, numChunks: number, more: Small): number =>
   smallSchedule(policy, numChunks, more).sections.reduce((sum, { ops }) => sum + ops.length, 0);
 
 function estimate(policy: PolicyName, numChunks: number, more: Small): number {
-  const { model, parameters, strategy } = smallContext(policy, numChunks, more);
-  return estimateOps({ model, parameters, places: PLACES }, strategy);
+  const { model, parameters, strategy, rangeChunks } = smallContext(policy, numChunks, more);
+  return estimateOps({ model, parameters, places: PLACES }, strategy, rangeChunks);
 }
 
 function expectClose(policy: PolicyName, numChunks: number, more: Small): void {
@@ -40,6 +40,7 @@ describe('the estimate of ops is not below the real number, nor above twice that
       hiddenGradients: fc.constantFrom('hbm', 'host'),
       prefetchDepth: fc.integer({ min: 1, max: 3 }),
       rectangle: fc.boolean(),
+      rangeChunks: fc.integer({ min: 1, max: 24 }),
     });
     fc.assert(
       fc.property(anyCase, ({ ranges, rectangle, numChunks, kvTileChunks, ...more }) => {

@@ -152,6 +152,7 @@ describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
 
 describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
   test.each([
+    ['4M', 0.01],
     ['1M', 0.01],
     ['128K', 0.02],
     ['32K', 0.08],

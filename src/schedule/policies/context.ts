@@ -15,6 +15,8 @@ export interface PolicyContext {
   readonly parameters: ParameterTable;
   readonly layout: ParallelLayout;
   readonly places: Places;
+  /** Chunks of keys that an attention op sees together, at most. */
+  readonly rangeChunks: number;
   /** Causal attention over more keys than queries, and sliding windows: what the plan's kernels can do in one op. */
   readonly masks: { readonly rectangle: boolean; readonly window: boolean };
 }

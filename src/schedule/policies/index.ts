@@ -12,6 +12,7 @@ import { stepProgram } from './program.js';
 import { TABLES, declareTensors } from './tensors.js';
 
 export type { PolicyContext } from './context.js';
+export { mostRangeChunks } from './masks.js';
 export { declareTensors } from './tensors.js';
 
 /** The compute-only schedule of one optimizer step; no copies, no waits, no addresses. */

@@ -1,4 +1,5 @@
 /** Which keys the queries of a chunk attend to, cut into as few ops as the kernel and the staging of k and v allow. */
+import type { Strategy } from '../../spec/strategy.js';
 import type { Attribute, Range } from '../op.js';
 import { type PolicyContext, range } from './context.js';
 
@@ -10,6 +11,17 @@ export interface KeyRange {
 
 const FULL: Attribute = { mask: { kind: 'full' } };
 const CAUSAL: Attribute = { mask: { kind: 'causal' } };
+
+/**
+ * Keys of an attention op, where a chunk has no more. FlashAttention's backward makes dk and dv of all of an op's keys, for every query
+ * head, beside the sums they are added to: some 18 GiB for the 7M keys that a rank of 8 has of Llama-3-8B, which a few ranges more do not.
+ */
+const MOST_RANGE_TOKENS = 512 * 1024;
+
+/** Chunks of keys that an attention op sees together, at most. */
+export function mostRangeChunks({ chunkTokens }: Pick<Strategy, 'chunkTokens'>): number {
+  return Math.max(1, Math.floor(MOST_RANGE_TOKENS / chunkTokens));
+}
 
 /**
  * All keys that chunk `chunk` of the queries sees. `tileChunks` chunks are staged together; undefined: all are at hand. The
@@ -30,8 +42,21 @@ export function keyRanges(
   return tiles;
 }
 
-/** What chunk `chunk` of the queries sees of a tile of keys: nothing where they are all after it, or a window leaves them out. */
+/**
+ * What chunk `chunk` of the queries sees of a tile of keys, the last of them first: nothing where they are all after it, or a window leaves
+ * them out; several ranges where the tile is longer than a range may be.
+ */
 export function keyRangesWithin(context: PolicyContext, chunk: number, window: number | null, tile: Range): readonly KeyRange[] {
+  const { rangeChunks } = context;
+  if (tile.end - tile.start <= rangeChunks) return keysOfRange(context, chunk, window, tile);
+  const ranges: KeyRange[] = [];
+  for (let start = tile.start; start < Math.min(tile.end, chunk + 1); start += rangeChunks) {
+    ranges.unshift(...keysOfRange(context, chunk, window, range(start, Math.min(start + rangeChunks, tile.end))));
+  }
+  return ranges;
+}
+
+function keysOfRange(context: PolicyContext, chunk: number, window: number | null, tile: Range): readonly KeyRange[] {
   const { strategy, masks } = context;
   const keys = range(Math.max(tile.start, firstChunk(context, chunk, window)), Math.min(tile.end, chunk + 1));
   if (keys.start >= keys.end) return [];
