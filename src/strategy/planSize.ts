@@ -30,7 +30,9 @@ export function estimateOps(
 ): number {
   const { classes } = layerPlan({ strategy, model, parameters });
   const hops = (pool: string): number => places.route(pool).length - 1;
-  const ends = OPS_OF_ENDS + strategy.numChunks * (ENDS_PER_CHUNK + ENDS_COPIES * hops(strategy.hiddenGradients));
+  const last = hops(strategy.layers.at(-1)?.checkpoints ?? '');
+  const stash = last === 0 ? 0 : STASH_PER_CHUNK + STASH_COPIES * (last + hops(strategy.hiddenGradients));
+  const ends = OPS_OF_ENDS + strategy.numChunks * (ENDS_PER_CHUNK + ENDS_COPIES * hops(strategy.hiddenGradients) + stash);
   return classes.reduce((sum, layer) => {
     const perChunk = opsPerChunk(layer, hops) + DX_COPIES * hops(strategy.hiddenGradients);
     const tiles = opsPerPair(layer, hops) * numPairs(strategy, layer.window, strategy.kvTileChunks);
@@ -41,6 +43,9 @@ export function estimateOps(
 /** Embedding, loss, its correction and the embedding's backward; they write dx, correct it and read it. */
 const ENDS_PER_CHUNK = 4;
 const ENDS_COPIES = 4;
+/** The last layer's input goes to dx's place and back. */
+const STASH_PER_CHUNK = 3;
+const STASH_COPIES = 2;
 /** Batch, zeros, gradients handed over, and what is ZeRO's. */
 const OPS_OF_ENDS = 12;
 const OPS_PER_CLASS = 6;

@@ -31,6 +31,12 @@ function results(
 ): Readonly<Record<string, readonly number[]>> {
   const memory = new Memory(tensors);
   memory.fill(kept.map(({ name }) => name));
-  run(section, memory, new Map(section.params.map(({ name }) => [name, name === 'y' || name === 'to' ? 1 : 0])));
+  const instances = (param: string): number => {
+    const refs = section.ops.flatMap(({ reads, writes, accumulates }) => [...reads, ...writes, ...accumulates]);
+    const named = new Set(refs.filter((ref) => ref.param === param).map(({ tensor }) => tensor));
+    return Math.min(...tensors.filter(({ name }) => named.has(name)).map((tensor) => tensor.instances));
+  };
+  const wanted = (name: string): number => (name === 'y' || name === 'to' ? 1 : 0);
+  run(section, memory, new Map(section.params.map(({ name }) => [name, Math.min(wanted(name), instances(name) - 1)])));
   return Object.fromEntries(kept.map(({ name }) => [name, memory.all(name)]));
 }

@@ -59,6 +59,38 @@ describe('the size of a program', () => {
   });
 });
 
+describe('instances of the hidden states', () => {
+  const instances = (more: Small, name: string): number | undefined =>
+    smallSchedule('auto', 3, { attentionOutput: RECOMPUTE, ...more }).buffers.find((one) => one.name === name)?.instances;
+
+  it('away from the device one for each layer with a checkpoint of its own, or for each checkpoint and place in a segment', () => {
+    for (const pool of ['host', 'disk']) {
+      const chunks = pool === 'disk' ? 3 : 1;
+      expect(instances({ checkpoints: pool }, `x@${pool}`)).toBe(chunks * 4);
+      expect(instances({ checkpoints: pool, segmentLayers: 2 }, `x@${pool}`)).toBe(chunks * (2 + 1));
+      expect(instances({ checkpoints: pool, segmentLayers: 4 }, `x@${pool}`)).toBe(chunks * (1 + 3));
+      expect(instances({ checkpoints: pool, segmentLayers: 3 }, `x@${pool}`)).toBe(chunks * (2 + 2));
+    }
+  });
+
+  it('on the device one more, which the head reads', () => {
+    expect(instances({ checkpoints: 'hbm' }, 'x')).toBe(4 + 1);
+    expect(instances({ checkpoints: 'hbm', segmentLayers: 2 }, 'x')).toBe(2 + 1 + 1);
+  });
+
+  it('the last layer takes the place of its input, which waits in that of dx where no rebuild forms it again', () => {
+    const calls = (more: Small): readonly string[] => {
+      const turns = turnsOf(smallSchedule('auto', 3, { checkpoints: 'host', ...more }));
+      const own = turns.flatMap((turn) => (turnName(turn) === 'layer 3 forward' ? turn.calls.filter(({ owner }) => owner === 'plan') : []));
+      return own.map(({ section, args }) => `${section} ${args.slice(0, 2).join()}`);
+    };
+    expect(calls({})).toEqual(['stash 3,0', 'layerForward 3,3']);
+    expect(calls({ segmentLayers: 3 })).toEqual(['stash 1,0', 'layerForward 1,1']);
+    expect(calls({ segmentLayers: 2 })).toEqual(['layerForward 2,2']);
+    expect(calls({ checkpoints: 'hbm' })).toEqual(['layerForward 3,4']);
+  });
+});
+
 describe('how often attention of a layer runs in a step', () => {
   const runsOf = (more: Small): readonly number[] => {
     const schedule = smallSchedule('auto', 3, { attentionOutput: RECOMPUTE, ...more });

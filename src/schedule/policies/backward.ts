@@ -1,8 +1,9 @@
 /** Backward of one decoder layer, after what it needs was rerun from its input. */
 import type { LogicalSection, TensorRef } from '../logical.js';
 import type { Parameter } from '../op.js';
-import { type PolicyContext, SectionWriter, at, inPool, range, ref, rowsOf } from './context.js';
+import { type PolicyContext, SectionWriter, at, range, ref, rowsOf } from './context.js';
 import { LAYER_INPUT, SAVED, attentionResult, exchangeOutput, fetchedTile, layerInput, streamAttention } from './forward.js';
+import { gradientName } from './hiddenStates.js';
 import type { LayerClass } from './layerClasses.js';
 import { type KeyRange, keyRanges, keyRangesWithin } from './masks.js';
 import { attentionNames } from './tensors.js';
@@ -29,8 +30,8 @@ function layerWeights({ regionElements }: LayerClass): TensorRef {
 }
 
 /** Gradient of the hidden states, in place: of the layer's output on entry, of its input on exit. */
-export function hiddenGradient({ strategy, places }: PolicyContext, chunk: number): TensorRef {
-  return at(ref(inPool('dx', strategy.hiddenGradients, places), chunk), HIDDEN_GRADIENT.name);
+export function hiddenGradient(context: PolicyContext, chunk: number): TensorRef {
+  return at(ref(gradientName(context), chunk), HIDDEN_GRADIENT.name);
 }
 
 /** The attention results and k, v that backward needs: recomputed in full, or k, v alone where the results were saved. */

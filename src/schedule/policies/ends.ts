@@ -21,16 +21,21 @@ export function embedForward(context: PolicyContext): LogicalSection {
   return section.finish('embedForward', [{ name: 'x', exit: { value: 'hidden', layer: 0 } }]);
 }
 
-/** Loss and its gradients, formed with the upstream gradient that the engine is expected to give. */
+/**
+ * Loss and its gradients, formed with the upstream gradient that the engine is expected to give. Where dx's place holds the last layer's
+ * input, that goes back chunk by chunk.
+ */
 export function lossForward(context: PolicyContext): LogicalSection {
   const { numChunks } = sizesOf(context);
   const { strategy, parameters, model } = context;
   const section = new SectionWriter(context);
-  const x = hiddenName(context, lastPool(context));
+  const { stashesInput, inputs } = hiddenSlots(context, layerPlan(context));
+  const x = hiddenName(context, inputs.at(-1)?.pool ?? '');
   const [norm, lmHead] = headRegions(context);
   section.add('zero', 0, { writes: model.tieWordEmbeddings ? [norm, lmHead] : [rowsOf(ref('wgradHead'), 0, parameters.numHeadElements)] });
   const attribute = strategy.numLossTiles > 1 ? { tiles: strategy.numLossTiles } : undefined;
   for (let chunk = 0; chunk < numChunks; chunk++) {
+    if (stashesInput) section.add('cast', chunk, { reads: [hiddenGradient(context, chunk)], writes: [ref('xStashed', chunk)] });
     section.add(
       'loss',
       chunk,
@@ -41,11 +46,15 @@ export function lossForward(context: PolicyContext): LogicalSection {
       },
       { attribute },
     );
+    if (stashesInput) section.add('cast', chunk, { reads: [ref('xStashed', chunk)], writes: [at(ref(x, chunk), 'x')] });
   }
   const last = model.numLayers;
+  const output = { value: 'hidden', layer: last } as const;
+  const gradient = { value: 'hiddenGradient', layer: last } as const;
+  const input = { value: 'hidden', layer: last - 1 } as const;
   return section.finish('lossForward', [
-    { name: 'x', entry: { value: 'hidden', layer: last } },
-    { name: 'dx', exit: { value: 'hiddenGradient', layer: last } },
+    { name: 'x', entry: output, ...(stashesInput ? { exit: input } : {}) },
+    { name: 'dx', ...(stashesInput ? { entry: input } : {}), exit: gradient },
   ]);
 }
 
@@ -90,14 +99,14 @@ export function embedBackward(context: PolicyContext): LogicalSection {
   return section.finish('embedBackward', [{ name: 'dx', entry: { value: 'hiddenGradient', layer: 0 } }]);
 }
 
-/** Moves hidden states from the pool of one range of layers to that of the next. */
+/** Moves hidden states from one tensor to another: to the pool of the next range of layers, or out of the way. */
 export function relocate(context: PolicyContext, from: string, to: string, name: string): LogicalSection {
   const { numChunks } = sizesOf(context);
   const section = new SectionWriter(context);
   for (let chunk = 0; chunk < numChunks; chunk++) {
     section.add('cast', chunk, {
-      reads: [at(ref(hiddenName(context, from), chunk), FROM.name)],
-      writes: [at(ref(hiddenName(context, to), chunk), TO.name)],
+      reads: [at(ref(from, chunk), FROM.name)],
+      writes: [at(ref(to, chunk), TO.name)],
     });
   }
   return section.finish(name, [FROM, TO]);
@@ -114,8 +123,4 @@ export function zeroSection(context: PolicyContext, kind: 'gather' | 'release' |
 
 function firstPool(context: PolicyContext): string {
   return hiddenSlots(context, layerPlan(context)).inputs[0]?.pool ?? '';
-}
-
-function lastPool(context: PolicyContext): string {
-  return hiddenSlots(context, layerPlan(context)).inputs.at(-1)?.pool ?? '';
 }

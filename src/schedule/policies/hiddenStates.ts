@@ -15,13 +15,19 @@ export interface HiddenSlots {
   readonly inputs: readonly Slot[];
   /** Where layer `layer` writes its output: the next layer's input, but for a range's last layer, whose pool may be another. */
   readonly outputs: readonly Slot[];
+  /** The last layer's output takes the place of its input, which backward needs again and no rebuild forms: dx's place holds it meanwhile. */
+  readonly stashesInput: boolean;
 }
 
 /**
  * A checkpoint keeps an instance of its own to the end of the micro-step. The states inside a segment share instances with those of
- * every other segment, one for each position in it.
+ * every other segment, one for each position in it. What the head reads has an instance of its own on the device alone: elsewhere chunks
+ * are staged, so that the last layer may write each over the one it was formed from.
  */
-export function hiddenSlots({ strategy, model }: Pick<PolicyContext, 'strategy' | 'model'>, { segments }: LayerPlan): HiddenSlots {
+export function hiddenSlots(
+  { strategy, model, places }: Pick<PolicyContext, 'strategy' | 'model' | 'places'>,
+  { segments }: LayerPlan,
+): HiddenSlots {
   const counts = new Map<string, number>();
   const take = (pool: string): Slot => {
     const slot = counts.get(pool) ?? 0;
@@ -30,8 +36,11 @@ export function hiddenSlots({ strategy, model }: Pick<PolicyContext, 'strategy' 
   };
   const poolOf = ({ range }: Segment): string => strategy.layers[range]?.checkpoints ?? '';
   const lastPool = strategy.layers.at(-1)?.checkpoints ?? '';
+  const lastSegment = segments.at(-1);
+  const isAlone = lastSegment === undefined || lastSegment.end - lastSegment.first === 1;
+  const isInPlace = lastPool !== places.device;
   const checkpoints = segments.map((segment) => take(poolOf(segment)));
-  const final = take(lastPool);
+  const ownFinal = isInPlace ? undefined : take(lastPool);
   const inner = new Map<string, Slot>();
   const shared = (pool: string, position: number | 'boundary'): Slot => {
     const key = `${pool}/${position}`;
@@ -47,17 +56,22 @@ export function hiddenSlots({ strategy, model }: Pick<PolicyContext, 'strategy' 
       inputs.push(layer === segment.first ? (checkpoints[i] as Slot) : shared(pool, layer - segment.first));
       if (layer + 1 < segment.end) outputs.push(shared(pool, layer + 1 - segment.first));
       else {
-        const next = layer + 1 === model.numLayers ? final : (checkpoints[i + 1] as Slot);
+        const next = layer + 1 === model.numLayers ? (ownFinal ?? (inputs[layer] as Slot)) : (checkpoints[i + 1] as Slot);
         outputs.push(next.pool === pool ? next : shared(pool, 'boundary'));
       }
     }
   }
-  return { counts, inputs: [...inputs, final], outputs };
+  return { counts, inputs: [...inputs, outputs.at(-1) as Slot], outputs, stashesInput: isInPlace && isAlone };
 }
 
 /** Name of the tensor that holds hidden states in a pool. */
 export function hiddenName(context: PolicyContext, pool: string): string {
   return inPool('x', pool, context.places);
+}
+
+/** Name of the tensor that holds their gradient. */
+export function gradientName({ strategy, places }: Pick<PolicyContext, 'strategy' | 'places'>): string {
+  return inPool('dx', strategy.hiddenGradients, places);
 }
 
 /**

@@ -1,15 +1,18 @@
 /** The step program: the turns of one micro-step and its end, and which instances each call is bound to. */
 import type { Call, Turn } from '../program.js';
 import { type PolicyContext, sizesOf } from './context.js';
-import { hiddenSlots, savedSlots, type Slot } from './hiddenStates.js';
+import { gradientName, hiddenName, hiddenSlots, savedSlots, type Slot } from './hiddenStates.js';
 import { type LayerClass, type LayerPlan, type Segment, layerPlan } from './layerClasses.js';
 
-/** Hidden states move between two pools before a layer; the section that does it. */
+/** Hidden states move between two tensors before a layer; the section that does it. */
 export interface Relocation {
   readonly section: string;
   readonly from: string;
   readonly to: string;
 }
+
+/** Holds the last layer's input while its own place is the output's. */
+const STASH = 'stash';
 
 export interface StepProgram {
   readonly turns: readonly Turn[];
@@ -49,7 +52,10 @@ class ProgramWriter {
       this.turn('embed', 'backward', [own('embedBackward', [dx])]),
       { module: 'end', direction: 'forward', calls: [...(this.reducesEachTurn ? [] : [zero('reduce')]), own('optimizerStep', [])] },
     ];
-    return { turns, relocations: [...this.relocations.values()] };
+    const { context } = this;
+    const lastPool = this.slots.inputs.at(-1)?.pool ?? '';
+    const stash = { section: STASH, from: hiddenName(context, lastPool), to: gradientName(context) };
+    return { turns, relocations: [...this.relocations.values(), ...(this.slots.stashesInput ? [stash] : [])] };
   }
 
   /** What ZeRO's hooks do around a module: stage 3 gathers and releases its weights, stages 2 and 3 reduce after its backward. */
@@ -69,7 +75,7 @@ class ProgramWriter {
 
   private forwardCalls(layer: number): readonly Call[] {
     const one = this.classOf(layer);
-    return [...this.relocate(layer), own(`layerForward${one.suffix}`, this.forwardArgs(layer, one), layer)];
+    return [...this.relocate(layer), ...this.stash(layer), own(`layerForward${one.suffix}`, this.forwardArgs(layer, one), layer)];
   }
 
   /** Input, output, and where the output of attention is kept. */
@@ -84,9 +90,19 @@ class ProgramWriter {
     if (from === undefined || to === undefined || from.pool === to.pool) return [];
     const key = `${from.pool}/${to.pool}`;
     const number = this.relocations.size + 1;
-    const known = this.relocations.get(key) ?? { section: number === 1 ? 'relocate' : `relocate.${number}`, from: from.pool, to: to.pool };
+    const section = number === 1 ? 'relocate' : `relocate.${number}`;
+    const known = this.relocations.get(key) ?? {
+      section,
+      from: hiddenName(this.context, from.pool),
+      to: hiddenName(this.context, to.pool),
+    };
     this.relocations.set(key, known);
     return [own(known.section, [this.arg(from), this.arg(to)], layer)];
+  }
+
+  private stash(layer: number): readonly Call[] {
+    if (!this.slots.stashesInput || layer + 1 < this.context.model.numLayers) return [];
+    return [own(STASH, [this.arg(this.slots.inputs[layer]), 0], layer)];
   }
 
   private backwardCalls(layer: number): readonly Call[] {

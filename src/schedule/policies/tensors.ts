@@ -84,6 +84,7 @@ function localTensors({ places }: PolicyContext, sizes: Sizes): readonly Tensor[
     local('dqLocal', heads, 'float32'),
     local('dkLocal', kvHeads, 'float32'),
     local('dvLocal', kvHeads, 'float32'),
+    { ...local('xStashed', 1), inner: [sizes.hidden] },
   ];
 }
 

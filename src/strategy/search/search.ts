@@ -205,8 +205,10 @@ class Search {
 
   /** What pools have left beside what of them is not kept for the whole step: the device's first, files last. */
   private roomsBeside(allPinned: Strategy, { checkpoint, output }: KeptBytes): readonly Room[] {
-    const { numLayers } = this.setting.model;
-    const kept = (numLayers + 1) * checkpoint + numLayers * output;
+    const { model, places } = this.setting;
+    // On the device what the head reads has an instance too.
+    const numStates = model.numLayers + (this.allPinned.checkpoints === places.device ? 1 : 0);
+    const kept = numStates * checkpoint + model.numLayers * output;
     const kinds = ['device', 'pinned', 'file'];
     return this.memory(allPinned)
       .pools.toSorted((a, b) => kinds.indexOf(a.kind) - kinds.indexOf(b.kind))
