@@ -28,6 +28,7 @@ export interface LayerCosts {
 export interface Room {
   readonly pool: string;
   readonly isFile: boolean;
+  readonly isDevice: boolean;
   readonly bytes: number;
 }
 
@@ -66,6 +67,7 @@ export function fill(
     for (const rerun of lengths) {
       for (let numKept = numLayers; numKept >= 0; numKept--) {
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
+        if (segmentLayers !== undefined && numKept < numLayers && numKept % segmentLayers !== 0) continue;
         const seconds = secondsOf(numLayers, numKept, kept, rerun, costs);
         if (seconds >= atMost || leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
         const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
@@ -115,7 +117,7 @@ function cut(numLayers: number, length: number, isKept: boolean): readonly Cut[]
 function place(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[]): readonly FilledSegment[] | undefined {
   const checkpoints = placeCheckpoints(cuts, bytes, rooms);
   if (checkpoints === undefined) return undefined;
-  const free = rooms.map((room, at) => room.bytes - instancesIn(at, cuts, checkpoints) * bytes.checkpoint);
+  const free = rooms.map((room, at) => room.bytes - instancesIn(at, room, cuts, checkpoints) * bytes.checkpoint);
   const segments: FilledSegment[] = [];
   for (const [i, { length, isKept }] of cuts.entries()) {
     const need = length * bytes.output;
@@ -147,25 +149,23 @@ function placeCheckpoints(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonl
   const checkpoints: number[] = [];
   for (const [at, room] of rooms.entries()) {
     const most = Math.floor(room.bytes / bytes.checkpoint);
-    let longest = 0;
-    let count = 0;
-    for (let next = checkpoints.length; next < cuts.length; next++) {
-      longest = Math.max(longest, (cuts[next] as Cut).length);
-      if (count + 1 + longest > most) break;
-      count += 1;
-      checkpoints.push(at);
-    }
+    const first = checkpoints.length;
+    let end = first;
+    while (end < cuts.length && numInstances(cuts.slice(first, end + 1), end + 1 === cuts.length, room) <= most) end += 1;
+    for (let next = first; next < end; next++) checkpoints.push(at);
   }
   return checkpoints.length === cuts.length ? checkpoints : undefined;
 }
 
-/** A checkpoint for each segment, the states inside the longest, and what the last layer hands on: see `hiddenSlots`. */
-function instancesIn(at: number, cuts: readonly Cut[], checkpoints: readonly number[]): number {
-  let [count, longest] = [0, 0];
-  for (const [i, { length }] of cuts.entries()) {
-    if (checkpoints[i] !== at) continue;
-    count += 1;
-    longest = Math.max(longest, length);
-  }
-  return count === 0 ? 0 : count + longest;
+function instancesIn(at: number, room: Room, cuts: readonly Cut[], checkpoints: readonly number[]): number {
+  const inRoom = cuts.filter((_, i) => checkpoints[i] === at);
+  return inRoom.length === 0 ? 0 : numInstances(inRoom, checkpoints.at(-1) === at, room);
+}
+
+/**
+ * A checkpoint for each segment, the states inside the longest, and what the last layer there hands on: to the next room, or on the device
+ * to the head. See `hiddenSlots`.
+ */
+function numInstances(cuts: readonly Cut[], isLast: boolean, { isDevice }: Room): number {
+  return cuts.length + Math.max(...cuts.map(({ length }) => length)) - (isLast && !isDevice ? 1 : 0);
 }

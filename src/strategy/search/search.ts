@@ -215,6 +215,7 @@ class Search {
       .map((pool) => ({
         pool: pool.pool,
         isFile: pool.kind === 'file',
+        isDevice: pool.kind === 'device',
         bytes: roomBytes(pool) - pool.peakBytes + (pool.pool === this.allPinned.checkpoints ? kept : 0),
       }));
   }
