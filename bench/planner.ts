@@ -8,11 +8,14 @@ import { execa } from 'execa';
 import { parseOptions, runScript } from '../scripts/options.js';
 import { type ExecutionPlan, FpdtError, encodePlan, planRun } from '../src/index.js';
 import { parseSpecs } from '../src/catalog/specs.js';
+import { nativeReplays } from '../src/machine/replays.js';
+import { BUILD_HINT } from '../src/native.js';
 import { median } from '../src/report/compare.js';
 import { estimateTime } from '../src/strategy/estimateTime.js';
 import { estimator } from '../src/strategy/evaluator.js';
 import { type BuildInput, settingOf } from '../src/strategy/setting.js';
 import { findStrategy } from '../src/strategy/findStrategy.js';
+import { replayTimes } from './replay.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MODEL = `${ROOT}examples/llama-3-8b.json`;
@@ -93,7 +96,39 @@ async function fifteenMillion(): Promise<readonly Measure[]> {
   return [
     { name: '15M tokens on 1024 GPUs, fpdt, segments of 4', value: numOps(made), atMost: 500_000, unit: 'ops' },
     { name: '15M tokens on 1024 GPUs, fpdt, segments of 4', value: bytesOf(made) / MEGABYTE, atMost: 15, unit: 'MB' },
+    ...replays(made),
   ];
+}
+
+/** Native replay takes at most a third of what its twin takes. */
+function replays(made: ExecutionPlan): readonly Measure[] {
+  const { twinMs, nativeMs } = replayTimes(made, nativeReplays.leastOps);
+  if (nativeMs === null) throw new Error(`there is no native addon to measure: ${BUILD_HINT}`);
+  return [
+    { name: 'replay of its calls in TypeScript', value: twinMs, unit: 'ms of CPU' },
+    { name: 'replay of its calls in native code', value: nativeMs, atMost: twinMs / 3, unit: 'ms of CPU' },
+  ];
+}
+
+/** Best of some calls of planRun, once the code is warm: choice, build, verification and all. */
+async function planning(): Promise<readonly Measure[]> {
+  const cases = [
+    { name: '4M tokens, 32 H100s', gpus: 32, seqLen: '4M', atMost: 150 },
+    { name: '15M tokens, 64 H100s', gpus: 64, seqLen: '15M', hostBytes: '480G', atMost: 2000 },
+    { name: '15M tokens, 1024 H100s', gpus: 1024, seqLen: '15M', hostBytes: '480G', atMost: 2000 },
+  ];
+  const measures: Measure[] = [];
+  for (const { name, gpus, seqLen, hostBytes, atMost } of cases) {
+    const times: number[] = [];
+    for (let i = 0; i < NUM_RUNS; i++) {
+      const before = process.cpuUsage();
+      await plan(gpus, 'h100-80gb', { seqLen }, hostBytes);
+      const { user, system } = process.cpuUsage(before);
+      times.push((user + system) / 1000);
+    }
+    measures.push({ name: `planning: ${name}`, value: Math.min(...times), atMost, unit: 'ms of CPU' });
+  }
+  return measures;
 }
 
 /** More than 2M ops are refused with the tile that mends it, and with that tile there is a plan. */
@@ -187,6 +222,7 @@ async function main(): Promise<void> {
     ...(await fifteenMillion()),
     ...(await tooLarge()),
     ...choices(),
+    ...(await planning()),
     ...(await times()),
   ];
   const rows = measures.map((measure) => ({ ...measure, ok: measure.atMost === undefined || measure.value <= measure.atMost }));

@@ -1,10 +1,11 @@
-// What the native addon exports: functions of texts, so that no pointer and no array crosses from JavaScript.
+// What the native addon exports. Texts and copies of arrays cross from JavaScript, no pointer does.
 #include <napi.h>
 
 #include <exception>
 #include <string>
 
 #include "machine.h"
+#include "replay_binding.h"
 
 namespace {
 
@@ -34,6 +35,7 @@ Napi::Value MachineFacts(const Napi::CallbackInfo& info) {
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("machineFacts", Napi::Function::New(env, MachineFacts));
+  fpdt::ExportReplay(env, exports);
   return exports;
 }
 

@@ -10,6 +10,9 @@
         "host.cc",
         "machine.cc",
         "nvml.cc",
+        "replay.cc",
+        "replay_binding.cc",
+        "replay_check.cc",
         "shared_library.cc",
         "text_file.cc"
       ],
@@ -17,7 +20,7 @@
       "defines": ["NAPI_VERSION=8"],
       "cflags!": ["-fno-exceptions"],
       "cflags_cc!": ["-fno-exceptions"],
-      "cflags_cc": ["-std=c++17", "-Wall", "-Wextra", "-Werror"],
+      "cflags_cc": ["-std=c++17", "-O3", "-Wall", "-Wextra", "-Werror"],
       "xcode_settings": {
         "GCC_ENABLE_CPP_EXCEPTIONS": "YES",
         "CLANG_CXX_LIBRARY": "libc++",

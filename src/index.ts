@@ -4,6 +4,7 @@ export { exportModel, type ExportedModel, type ExportOptions } from './bridge/ex
 export { type LaunchOptions, launchRun } from './bridge/launchRun.js';
 export type { Run } from './bridge/run.js';
 export type { RunResult } from './bridge/runResult.js';
+export { type PlanOptions, planRun } from './machine/planRun.js';
 export { type PlanCost, planCost } from './plan/cost.js';
 export { decodePlan } from './plan/decode.js';
 export { encodePlan } from './plan/encode.js';
@@ -21,5 +22,5 @@ export { comparePolicies, type PolicyComparison } from './strategy/comparePolici
 export { type MaxSeqLen, type MaxSeqLenInput, maxSeqLen } from './strategy/limits/maxSeqLen.js';
 export { type MinGpus, type MinGpusInput, minGpus } from './strategy/limits/minGpus.js';
 export { type MinHost, minHost } from './strategy/limits/minHost.js';
-export { type PlanInput, planRun } from './strategy/planRun.js';
+export type { PlanInput } from './strategy/planRun.js';
 export { verifySchedule } from './verify/verify.js';

@@ -1,4 +1,4 @@
-/** The native addon where it was built (`node native/build.mjs`): what TypeScript cannot ask of a machine by itself. */
+/** The native addon where it was built (`node native/build.mjs`): what TypeScript cannot ask of a machine, and what it does slowly. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -8,6 +8,15 @@ import { PACKAGE_ROOT } from './package.js';
 export interface NativeAddon {
   /** The JSON text of MachineFacts. Throws where a source is no string. */
   machineFacts(sources: FactSources): string;
+  /** A call's ReplayColumns replayed: its ReplayedColumns (src/verify). Throws a TypeError or RangeError for what is none. */
+  replayCall(columns: object): object;
+  /** The same on a thread of its own, until it is cancelled: then the result is rejected. */
+  startReplay(columns: object): StartedReplay;
+}
+
+export interface StartedReplay {
+  readonly result: Promise<object>;
+  readonly cancel: () => void;
 }
 
 /** Where facts are read, where that is not of this machine: a name that dlopen takes, and folders. */
@@ -28,7 +37,8 @@ export function loadNativeAddon(path = NATIVE_ADDON_PATH): LoadedAddon {
   if (!existsSync(path)) return { reason: 'the native addon is not built' };
   try {
     const addon = createRequire(import.meta.url)(path) as Partial<NativeAddon>;
-    if (addon.machineFacts === undefined) return { reason: 'the native addon was built from older sources' };
+    if (addon.machineFacts === undefined || addon.startReplay === undefined)
+      return { reason: 'the native addon was built from older sources' };
     return { addon: addon as NativeAddon };
   } catch (error) {
     return { reason: `the native addon does not load: ${(error as Error).message.split('\n')[0]}` };

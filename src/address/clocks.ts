@@ -9,21 +9,36 @@ export function streamNumbers(ops: readonly Op[], streams: readonly string[]): U
   return found;
 }
 
+/** The ops of a section by the numbers of their streams, and what they wait for. */
+export interface OpOrder {
+  readonly streams: Uint8Array;
+  /** Op i waits for waits[waitOffsets[i] .. waitOffsets[i + 1]). */
+  readonly waitOffsets: Int32Array;
+  readonly waits: Int32Array;
+}
+
+export function orderOf(ops: readonly Op[], streams: readonly string[]): OpOrder {
+  const waitOffsets = new Int32Array(ops.length + 1);
+  for (let id = 0; id < ops.length; id++) waitOffsets[id + 1] = (waitOffsets[id] as number) + (ops[id] as Op).waits.length;
+  const waits = new Int32Array(waitOffsets[ops.length] as number);
+  let next = 0;
+  for (const op of ops) for (const wait of op.waits) waits[next++] = wait;
+  return { streams: streamNumbers(ops, streams), waitOffsets, waits };
+}
+
 /**
  * For each op of a section and each stream the latest op of that stream, of the same call, that is surely complete when the op starts: its
  * own stream's earlier ops, and whatever its waits imply. Row-major, a row an op and a column a stream; -1 for none. An op is at
  * the position of its id and waits only for earlier ones.
  */
-export function completionClocks(ops: readonly Op[], streams: readonly string[]): Int32Array {
-  const numStreams = streams.length;
-  const streamOf = streamNumbers(ops, streams);
-  const clocks = new Int32Array(ops.length * numStreams).fill(-1);
+export function completionClocks({ streams, waitOffsets, waits }: OpOrder, numStreams: number): Int32Array {
+  const clocks = new Int32Array(streams.length * numStreams).fill(-1);
   const latest = new Int32Array(numStreams).fill(-1);
-  for (let id = 0; id < ops.length; id++) {
-    const stream = streamOf[id] as number;
+  for (let id = 0; id < streams.length; id++) {
+    const stream = streams[id] as number;
     learn(latest[stream] as number, id);
-    const { waits } = ops[id] as Op;
-    for (let i = 0; i < waits.length; i++) learn(waits[i] as number, id);
+    const end = waitOffsets[id + 1] as number;
+    for (let i = waitOffsets[id] as number; i < end; i++) learn(waits[i] as number, id);
     latest[stream] = id;
   }
   return clocks;
@@ -36,7 +51,7 @@ export function completionClocks(ops: readonly Op[], streams: readonly string[])
     for (let s = 0; s < numStreams; s++) {
       if ((clocks[known + s] as number) > (clocks[row + s] as number)) clocks[row + s] = clocks[known + s] as number;
     }
-    const own = row + (streamOf[done] as number);
+    const own = row + (streams[done] as number);
     if (done > (clocks[own] as number)) clocks[own] = done;
   }
 }

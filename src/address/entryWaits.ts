@@ -7,7 +7,7 @@ import type { Access, Section } from '../schedule/op.js';
 import type { Call } from '../schedule/program.js';
 import { type Schedule, sectionNamed } from '../schedule/schedule.js';
 import { byteRange } from './bytes.js';
-import { completionClocks, streamNumbers } from './clocks.js';
+import { completionClocks, type OpOrder, orderOf } from './clocks.js';
 
 /** Bytes [start, end) of a pool that some op touches, relative to an argument where `param` is one. */
 interface Extent {
@@ -50,7 +50,7 @@ export function withEntryWaits(schedule: Schedule): Schedule {
 }
 
 function summaryOf(section: Section, streams: readonly string[], buffers: readonly Buffer[]): Summary {
-  const numbers = streamNumbers(section.ops, streams);
+  const order = orderOf(section.ops, streams);
   const byStream = streams.map(() => new Map<number, Extent>());
   const noted = streams.map(() => [new Set<Access>(), new Set<Access>()] as const);
   const note = (stream: number, access: Access, changes: boolean): void => {
@@ -70,21 +70,21 @@ function summaryOf(section: Section, streams: readonly string[], buffers: readon
     }
   };
   section.ops.forEach((op, id) => {
-    const stream = numbers[id] ?? 0;
+    const stream = order.streams[id] ?? 0;
     for (const access of op.reads) note(stream, access, false);
     for (const access of op.writes) note(stream, access, true);
     for (const access of op.accumulates) note(stream, access, true);
   });
-  return { extents: byStream.map((extents) => [...extents.values()]), ...knowledge(section, streams, numbers) };
+  return { extents: byStream.map((extents) => [...extents.values()]), ...knowledge(order, streams) };
 }
 
 /** Extents are those of arguments 0; a call moves them. */
 const NO_ARGS: readonly number[] = [];
 
-function knowledge({ ops }: Section, streams: readonly string[], numbers: Uint8Array): Omit<Summary, 'extents'> {
-  const clocks = completionClocks(ops, streams);
-  const first = streams.map((_, stream) => numbers.indexOf(stream));
-  const last = streams.map((_, stream) => numbers.lastIndexOf(stream));
+function knowledge(order: OpOrder, streams: readonly string[]): Omit<Summary, 'extents'> {
+  const clocks = completionClocks(order, streams.length);
+  const first = streams.map((_, stream) => order.streams.indexOf(stream));
+  const last = streams.map((_, stream) => order.streams.lastIndexOf(stream));
   const startsAfter = (s: number, t: number): boolean => (first[s] ?? -1) >= 0 && (clocks[(first[s] ?? 0) * streams.length + t] ?? -1) >= 0;
   /** The latest op on stream t that is complete when the last op on stream s starts. */
   const seen = (s: number, t: number): number => ((last[s] ?? -1) < 0 ? -1 : (clocks[(last[s] ?? 0) * streams.length + t] ?? -1));

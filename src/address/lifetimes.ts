@@ -6,7 +6,7 @@
 import type { Buffer } from '../schedule/buffer.js';
 import type { Access, Section } from '../schedule/op.js';
 import type { Schedule } from '../schedule/schedule.js';
-import { completionClocks, streamNumbers } from './clocks.js';
+import { completionClocks, orderOf } from './clocks.js';
 
 /** Row-major square matrix, 1 where two buffers may not overlap in memory. */
 export interface ConflictMatrix {
@@ -72,8 +72,9 @@ function touchedBuffers({ ops }: Section, numBuffers: number): readonly number[]
 }
 
 function conflictsInSection(section: Section, streams: readonly string[], buffers: readonly Buffer[], add: Add): void {
-  const uses = findUses(section, streams, buffers);
-  const clocks = completionClocks(section.ops, streams);
+  const order = orderOf(section.ops, streams);
+  const uses = findUses(section, order.streams, streams.length, buffers);
+  const clocks = completionClocks(order, streams.length);
   for (const [n, a] of uses.entries()) {
     for (const b of uses.slice(n + 1)) {
       if (buffers[a.buffer]?.pool !== buffers[b.buffer]?.pool) continue;
@@ -90,8 +91,8 @@ interface Use {
 }
 
 /** Uses of the buffers of `call` scope in one section. */
-function findUses({ ops }: Section, streams: readonly string[], buffers: readonly Buffer[]): readonly Use[] {
-  const never = (): Int32Array => new Int32Array(streams.length).fill(-1);
+function findUses({ ops }: Section, streams: Uint8Array, numStreams: number, buffers: readonly Buffer[]): readonly Use[] {
+  const never = (): Int32Array => new Int32Array(numStreams).fill(-1);
   const uses = buffers.map(({ scope }, buffer) => (scope === 'call' ? { buffer, first: never(), last: never() } : undefined));
   const note = (id: number, stream: number, { buffer }: Access): void => {
     const use = uses[buffer];
@@ -99,9 +100,8 @@ function findUses({ ops }: Section, streams: readonly string[], buffers: readonl
     if ((use.first[stream] as number) < 0) use.first[stream] = id;
     use.last[stream] = id;
   };
-  const numbers = streamNumbers(ops, streams);
   for (const { id, reads, writes, accumulates } of ops) {
-    const stream = numbers[id] as number;
+    const stream = streams[id] as number;
     for (const access of reads) note(id, stream, access);
     for (const access of writes) note(id, stream, access);
     for (const access of accumulates) note(id, stream, access);

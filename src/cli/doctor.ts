@@ -64,7 +64,11 @@ function nodeCheck(): Check {
 
 function addonCheck(loaded: LoadedAddon): Check {
   if ('addon' in loaded) return fine('native addon', 'loaded');
-  return warning('native addon', `${loaded.reason}: facts of this machine are not known`, BUILD_HINT);
+  return warning(
+    'native addon',
+    `${loaded.reason}: facts of this machine are not known, and long plans are verified more slowly`,
+    BUILD_HINT,
+  );
 }
 
 /** What the interpreter says of itself, as PROBE prints it. */

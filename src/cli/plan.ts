@@ -1,4 +1,5 @@
 /** `fpdt plan`: options to specs, specs to a plan, its summary to the terminal and the plan to a file; or all policies side by side. */
+import { planRun } from '../machine/planRun.js';
 import { writePlanFile } from '../plan/file.js';
 import { planSummary } from '../plan/summary.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
@@ -7,7 +8,6 @@ import { policyComparisonToText } from '../report/policyTable.js';
 import { type CheckedRequirement, checkRequirements, parseRequirements, requirementsToText } from '../report/requirements.js';
 import { FpdtError } from '../spec/errors.js';
 import { comparePolicies } from '../strategy/comparePolicies.js';
-import { planRun } from '../strategy/planRun.js';
 import { withPrice } from '../strategy/pricedChanges.js';
 import { UNMET } from './exitCodes.js';
 import { type Output, printJson } from './output.js';

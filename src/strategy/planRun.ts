@@ -2,12 +2,13 @@
 import { type SpecInput, parseSpecs } from '../catalog/specs.js';
 import { explainMisfit } from '../memory/misfit.js';
 import { sealPlan } from '../plan/encode.js';
-import { type ExecutionPlan, PLAN_VERSION } from '../plan/executionPlan.js';
+import { type ExecutionPlan, PLAN_VERSION, type UnsealedPlan } from '../plan/executionPlan.js';
 import { predictRun } from '../predict/predict.js';
 import { FpdtError } from '../spec/errors.js';
 import { withChunks } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
-import { verifySchedule } from '../verify/verify.js';
+import { NO_REPLAYS, type Replays } from '../verify/replayColumns.js';
+import { type VerifyInput, type Violation, verifySchedule, verifyScheduleOn } from '../verify/verify.js';
 import { type Built, buildStrategy } from './evaluate.js';
 import { estimator } from './evaluator.js';
 import { refuseTooManyOps } from './planSize.js';
@@ -18,55 +19,73 @@ import { solveStrategy } from './solve.js';
 
 export type PlanInput = SpecInput;
 
-/**
- * Plans one run. Needs neither Python nor a GPU.
- *
- * Throws an FpdtError that says what to change: `unknown-key`, `wrong-type`, `does-not-fit` and others; see its `code` and `hint`.
- */
-export async function planRun(input: PlanInput): Promise<ExecutionPlan> {
+/** What planning may make use of, and what ends it. No plan depends on it. */
+export interface PlanTools {
+  readonly replays: Replays;
+  readonly signal?: AbortSignal;
+}
+
+/** Plans one run, as planRun of src/machine does with all that there is. */
+export function planRun(input: PlanInput): Promise<ExecutionPlan> {
+  return planRunWith({ replays: NO_REPLAYS }, input);
+}
+
+export async function planRunWith({ replays, signal }: PlanTools, input: PlanInput): Promise<ExecutionPlan> {
   const { deepspeed, ...specs } = parseSpecs(input);
   const asked = { ...specs, deepspeed: deepspeed.config };
-  return planFound(asked, solveStrategy(asked, estimator()));
+  signal?.throwIfAborted();
+  const draft = draftOf(asked, solveStrategy(asked, estimator()));
+  signal?.throwIfAborted();
+  const verified = verifyScheduleOn(replays, verifyInputOf(draft), signal);
+  // Predicted while calls are replayed elsewhere.
+  const [found, unsealed] = await Promise.all([verified, Promise.resolve().then(() => predicted(draft))]);
+  signal?.throwIfAborted();
+  refuseIllegal(found);
+  return sealPlan(unsealed);
 }
 
 /** The plan of the fastest strategy for these inputs, of which one is known to fit. */
 export function planFitting(asked: BuildInput, known: Strategy): ExecutionPlan {
   const found = findStrategy(asked, estimator());
-  return planFound(asked, found.memory.fits ? found.strategy : known);
+  const draft = draftOf(asked, found.memory.fits ? found.strategy : known);
+  refuseIllegal(verifySchedule(verifyInputOf(draft)));
+  return sealPlan(predicted(draft));
 }
 
-/** The plan of a strategy that was found for these inputs. */
-function planFound(asked: BuildInput, strategy: Strategy): ExecutionPlan {
-  return planStrategy(settingOf({ ...asked, run: withChunks(asked.run, strategy.numChunks) }), strategy);
+/** The schedule of a strategy that was found for these inputs. */
+interface Draft {
+  readonly setting: Setting;
+  readonly strategy: Strategy;
+  readonly built: Built;
 }
 
-/** The plan of one strategy, whatever a solver would choose. */
-export function planStrategy(setting: Setting, strategy: Strategy): ExecutionPlan {
+function draftOf(asked: BuildInput, strategy: Strategy): Draft {
+  const setting = settingOf({ ...asked, run: withChunks(asked.run, strategy.numChunks) });
   refusePositionsPastTable(setting.model, setting.run);
   refuseTooManyOps(setting, strategy);
   const built = buildStrategy(setting, strategy);
   if (!built.memory.fits) throw explainMisfit(built.memory);
-  refuseIllegal(setting, built);
-  const { model, cluster, run, deepspeed, parameters, layout, kernels } = setting;
-  const body = { model, cluster, run, deepspeed, strategy, parameters, layout, kernels, ...built.schedule };
-  return sealPlan({
-    kind: 'executionPlan',
-    version: PLAN_VERSION,
-    ...body,
-    memory: built.memory,
-    prediction: predictRun(body),
-  });
+  return { setting, strategy, built };
 }
 
-function refuseIllegal({ model, parameters }: Setting, { schedule }: Built): void {
-  const violations = verifySchedule({
+function predicted({ setting, strategy, built }: Draft): UnsealedPlan {
+  const { model, cluster, run, deepspeed, parameters, layout, kernels } = setting;
+  const body = { model, cluster, run, deepspeed, strategy, parameters, layout, kernels, ...built.schedule };
+  return { kind: 'executionPlan', version: PLAN_VERSION, ...body, memory: built.memory, prediction: predictRun(body) };
+}
+
+function verifyInputOf({ setting: { model, parameters }, built: { schedule } }: Draft): VerifyInput {
+  return {
     ...schedule,
     numLayers: model.numLayers,
     windows: model.windows,
     parameters,
     classOf: model.code.classOf,
     tied: model.tieWordEmbeddings,
-  });
+  };
+}
+
+function refuseIllegal(violations: readonly Violation[]): void {
   const [first] = violations;
   if (first === undefined) return;
   throw new FpdtError(`the schedule is not legal: ${first.section} ${first.text}: ${first.problem}`, {

@@ -2,17 +2,15 @@
  * A section as columns: its ops name views by number, and each distinct view is kept once. A long section has hundreds of thousands of
  * ops, whose views repeat; everything that is true of a view is found out once.
  */
-import { completionClocks, streamNumbers } from '../address/clocks.js';
+import { completionClocks, type OpOrder, orderOf } from '../address/clocks.js';
 import type { Access, Op, Section } from '../schedule/op.js';
 import type { Context } from './context.js';
 import { gradientViews } from './regions.js';
 import { ViewTable } from './viewTable.js';
 
-export interface FlatSection {
+export interface FlatSection extends OpOrder {
   readonly section: Section;
   readonly numOps: number;
-  /** By op the number of its stream. */
-  readonly streams: Uint8Array;
   readonly clocks: () => Int32Array;
   /** By op where its reads, its writes and its accumulates begin in `opViews`; the next op's reads end them. */
   readonly firstRead: Int32Array;
@@ -52,14 +50,15 @@ export function flatten(section: Section, { input }: Context): FlatSection {
     intern(accumulates, id);
   }
   firstRead[ops.length] = next;
+  const order = orderOf(ops, input.streams);
   let clocks: Int32Array | undefined;
   return {
     section,
     numOps: ops.length,
-    streams: streamNumbers(ops, input.streams),
+    ...order,
     // Waits are followed only once they are known to be in order.
     clocks: () => {
-      clocks ??= completionClocks(ops, input.streams);
+      clocks ??= completionClocks(order, input.streams.length);
       return clocks;
     },
     firstRead,

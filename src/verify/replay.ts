@@ -3,30 +3,22 @@
  * written earlier in the call through the same slot or is one of the slot's entry values, and exit values are whole at the end.
  */
 import type { Op } from '../schedule/op.js';
-import { type Cells, cellsOf, edgeAt, slotAddress, slotEnd } from './cells.js';
-import { bufferAt, type Context } from './context.js';
-import type { FlatSection } from './flat.js';
-import { atOp, roleText, viewText } from './text.js';
-import type { CallName } from './violation.js';
+import { type CallFrame, slotText } from './callFrame.js';
+import { bufferAt } from './context.js';
+import { atOp, viewText } from './text.js';
 import type { Slot } from './viewTable.js';
 
 const READS = 1;
 const CHANGES = 2;
 
-/** By cell the slot that first read its entry value where another slot did too. */
-export interface SharedEntry {
-  readonly cell: number;
-  readonly slot: number;
-}
-
-export class CallReplay {
-  readonly flat: FlatSection;
-  readonly cells: Cells;
+/** What a call leaves behind. */
+export interface Replayed {
   /** By cell the slot that last touched it, that wrote it last, and that read what stood there on entry; -1 for none. */
   readonly toucher: Int32Array;
   readonly owner: Int32Array;
   readonly entryReader: Int32Array;
-  readonly sharedEntries: SharedEntry[] = [];
+  /** By cell the slots that read its entry value after another did. */
+  readonly sharedEntries: readonly SharedEntry[];
   /** By cell and stream the last op that read it, and that changed it; -1 for none. */
   readonly lastRead: Int32Array;
   readonly lastChange: Int32Array;
@@ -37,36 +29,51 @@ export class CallReplay {
    * By stream the phases of its work: a mask of the streams whose entry into the call surely comes before. It only grows, so that the
    * first touch of a cell is the one that knows least of what went before the call.
    */
-  readonly phases: readonly number[][];
-  private readonly args: readonly number[];
-  private readonly call: CallName;
-  private readonly context: Context;
+  readonly phases: readonly (readonly number[])[];
+  /** By stream; undefined where the section has no op on it. */
+  readonly tails: readonly (Tail | undefined)[];
+}
+
+export interface SharedEntry {
+  readonly cell: number;
+  readonly slot: number;
+}
+
+/** How far the work of a stream knows the others' when the call ends. */
+export interface Tail {
+  /** Streams whose entry into the call comes before the stream's last op. */
+  readonly entries: number;
+  /** By stream the last op of the call known to be complete, its own last op for itself; -1 for none. */
+  readonly ops: readonly number[];
+}
+
+/** Reports what is wrong. Where nothing is, native/replay.cc finds the same. */
+export function replayCall(frame: CallFrame): Replayed {
+  return new CallReplay(frame).run();
+}
+
+class CallReplay {
+  private readonly frame: CallFrame;
+  private readonly toucher: Int32Array;
+  private readonly owner: Int32Array;
+  private readonly entryReader: Int32Array;
+  private readonly sharedEntries: SharedEntry[] = [];
+  private readonly lastRead: Int32Array;
+  private readonly lastChange: Int32Array;
+  private readonly firstRead: Uint8Array;
+  private readonly firstChange: Uint8Array;
+  private readonly phases: readonly number[][];
   private readonly clocks: Int32Array;
-  private readonly hasEntry: readonly boolean[];
-  private readonly exits: readonly number[];
   private id = 0;
   private stream = 0;
   private phase = 0;
   private isReported = false;
 
-  constructor(flat: FlatSection, args: readonly number[], call: CallName, context: Context) {
-    const { slots } = flat.views;
-    const { params } = flat.section;
-    const isStep = ({ buffer }: Slot): boolean => bufferAt(context, buffer).scope === 'step';
-    this.flat = flat;
-    this.args = args;
-    this.call = call;
-    this.context = context;
+  constructor(frame: CallFrame) {
+    const { flat, context, cells } = frame;
+    const { count } = cells;
+    this.frame = frame;
     this.clocks = flat.clocks();
-    this.hasEntry = slots.map((slot) => isStep(slot) && (slot.param < 0 || params[slot.param]?.entry !== undefined));
-    this.exits = slots.flatMap(({ param }, slot) => (params[param]?.exit === undefined ? [] : [slot]));
-    this.cells = cellsOf(
-      flat,
-      args,
-      this.exits.map((slot) => slots[slot] as Slot),
-      context,
-    );
-    const { count } = this.cells;
     this.toucher = new Int32Array(count).fill(-1);
     this.owner = new Int32Array(count).fill(-1);
     this.entryReader = new Int32Array(count).fill(-1);
@@ -77,9 +84,10 @@ export class CallReplay {
     this.phases = Array.from({ length: context.numStreams }, () => []);
   }
 
-  run(): this {
-    const { firstRead, firstWrite, firstAccumulate, opViews, numOps, streams } = this.flat;
-    const { violations } = this.context;
+  run(): Replayed {
+    const { flat, context } = this.frame;
+    const { firstRead, firstWrite, firstAccumulate, opViews, numOps, streams } = flat;
+    const { violations } = context;
     for (let id = 0; id < numOps && !violations.isFull; id++) {
       this.id = id;
       this.stream = streams[id] as number;
@@ -92,14 +100,30 @@ export class CallReplay {
       for (let i = accumulates; i < end; i++) this.touch(opViews[i] as number, READS | CHANGES);
       for (let i = writes; i < accumulates; i++) this.touch(opViews[i] as number, CHANGES);
     }
-    for (const slot of this.exits) this.checkExit(slot);
-    return this;
+    const { toucher, owner, entryReader, sharedEntries, lastRead, lastChange, phases } = this;
+    const { firstRead: readPhase, firstChange: changePhase } = this;
+    const first = { firstRead: readPhase, firstChange: changePhase };
+    return { toucher, owner, entryReader, sharedEntries, lastRead, lastChange, ...first, phases, tails: this.tails() };
+  }
+
+  private tails(): readonly (Tail | undefined)[] {
+    const { flat, context } = this.frame;
+    const { numStreams } = context;
+    return Array.from({ length: numStreams }, (_, stream): Tail | undefined => {
+      const last = flat.streams.lastIndexOf(stream);
+      if (last < 0) return undefined;
+      const ops = Array.from({ length: numStreams }, (_stream, t) =>
+        t === stream ? last : (this.clocks[last * numStreams + t] as number),
+      );
+      return { entries: this.entriesBefore(last), ops };
+    });
   }
 
   /** The streams whose entry into the call comes before op `id`: its own, and those of which it knows some op to be complete. */
-  entriesBefore(id: number): number {
-    const { numStreams } = this.context;
-    let mask = 1 << (this.flat.streams[id] as number);
+  private entriesBefore(id: number): number {
+    const { flat, context } = this.frame;
+    const { numStreams } = context;
+    let mask = 1 << (flat.streams[id] as number);
     for (let t = 0; t < numStreams; t++) if ((this.clocks[id * numStreams + t] as number) >= 0) mask |= 1 << t;
     return mask;
   }
@@ -113,12 +137,13 @@ export class CallReplay {
 
   private touch(view: number, how: number): void {
     const { owner, clocks, id, stream, lastRead, lastChange } = this;
-    const slot = this.flat.views.slot[view] as number;
-    const end = this.cells.high[view] as number;
-    const { numStreams } = this.context;
+    const { flat, cells, context } = this.frame;
+    const slot = flat.views.slot[view] as number;
+    const end = cells.high[view] as number;
+    const { numStreams } = context;
     const row = id * numStreams;
     this.isReported = false;
-    for (let cell = this.cells.low[view] as number; cell < end; cell++) {
+    for (let cell = cells.low[view] as number; cell < end; cell++) {
       const at = cell * numStreams;
       for (let t = 0; t < numStreams; t++) {
         if (t === stream) continue;
@@ -146,8 +171,8 @@ export class CallReplay {
   /** A read of what this call has not written through the slot: right where it is the slot's entry value, still untouched. */
   private readEntry(view: number, slot: number, cell: number): void {
     const owner = this.owner[cell] as number;
-    if (owner >= 0) this.report(`reads ${this.view(view)}, whose bytes were overwritten through ${this.slotText(owner)}`);
-    else if (this.hasEntry[slot] !== true) {
+    if (owner >= 0) this.report(`reads ${this.view(view)}, whose bytes were overwritten through ${slotText(owner, this.frame)}`);
+    else if (this.frame.hasEntry[slot] !== true) {
       this.report(`reads ${this.view(view)}, which nothing has written${this.entryHint(slot)}`);
       this.owner[cell] = slot;
     } else if (this.entryReader[cell] === -1) this.entryReader[cell] = slot;
@@ -155,32 +180,17 @@ export class CallReplay {
   }
 
   private entryHint(slot: number): string {
-    const { param, buffer } = this.flat.views.slots[slot] as Slot;
-    if (bufferAt(this.context, buffer).scope === 'call') return ' in this call';
-    return ` in this call, and its parameter ${this.flat.section.params[param]?.name} has no entry value`;
-  }
-
-  private checkExit(number: number): void {
-    const { flat, cells, args, context } = this;
-    const slot = flat.views.slots[number] as Slot;
-    const exit = flat.section.params[slot.param]?.exit;
-    const start = slotAddress(slot, args, context);
-    const end = edgeAt(cells.edges, slotEnd(slot, args, context));
-    for (let cell = edgeAt(cells.edges, start); cell < end; cell++) {
-      const owner = this.owner[cell] as number;
-      if (owner === number || exit === undefined) continue;
-      const row = Math.floor(((cells.edges[cell] as number) - start) / (context.rowBytes[slot.buffer] as number));
-      const why = owner >= 0 ? `row ${row} is overwritten through ${this.slotText(owner)}` : `row ${row} is not written`;
-      const problem = `${this.slotText(number)} must hold ${roleText(exit)} (counted from the call's layer) when the call ends, and ${why}`;
-      context.violations.add(atOp(flat, slot.op, problem, context, this.call));
-      return;
-    }
+    const { flat, context } = this.frame;
+    const { param, buffer } = flat.views.slots[slot] as Slot;
+    if (bufferAt(context, buffer).scope === 'call') return ' in this call';
+    return ` in this call, and its parameter ${flat.section.params[param]?.name} has no entry value`;
   }
 
   private reportRace(view: number, cell: number, rival: number): void {
-    const { section, firstRead, opViews } = this.flat;
+    const { flat, cells } = this.frame;
+    const { section, firstRead, opViews } = flat;
     const { kind, stream } = section.ops[rival] as Op;
-    const { low, high } = this.cells;
+    const { low, high } = cells;
     let shared = '';
     if (this.isReported) return;
     for (let i = firstRead[rival] as number; i < (firstRead[rival + 1] as number); i++) {
@@ -194,17 +204,12 @@ export class CallReplay {
   private report(problem: string): void {
     if (this.isReported) return;
     this.isReported = true;
-    this.context.violations.add(atOp(this.flat, this.id, problem, this.context, this.call));
+    const { flat, context, call } = this.frame;
+    context.violations.add(atOp(flat, this.id, problem, context, call));
   }
 
   private view(view: number): string {
-    return viewText(this.flat, view, this.context);
-  }
-
-  private slotText(slot: number): string {
-    const { buffer, param, index } = this.flat.views.slots[slot] as Slot;
-    const name = bufferAt(this.context, buffer).name;
-    if (param < 0) return index === 0 ? name : `${name}#${index}`;
-    return `${name}#${this.flat.section.params[param]?.name}${index === 0 ? '' : `+${index}`}`;
+    const { flat, context } = this.frame;
+    return viewText(flat, view, context);
   }
 }

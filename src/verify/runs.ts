@@ -1,7 +1,7 @@
 /** What is left of a replayed call for the program: runs of cells that share a story, at addresses relative to what the call binds. */
+import type { CallFrame } from './callFrame.js';
 import { slotAddress } from './cells.js';
-import type { Context } from './context.js';
-import type { CallReplay } from './replay.js';
+import type { Replayed, Tail } from './replay.js';
 import type { Slot } from './viewTable.js';
 
 /** Columns over runs, in ascending order of address; by run and stream where `numStreams` a run. */
@@ -15,7 +15,7 @@ export interface Runs {
   /** The slot that wrote it last, and the one that read what stood there on entry; -1 for none. */
   readonly owner: Int32Array;
   readonly entryReader: Int32Array;
-  /** As in CallReplay; the last ops are the latest of the cells', all of which the calls to come know alike. */
+  /** As in Replayed; the last ops are the latest of the cells', all of which the calls to come know alike. */
   readonly firstRead: Uint8Array;
   readonly firstChange: Uint8Array;
   readonly lastRead: Int32Array;
@@ -29,14 +29,6 @@ export interface ExtraEntry {
   readonly end: number;
 }
 
-/** How far the work of a stream knows the others' when the call ends. */
-export interface Tail {
-  /** Streams whose entry into the call comes before the stream's last op. */
-  readonly entries: number;
-  /** By stream the last op of the call known to be complete, its own last op for itself; -1 for none. */
-  readonly ops: readonly number[];
-}
-
 export interface CallSummary {
   readonly runs: Runs;
   readonly extraEntries: readonly ExtraEntry[];
@@ -45,12 +37,13 @@ export interface CallSummary {
   readonly tails: readonly (Tail | undefined)[];
 }
 
-export function summarize(replay: CallReplay, args: readonly number[], context: Context): CallSummary {
-  const addresses = replay.flat.views.slots.map((slot: Slot) => slotAddress(slot, args, context));
-  const { edges } = replay.cells;
-  const tails = tailsOf(replay, context.numStreams);
+export function summarize(frame: CallFrame, replay: Replayed): CallSummary {
+  const { flat, args, context, cells } = frame;
+  const addresses = flat.views.slots.map((slot: Slot) => slotAddress(slot, args, context));
+  const { edges } = cells;
+  const { tails } = replay;
   return {
-    runs: runsOf(replay, addresses, levelsOf(replay, tails), context.numStreams),
+    runs: runsOf(frame, replay, addresses, levelsOf(frame, tails)),
     extraEntries: replay.sharedEntries.map(({ cell, slot }) => ({
       slot,
       start: (edges[cell] as number) - (addresses[slot] as number),
@@ -65,7 +58,7 @@ export function summarize(replay: CallReplay, args: readonly number[], context: 
  * By op how many of the tails do not know it. What comes after the call knows of it what some tail knows, or all: ops of a stream on the
  * same level are known together.
  */
-function levelsOf({ flat: { streams, numOps } }: CallReplay, tails: readonly (Tail | undefined)[]): Uint8Array {
+function levelsOf({ flat: { streams, numOps } }: CallFrame, tails: readonly (Tail | undefined)[]): Uint8Array {
   const levels = new Uint8Array(numOps);
   for (const tail of tails) {
     if (tail === undefined) continue;
@@ -74,8 +67,8 @@ function levelsOf({ flat: { streams, numOps } }: CallReplay, tails: readonly (Ta
   return levels;
 }
 
-function runsOf(replay: CallReplay, addresses: readonly number[], levels: Uint8Array, numStreams: number): Runs {
-  const { cells, toucher, owner, entryReader, firstRead, firstChange, lastRead, lastChange } = replay;
+function runsOf({ cells, context: { numStreams } }: CallFrame, replay: Replayed, addresses: readonly number[], levels: Uint8Array): Runs {
+  const { toucher, owner, entryReader, firstRead, firstChange, lastRead, lastChange } = replay;
   /** First cell of each run, and one past the last. */
   const first: number[] = [];
   const last: number[] = [];
@@ -105,7 +98,7 @@ function runsOf(replay: CallReplay, addresses: readonly number[], levels: Uint8A
 }
 
 /** Whether a cell tells the story of the one before it. */
-function continues(replay: CallReplay, cell: number, levels: Uint8Array, numStreams: number): boolean {
+function continues(replay: Replayed, cell: number, levels: Uint8Array, numStreams: number): boolean {
   const { toucher, owner, entryReader, firstRead, firstChange, lastRead, lastChange } = replay;
   if (toucher[cell] !== toucher[cell - 1] || owner[cell] !== owner[cell - 1] || entryReader[cell] !== entryReader[cell - 1]) return false;
   for (let at = cell * numStreams; at < (cell + 1) * numStreams; at++) {
@@ -133,18 +126,4 @@ function perStream<Column extends Int32Array | Uint8Array>(
     }
   }
   return into;
-}
-
-function tailsOf(replay: CallReplay, numStreams: number): readonly (Tail | undefined)[] {
-  const { streams, numOps } = replay.flat;
-  const clocks = replay.flat.clocks();
-  const tails: (Tail | undefined)[] = Array.from({ length: numStreams }, () => undefined);
-  for (let id = numOps - 1; id >= 0; id--) {
-    const stream = streams[id] as number;
-    if (tails[stream] !== undefined) continue;
-    const ops = Array.from({ length: numStreams }, (_, t) => (t === stream ? id : (clocks[id * numStreams + t] as number)));
-    tails[stream] = { entries: replay.entriesBefore(id), ops };
-    if (tails.every((tail) => tail !== undefined)) break;
-  }
-  return tails;
 }

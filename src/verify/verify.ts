@@ -4,6 +4,7 @@
  * values inside a call, once for all calls of a section that alias alike, and across the calls of a micro-step.
  */
 import type { Section } from '../schedule/op.js';
+import { type CallFrame, checkExits, frameOf } from './callFrame.js';
 import { type PlacedCall, checkCalls, placeCalls } from './calls.js';
 import { aliasing } from './classes.js';
 import { type Context, type VerifyInput, contextOf } from './context.js';
@@ -13,7 +14,8 @@ import { checkFrame } from './frame.js';
 import { checkGradients } from './gradients.js';
 import { checkProgram } from './program.js';
 import type { RunCall } from './programCells.js';
-import { CallReplay } from './replay.js';
+import { type Replayed, replayCall } from './replay.js';
+import { columnsOf, replayedOf, type Replays } from './replayColumns.js';
 import { type CallSummary, summarize } from './runs.js';
 import { checkShapes } from './shapes.js';
 import { checkTurns } from './turns.js';
@@ -27,22 +29,86 @@ const MAX_VIOLATIONS = 50;
 
 /** The first violations found, in the order of the checks; empty when the schedule is legal. */
 export function verifySchedule(input: VerifyInput): readonly Violation[] {
-  const violations = new Violations(MAX_VIOLATIONS);
-  const context = contextOf(input, violations);
-  checkFrame(context);
-  if (violations.found.length > 0) return violations.found;
-  const flats = new Map(input.sections.map((section: Section) => [section.name, flatten(section, context)] as const));
-  for (const flat of flats.values()) checkShapes(flat, context);
-  if (violations.found.length > 0) return violations.found;
-  const calls = placeCalls(flats, context);
-  checkCalls(calls, context);
-  if (violations.found.length > 0) return violations.found;
-  checkTurns(calls, context);
-  checkSequence(calls, context);
-  const own = replayClasses(calls, context);
-  checkGradients(own, context);
-  checkProgram(own, context);
-  return violations.found;
+  const check = new Check(input);
+  check.begin();
+  if (!check.isWhole) return check.found;
+  return check.finish(check.frames.map(replayHere));
+}
+
+/** The same, with the calls of long sections replayed elsewhere, side by side. Rejects with the signal's reason once that is given. */
+export async function verifyScheduleOn(replays: Replays, input: VerifyInput, signal?: AbortSignal): Promise<readonly Violation[]> {
+  const check = new Check(input);
+  check.begin();
+  if (!check.isWhole) return check.found;
+  const before = check.found.length;
+  const elsewhere = check.frames.map((frame) =>
+    frame.flat.numOps < replays.leastOps ? undefined : replays.start(columnsOf(frame), signal),
+  );
+  const here = check.frames.map((frame, i) => (elsewhere[i] === undefined ? replayHere(frame) : undefined));
+  const found = await Promise.all(elsewhere.map((one) => one ?? Promise.resolve(undefined)));
+  const replayed = found.map((columns, i) => (columns === undefined ? here[i] : columns.problemOp < 0 ? replayedOf(columns) : undefined));
+  const whole = replayed.filter((one) => one !== undefined);
+  // Something is wrong: what and where is said by the replay that knows the words, in the order of the calls.
+  if (whole.length < replayed.length || check.found.length > before) return verifySchedule(input);
+  for (const [i, frame] of check.frames.entries()) if (elsewhere[i] !== undefined) checkExits(frame, (whole[i] as Replayed).owner);
+  return check.finish(whole);
+}
+
+function replayHere(frame: CallFrame): Replayed {
+  const replayed = replayCall(frame);
+  checkExits(frame, replayed.owner);
+  return replayed;
+}
+
+/** The checks before and after calls are replayed. */
+class Check {
+  private readonly context: Context;
+  private calls: readonly ClassedCall[] = [];
+  /** One call of each class. */
+  frames: readonly CallFrame[] = [];
+  /** Whether the calls are in order, so that they can be replayed. */
+  isWhole = false;
+
+  constructor(input: VerifyInput) {
+    this.context = contextOf(input, new Violations(MAX_VIOLATIONS));
+  }
+
+  get found(): readonly Violation[] {
+    return this.context.violations.found;
+  }
+
+  begin(): void {
+    const { context } = this;
+    checkFrame(context);
+    if (this.found.length > 0) return;
+    const flats = new Map(context.input.sections.map((section: Section) => [section.name, flatten(section, context)] as const));
+    for (const flat of flats.values()) checkShapes(flat, context);
+    if (this.found.length > 0) return;
+    const calls = placeCalls(flats, context);
+    checkCalls(calls, context);
+    if (this.found.length > 0) return;
+    checkTurns(calls, context);
+    checkSequence(calls, context);
+    const classes = classify(calls, context);
+    this.calls = classes.calls;
+    this.frames = classes.frames;
+    this.isWhole = true;
+  }
+
+  /** `replayed`: the frames. */
+  finish(replayed: readonly Replayed[]): readonly Violation[] {
+    const { context } = this;
+    const summaries = this.frames.map((frame, i) => summarize(frame, replayed[i] as Replayed));
+    let firstOp = 0;
+    const own = this.calls.map(({ placed, frame }): RunCall => {
+      const started = firstOp;
+      firstOp += placed.flat.numOps;
+      return { ...placed, summary: summaries[frame] as CallSummary, firstOp: started };
+    });
+    checkGradients(own, context);
+    checkProgram(own, context);
+    return this.found;
+  }
 }
 
 /** Sections see every token, under the window of their layers. */
@@ -62,21 +128,28 @@ function checkSequence(calls: readonly PlacedCall[], context: Context): void {
   }
 }
 
-/** The calls that the plan makes itself, each with what it does to memory. */
-function replayClasses(calls: readonly PlacedCall[], context: Context): readonly RunCall[] {
+/** A call that the plan makes itself, with the number of the frame that speaks for it. */
+interface ClassedCall {
+  readonly placed: PlacedCall;
+  readonly frame: number;
+}
+
+function classify(
+  calls: readonly PlacedCall[],
+  context: Context,
+): { readonly calls: readonly ClassedCall[]; readonly frames: readonly CallFrame[] } {
   const keys = new Map<FlatSection, (args: readonly number[]) => string>();
-  const summaries = new Map<string, CallSummary>();
-  let firstOp = 0;
-  return calls.flatMap((placed): readonly RunCall[] => {
+  const numbers = new Map<string, number>();
+  const frames: CallFrame[] = [];
+  const classed = calls.flatMap((placed): readonly ClassedCall[] => {
     const { call, flat, name } = placed;
     if (call.owner !== 'plan') return [];
     const keyOf = keys.get(flat) ?? aliasing(flat, context);
     keys.set(flat, keyOf);
     const key = `${flat.section.name}: ${keyOf(call.args)}`;
-    const summary = summaries.get(key) ?? summarize(new CallReplay(flat, call.args, name, context).run(), call.args, context);
-    summaries.set(key, summary);
-    const started = firstOp;
-    firstOp += flat.numOps;
-    return [{ ...placed, summary, firstOp: started }];
+    const frame = numbers.get(key) ?? frames.push(frameOf(flat, call.args, name, context)) - 1;
+    numbers.set(key, frame);
+    return [{ placed, frame }];
   });
+  return { calls: classed, frames };
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { bufferRange, byteRange, instanceOf } from '../../src/address/bytes.js';
-import { completionClocks, streamNumbers } from '../../src/address/clocks.js';
+import { completionClocks, orderOf, streamNumbers } from '../../src/address/clocks.js';
 import type { Buffer } from '../../src/schedule/buffer.js';
 import type { Op } from '../../src/schedule/op.js';
 
@@ -23,7 +23,7 @@ function ops(...list: readonly (readonly [stream: string, ...waits: number[]])[]
 
 describe('completionClocks', () => {
   const rows = (list: readonly Op[]): readonly (readonly number[])[] => {
-    const clocks = completionClocks(list, STREAMS);
+    const clocks = completionClocks(orderOf(list, STREAMS), STREAMS.length);
     return list.map((_, id) => [...clocks.subarray(id * STREAMS.length, (id + 1) * STREAMS.length)]);
   };
 

@@ -34,7 +34,7 @@ describe('fpdt doctor', () => {
     expect(checks.find(({ name }) => name === 'native addon')).toEqual({
       name: 'native addon',
       status: 'warning',
-      found: 'the native addon is not built: facts of this machine are not known',
+      found: 'the native addon is not built: facts of this machine are not known, and long plans are verified more slowly',
       hint: 'build it, with a C++ compiler: node native/build.mjs',
     });
     expect(checks.map(({ name }) => name)).not.toContain('memory');
