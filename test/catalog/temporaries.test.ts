@@ -7,6 +7,9 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseModel } from '../../src/catalog/index.js';
+import { DEVICES } from '../../src/catalog/gpus.js';
+import { ATTENTION_KERNELS } from '../../src/catalog/kernels.js';
+import { attentionTemporaries } from '../../src/catalog/ops/attentionTemporaries.js';
 import { OP_KIND_NAMES, OP_ROWS, type OpKind, type OpRow, temporaryBytes } from '../../src/catalog/ops/index.js';
 import type { ModelSpec, RunSpec } from '../../src/spec/types.js';
 import { LLAMA, specs } from '../spec/inputs.js';
@@ -94,6 +97,24 @@ test.each([
   const bytes = (kind: OpKind): number =>
     temporaryBytes(sampleOp(kind, queries, { kv: { start: 0, end: keys } }), undefined, BUFFERS, sizes);
   expect([bytes('attn'), bytes('attnBwd')]).toEqual([forward, backward]);
+});
+
+/** By hand: 200 queries and 300 keys of 4 heads, 2 of them keys', with a head dim of 40; bf16. Rows go up to 256 and 384, the head dim to 64. */
+test.each([
+  ['flash2', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * (200 + 256 * 65) + 4 * 300 * 160],
+  ['cudnn', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 4 * 200 * (160 + 8)],
+  ['flash3', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * (200 + 256 * 66) + 8 * 2 * 64 * 384],
+] as const)('%s has results and sums of its own', (kernel, forward, backward) => {
+  const model = parseModel({ ...LLAMA, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 40 });
+  const sizes = sampleSizes({ model, dtype: 'bfloat16', device: 'cuda', kernels: { attn: kernel, attnBwd: kernel } });
+  const bytes = (kind: OpKind): number => temporaryBytes(sampleOp(kind, 200, { kv: { start: 0, end: 300 } }), undefined, BUFFERS, sizes);
+  expect([bytes('attn'), bytes('attnBwd')]).toEqual([forward, backward]);
+});
+
+test('every kernel that a run may ask for, and every one with a rate, has temporaries', () => {
+  const rated = DEVICES.flatMap(({ rates }) => rates.attentionKernels.map(({ kernel }) => kernel));
+  for (const name of [...ATTENTION_KERNELS.map((kernel) => kernel.name), ...rated]) expect(attentionTemporaries(name)).toBeDefined();
+  expect(() => attentionTemporaries('flash9')).toThrow(/flash9/);
 });
 
 test('a window that ends before the last query has results twice: those of the queries that see a key, and all', () => {

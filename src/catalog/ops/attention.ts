@@ -1,7 +1,7 @@
 /** Attention over a range of keys, its merge with other ranges, and its gradients. Views are head-sharded: all tokens, own heads. */
+import { attentionTemporaries } from './attentionTemporaries.js';
 import { maskPairs } from './masks.js';
 import { type DrawnChunks, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow } from './row.js';
-import type { OpSizes } from './sizes.js';
 import { rowsOf } from './views.js';
 
 const common = { stream: 'compute', pairs: false, external: false, tiled: false } as const;
@@ -14,7 +14,7 @@ export const attn: OpRow = {
   writes: ['o', 'lse'],
   accumulates: [],
   roughly: 'attention of q over k, v under its mask; partial, or final where it is the only range',
-  temporaries: (facts) => forwardBytes(facts),
+  temporaries: (facts) => attentionTemporaries(facts.sizes.kernels.attn).forward(facts),
   flops: (facts) => ({ attentionForwardFlops: forwardFlops(facts, facts.sizes.kernels.attn) }),
   /** o and lse of the kernel are copied into their views. */
   elementBytes: (facts) => {
@@ -62,7 +62,7 @@ export const attnBwd: OpRow = {
   writes: [],
   accumulates: ['dq', 'dk', 'dv'],
   roughly: 'attention backward with the final o and lse',
-  temporaries: (facts) => backwardBytes(facts),
+  temporaries: (facts) => attentionTemporaries(facts.sizes.kernels.attnBwd).backward(facts),
   flops: (facts) => ({ attentionBackwardFlops: 2.5 * forwardFlops(facts, facts.sizes.kernels.attnBwd) }),
   elementBytes: (facts) => gradientBytes(facts) + scoreBytes(facts, facts.sizes.kernels.attnBwd, 'backward'),
   /** lse made contiguous, the kernel's three, sums over the heads of a group, three additions. */
@@ -93,47 +93,4 @@ const SCORE_PASSES = { forward: 14, backward: 15 } as const;
 
 function scoreBytes({ op, rows, sizes: { ownHeads } }: OpFacts, kernel: string, direction: keyof typeof SCORE_PASSES): number {
   return kernel === 'reference' ? 4 * SCORE_PASSES[direction] * rows * rowsOf(op.kv) * ownHeads : 0;
-}
-
-/** o and lse of the kernel, before they are copied into the arena. */
-function forwardBytes(facts: OpFacts): number {
-  const { op, rows, sizes } = facts;
-  const { w, ownQ, ownHeads, kernels } = sizes;
-  const results = rows * (w * ownQ + 4 * ownHeads);
-  if (kernels.attn === 'reference') return Math.max(results, writtenOut(sizes, rows, rowsOf(op.kv), 3));
-  return leavesOutQueries(facts) ? 2 * results : results;
-}
-
-/**
- * dq, dk, dv of the kernel. Inside aten's FlashAttention-2 backward (`_flash_attention_backward`): lse, softmax sums and dq in
- * fp32 for rows rounded up to 128 and head dim to 32, and dk, dv for every query head before they are summed over the group.
- */
-function backwardBytes(facts: OpFacts): number {
-  const { op, rows: queries, sizes } = facts;
-  const { w, d, ownQ, ownKv, ownHeads, cuda, kernels } = sizes;
-  const keys = rowsOf(op.kv);
-  const results = w * (queries * ownQ + 2 * keys * ownKv);
-  if (kernels.attnBwd === 'reference') {
-    const wide = w < 4 ? 2 * 4 * queries * ownQ : 0;
-    return Math.max(results, writtenOut(sizes, queries, keys, 5) + wide);
-  }
-  if (!cuda) return results;
-  const rounded = Math.ceil(queries / 128) * 128;
-  const dim = Math.ceil(d / 32) * 32;
-  const perGroup = ownQ === ownKv ? 0 : 2 * w * keys * ownQ;
-  const whole = leavesOutQueries(facts) ? w * queries * ownQ : 0;
-  return results + whole + 4 * queries * ownHeads + 4 * rounded * ownHeads * (1 + dim) + perGroup;
-}
-
-/** A window that ends before the last query: the kernel takes the queries that see a key, and a whole result is made around theirs. */
-function leavesOutQueries({ op, attribute: { mask } }: OpFacts): boolean {
-  return mask?.kind === 'window' && op.kv !== undefined && op.tokens.end > op.kv.end - 1 + mask.window;
-}
-
-/**
- * `reference` forms matrices of queries * keys for every head, of which `count` are alive at once, beside a number for each query
- * and values (or their gradients) for every query head. Measured to the byte on the worker's handlers (test/catalog).
- */
-function writtenOut({ ownQ, ownHeads }: OpSizes, queries: number, keys: number, count: number): number {
-  return 4 * queries * ownHeads * (count * keys + 1) + 4 * keys * ownQ;
 }
