@@ -15,6 +15,8 @@ const not =
   (...allowed: readonly unknown[]) =>
   (value: unknown): boolean =>
     value !== undefined && !allowed.includes(value);
+/** DeepSpeed knows three, in any case (`get_communication_data_type`, runtime/config.py). */
+const notCommunicated = (value: unknown): boolean => given(value) && !/^(fp32|bf16|fp16)$/i.test(String(value));
 
 const REFUSALS: readonly Refusal[] = [
   { path: 'zero_optimization.stage', when: not(0, 1, 2, 3), hint: 'ZeRO stages are 0, 1, 2 and 3' },
@@ -37,6 +39,8 @@ const REFUSALS: readonly Refusal[] = [
   { path: 'torch_autocast.enabled', when: on, hint: 'use bf16.enabled or fp16.enabled' },
   { path: 'data_types.param_dtype', when: given, hint: 'remove it: the dtype is that of the run' },
   { path: 'gradient_allreduce_op', when: not('mean'), hint: 'the loss scale assumes the mean; remove it' },
+  { path: 'communication_data_type', when: notCommunicated, hint: "use 'fp32', 'bf16' or 'fp16', or remove it" },
+  { path: 'seq_parallel_communication_data_type', when: notCommunicated, hint: 'remove it' },
   { path: 'prescale_gradients', when: on, hint: 'set prescale_gradients to false' },
   { path: 'gradient_predivide_factor', when: not(1), hint: 'set gradient_predivide_factor to 1' },
   { path: 'managed_gradient_accumulation', when: not(true), hint: 'set managed_gradient_accumulation to true' },

@@ -1,4 +1,5 @@
 /** What a user may not expect of a choice that is legal: it costs something, or has no effect. Each is one sentence. */
+import { deepspeedRemarks } from './deepspeedRemarks.js';
 import { kvCopies, ownHeads, ownKvHeads, type ParallelLayout, paddedHeads } from './parallelLayout.js';
 import type { NamedPool } from './pools.js';
 import { RECOMPUTE, type Strategy } from './strategy.js';
@@ -20,15 +21,8 @@ export function remarks({ layout, strategy, pools, model, run, deepspeed }: Rema
     tileRemark(strategy, pools),
     ...rebuiltRemarks(strategy),
     lengthRemark(model, run),
-    hysteresisRemark(run, deepspeed),
+    ...deepspeedRemarks(deepspeed, run),
   ].filter((text) => text !== undefined);
-}
-
-/** LossScaleConfig of runtime/fp16/loss_scaler.py has no hysteresis; ZeRO's DynamicLossScaler has. */
-function hysteresisRemark({ dtype, zeroStage }: RemarkInput['run'], { fp16 }: DeepSpeedConfig): string | undefined {
-  const { hysteresis = 1, loss_scale: scale = 0 } = (fp16 ?? {}) as { readonly hysteresis?: number; readonly loss_scale?: number };
-  if (dtype !== 'float16' || zeroStage !== 0 || scale !== 0 || hysteresis === 1) return undefined;
-  return `fp16.hysteresis=${hysteresis} has no effect: without ZeRO DeepSpeed halves the loss scale at every overflow`;
 }
 
 /** Rotary positions go on for ever, but a model has learned from those that its config names. */

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { parallelLayout } from '../../src/spec/parallelLayout.js';
 import type { NamedPool } from '../../src/spec/pools.js';
 import { type RemarkInput, remarks } from '../../src/spec/remarks.js';
@@ -96,4 +96,35 @@ test('hysteresis that an optimizer without ZeRO does not have', () => {
   for (const silent of [on({}), on({ hysteresis: 1 }), on({ hysteresis: 2, loss_scale: 8 })]) expect(silent).toEqual([]);
   expect(on({ hysteresis: 2 }, { ...half, zeroStage: 1 })).toEqual([]);
   expect(on({ hysteresis: 2 }, RUN)).toEqual([]);
+});
+
+describe('keys of a ds_config', () => {
+  const on = (deepspeed: object, run: Partial<RemarkInput['run']> = {}) =>
+    remarksOn(8, 4, 4, 1, ['near'], {}, { run: { ...RUN, ...run }, deepspeed: deepspeed as RemarkInput['deepspeed'] });
+  const offloaded = { contiguous_gradients: false, offload_optimizer: { device: 'cpu' } };
+
+  test.each([
+    [{ zero_optimization: offloaded }, { zeroStage: 2 }, 'contiguous_gradients has no effect'],
+    [{ zero_optimization: { allgather_partitions: false } }, {}, 'allgather_partitions has no effect'],
+    [{ disable_allgather: true }, {}, 'disable_allgather has no effect'],
+    [{ seq_parallel_communication_data_type: 'fp32' }, {}, 'seq_parallel_communication_data_type has no effect'],
+    [{ activation_checkpointing: { cpu_checkpointing: true } }, {}, 'activation_checkpointing has no effect'],
+    [{ communication_data_type: 'FP32' }, { dtype: 'bfloat16' }, 'communication_data_type makes the links carry twice'],
+    [{ zero_optimization: { leaf_module: { classes: [] } } }, {}, 'leaf_module may have more than a layer gathered'],
+    [{ zero_optimization: { stage3_module_granularity_threshold: 1 } }, {}, 'may have more than a layer gathered'],
+    [{ wall_clock_breakdown: true }, {}, 'wall_clock_breakdown costs time'],
+    [{ flops_profiler: { enabled: true } }, {}, 'flops_profiler.enabled costs time'],
+  ] as const)('%j is remarked on', (config, run, text) => {
+    expect(on(config, run)).toEqual([expect.stringContaining(text)]);
+  });
+
+  test.each([
+    [{ zero_optimization: offloaded }, { zeroStage: 3 }],
+    [{ zero_optimization: { contiguous_gradients: false } }, { zeroStage: 2 }],
+    [{ communication_data_type: 'fp32' }, { dtype: 'float32' }],
+    [{ communication_data_type: 'bf16' }, { dtype: 'bfloat16' }],
+    [{ activation_checkpointing: {}, wall_clock_breakdown: false, zero_optimization: { allgather_partitions: true } }, {}],
+  ] as const)('%j with %j is not', (config, run) => {
+    expect(on(config, run)).toEqual([]);
+  });
 });

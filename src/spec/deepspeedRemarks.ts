@@ -1,0 +1,72 @@
+/** Keys of a ds_config that DeepSpeed 0.19.8 takes, but that change nothing here, or more than a plan says. One sentence each. */
+import { isObject } from './parseJson.js';
+import type { DeepSpeedConfig, RunSpec } from './types.js';
+
+type Run = Pick<RunSpec, 'dtype' | 'zeroStage'>;
+
+interface Row {
+  readonly path: string;
+  /** True for values that are remarked on. */
+  readonly when: (value: unknown, config: DeepSpeedConfig, run: Run) => boolean;
+  readonly text: string;
+}
+
+const on = (value: unknown): boolean => value === true;
+const off = (value: unknown): boolean => value === false;
+const isOffloaded = (config: DeepSpeedConfig): boolean => at(config, 'zero_optimization.offload_optimizer.device') === 'cpu';
+
+const SLOWER = 'costs time that is not in the predicted step: it makes DeepSpeed wait for the device';
+const COARSER = 'may have more than a layer gathered at once: memory is planned layer by layer';
+
+const ROWS: readonly Row[] = [
+  {
+    path: 'zero_optimization.contiguous_gradients',
+    when: (value, config, { zeroStage }) => off(value) && isOffloaded(config) && zeroStage < 3,
+    text: 'has no effect: with the optimizer on the host DeepSpeed copies gradients into buckets',
+  },
+  {
+    path: 'zero_optimization.allgather_partitions',
+    when: off,
+    text: 'has no effect: DeepSpeed 0.19.8 gathers updated weights in any case',
+  },
+  { path: 'disable_allgather', when: on, text: 'has no effect: DeepSpeed 0.19.8 does not look at it' },
+  {
+    path: 'seq_parallel_communication_data_type',
+    when: (value) => typeof value === 'string',
+    text: 'has no effect: heads are exchanged by the plan, in the dtype of its buffers',
+  },
+  {
+    path: 'activation_checkpointing',
+    when: (value) => isObject(value) && Object.keys(value).length > 0,
+    text: 'has no effect: what is kept, moved and recomputed is the plan',
+  },
+  {
+    path: 'communication_data_type',
+    when: (value, _, { dtype }) => /^fp32$/i.test(String(value)) && dtype !== 'float32',
+    text: 'makes the links carry twice the bytes of gradients that the predicted step counts; memory has them',
+  },
+  { path: 'zero_optimization.leaf_module', when: isObject, text: COARSER },
+  { path: 'zero_optimization.stage3_module_granularity_threshold', when: (value) => typeof value === 'number' && value > 0, text: COARSER },
+  { path: 'zero_optimization.enable_sanity_checks', when: on, text: SLOWER },
+  { path: 'wall_clock_breakdown', when: on, text: SLOWER },
+  { path: 'memory_breakdown', when: on, text: SLOWER },
+  { path: 'comms_logger.enabled', when: on, text: SLOWER },
+  { path: 'flops_profiler.enabled', when: on, text: SLOWER },
+];
+
+export function deepspeedRemarks(config: DeepSpeedConfig, run: Run): readonly string[] {
+  const found = ROWS.filter(({ path, when }) => when(at(config, path), config, run)).map(({ path, text }) => `deepspeed.${path} ${text}`);
+  const hysteresis = hysteresisRemark(run, config);
+  return hysteresis === undefined ? found : [...found, hysteresis];
+}
+
+function at(config: DeepSpeedConfig, path: string): unknown {
+  return path.split('.').reduce<unknown>((value, key) => (isObject(value) ? value[key] : undefined), config);
+}
+
+/** LossScaleConfig of runtime/fp16/loss_scaler.py has no hysteresis; ZeRO's DynamicLossScaler has. */
+function hysteresisRemark({ dtype, zeroStage }: Run, { fp16 }: DeepSpeedConfig): string | undefined {
+  const { hysteresis = 1, loss_scale: scale = 0 } = (fp16 ?? {}) as { readonly hysteresis?: number; readonly loss_scale?: number };
+  if (dtype !== 'float16' || zeroStage !== 0 || scale !== 0 || hysteresis === 1) return undefined;
+  return `fp16.hysteresis=${hysteresis} has no effect: without ZeRO DeepSpeed halves the loss scale at every overflow`;
+}
