@@ -46,10 +46,12 @@ def make_plan(
     zero: Mapping[str, Any] = ZERO_3,
     accumulation_steps: int = 1,
     fp16: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """plan.json in `folder`; `options` are those of `fpdt plan`, with small defaults.
 
-    With `fp16`, a section of the ds_config, of `--gpus` CPUs that DeepSpeed would train on in fp16.
+    `more`: other keys of the ds_config. With `fp16`, a section of it, of `--gpus` CPUs that DeepSpeed would train on in
+    fp16.
     """
     deepspeed = {
         "train_micro_batch_size_per_gpu": 1,
@@ -58,6 +60,7 @@ def make_plan(
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
         "zero_optimization": zero,
         **({} if fp16 is None else {"fp16": fp16}),
+        **(more or {}),
     }
     (folder / "model.json").write_text(json.dumps(model))
     (folder / "ds_config.json").write_text(json.dumps(deepspeed))
@@ -75,6 +78,11 @@ def make_plan(
     )
     assert done.returncode == 0, done.stderr
     return folder / "plan.json"
+
+
+def peak_instant(path: Path) -> str:
+    """The instant of that peak on the device."""
+    return str(json.loads(read_frames(path).prose)["memory"]["pools"][0]["peakInstant"])
 
 
 def load_bytes(path: Path) -> dict[str, int]:

@@ -5,7 +5,8 @@
 - ``{"kind": "heldLayer", "layer", ...}``: runs a step while somebody else holds a layer gathered;
 - ``{"kind": "weights", ...}``: each step's result on rank 0, with a digest of its weights, masters and
   moments after it;
-- ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank.
+- ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank;
+- ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on.
 """
 
 from __future__ import annotations
@@ -81,10 +82,48 @@ def load_rank(job: Job, rank: int, port: int) -> Result:
     return {"load": session.load_pool_bytes}
 
 
+COLLECTIVES = (
+    *("all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all_single", "barrier", "broadcast", "gather"),
+    *("reduce", "reduce_scatter_tensor", "scatter"),
+)
+
+
+def run_groups(job: Job) -> Result:
+    return harness.on_ranks(job, groups_rank)
+
+
+def groups_rank(job: Job, rank: int, port: int) -> Result:
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
+
+    used: set[dist.ProcessGroup] = set()
+
+    def noting(collective: Any) -> Any:
+        def noted(*args: Any, **keywords: Any) -> Any:
+            given = [keywords.get("group"), *args]
+            group = next((one for one in given if isinstance(one, dist.ProcessGroup)), dist.group.WORLD)
+            if group is not None and group.size() > 1:
+                used.add(group)
+            return collective(*args, **keywords)
+
+        return noted
+
+    for name in COLLECTIVES:
+        noted = noting(getattr(dist, name))
+        setattr(dist, name, noted)
+        setattr(distributed_c10d, name, noted)
+    session = harness.open_session(job, rank, port)
+    session.run_step(0)
+    session.close()
+    return {"groups": len(used)}
+
+
 if __name__ == "__main__":
     harness.KINDS.update(
         {"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights, "load": run_load}
     )
+    harness.KINDS["groups"] = run_groups
     worker = harness.KEYS["worker"]
     harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker, "load": worker})
+    harness.KEYS["groups"] = worker
     harness.main()

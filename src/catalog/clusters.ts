@@ -26,7 +26,7 @@ function fromCatalog({ gpus, gpu, float16, ranksPerNode, hbmBytes, hostBytes, di
     hbmBytes: hbmBytes ?? entry.hbmBytes,
     hostBytes: hostBytes ?? entry.hostBytes,
     diskBytes: diskBytes ?? 0,
-    overheads: entry.device === 'cuda' ? overheads(entry, gpus, perNode) : [],
+    overheads: entry.device === 'cuda' ? overheads(entry, gpus) : [],
     rates: { ...entry.rates, offloadedOptimizerSecondsPerParameter: perNode * entry.nodeOptimizerSecondsPerParameter },
     ratesProvenance: entry.ratesProvenance,
     ratesSource: entry.ratesSource,
@@ -59,11 +59,8 @@ export function entryNamed(name: string): DeviceEntry {
   });
 }
 
-/** NCCL point-to-point: channels per peer times receive and send buffers (nccl issue 1685; src/transport/p2p.cc). */
-const P2P_CHANNELS = 32;
-const P2P_BYTES_PER_CHANNEL = 12 * 1024 ** 2;
-
-function overheads(entry: DeviceEntry, numRanks: number, perNode: number): ClusterSpec['overheads'] {
+/** What a rank has before a plan. What its groups take beyond a first communicator is the run's (memory/communicators.ts). */
+function overheads(entry: DeviceEntry, numRanks: number): ClusterSpec['overheads'] {
   const context = {
     name: 'CUDA context and modules',
     bytes: 0.9 * GIB,
@@ -77,17 +74,11 @@ function overheads(entry: DeviceEntry, numRanks: number, perNode: number): Clust
     source: 'one per handle: the forward and the autograd thread (torch 2.13)',
   } as const;
   if (numRanks === 1) return [context, cublas];
-  const communicators = {
-    name: 'NCCL communicators',
+  const communicator = {
+    name: 'NCCL communicator',
     bytes: 1.5 * GIB,
     provenance: 'assumed',
-    source: 'first collective: 0.55 to 2.00 GiB in use on 2 GPUs (stas00/ml-engineering)',
+    source: 'first collective, with its kernels: 0.55 to 2.00 GiB in use on 2 GPUs (stas00/ml-engineering)',
   } as const;
-  const buffers = {
-    name: 'NCCL all-to-all buffers',
-    bytes: (perNode - 1) * P2P_CHANNELS * P2P_BYTES_PER_CHANNEL,
-    provenance: 'derived',
-    source: 'peers * 32 channels * 12 MiB; +3.3 GiB seen on 8 H100 (nccl issue 1685); cut by NCCL_MAX_P2P_NCHANNELS',
-  } as const;
-  return [context, cublas, communicators, ...(perNode > 1 ? [buffers] : [])];
+  return [context, cublas, communicator];
 }

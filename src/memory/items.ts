@@ -32,9 +32,25 @@ export interface MemoryItem {
   readonly note: string;
 }
 
+/**
+ * What takes its turn with others within an instant: the largest op, a gather of weights, a reduction of gradients. On the CPU device one
+ * thread does one after the other; on a GPU each has a stream, and the caching allocator keeps blocks by stream, so they add up.
+ */
+export type Moment = 'ops' | 'gather' | 'reduce';
+
+/** What an instant of a step adds; with a moment, only then. `pinned`: in host memory, where the optimizer is. */
+export interface InstantItem extends MemoryItem {
+  readonly moment?: Moment;
+  readonly pinned?: true;
+}
+
 /** An item of a formula, rounded up to whole bytes. */
 export function derived(name: string, bytes: number, note: string): MemoryItem {
   return { name, bytes: Math.ceil(bytes), provenance: 'derived', note };
+}
+
+export function derivedAt(moment: Moment, name: string, bytes: number, note: string): InstantItem {
+  return { ...derived(name, bytes, note), moment };
 }
 
 export function nonEmpty<T extends MemoryItem>(items: readonly T[]): readonly T[] {

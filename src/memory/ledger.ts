@@ -2,10 +2,13 @@
 import { poolsOf } from '../catalog/pools.js';
 import type { NamedPool, PoolKind } from '../spec/pools.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
-import { derived, INSTANTS, type InstantName, LOAD, type MemoryItem, nonEmpty, sumBytes } from './items.js';
-import { loadItems } from './load.js';
-import { modelStates } from './modelStates.js';
-import type { ScheduleUse, Temporary } from './scheduleUse.js';
+import { temporaryItems, together, withReserve } from './allocator.js';
+import { communicatorItems } from './communicators.js';
+import { devicePageTables, hostItems, processItem } from './hostTerms.js';
+import { INSTANTS, type InstantName, LOAD, type MemoryItem, nonEmpty, sumBytes } from './items.js';
+import type { ModelStates } from './modelStates.js';
+import { type ScheduleFree, scheduleFree } from './scheduleFree.js';
+import type { ScheduleUse } from './scheduleUse.js';
 
 export { INSTANTS, type InstantName, LOAD, type MemoryItem } from './items.js';
 export { scheduleUse, type ScheduleUse } from './scheduleUse.js';
@@ -41,12 +44,6 @@ export interface MemoryLedger {
   readonly pools: readonly PoolLedger[];
 }
 
-/**
- * Reserved over allocated bytes of PyTorch's caching allocator: 4% median, 9% worst over published runs. Charged on what comes
- * and goes; the arenas and model states are allocated once.
- */
-const ALLOCATOR_RESERVE = 0.09;
-
 export interface LedgerInput {
   readonly model: ModelSpec;
   readonly run: RunSpec;
@@ -59,45 +56,89 @@ export interface LedgerInput {
 }
 
 export function buildLedger(input: LedgerInput): MemoryLedger {
-  const { model, run, cluster, deepspeed, parameters, use } = input;
+  const { model, run, cluster, deepspeed, parameters } = input;
+  const { device } = cluster;
+  const overheads = [
+    ...cluster.overheads.map(({ name, bytes, provenance, source }) => ({ name, bytes, provenance, note: source })),
+    ...communicatorItems(cluster, run),
+  ];
   const sizes = {
     parameters,
     run,
     deepspeed,
+    device,
     classOf: model.code.classOf,
     tieWordEmbeddings: model.tieWordEmbeddings,
     numRanks: cluster.numRanks,
-    extraLayers: use.extraLayers,
+    extraLayers: input.use.extraLayers,
   };
-  const states = modelStates(sizes);
-  const overheads = cluster.overheads.map(({ name, bytes, provenance, source }) => ({ name, bytes, provenance, note: source }));
-  // On a CPU PyTorch allocates what is offloaded like everything else of its own: beside the arena of the device's pool.
-  const isOneMemory = cluster.device === 'cpu';
-  const persistent: Readonly<Record<PoolKind, readonly MemoryItem[]>> = {
-    device: [...overheads, ...states.device, ...(isOneMemory ? states.pinned : [])],
-    pinned: isOneMemory ? [] : states.pinned,
-    file: [],
-  };
-  const loads = loadItems({ ...sizes, device: cluster.device, deviceBytes: cluster.hbmBytes - sumBytes(overheads) });
-  const load: Readonly<Record<PoolKind, readonly MemoryItem[]>> = {
-    device: [...overheads, ...loads.device.kept, ...withReserve(loads.device.passing, cluster.device)],
-    pinned: [...loads.pinned.kept, ...loads.pinned.passing],
-    file: [],
-  };
-  const passing = (name: InstantName): readonly MemoryItem[] =>
-    withReserve([...states.instants[name], ...temporaryItems(use.temporaries[name], cluster.device)], cluster.device);
   const capacities = poolsOf(cluster);
   refuseUnknown(Object.keys(input.arenaBytes), capacities);
+  const { states, load } = scheduleFree(sizes, cluster.hbmBytes - sumBytes(overheads));
+  const parts = { ...partsOf(input, states, overheads), load: loadOf(load, cluster, overheads) };
   const pools = capacities.map((pool) =>
     poolLedgerOf(
       pool,
       { capacityBytes: pool.capacityBytes, reserveBytes: pool.kind === 'device' ? Math.ceil(run.hbmReserve * pool.capacityBytes) : 0 },
-      [...persistent[pool.kind], arena(input.arenaBytes[pool.name] ?? 0)],
-      (name) => (pool.kind === 'device' ? passing(name) : []),
-      { name: LOAD, items: load[pool.kind], totalBytes: sumBytes(load[pool.kind]) },
+      [...parts.persistent[pool.kind], arena(input.arenaBytes[pool.name] ?? 0)],
+      parts.instants[pool.kind],
+      { name: LOAD, items: parts.load[pool.kind], totalBytes: sumBytes(parts.load[pool.kind]) },
     ),
   );
   return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools };
+}
+
+type ByKind<T> = Readonly<Record<PoolKind, T>>;
+
+interface Parts {
+  readonly persistent: ByKind<readonly MemoryItem[]>;
+  readonly instants: ByKind<(name: InstantName) => readonly MemoryItem[]>;
+}
+
+/**
+ * What pools have beside their arenas. On a CPU PyTorch allocates what is offloaded like everything else of its own: beside the arena of the
+ * device's pool.
+ */
+function partsOf({ cluster, arenaBytes, use }: LedgerInput, states: ModelStates, overheads: readonly MemoryItem[]): Parts {
+  const { device } = cluster;
+  const isOneMemory = device === 'cpu';
+  const onDevice = isOneMemory ? [...states.device, ...states.pinned] : states.device;
+  const pinnedArena = sumOf(poolsOf(cluster).map(({ name, kind }) => (kind === 'pinned' ? (arenaBytes[name] ?? 0) : 0)));
+  const passing = (name: InstantName): readonly MemoryItem[] => {
+    const items = states.instants[name].filter(({ pinned }) => isOneMemory || pinned !== true);
+    return withReserve(together([...items, ...temporaryItems(use.temporaries[name], device)], device), onDevice, device);
+  };
+  const passingPinned = (name: InstantName): readonly MemoryItem[] =>
+    isOneMemory
+      ? []
+      : together(
+          states.instants[name].filter(({ pinned }) => pinned === true),
+          device,
+        );
+  return {
+    persistent: {
+      device: [...overheads, ...devicePageTables(device, pinnedArena), ...onDevice],
+      pinned: [...hostItems(device, pinnedArena), ...(isOneMemory ? [] : states.pinned)],
+      file: [],
+    },
+    instants: { device: passing, pinned: passingPinned, file: () => [] },
+  };
+}
+
+function loadOf(
+  { device, pinned }: ScheduleFree['load'],
+  cluster: ClusterSpec,
+  overheads: readonly MemoryItem[],
+): ByKind<readonly MemoryItem[]> {
+  return {
+    device: [...overheads, ...withReserve([...device.kept, ...device.passing], [], cluster.device)],
+    pinned: [...(cluster.device === 'cpu' ? [] : [processItem()]), ...pinned.kept, ...pinned.passing],
+    file: [],
+  };
+}
+
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }
 
 /** What a plan may fill of a pool. */
@@ -130,31 +171,6 @@ function refuseUnknown(names: readonly string[], pools: readonly NamedPool[]): v
 
 function arena(bytes: number): MemoryItem {
   return { name: 'arena', bytes, provenance: 'exact', note: 'buffers at addresses the plan assigns' };
-}
-
-/**
- * Ops of one stream make their temporaries one after the other. On a GPU the caching allocator keeps blocks by stream, so those of
- * different streams add up; on the CPU one thread runs all ops, so only the largest counts.
- */
-function temporaryItems(temporaries: readonly Temporary[], device: ClusterSpec['device']): readonly MemoryItem[] {
-  const sorted = temporaries.toSorted((a, b) => b.bytes - a.bytes);
-  const counted = device === 'cuda' ? sorted : sorted.slice(0, 1);
-  return counted.map(({ section, stream, bytes }) =>
-    derived(
-      `temporaries of ${section}${stream === 'compute' ? '' : ` on ${stream}`}`,
-      bytes,
-      `the largest op of the instant on ${stream}, by formula`,
-    ),
-  );
-}
-
-function withReserve(items: readonly MemoryItem[], device: ClusterSpec['device']): readonly MemoryItem[] {
-  const bytes = Math.ceil(ALLOCATOR_RESERVE * sumBytes(items));
-  if (device === 'cpu' || bytes === 0) return items;
-  return [
-    ...items,
-    { name: 'allocator reserve', bytes, provenance: 'assumed', note: `${ALLOCATOR_RESERVE * 100}% of what comes and goes` },
-  ];
 }
 
 function poolLedgerOf(

@@ -1,5 +1,4 @@
 /** The peak of start-up in each kind of pool: while the model is built or inside deepspeed.initialize. Arenas come after both. */
-import type { ClusterSpec } from '../spec/types.js';
 import { type MemoryItem, nonEmpty, sumBytes } from './items.js';
 import { buildingMoments } from './loadBuild.js';
 import { engineMoments } from './loadEngine.js';
@@ -13,14 +12,13 @@ export interface LoadItems {
 }
 
 export interface LoadInput extends ModelStatesInput {
-  readonly device: ClusterSpec['device'];
   /** What the device has for PyTorch. */
   readonly deviceBytes: number;
 }
 
 /** By kind of pool, each at its own largest moment; a file has nothing before its pool is made. */
 export function loadItems(input: LoadInput): Readonly<Record<'device' | 'pinned', LoadItems>> {
-  const terms = { ...termsOf(input), device: input.device, deviceBytes: input.deviceBytes };
+  const terms = { ...termsOf(input), deviceBytes: input.deviceBytes };
   const moments = [...buildingMoments(terms), ...engineMoments(terms)];
   return {
     device: largest(moments, (one) => inPool(one, 'device', input)),

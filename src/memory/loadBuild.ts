@@ -5,7 +5,8 @@
  */
 import { numWeightElements } from '../catalog/parameters.js';
 import type { ParameterView } from '../spec/types.js';
-import { type Held, kept, type LoadTerms, passing, shardOf } from './loadTerms.js';
+import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
+import { shardOf } from './stateTerms.js';
 
 type Unit = readonly ParameterView[];
 

@@ -3,8 +3,9 @@
  * GPU is by reading alone. Adam's states come at the first step, but for stage 0 in bf16.
  */
 import type { ParameterView } from '../spec/types.js';
-import { accumulatesWide } from './stages12.js';
-import { type Held, kept, type LoadTerms, passing, shardOf } from './loadTerms.js';
+import { bucketBytes, subGroupBytes } from './stage3.js';
+import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
+import { accumulatesWide, largestSubGroup, overModel, pinnedBytes, shardOf } from './stateTerms.js';
 
 type Moments = readonly (readonly Held[])[];
 
@@ -50,7 +51,8 @@ function shardedMoments(terms: LoadTerms): Moments {
   const weights = kept('weights', w * all, `${w} B * parameters`);
   const aligned = 2 * Math.ceil(trained / (2 * numRanks));
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
-  const masters = kept('master weights', 4 * aligned, '4 B * parameters / ranks', away);
+  const pinned = (bytes: number): number => (zero.offloadOptimizer ? pinnedBytes(bytes, terms) : bytes);
+  const masters = kept('master weights', pinned(4 * aligned), '4 B * parameters / ranks', away);
   const flattening = flatMoment(weights, terms);
   if (!zero.offloadOptimizer) {
     const gradients = accumulatesWide(terms)
@@ -64,10 +66,10 @@ function shardedMoments(terms: LoadTerms): Moments {
     [
       weights,
       masters,
-      kept('fp32 gradients', 4 * aligned, '4 B * parameters / ranks', away),
-      kept('weights for the device', w * aligned, `${w} B * parameters / ranks`, away),
+      kept('fp32 gradients', pinned(4 * aligned), '4 B * parameters / ranks', away),
+      kept('weights for the device', pinned(w * aligned), `${w} B * parameters / ranks`, away),
       kept('gradient buffer for the host', w * largest, buffer),
-      kept('largest gradient', w * largest, buffer, away),
+      kept('largest gradient', pinned(w * largest), buffer, away),
       pageable((w + 4) * aligned, `(${w} + 4) B * parameters / ranks`, terms),
     ],
   ];
@@ -92,8 +94,11 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
   const weights = kept('weight shard', w * ownedAll, `${w} B * parameters / ranks`);
   const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', away);
-  const offloaded = zero.offloadOptimizer ? [kept('fp32 gradients', 4 * owned, '4 B * parameters / ranks', away)] : [];
-  const subGroup = largestSubGroup(owned, terms);
+  const subGroup = largestSubGroup(terms);
+  const offloaded = zero.offloadOptimizer
+    ? [kept('fp32 gradients', subGroupBytes(owned, subGroup, terms), '4 B * parameters / ranks', away)]
+    : [];
+  const gradients = zero.offloadOptimizer ? pinnedBytes(g * owned, terms) : g * owned;
   return [
     [weights, passing('flat copy', w * owned, `${w} B * parameters / ranks`, device === 'cpu' ? 'device' : 'pinned')],
     [
@@ -107,8 +112,8 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
       weights,
       masters,
       ...offloaded,
-      kept('gradient shard', g * owned, `${g} B * parameters / ranks`, away),
-      kept('reduce bucket', w * zero.reduceBucketElements, `${w} B * reduce_bucket_size`),
+      kept('gradient shard', gradients, `${g} B * parameters / ranks`, away),
+      kept('reduce bucket', bucketBytes(terms), `${terms.c} B * reduce_bucket_size`),
       passing('gathered weight', w * numRanks * Math.ceil(largest / numRanks), `${w} B * largest parameter`),
     ],
   ];
@@ -120,24 +125,5 @@ function pageable(bytes: number, note: string, { device, zero }: LoadTerms): Hel
 }
 
 function shardElements(terms: LoadTerms, counts: (view: ParameterView) => boolean): number {
-  return shardOf(modelViews(terms).filter(counts), terms.numRanks);
-}
-
-/** Every weight of the model, in its order. */
-function modelViews({ parameters: { embed, layers, head }, classOf }: LoadTerms): readonly ParameterView[] {
-  return [...embed, ...classOf.flatMap((kind) => layers[kind]?.weights ?? []), ...head];
-}
-
-/** `_create_fp16_sub_groups`: weights that train in their order, until there are sub_group_size of their shards. */
-function largestSubGroup(owned: number, terms: LoadTerms): number {
-  const { numRanks, zero } = terms;
-  if (zero.subGroupElements >= owned) return owned;
-  let most = 0;
-  let size = 0;
-  for (const { numel, trainable } of modelViews(terms)) {
-    if (trainable) size += Math.ceil(numel / numRanks);
-    most = Math.max(most, size);
-    if (size >= zero.subGroupElements) size = 0;
-  }
-  return most;
+  return overModel(terms, (views) => shardOf(views.filter(counts), terms.numRanks));
 }

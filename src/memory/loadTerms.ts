@@ -1,5 +1,4 @@
 /** What the formulas of start-up are written in. */
-import type { ClusterSpec, ParameterView } from '../spec/types.js';
 import { derived, type MemoryItem } from './items.js';
 import type { Terms } from './stateTerms.js';
 
@@ -13,7 +12,6 @@ export interface Held extends MemoryItem {
 }
 
 export interface LoadTerms extends Terms {
-  readonly device: ClusterSpec['device'];
   /** What the device has for PyTorch. */
   readonly deviceBytes: number;
 }
@@ -24,9 +22,4 @@ export function kept(name: string, bytes: number, note: string, place: Place = '
 
 export function passing(name: string, bytes: number, note: string, place: Place = 'device'): Held {
   return { ...derived(name, bytes, note), place, passing: true };
-}
-
-/** A rank's elements of weights that are sharded one by one, each padded to the ranks (`_aligned_size`, zero/partition_parameters.py). */
-export function shardOf(views: readonly ParameterView[], numRanks: number): number {
-  return views.reduce((sum, { numel }) => sum + Math.ceil(numel / numRanks), 0);
 }

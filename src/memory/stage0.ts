@@ -1,6 +1,8 @@
 /** Model states without ZeRO. */
-import { derived, type InstantName, type MemoryItem } from './items.js';
-import { isBackward, type StateItems, type Terms } from './stateTerms.js';
+import { derived, type InstantItem, type InstantName } from './items.js';
+import { reductions } from './reductions.js';
+import { reductionItems } from './stages12.js';
+import type { StateItems, Terms } from './stateTerms.js';
 
 /**
  * 14 B a parameter in bf16 and fp16 (2 weight, 4 master, 8 Adam), 12 in fp32. Both have DeepSpeed's FP16_Optimizer, or
@@ -18,12 +20,26 @@ export function unsharded({ all, trained, w }: Terms): StateItems {
   };
 }
 
-/** Gradients from the loss on; the step of that optimizer adds flat fp32 gradients and Adam's temporaries (16 -> 24 B). */
-export function unshardedInstant(name: InstantName, { trained, w, afterLoss }: Terms): readonly MemoryItem[] {
-  const elements = name === 'loss' ? afterLoss : isBackward(name) || name === 'optimizerStep' ? trained : 0;
-  const step = name === 'optimizerStep' ? (w < 4 ? 8 : 4) * trained : 0;
-  return [
-    derived('gradients', w * elements, `${w} B * parameters that train`),
-    derived('optimizer temporaries', step, `${w < 4 ? 8 : 4} B * parameters that train`),
-  ];
+/** Gradients from the loss on, of micro-steps before all the time; several ranks reduce them at the end of backward. */
+export function unshardedInstants(terms: Terms): (name: InstantName) => readonly InstantItem[] {
+  const { trained, w, afterLoss, numRanks, run } = terms;
+  const found = numRanks > 1 ? reductions(terms) : {};
+  return (name) => {
+    const isForward = name === 'embed' || name === 'layerForward';
+    const elements = name === 'loss' ? afterLoss : isForward && run.gradientAccumulationSteps === 1 ? 0 : trained;
+    return [
+      derived('gradients', w * elements, `${w} B * parameters that train`),
+      ...(name === 'optimizerStep' ? [stepItem(terms)] : reductionItems(found[name])),
+    ];
+  };
+}
+
+/** Flat fp32 gradients and Adam's temporaries (16 -> 24 B); on a CPU torch's Adam has those of one weight after the other. */
+function stepItem({ trained, largest, w, device, zero }: Terms): InstantItem {
+  const converted = w < 4 ? 4 : 0;
+  if (device === 'cpu' && zero.torchAdam) {
+    const note = `${converted} B * parameters that train, 12 B * largest parameter`;
+    return derived('optimizer temporaries', converted * trained + 12 * largest, note);
+  }
+  return derived('optimizer temporaries', (converted + 4) * trained, `${converted + 4} B * parameters that train`);
 }

@@ -1,59 +1,69 @@
 /** Model states under ZeRO stage 3: everything sharded, the weights of modules at work gathered. */
-import { numTrainedElements, numWeightElements } from '../catalog/parameters.js';
-import type { LayerParameters, ParameterView } from '../spec/types.js';
-import { derived, type InstantName, type MemoryItem } from './items.js';
-import { hostGradients, optimizerStates } from './stages12.js';
-import { largestOf, type StateItems, type Terms, TORCH_ADAM_STEP } from './stateTerms.js';
+import { derived, derivedAt, type InstantItem, type InstantName } from './items.js';
+import { gathered, gatherFacts, type GatherFacts } from './gathers.js';
+import { reductions } from './reductions.js';
+import { optimizerStates, reductionItems, torchAdamItem } from './stages12.js';
+import { largestSubGroup, pinnedBytes, type StateItems, type Terms, TORCH_ADAM_STEP } from './stateTerms.js';
 
 /** The reduce bucket is held for life, and small weights stay whole. */
 export function fullySharded(terms: Terms): StateItems {
-  const { ownedAll, owned, w, g, zero } = terms;
-  const states = optimizerStates(owned);
+  const { ownedAll, owned, w, g } = terms;
   const device = [
     derived('weight shard', w * ownedAll, `${w} B * parameters / ranks`),
-    derived('persistent small weights', w * persistentElements(terms), `${w} B * weights below stage3_param_persistence_threshold`),
-    derived('reduce bucket', w * zero.reduceBucketElements, `${w} B * reduce_bucket_size`),
+    derived('persistent small weights', w * gatherFacts(terms).persistent, `${w} B * weights up to stage3_param_persistence_threshold`),
+    derived('reduce bucket', bucketBytes(terms), `${terms.c} B * reduce_bucket_size`),
   ];
-  if (zero.offloadOptimizer) return { device, pinned: [...states, ...hostGradients(terms)] };
-  return { device: [...device, derived('gradient shard', g * owned, `${g} B * parameters that train / ranks`), ...states], pinned: [] };
+  if (terms.zero.offloadOptimizer) return { device, pinned: hostStates(terms) };
+  return {
+    device: [...device, derived('gradient shard', g * owned, `${g} B * parameters that train / ranks`), ...optimizerStates(terms)],
+    pinned: [],
+  };
 }
 
-function persistentElements({ parameters, classOf, zero }: Terms): number {
-  const small = (views: readonly ParameterView[]): number =>
-    views.reduce((sum, { numel }) => sum + (numel < zero.persistenceThreshold ? numel : 0), 0);
-  const layers = parameters.layers.map(({ weights }) => small(weights));
-  return classOf.reduce((sum, kind) => sum + (layers[kind] ?? 0), 0) + small(parameters.head) + small(parameters.embed);
+/** In the dtype that gradients travel in; none where they stay where they are. */
+export function bucketBytes({ c, zero }: Pick<Terms, 'c' | 'zero'>): number {
+  return zero.contiguousGradients ? c * zero.reduceBucketElements : 0;
 }
 
-export function fullyShardedInstant(name: InstantName, terms: Terms): readonly MemoryItem[] {
-  const { all, owned, w, g, zero } = terms;
-  if (name === 'optimizerStep') {
-    const each = zero.torchAdam ? TORCH_ADAM_STEP : w < 4 && g < 4 ? 6 : 4;
-    const bytes = zero.offloadOptimizer ? 0 : each * Math.min(zero.subGroupElements, owned);
-    return [derived('optimizer temporaries', bytes, `${each} B * min(sub_group_size, parameters that train / ranks)`)];
-  }
-  const gathered = Math.min(all, zero.maxLiveElements + neededElements(name, terms));
+/** Gradients are pinned: fp32 ones by sub-group, and those of a micro-step in one tensor. Master weights and Adam's states are not. */
+function hostStates(terms: Terms): StateItems['pinned'] {
+  const { owned, g } = terms;
   return [
-    derived('gathered weights', w * gathered, `${w} B * min(parameters, stage3_max_live_parameters + those of the modules at work)`),
-    derived('gradients being reduced', w * reducedElements(name, terms), `${w} B * parameters of the module that train`),
+    ...optimizerStates(terms),
+    derived('fp32 gradients', subGroupBytes(owned, largestSubGroup(terms), terms), '4 B * parameters that train / ranks'),
+    derived('pinned gradients', pinnedBytes(g * owned, terms), `${g} B * parameters that train / ranks`),
   ];
 }
 
-/** The module's own; in backward also the layers that are rebuilt; for the loss of a tied model also the embedding. */
-function neededElements(name: InstantName, { parameters, extraLayers, tieWordEmbeddings }: Terms): number {
-  const embed = numWeightElements(parameters.embed);
-  if (name === 'embed' || name === 'gradientReduce') return embed;
-  if (name === 'loss') return numWeightElements(parameters.head) + (tieWordEmbeddings ? embed : 0);
-  return largestLayer(parameters.layers, numWeightElements) * (name === 'layerBackward' ? 1 + extraLayers : 1);
+/** fp32 gradients, a tensor for each sub-group: counted as if all but the last were as large as the largest. */
+export function subGroupBytes(owned: number, subGroup: number, terms: Terms): number {
+  if (subGroup === 0) return 0;
+  return Math.floor(owned / subGroup) * pinnedBytes(4 * subGroup, terms) + pinnedBytes(4 * (owned % subGroup), terms);
 }
 
-/** Gradients are reduced parameter by parameter once the bucket is full; a layer hands over all of its own at once. */
-function reducedElements(name: InstantName, { parameters }: Terms): number {
-  if (name === 'loss') return largestOf(parameters.head);
-  if (name === 'gradientReduce') return largestOf(parameters.embed);
-  return name === 'layerBackward' ? largestLayer(parameters.layers, numTrainedElements) : 0;
+export function fullyShardedInstants(terms: Terms): (name: InstantName) => readonly InstantItem[] {
+  const facts = gatherFacts(terms);
+  const found = reductions(terms);
+  return (name) => (name === 'optimizerStep' ? [stepItem(terms)] : [...gatherItems(name, facts, terms), ...reductionItems(found[name])]);
 }
 
-function largestLayer(layers: readonly LayerParameters[], count: (views: readonly ParameterView[]) => number): number {
-  return Math.max(...layers.map(({ weights }) => count(weights)));
+function gatherItems(name: InstantName, facts: GatherFacts, terms: Terms): readonly InstantItem[] {
+  const { w } = terms;
+  const { weights, kept, passing } = gathered(name, facts, terms);
+  return [
+    derived('gathered weights', w * weights, `${w} B * min(parameters, stage3_max_live_parameters + those of the modules at work)`),
+    derived('buffer of weights fetched ahead', w * kept, `${w} B * (stage3_prefetch_bucket_size + largest parameter)`),
+    derivedAt('gather', 'buffer of gathered weights', w * passing, `${w} B * parameters of the module, which are copied out of it`),
+  ];
+}
+
+/** fp32 gradients of one sub-group after the other; before, each is normed in fp64. */
+function stepItem(terms: Terms): InstantItem {
+  const { w, g, zero, largest, numRanks } = terms;
+  const elements = largestSubGroup(terms);
+  if (zero.offloadOptimizer) return { ...torchAdamItem(elements, terms), pinned: true };
+  const each = zero.torchAdam ? TORCH_ADAM_STEP : w < 4 && g < 4 ? 6 : 4;
+  const norm = 8 * Math.ceil(largest / numRanks);
+  const note = `${each} B * min(sub_group_size, parameters that train / ranks)`;
+  return derived('optimizer temporaries', Math.max(norm, each * elements), note);
 }

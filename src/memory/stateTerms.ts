@@ -1,7 +1,7 @@
 /** What the formulas of model states are written in. */
 import { numTrainedElements } from '../catalog/parameters.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
-import type { DeepSpeedConfig, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
+import type { ClusterSpec, DeepSpeedConfig, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
 import type { InstantName, MemoryItem } from './items.js';
 import { type ZeroSettings, zeroSettings } from './zeroSettings.js';
 
@@ -19,6 +19,7 @@ export interface ModelStatesInput {
   readonly run: Pick<RunSpec, 'dtype' | 'gradientAccumulationSteps'>;
   /** Ranks that ZeRO shards over: all of them, replicas times sequence parallel ranks. */
   readonly numRanks: number;
+  readonly device: ClusterSpec['device'];
   readonly deepspeed: DeepSpeedConfig;
   /** See ScheduleUse. */
   readonly extraLayers: number;
@@ -32,9 +33,12 @@ export interface Terms extends ModelStatesInput {
   /** One rank's share of each. */
   readonly ownedAll: number;
   readonly owned: number;
-  /** Bytes of a weight, and of an accumulated gradient. */
+  /** Bytes of a weight, of an accumulated gradient, and of one on its way to other ranks. */
   readonly w: number;
   readonly g: number;
+  readonly c: number;
+  /** Gradients travel in another dtype than the weights have. */
+  readonly converts: boolean;
   /** Elements of the largest parameter that trains. */
   readonly largest: number;
   /**
@@ -45,15 +49,17 @@ export interface Terms extends ModelStatesInput {
 }
 
 /**
- * Bytes a parameter of an update by torch's Adam: fp32 gradients, and the root of the second moments twice (_single_tensor_adam in
- * torch/optim/adam.py: sqrt, then a division out of place). DeepSpeed's own optimizers have no such temporaries.
+ * Bytes a parameter of an update by torch's Adam: the root of the second moments twice (_single_tensor_adam in torch/optim/adam.py: sqrt,
+ * then a division out of place), and with fp32 gradients. DeepSpeed's own optimizers have no such temporaries.
  */
-export const TORCH_ADAM_STEP = 12;
+export const TORCH_ADAM_UPDATE = 8;
+export const TORCH_ADAM_STEP = 4 + TORCH_ADAM_UPDATE;
 
 export function termsOf(input: ModelStatesInput): Terms {
   const { parameters, run, numRanks } = input;
   const zero = zeroSettings(input.deepspeed);
   const w = DTYPE_BYTES[run.dtype];
+  const communicationDtype = zero.communicationDtype ?? run.dtype;
   const { numModelParameters: all, numTrainedParameters: trained } = parameters;
   return {
     ...input,
@@ -64,7 +70,9 @@ export function termsOf(input: ModelStatesInput): Terms {
     owned: Math.ceil(trained / numRanks),
     w,
     g: zero.accumulateInFp32 ? 4 : w,
-    largest: largestOf([...parameters.layers.flatMap(({ weights }) => weights), ...parameters.head, ...parameters.embed]),
+    c: DTYPE_BYTES[communicationDtype],
+    converts: communicationDtype !== run.dtype,
+    largest: Math.max(...[...parameters.layers.map(({ weights }) => weights), parameters.head, parameters.embed].map(largestOf)),
     afterLoss: run.gradientAccumulationSteps > 1 ? trained : numTrainedElements(parameters.head),
   };
 }
@@ -74,6 +82,69 @@ export function largestOf(views: readonly ParameterView[]): number {
   return views.reduce((most, { numel, trainable }) => (trainable ? Math.max(most, numel) : most), 0);
 }
 
+/**
+ * What PyTorch takes for a pinned tensor: its pinned allocator rounds every block up to a power of two (CachingHostAllocator; vllm issue
+ * 53042, sglang issue 36562). The CPU device pins nothing.
+ */
+export function pinnedBytes(bytes: number, { device, zero }: Pick<Terms, 'device' | 'zero'>): number {
+  return device === 'cuda' && zero.pinOptimizer && bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : bytes;
+}
+
 export function isBackward(name: InstantName): boolean {
   return name === 'layerBackward' || name === 'gradientReduce';
+}
+
+/** A rank's elements of weights that are sharded one by one, each padded to the ranks (`_aligned_size`, zero/partition_parameters.py). */
+export function shardOf(views: readonly ParameterView[], numRanks: number): number {
+  return views.reduce((sum, { numel }) => sum + Math.ceil(numel / numRanks), 0);
+}
+
+/** A sum over all weights of the model, of which layers of a class have the same. */
+export function overModel(
+  { parameters: { embed, layers, head }, classOf }: Terms,
+  of: (views: readonly ParameterView[]) => number,
+): number {
+  const ofClass = layers.map(({ weights }) => of(weights));
+  return classOf.reduce((sum, kind) => sum + (ofClass[kind] ?? 0), of(embed) + of(head));
+}
+
+/**
+ * Elements of a rank in the largest sub-group of its shards (`_create_fp16_sub_groups`, zero/stage3.py): weights that train in their order,
+ * until there are sub_group_size of them.
+ */
+export function largestSubGroup(terms: Terms): number {
+  const { numRanks, zero, parameters, classOf } = terms;
+  const owned = overModel(terms, (views) =>
+    shardOf(
+      views.filter(({ trainable }) => trainable),
+      numRanks,
+    ),
+  );
+  if (zero.subGroupElements >= owned) return owned;
+  let most = 0;
+  let size = 0;
+  const addAll = (views: readonly ParameterView[]): void => {
+    for (const { numel, trainable } of views) {
+      if (trainable) size += Math.ceil(numel / numRanks);
+      if (size > most) most = size;
+      if (size >= zero.subGroupElements) size = 0;
+    }
+  };
+  addAll(parameters.embed);
+  for (const kind of classOf) addAll(parameters.layers[kind]?.weights ?? []);
+  addAll(parameters.head);
+  return most;
+}
+
+/**
+ * Stage 1 accumulating bf16 gradients in fp32 is another class (BF16_Optimizer): 6 + 12/N B idle, 10 at most, 8 at the step. fp16
+ * stays with the class of stages 1 and 2, which then keeps each gradient as an fp32 `grad_accum` of its weight instead.
+ */
+export function accumulatesWide({ zero, run }: Pick<Terms, 'zero' | 'run'>): boolean {
+  return zero.stage === 1 && zero.accumulateInFp32 && run.dtype === 'bfloat16' && !zero.offloadOptimizer;
+}
+
+/** Stages 1 and 2 add up fp32 gradients of other weights in one tensor of the partition's size; else those of its weights are kept whole. */
+export function isCompact({ zero, w }: Pick<Terms, 'zero' | 'w'>): boolean {
+  return zero.accumulateInFp32 && w < 4;
 }

@@ -1,4 +1,8 @@
-/** The settings of a ds_config that memory and time depend on, with DeepSpeed's defaults (runtime/zero/config.py). Sizes in elements. */
+/**
+ * The settings of a ds_config that memory and time depend on, with DeepSpeed's defaults (runtime/zero/config.py, offload_config.py). Sizes
+ * in elements.
+ */
+import type { ModelDtype } from '../spec/dtype.js';
 import type { DeepSpeedConfig, RunSpec } from '../spec/types.js';
 
 export interface ZeroSettings {
@@ -7,9 +11,18 @@ export interface ZeroSettings {
   readonly overlapComm: boolean;
   readonly subGroupElements: number;
   readonly maxLiveElements: number;
+  /** A weight of at most so many elements stays whole, as long as all of those together have at most as many as the model's. */
   readonly persistenceThreshold: number;
+  readonly modelPersistenceThreshold: number;
   /** 0: weights are gathered when a module needs them, not before. */
   readonly prefetchBucketElements: number;
+  /** Weights that are gathered together go through one buffer, and are copied out of it. */
+  readonly coalescesGathers: boolean;
+  /** Gradients are copied into one buffer as they come. */
+  readonly contiguousGradients: boolean;
+  readonly reduceScatter: boolean;
+  /** Of gradients on their way; left out: that of the weights. */
+  readonly communicationDtype: ModelDtype | undefined;
   readonly offloadOptimizer: boolean;
   /** What is offloaded is copied into pinned memory. */
   readonly pinOptimizer: boolean;
@@ -19,6 +32,8 @@ export interface ZeroSettings {
   readonly accumulateInFp32: boolean;
 }
 
+const COMMUNICATION_DTYPES: Readonly<Record<string, ModelDtype>> = { fp32: 'float32', bf16: 'bfloat16', fp16: 'float16' };
+
 type Section = Readonly<Record<string, unknown>>;
 
 export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
@@ -26,6 +41,7 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
   const stage = (zero.stage ?? 0) as RunSpec['zeroStage'];
   const number = (key: string, fallback: number): number => (zero[key] as number | undefined) ?? fallback;
   const offload = (zero.offload_optimizer ?? {}) as Section;
+  const offloadOptimizer = offload.device === 'cpu';
   const optimizer = (config.optimizer ?? {}) as Section;
   const dataTypes = (config.data_types ?? {}) as Section;
   return {
@@ -35,9 +51,16 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
     subGroupElements: number('sub_group_size', 1e9),
     maxLiveElements: number('stage3_max_live_parameters', 1e9),
     persistenceThreshold: number('stage3_param_persistence_threshold', 1e5),
-    prefetchBucketElements: (zero.stage3_prefetch_bucket_size ?? zero.prefetch_bucket_size ?? 5e7) as number,
-    offloadOptimizer: offload.device === 'cpu',
-    pinOptimizer: offload.pin_memory === true,
+    modelPersistenceThreshold: number('stage3_model_persistence_threshold', Number.MAX_SAFE_INTEGER),
+    // One after the other, DeepSpeed fetches no weight ahead but the next.
+    prefetchBucketElements: zero.stage3_allgather_sequential === true ? 1 : number('stage3_prefetch_bucket_size', 5e7),
+    coalescesGathers: zero.stage3_allgather_sequential !== true && zero.stage3_use_all_reduce_for_fetch_params !== true,
+    // An optimizer on the host takes them from a buffer in stages 1 and 2 (zero/stage_1_and_2.py).
+    contiguousGradients: zero.contiguous_gradients !== false || (offloadOptimizer && stage < 3),
+    reduceScatter: zero.reduce_scatter !== false,
+    communicationDtype: COMMUNICATION_DTYPES[((config.communication_data_type ?? '') as string).toLowerCase()],
+    offloadOptimizer,
+    pinOptimizer: offload.pin_memory !== false,
     torchAdam: ((optimizer.params ?? {}) as Section).torch_adam === true,
     accumulateInFp32: dataTypes.grad_accum_dtype === 'fp32',
   };

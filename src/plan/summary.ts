@@ -2,6 +2,7 @@
 import { configRemarks } from '../catalog/configRemarks.js';
 import { poolLabel } from '../catalog/pools.js';
 import { excessBytes, type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
+import { sumBytes } from '../memory/items.js';
 import type { SectionPrediction } from '../predict/prediction.js';
 import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
@@ -9,7 +10,7 @@ import { type LayerStrategy, RECOMPUTE, type Strategy } from '../spec/strategy.j
 import { planCost } from './cost.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
-const NUM_LARGEST_ITEMS = 5;
+const NUM_LARGEST_ITEMS = 10;
 
 /** Lines without colour or trailing newline; with money where a GPU-hour has a price. */
 export function planSummary(plan: ExecutionPlan, usdPerGpuHour?: number): string {
@@ -125,6 +126,7 @@ function poolLines(pool: PoolLedger): readonly string[] {
     ...instants.map((instant) => instantLine(instant, width, pool.peakInstant)),
     ...(items.length === 0 ? [] : [`  largest${at}:`]),
     ...items.slice(0, NUM_LARGEST_ITEMS).map((item) => itemLine(item, width)),
+    ...restLines(items.slice(NUM_LARGEST_ITEMS), width),
   ];
 }
 
@@ -134,6 +136,12 @@ function instantLine({ name, totalBytes }: MemoryInstant, width: number, peak: s
 
 function itemLine({ name, bytes, provenance, note }: MemoryItem, width: number): string {
   return `    ${name.padEnd(width)}  ${formatBytes(bytes).padStart(10)}  ${provenance}: ${note}`;
+}
+
+/** Those that are not listed, so that the list adds up. */
+function restLines(items: readonly MemoryItem[], width: number): readonly string[] {
+  if (items.length === 0) return [];
+  return [`    ${'others'.padEnd(width)}  ${formatBytes(sumBytes(items)).padStart(10)}  ${items.map(({ name }) => name).join(', ')}`];
 }
 
 function timeLines(plan: ExecutionPlan): readonly string[] {

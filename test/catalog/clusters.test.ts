@@ -21,10 +21,9 @@ test('memory can be overridden, in bytes or as text', () => {
   expect(parseCluster({ gpus: 1, gpu: 'cpu', hbmBytes: '2G', hostBytes: 1000 })).toMatchObject({ hbmBytes: 2 ** 31, hostBytes: 1000 });
 });
 
-test('all-to-all buffers grow with the peers of a node, and a single rank has none', () => {
-  const bytes = (gpus: number): number =>
-    parseCluster({ gpus, gpu: 'h100-80gb' }).overheads.find(({ name }) => name === 'NCCL all-to-all buffers')?.bytes ?? 0;
-  expect([bytes(1), bytes(8) / bytes(2), bytes(16)]).toEqual([0, 7, bytes(8)]);
+test('a communicator is among the overheads of several GPUs; a single one has none', () => {
+  const names = (gpus: number): string[] => parseCluster({ gpus, gpu: 'h100-80gb' }).overheads.map(({ name }) => name);
+  expect([names(1).includes('NCCL communicator'), names(2).includes('NCCL communicator')]).toEqual([false, true]);
 });
 
 test('a full spec is taken as it is', () => {

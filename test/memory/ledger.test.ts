@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/index.js';
 import { buildLedger, INSTANTS, type LedgerInput, poolLedger, type ScheduleUse } from '../../src/memory/ledger.js';
+import { type MemoryItem, sumBytes } from '../../src/memory/items.js';
 import { explainMisfit } from '../../src/memory/misfit.js';
 import { type Bend, specs } from '../spec/inputs.js';
 
@@ -51,10 +52,10 @@ describe('a ledger', () => {
       const hbm = poolLedger(ledger(bend), 'hbm');
       return [...hbm.persistent, ...hbm.instants.flatMap(({ items }) => items)].map(({ name }) => name);
     };
-    const onGpu = ['allocator reserve', 'NCCL communicators', 'temporaries of layerBackward on comm'];
+    const onGpu = ['allocator reserve', 'NCCL communicator', 'temporaries of layerBackward on comm'];
     expect(names({})).toContain('temporaries of layerBackward');
     expect(names({}).filter((name) => onGpu.includes(name))).toEqual([]);
-    expect(names({ cluster: { gpu: 'h100-80gb' } })).toEqual(expect.arrayContaining([...onGpu, 'temporaries of layerBackward']));
+    expect(names({ cluster: { gpus: 2, gpu: 'h100-80gb' } })).toEqual(expect.arrayContaining([...onGpu, 'temporaries of layerBackward']));
   });
 
   test('counts offloaded optimizer states on the host of a GPU; a CPU has one memory, and its pinned pool is the arena alone', () => {
@@ -71,7 +72,7 @@ describe('a ledger', () => {
   test('has the load instant beside those of the program: with overheads, without arena, and it may be the peak', () => {
     const hbm = poolLedger(ledger({ cluster: { gpu: 'h100-80gb' } }), 'hbm');
     const names = hbm.load.items.map(({ name }) => name);
-    expect(names).toEqual(expect.arrayContaining(['NCCL communicators', 'weight shard', 'allocator reserve']));
+    expect(names).toEqual(expect.arrayContaining(['NCCL communicator', 'weight shard', 'allocator reserve']));
     expect(names).not.toContain('arena');
     expect(hbm.load.totalBytes).toBe(hbm.load.items.reduce((sum, { bytes }) => sum + bytes, 0));
     expect(hbm.instants.map(({ name }) => name)).not.toContain('load');
@@ -105,6 +106,57 @@ describe('a ledger', () => {
   test('knows no pool that the cluster has not', () => {
     expect(() => ledger({}, { arenaBytes: { hbm: 1, nvme: 1 } })).toThrow(/nvme/);
     expect(() => poolLedger(ledger(), 'disk')).toThrow(/no pool disk, only hbm, host/);
+  });
+});
+
+describe('on a GPU', () => {
+  const cuda = { cluster: { gpus: 4, gpu: 'h100-80gb' } };
+  const named = (items: readonly MemoryItem[], name: string): number => items.find((item) => item.name === name)?.bytes ?? 0;
+
+  test('the reserve is a share of all that PyTorch allocates: states and what comes and goes, not arenas and overheads', () => {
+    const hbm = poolLedger(ledger(cuda), 'hbm');
+    const notPyTorch = /^(CUDA|cuBLAS|NCCL|more NCCL|page tables|arena)/;
+    for (const instant of [...hbm.instants, hbm.load]) {
+      const all = instant.name === 'load' ? instant.items : [...hbm.persistent, ...instant.items];
+      const served = all.filter(({ name }) => !notPyTorch.test(name) && name !== 'allocator reserve');
+      expect(named(all, 'allocator reserve')).toBe(Math.ceil(0.09 * sumBytes(served)));
+    }
+    expect(hbm.persistent.find(({ name }) => name === 'Adam states')).toBeDefined();
+  });
+
+  test('gathers, ops and reductions have streams of their own and add up; one thread does one after the other', () => {
+    const zero = { stage: 3, reduce_bucket_size: 20000, stage3_param_persistence_threshold: 0, stage3_max_live_parameters: 0 };
+    const names = (bend: Bend): string[] => {
+      const hbm = poolLedger(ledger({ deepspeed: { zero_optimization: zero }, ...bend }), 'hbm');
+      return hbm.instants.find(({ name }) => name === 'layerBackward')?.items.map(({ name }) => name) ?? [];
+    };
+    const passing = ['buffer of gathered weights', 'copies of reduced gradients', 'temporaries of layerBackward'];
+    // Weights of layers have 64 * 64 elements and more: a bucket of 20,000 has several.
+    expect(names({ ...cuda, run: { dtype: 'bfloat16' } })).toEqual(expect.arrayContaining(passing));
+    expect(names({}).filter((name) => passing.includes(name))).toEqual(['temporaries of layerBackward']);
+  });
+
+  test('the host has the process, and pages of the arena have entries in tables on both sides', () => {
+    const { pools } = ledger(cuda);
+    const [hbm, host] = pools.map(({ persistent }) => persistent);
+    const pages = (50 * MIB) / 4096;
+    expect(named(host ?? [], 'process')).toBe(3 * 1024 ** 3);
+    expect(named(host ?? [], 'page tables')).toBe(8 * pages);
+    expect(named(host ?? [], 'registration of the arena')).toBe(16 * pages);
+    expect(named(hbm ?? [], 'page tables of pinned memory')).toBe(8 * pages);
+  });
+
+  test('what is offloaded is pinned in blocks of powers of two unless it is told not to be', () => {
+    const offloaded = (offload: object): readonly MemoryItem[] => {
+      const zero = { stage: 3, offload_optimizer: { device: 'cpu', ...offload }, stage3_max_live_parameters: 0 };
+      return poolLedger(ledger({ ...cuda, deepspeed: { zero_optimization: zero } }), 'host').persistent;
+    };
+    const [pinned, pageable] = [offloaded({}), offloaded({ pin_memory: false })];
+    for (const name of ['fp32 gradients', 'pinned gradients']) {
+      expect(named(pinned, name)).toBe(2 ** Math.ceil(Math.log2(named(pageable, name))));
+      expect(named(pinned, name)).toBeGreaterThan(named(pageable, name));
+    }
+    expect(named(pinned, 'Adam states')).toBe(named(pageable, 'Adam states'));
   });
 });
 
