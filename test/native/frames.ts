@@ -3,7 +3,7 @@ import { parseSpecs } from '../../src/catalog/specs.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { memoryEstimator } from '../../src/strategy/evaluator.js';
 import { settingOf } from '../../src/strategy/setting.js';
-import { findStrategy } from '../../src/strategy/solve.js';
+import { findStrategy } from '../../src/strategy/findStrategy.js';
 import { withChunks } from '../../src/spec/sizes.js';
 import { type CallFrame, frameOf } from '../../src/verify/callFrame.js';
 import { placeCalls } from '../../src/verify/calls.js';

@@ -45,14 +45,14 @@ describe('auto', () => {
   test('recomputes as few layers as must be where the host cannot keep all', () => {
     // Seven hidden states and six outputs of 256 MiB each.
     const kept = (hostBytes: string): number => {
-      const { strategy, memory } = findStrategy(inputOf({ cluster: { hbmBytes: '9G', hostBytes } }), estimator());
+      const { strategy, memory } = findStrategy(inputOf({ cluster: { hbmBytes: '11G', hostBytes } }), estimator());
       expect(memory.fits).toBe(true);
       return strategy.layers.reduce(
         (sum, { layers, attentionOutput }) => sum + (attentionOutput === RECOMPUTE ? 0 : layers[1] - layers[0]),
         0,
       );
     };
-    const all = ['5G', '3G', '2500M', '2G'].map(kept);
+    const all = ['8G', '6G', '5572M', '5G'].map(kept);
     expect(all).toEqual(all.toSorted((a, b) => b - a));
     expect(all[0]).toBe(6);
     expect(all.at(-1)).toBeLessThan(6);
@@ -77,7 +77,7 @@ describe('auto', () => {
   });
 
   test('is deterministic', () => {
-    const input = inputOf({ cluster: { hbmBytes: '9G', hostBytes: '2G' } });
+    const input = inputOf({ cluster: { hbmBytes: '11G', hostBytes: '5G' } });
     expect(findStrategy(input, estimator()).strategy).toEqual(findStrategy(input, estimator()).strategy);
   });
 });
@@ -119,10 +119,10 @@ const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
   const clusters = [
     ['roomy', '256K', {}],
-    ['a small device', '256K', { hbmBytes: '9G', hostBytes: '40G' }],
-    ['a small host', '256K', { hbmBytes: '9G', hostBytes: '3G' }],
-    ['short', '32K', { hbmBytes: '9G', hostBytes: '1G' }],
-    ['a disk', '256K', { hbmBytes: '9G', hostBytes: '2G', diskBytes: '20G' }],
+    ['a small device', '256K', { hbmBytes: '11G', hostBytes: '43G' }],
+    ['a small host', '256K', { hbmBytes: '11G', hostBytes: '6G' }],
+    ['short', '32K', { hbmBytes: '11G', hostBytes: '4G' }],
+    ['a disk', '256K', { hbmBytes: '11G', hostBytes: '5G', diskBytes: '20G' }],
   ] as const;
   test.each(clusters)('%s', (_, seqLen, cluster) => {
     const input = inputOf({ run: { seqLen }, cluster });
@@ -139,7 +139,7 @@ describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
   });
 
   test.each(POLICIES.filter((policy) => policy !== 'auto'))('%s', (policy) => {
-    const cluster = policy === 'fpdt' ? { hbmBytes: '9G', hostBytes: '40G' } : {};
+    const cluster = policy === 'fpdt' ? { hbmBytes: '11G', hostBytes: '43G' } : {};
     const seconds = (name: string): number => {
       const input = inputOf({ run: { policy: name }, cluster });
       const { strategy, memory } = findStrategy(input, estimator());
