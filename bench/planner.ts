@@ -15,6 +15,7 @@ import { estimateTime } from '../src/strategy/estimateTime.js';
 import { estimator } from '../src/strategy/evaluator.js';
 import { type BuildInput, settingOf } from '../src/strategy/setting.js';
 import { findStrategy } from '../src/strategy/findStrategy.js';
+import { comparePublished, MOST_ERROR, MOST_MEAN_ERROR, type Published } from './publishedRows.js';
 import { replayTimes } from './replay.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -213,9 +214,19 @@ function choices(): readonly Measure[] {
   });
 }
 
+/** Released programs against what was published of them: `npm run bench:published` prints the rows. */
+function publishedMeasures({ meanError, worstError, numWrongFits }: Published): readonly Measure[] {
+  return [
+    { name: 'published rows: step time, mean error', value: meanError, atMost: MOST_MEAN_ERROR, unit: 'of the time' },
+    { name: 'published rows: step time, worst error', value: worstError, atMost: MOST_ERROR, unit: 'of the time' },
+    { name: 'published rows: maxima that do not fit, or fit twice as long', value: numWrongFits, atMost: 0, unit: 'rows' },
+  ];
+}
+
 async function main(): Promise<void> {
   const { values } = parseOptions({ options: { json: { type: 'boolean', default: false } } });
   await execa('npm', ['run', '--silent', 'build'], { cwd: ROOT });
+  const published = comparePublished();
   const measures = [
     ...(await segments()),
     ...(await ranges()),
@@ -224,10 +235,11 @@ async function main(): Promise<void> {
     ...choices(),
     ...(await planning()),
     ...(await times()),
+    ...publishedMeasures(published),
   ];
   const rows = measures.map((measure) => ({ ...measure, ok: measure.atMost === undefined || measure.value <= measure.atMost }));
   const failed = rows.filter(({ ok }) => !ok);
-  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'plannerBenchmark', measures: rows }, null, 1)}\n`);
+  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'plannerBenchmark', measures: rows, published }, null, 1)}\n`);
   else for (const row of rows) process.stdout.write(`${lineOf(row)}\n`);
   process.exitCode = failed.length === 0 ? 0 : 1;
 }

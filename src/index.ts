@@ -17,10 +17,13 @@ export { type CheckedRequirement, checkRequirements, parseRequirements, type Req
 export { programFromText, programToText } from './schedule/programText.js';
 export { opFromText, opToText, sectionFromText, sectionToText } from './schedule/text.js';
 export { FpdtError } from './spec/errors.js';
+export type { PlanOnlyPolicy, ReleasedOptions } from './spec/releasedPrograms.js';
 export type { ForcedStrategy, Strategy } from './spec/strategy.js';
 export { comparePolicies, type PolicyComparison } from './strategy/comparePolicies.js';
 export { type MaxSeqLen, type MaxSeqLenInput, maxSeqLen } from './strategy/limits/maxSeqLen.js';
 export { type MinGpus, type MinGpusInput, minGpus } from './strategy/limits/minGpus.js';
 export { type MinHost, minHost } from './strategy/limits/minHost.js';
 export type { PlanInput } from './strategy/planRun.js';
+export { type MaxReleasedSeqLen, maxReleasedSeqLen } from './strategy/released/limits.js';
+export { planReleased, type ReleasedPlan } from './strategy/released/releasedPlan.js';
 export { verifySchedule } from './verify/verify.js';

@@ -7,23 +7,22 @@ import { planToJson } from '../report/planJson.js';
 import { policyComparisonToText } from '../report/policyTable.js';
 import { type CheckedRequirement, checkRequirements, parseRequirements, requirementsToText } from '../report/requirements.js';
 import { FpdtError } from '../spec/errors.js';
+import { isPlanOnly } from '../spec/releasedPrograms.js';
 import { comparePolicies } from '../strategy/comparePolicies.js';
 import { withPrice } from '../strategy/pricedChanges.js';
 import { UNMET } from './exitCodes.js';
 import { type Output, printJson } from './output.js';
-import { type Options, toPlanInput } from './planInput.js';
+import { toPlanInput } from './planInput.js';
+import { releasedCommand, type ReleasedCommandOptions } from './released.js';
 
-interface PlanOptions extends Options {
-  readonly output?: string;
+interface PlanOptions extends ReleasedCommandOptions {
   readonly compare?: boolean;
-  readonly require?: string;
-  readonly price?: number;
-  readonly json?: boolean;
 }
 
 /** Returns the exit code: 0, or UNMET where the plan does not keep to a requirement. */
 export async function planCommand(options: PlanOptions, output: Output): Promise<number> {
   if (options.compare === true) return compareCommand(options, output);
+  if (isPlanOnly(options.policy)) return releasedCommand(options, output);
   const { output: path, price, json } = options;
   const requirements = options.require === undefined ? [] : parseRequirements(options.require);
   const plan = await planned(options);
@@ -49,7 +48,7 @@ function requirementLines(checked: readonly CheckedRequirement[]): readonly stri
 }
 
 async function compareCommand(options: PlanOptions, output: Output): Promise<number> {
-  for (const option of ['output', 'require', 'policy'] as const) {
+  for (const option of ['output', 'require', 'policy', 'released'] as const) {
     if (options[option] === undefined) continue;
     throw new FpdtError(`--compare plans with every policy; --${option} is for one plan`, { code: 'usage', hint: 'leave one of them out' });
   }

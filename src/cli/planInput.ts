@@ -9,6 +9,7 @@ export type Options = Readonly<Record<string, unknown>>;
 const RUN_FIELDS = [
   ['seqLen', 'seqLen'],
   ['policy', 'policy'],
+  ['released', 'released'],
   ['sequenceParallel', 'sequenceParallelSize'],
   ['dataParallel', 'dataParallelSize'],
   ['chunks', 'numChunks'],

@@ -4,6 +4,7 @@ import { type Output, printJson } from './output.js';
 import type { Options } from './planInput.js';
 
 export interface LimitOptions extends Options {
+  readonly policy?: string;
   readonly price?: number;
   readonly json?: boolean;
 }

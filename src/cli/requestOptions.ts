@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
 import { MODEL_DTYPES } from '../spec/dtype.js';
-import { POLICIES } from '../spec/strategy.js';
+import { ALL_POLICIES } from '../spec/releasedPrograms.js';
 
 /** What a command may look for. */
 type LookedFor = '--seq-len' | '--gpus' | '--host-bytes';
@@ -28,7 +28,8 @@ const REQUEST: readonly Option[] = [
   new Option('--disk-bytes <bytes>', "a rank's share of a local disk for what neither memory holds, e.g. 1000G; default: none"),
   new Option('--cluster <path>', 'cluster.json, e.g. from a calibration; instead of --gpus and --gpu'),
   new Option('--deepspeed <path>', 'ds_config.json; default: ZeRO-3'),
-  new Option('--policy <name>', 'how to train; default: auto').choices(POLICIES),
+  new Option('--policy <name>', 'how to train; default: auto. fpdt-released, alst-released and upipe are plan-only').choices(ALL_POLICIES),
+  new Option('--released <options>', 'switches of a plan-only policy: checkpoints=none,tiledMlp=off'),
   counted('--sequence-parallel <n>', 'ranks that share a sequence; default: as many as the heads allow'),
   counted('--data-parallel <n>', 'groups of ranks with their own sequences'),
   counted('--chunks <n>', 'chunks of a sequence; default: the solver chooses'),

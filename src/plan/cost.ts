@@ -1,6 +1,7 @@
 /** What training by a plan costs: GPU-hours, and money where an hour has a price. */
 import { FpdtError } from '../spec/errors.js';
-import type { ExecutionPlan } from './executionPlan.js';
+import type { Prediction } from '../predict/prediction.js';
+import type { ClusterSpec } from '../spec/types.js';
 
 /** GPU-hours are those of all ranks together; a step is an optimizer step, and tokens are those of the data, padding not counted. */
 export interface PlanCost {
@@ -11,11 +12,16 @@ export interface PlanCost {
   readonly usdPerBillionTokens?: number;
 }
 
+interface Priced {
+  readonly cluster: Pick<ClusterSpec, 'numRanks'>;
+  readonly prediction: Pick<Prediction, 'stepSeconds' | 'tokensPerSecond'>;
+}
+
 const SECONDS_PER_HOUR = 3600;
 const BILLION = 1e9;
 
 /** Throws `invalid-value` for a price that is no number above 0. */
-export function planCost({ cluster, prediction }: Pick<ExecutionPlan, 'cluster' | 'prediction'>, usdPerGpuHour?: number): PlanCost {
+export function planCost({ cluster, prediction }: Priced, usdPerGpuHour?: number): PlanCost {
   const hoursPerSecond = cluster.numRanks / SECONDS_PER_HOUR;
   const gpuHoursPerStep = hoursPerSecond * prediction.stepSeconds;
   const gpuHoursPerBillionTokens = (hoursPerSecond * BILLION) / prediction.tokensPerSecond;

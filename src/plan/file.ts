@@ -2,6 +2,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import { FpdtError } from '../spec/errors.js';
 import { isObject } from '../spec/parseJson.js';
+import { isPlanOnly, planOnlyError } from '../spec/releasedPrograms.js';
 import { decodePlan } from './decode.js';
 import { encodePlan } from './encode.js';
 import { type ExecutionPlan, PLAN_VERSION, type UnsealedPlan } from './executionPlan.js';
@@ -26,8 +27,10 @@ export async function writePlanFile(plan: UnsealedPlan, path: string): Promise<v
 /** Throws an FpdtError for a file that is missing, cut short, of another version or not what its digest says. */
 export async function readPlanFile(path: string): Promise<ExecutionPlan> {
   const file = parseFile(await readText(path), path);
-  if (file['kind'] !== FILE_KIND) {
-    throw new FpdtError(`${path} is not a plan file: its kind is ${JSON.stringify(file['kind'])}, expected "${FILE_KIND}"`, {
+  const { kind, policy } = file;
+  if (kind === 'releasedPlan' && typeof policy === 'string' && isPlanOnly(policy)) throw planOnlyError(policy, `${path} is no plan file`);
+  if (kind !== FILE_KIND) {
+    throw new FpdtError(`${path} is not a plan file: its kind is ${JSON.stringify(kind)}, expected "${FILE_KIND}"`, {
       code: 'plan-file-kind',
       hint: 'give the file that `fpdt plan --output` wrote',
     });

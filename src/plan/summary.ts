@@ -6,11 +6,14 @@ import { sumBytes } from '../memory/items.js';
 import type { SectionPrediction } from '../predict/prediction.js';
 import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
+import type { ClusterSpec } from '../spec/types.js';
 import { type LayerStrategy, RECOMPUTE, type Strategy } from '../spec/strategy.js';
 import { planCost } from './cost.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
 const NUM_LARGEST_ITEMS = 10;
+
+type PricedPlan = Parameters<typeof planCost>[0] & { readonly cluster: Pick<ClusterSpec, 'device'> };
 
 /** Lines without colour or trailing newline; with money where a GPU-hour has a price. */
 export function planSummary(plan: ExecutionPlan, usdPerGpuHour?: number): string {
@@ -110,7 +113,7 @@ function programLines({ sections, programs, features }: ExecutionPlan): readonly
 }
 
 /** Instants are listed only where something comes and goes, start-up only where it needs something. */
-function poolLines(pool: PoolLedger): readonly string[] {
+export function poolLines(pool: PoolLedger): readonly string[] {
   const [first] = pool.instants;
   const changes = pool.instants.some(({ totalBytes }) => totalBytes !== first?.totalBytes);
   const instants = [...(pool.load.totalBytes > 0 ? [pool.load] : []), ...(changes ? pool.instants : [])];
@@ -175,7 +178,7 @@ function copiesText({ links, prediction: { copiedBytes, exposedCopySeconds, step
   return `${bytes} a step and rank; ${formatSeconds(exposedCopySeconds)} exposed (${share(exposedCopySeconds, stepSeconds)})`;
 }
 
-function costLine(plan: ExecutionPlan, price?: number): string {
+export function costLine(plan: PricedPlan, price?: number): string {
   const { gpuHoursPerStep, gpuHoursPerBillionTokens, usdPerStep, usdPerBillionTokens } = planCost(plan, price);
   const hours = `${digits(gpuHoursPerStep)} a step, ${digits(gpuHoursPerBillionTokens)} a billion tokens`;
   const what = plan.cluster.device === 'cuda' ? 'GPU hours ' : 'Rank hours';

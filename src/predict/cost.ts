@@ -17,8 +17,8 @@ export interface OpCost {
   readonly copiedBytes: number;
 }
 
-/** A batch comes from ordinary memory, not pinned: 4 to 6 times slower on a node of 8 GPUs (DeepSpeed pull request 5301). */
-const PAGEABLE_SLOWDOWN = 5;
+/** Ordinary memory, which a batch comes from, is not pinned: copies are 4 to 6 times slower on a node of 8 GPUs (DeepSpeed pull request 5301). */
+export const PAGEABLE_SLOWDOWN = 5;
 
 export type OpCosts = (op: Op) => OpCost;
 
@@ -115,7 +115,7 @@ function attentionRate({ cluster: { rates }, kernels }: PredictInput, { d, ownQ 
 }
 
 /** The kernel's row with the largest head dim up to this one, else that of its smallest. */
-function kernelRate(kernel: string, headDim: number, { attentionKernels }: Rates): AttentionRate | undefined {
+export function kernelRate(kernel: string, headDim: number, { attentionKernels }: Rates): AttentionRate | undefined {
   const rows = attentionKernels.filter((row) => row.kernel === kernel).sort((a, b) => a.headDim - b.headDim);
   return rows.findLast((row) => row.headDim <= headDim) ?? rows[0];
 }

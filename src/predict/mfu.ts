@@ -15,7 +15,11 @@ export interface HardwareFlops {
  * sees (forward 4, backward twice that), which are S / 2 on average where there is no window. Full attention counts double, as
  * published figures do.
  */
-export function mfuOf(input: PredictInput, stepSeconds: number, hardware: HardwareFlops): Mfu {
+export function mfuOf(
+  input: Pick<PredictInput, 'model' | 'run' | 'cluster' | 'parameters'>,
+  stepSeconds: number,
+  hardware: HardwareFlops,
+): Mfu {
   const { model, run, cluster, parameters } = input;
   const perRankTokens = tokensPerStep(input) / cluster.numRanks;
   // A tied one is the table of tokens, which comes first; positions may have another.

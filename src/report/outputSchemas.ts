@@ -9,12 +9,15 @@ import { kernelsSchema, linkSchema, poolSchema, tableSchema } from '../plan/head
 import { foreignObject, modelSchema, runSchema, type Shape, strategySchema } from '../plan/headerSpecs.js';
 import type { KindSeconds, Mfu, Prediction, SectionPrediction } from '../predict/prediction.js';
 import { clusterSchema } from '../spec/clusterSpec.js';
-import { POLICIES } from '../spec/strategy.js';
+import { ALL_POLICIES, CHECKPOINTS, PLAN_ONLY_POLICIES, type ReleasedOptions } from '../spec/releasedPrograms.js';
 import type { PolicyComparison, PolicyRow, PolicyStep, PoolUse } from '../strategy/comparePolicies.js';
 import type { MaxSeqLen } from '../strategy/limits/maxSeqLen.js';
 import type { MinGpus, TooFewGpus } from '../strategy/limits/minGpus.js';
 import type { MinHost } from '../strategy/limits/minHost.js';
 import type { Bound } from '../strategy/limits/probe.js';
+import type { TimeTerm } from '../strategy/released/costs.js';
+import type { MaxReleasedSeqLen } from '../strategy/released/limits.js';
+import type { ReleasedPlan, ReleasedPrediction } from '../strategy/released/releasedPlan.js';
 import type { LimitJson } from './limitText.js';
 import type { NumberChange, PlanDiff, PoolChange, SettingChange } from './planDiff.js';
 import type { PlanJson } from './planJson.js';
@@ -184,7 +187,8 @@ const policyComparisonSchema = z.strictObject({
   numRanks: positive,
   policies: z.array(
     z.strictObject({
-      policy: z.enum(POLICIES),
+      policy: z.enum(ALL_POLICIES),
+      planOnly: z.boolean(),
       fits: z.boolean(),
       pools: z.array(z.strictObject({ pool: z.string(), peakBytes: bytes, capacityBytes: bytes } satisfies Shape<PoolUse>)),
       step: z.strictObject({ stepSeconds: seconds, tokensPerSecond: z.number(), mfu: mfuSchema } satisfies Shape<PolicyStep>).nullable(),
@@ -194,6 +198,44 @@ const policyComparisonSchema = z.strictObject({
     } satisfies Shape<PolicyRow>),
   ),
 } satisfies Shape<PolicyComparison>);
+
+const releasedPlanSchema = z.strictObject({
+  kind: z.literal('releasedPlan'),
+  policy: z.enum(PLAN_ONLY_POLICIES),
+  planOnly: z.literal(true),
+  options: z.strictObject({
+    checkpoints: z.enum(CHECKPOINTS),
+    chunkedAttention: z.boolean(),
+    tiledLoss: z.boolean(),
+    tiledMlp: z.boolean(),
+    offloadWeights: z.boolean(),
+  } satisfies Shape<ReleasedOptions>),
+  family: z.string(),
+  numModelParameters: positive,
+  cluster: clusterSchema,
+  run: runSchema.omit({ policy: true }),
+  deepspeed: foreignObject,
+  kernel: z.string(),
+  fits: z.boolean(),
+  memory: ledgerSchema,
+  prediction: z.strictObject({
+    stepSeconds: seconds,
+    tokensPerSecond: z.number(),
+    terms: z.array(z.strictObject({ name: z.string(), seconds, note: z.string() } satisfies Shape<TimeTerm>)),
+    mfu: mfuSchema,
+  } satisfies Shape<ReleasedPrediction>),
+  cost: costSchema,
+  remarks: z.array(z.string()),
+} satisfies Shape<ReleasedPlan>);
+
+const maxReleasedSeqLenSchema = z.strictObject({
+  kind: z.literal('maxReleasedSeqLen'),
+  seqLen: positive,
+  granularityTokens: positive,
+  nextSeqLen: positive,
+  bound: boundSchema,
+  plan: releasedPlanSchema,
+} satisfies Shape<MaxReleasedSeqLen>);
 
 const settingChangeSchema = z.strictObject({ path: z.string(), a: z.unknown(), b: z.unknown() } satisfies Shape<SettingChange>);
 const numberChangeSchema = z.strictObject({ name: z.string(), a: z.number(), b: z.number() } satisfies Shape<NumberChange>);
@@ -233,6 +275,8 @@ export const OUTPUT_SCHEMAS = {
   minGpus: minGpusSchema,
   minHost: minHostSchema,
   policyComparison: policyComparisonSchema,
+  releasedPlan: releasedPlanSchema,
+  maxReleasedSeqLen: maxReleasedSeqLenSchema,
   planDiff: planDiffSchema,
   error: errorSchema,
 } as const;

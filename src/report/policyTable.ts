@@ -21,10 +21,10 @@ export function policyComparisonToText({ seqLen, numRanks, policies }: PolicyCom
   ].join('\n');
 }
 
-function cells({ policy, fits, step, cost, pools, longestSeqLen }: PolicyRow, names: readonly string[]): readonly string[] {
+function cells({ policy, planOnly, fits, step, cost, pools, longestSeqLen }: PolicyRow, names: readonly string[]): readonly string[] {
   const money = cost?.usdPerBillionTokens ?? cost?.gpuHoursPerBillionTokens;
   return [
-    policy,
+    planOnly ? `${policy} (plan-only)` : policy,
     fits ? 'yes' : 'no',
     ...(step === null
       ? [NONE, NONE, NONE]

@@ -65,6 +65,16 @@ export function sharesHeads(size: number, { numHeads, numKvHeads }: Pick<ModelSp
   return numHeads % size === 0 && numKvHeads % size === 0;
 }
 
+/** Whether they share the query heads out, and the key/value heads too or whole copies of them. */
+export function sharesOrCopiesHeads(size: number, { numHeads, numKvHeads }: Pick<ModelSpec, 'numHeads' | 'numKvHeads'>): boolean {
+  return numHeads % size === 0 && (numKvHeads % size === 0 || size % numKvHeads === 0);
+}
+
+/** Query heads of each of so many ranks, which share them out. */
+export function headsOfEach(size: number, { numHeads }: Pick<ModelSpec, 'numHeads'>): number {
+  return numHeads / size;
+}
+
 /** The largest size up to `atMost` that divides the ranks and is legal; 1 if there is no other. */
 function largestSize(numRanks: number, atMost: number, legal: (size: number) => boolean): number {
   for (let size = Math.min(atMost, numRanks); size > 1; size--) {

@@ -2,7 +2,7 @@
 import * as z from 'zod';
 import { MODEL_DTYPES, type ModelDtype } from './dtype.js';
 import { type JsonObject, parseWith } from './parseJson.js';
-import { POLICIES, type PolicyName } from './strategy.js';
+import { ALL_POLICIES, type AnyPolicy } from './releasedPrograms.js';
 
 const count = z.int().min(1);
 
@@ -10,7 +10,8 @@ const schema = z.strictObject({
   seqLen: z.union([z.number(), z.string()]),
   sequenceParallelSize: count.optional(),
   dataParallelSize: count.optional(),
-  policy: z.enum(POLICIES).optional(),
+  policy: z.enum(ALL_POLICIES).optional(),
+  released: z.union([z.string(), z.looseObject({})]).optional(),
   numChunks: count.optional(),
   segmentLayers: count.optional(),
   kvTileChunks: count.optional(),
@@ -35,7 +36,10 @@ export interface RunInput {
   readonly seqLen: number | string;
   readonly sequenceParallelSize?: number | undefined;
   readonly dataParallelSize?: number | undefined;
-  readonly policy?: PolicyName | undefined;
+  /** A plan-only one is for planReleased, and refused where a run is planned. */
+  readonly policy?: AnyPolicy | undefined;
+  /** Of a plan-only policy, what of its program is switched: see ReleasedOptions (releasedPrograms.ts). */
+  readonly released?: string | JsonObject | undefined;
   readonly numChunks?: number | undefined;
   /** Layers that share a checkpoint; the last segment may have fewer. */
   readonly segmentLayers?: number | undefined;

@@ -3,10 +3,11 @@ import type { ParsedDeepSpeed } from './deepspeedConfig.js';
 import { FpdtError } from './errors.js';
 import { resolveParallelism } from './parallelism.js';
 import type { NamedPool } from './pools.js';
-import { parseRunInput } from './runInput.js';
+import { isPlanOnly, planOnlyError } from './releasedPrograms.js';
+import { parseRunInput, type RunInput } from './runInput.js';
 import { padSeqLen, parseTokens } from './sizes.js';
 import { resolveForced } from './strategyInput.js';
-import type { ClusterSpec, ModelSpec, RunSpec } from './types.js';
+import type { ClusterSpec, ModelSpec, PolicyName, RunSpec } from './types.js';
 
 export { type RunInput, parseRunInput } from './runInput.js';
 
@@ -35,7 +36,7 @@ export function parseRun(
     seqLen,
     paddedSeqLen: padSeqLen(seqLen, knobs.numChunks ?? 1, sequenceParallelSize),
     ...parallelism,
-    policy: run.policy ?? 'auto',
+    policy: runnable(run),
     ...(run.segmentLayers === undefined ? {} : { segmentLayers: run.segmentLayers }),
     prefetchDepth: DEFAULT_PREFETCH_DEPTH,
     hbmReserve: parseReserve(run.hbmReserve, cluster),
@@ -49,6 +50,12 @@ export function parseRun(
     numSteps: run.numSteps ?? 1,
     seed: run.seed ?? 0,
   };
+}
+
+function runnable({ policy = 'auto', released }: RunInput): PolicyName {
+  if (isPlanOnly(policy)) throw planOnlyError(policy, 'a plan that runs');
+  if (released === undefined) return policy;
+  throw new FpdtError(`run.released is given, but ${policy} is no released program`, { code: 'conflict', hint: 'leave run.released out' });
 }
 
 /** A share from a number or from text such as `4%`. */

@@ -28,7 +28,7 @@ const FACTS: readonly Fact[] = [
     fact: 'names of pools',
     language: 'TypeScript',
     pattern: /(['"`])(?:hbm|host|disk)\1/,
-    where: { 'catalog/pools.ts': 'the table of pools' },
+    where: { 'catalog/pools.ts': 'the table of pools', 'spec/releasedPrograms.ts': 'no pool: a word of options of released programs' },
   },
   {
     fact: 'names of pools',

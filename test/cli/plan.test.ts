@@ -8,7 +8,7 @@ import { OUTPUT_SCHEMAS } from '../../src/report/outputSchemas.js';
 import { programFromText } from '../../src/schedule/programText.js';
 import { sectionNamed } from '../../src/schedule/schedule.js';
 import { opFromText, sectionFromText } from '../../src/schedule/text.js';
-import { POLICIES } from '../../src/spec/strategy.js';
+import { ALL_POLICIES } from '../../src/spec/releasedPrograms.js';
 import { capture, DEMO } from './capture.js';
 
 let folder: string;
@@ -94,7 +94,7 @@ describe('fpdt plan', () => {
     [['--gpus', '2', '--cluster', 'c.json'], /--gpus cannot be given as well/],
     [['--disk-bytes', '1G', '--cluster', 'c.json'], /--disk-bytes cannot be given as well/],
     [['--gpus', 'two'], /Expected a whole number, found 'two'/],
-    [['--policy', 'fptd'], new RegExp(`Allowed choices are ${POLICIES.join(', ')}`)],
+    [['--policy', 'fptd'], new RegExp(`Allowed choices are ${ALL_POLICIES.join(', ')}`)],
     [['--chunk', '4'], /unknown option '--chunk'\n.*Did you mean --chunks\?/],
   ])('refuses %j as wrong usage', async (args, message) => {
     const { exitCode, stderr } = await capture('plan', '--model', 'examples/demo/model/config.json', '--seq-len', '512', ...args);
@@ -197,16 +197,16 @@ describe('fpdt plan --compare', () => {
   it('prints a row for every policy', async () => {
     const { exitCode, stdout } = await capture('plan', ...DEMO, '--hbm-bytes', '40M', '--host-bytes', '16M', '--compare');
     expect(exitCode).toBe(0);
-    for (const policy of POLICIES) expect(stdout).toMatch(new RegExp(`^${policy} +(yes|no) `, 'm'));
+    for (const policy of ALL_POLICIES) expect(stdout).toMatch(new RegExp(`^${policy}( \\(plan-only\\))? +(yes|no) `, 'm'));
   });
 
   it('prints JSON by its schema', async () => {
     const { stdout } = await capture('plan', ...DEMO, '--hbm-bytes', '40M', '--host-bytes', '16M', '--compare', '--json', '--price', '1');
     const { policies } = OUTPUT_SCHEMAS.policyComparison.parse(JSON.parse(stdout));
-    expect(policies.map(({ policy }) => policy)).toEqual(POLICIES);
+    expect(policies.map(({ policy }) => policy)).toEqual(ALL_POLICIES);
   });
 
-  it.each(['--output=x.json', '--require=hbm<1G', '--policy=fpdt'])('refuses %s', async (option) => {
+  it.each(['--output=x.json', '--require=hbm<1G', '--policy=fpdt', '--released=tiledMlp=off'])('refuses %s', async (option) => {
     const { exitCode, stderr } = await capture('plan', ...DEMO, '--compare', option);
     expect(exitCode).toBe(2);
     expect(stderr).toMatch(/--compare plans with every policy; --\w+ is for one plan/);
