@@ -6,9 +6,11 @@
  *
  * The last line is `demo ok: ...` (exit 0) or `demo failed: ...` (exit 1; 130 after Ctrl-C).
  */
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { type CalibrationInput, calibrateMachine, speedFactor } from '../src/bridge/calibration.js';
+import { calibrationText } from '../src/bridge/calibrationFile.js';
 import { resolvePython } from '../src/bridge/python.js';
 import { INTERRUPTED } from '../src/cli/exitCodes.js';
 import { withInterrupt } from '../src/cli/interrupt.js';
@@ -20,7 +22,7 @@ import { judge, verdictLine } from '../src/report/verdict.js';
 import { formatBytes } from '../src/spec/sizes.js';
 import type { PolicyName } from '../src/spec/strategy.js';
 import { parseOptions, wholeNumber } from './options.js';
-import { calibrate, speedFactor, writeStandardLibrary } from './demo/python.js';
+import { writeStandardLibrary } from './demo/python.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FOLDER = join(ROOT, '.fpdt', 'demo');
@@ -29,6 +31,7 @@ const MODEL = join(ROOT, 'examples', 'demo', 'model');
 const TRAINED = join(FOLDER, 'model');
 const DEEPSPEED = join(ROOT, 'examples', 'demo', 'ds_config.json');
 const NUM_RANKS = 2;
+const CALIBRATION_SECONDS = 15;
 
 interface Options {
   readonly policy: PolicyName;
@@ -57,14 +60,10 @@ async function main(): Promise<number> {
 
 async function makePlan(python: string, { policy, numSteps, seqLen, numChunks }: Options): Promise<ExecutionPlan> {
   const cluster = join(FOLDER, 'cluster.json');
-  title('Calibrating this machine (10 s at most)');
-  calibrate(python, {
-    model: join(MODEL, 'config.json'),
-    ranks: NUM_RANKS,
-    seqLen,
-    chunkTokens: Math.ceil(seqLen / numChunks),
-    output: cluster,
-  });
+  title(`Calibrating this machine (about ${CALIBRATION_SECONDS} s)`);
+  const calibrated = await calibrateMachine(python, calibration(seqLen, numChunks));
+  writeFileSync(cluster, `${JSON.stringify(calibrated, null, 2)}\n`);
+  say(calibrationText(calibrated));
   title('Planning');
   const run = { seqLen, numChunks, policy, numSteps, sequenceParallelSize: NUM_RANKS, seed: 0 };
   const plan = await planRun({ model: MODEL, cluster, run, deepspeed: DEEPSPEED });
@@ -74,6 +73,17 @@ async function makePlan(python: string, { policy, numSteps, seqLen, numChunks }:
     `\nwrote ${relative(ROOT, join(FOLDER, 'plan.json'))}; look into it: npx fpdt show ${relative(ROOT, join(FOLDER, 'plan.json'))} layerBackward`,
   );
   return plan;
+}
+
+function calibration(seqLen: number, numChunks: number): CalibrationInput {
+  const chunkTokens = Math.ceil(seqLen / numChunks);
+  return { model: MODEL, deepspeed: DEEPSPEED, ranks: NUM_RANKS, chunkTokens, seconds: CALIBRATION_SECONDS };
+}
+
+/** How much faster (above 1) or slower this machine is than when the plan's cluster was measured. */
+async function speedSince({ run, cluster }: ExecutionPlan, python: string): Promise<number> {
+  const input = calibration(run.seqLen, run.numChunks ?? 1);
+  return speedFactor(input, cluster, await calibrateMachine(python, input));
 }
 
 function writeData(python: string, { run }: ExecutionPlan): string {
@@ -105,7 +115,7 @@ async function train(
   const comparison = compareRun(plan, await run.result);
   title('Planned against measured');
   say(comparisonToText(comparison));
-  const factor = ignoreStepTime ? undefined : speedFactor(python, join(FOLDER, 'cluster.json'));
+  const factor = ignoreStepTime ? undefined : await speedSince(plan, python);
   const { failures, kept } = judge(comparison, { stepTime: !ignoreStepTime, ...(factor === undefined ? {} : { speedFactor: factor }) });
   title('Assertions');
   for (const line of kept) say(`ok      ${line}`);

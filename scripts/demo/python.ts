@@ -1,31 +1,9 @@
-/** What the demo asks of Python before the run: a calibrated cluster, and real text to train on. */
+/** What the demo asks of Python before the run: real text to train on. */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { runCalibration } from '../../src/bridge/calibration.js';
 import { SETUP_HINT } from '../../src/bridge/python.js';
 import { FpdtError } from '../../src/spec/errors.js';
-
-export interface Calibration {
-  readonly model: string;
-  readonly ranks: number;
-  readonly seqLen: number;
-  readonly chunkTokens: number;
-  readonly output: string;
-}
-
-const CALIBRATION_SECONDS = 10;
-
-/** Measures this machine with the run's own shapes; everything together takes at most ten seconds. */
-export function calibrate(python: string, { model, ranks, seqLen, chunkTokens, output }: Calibration): void {
-  runCalibration(python, { model, ranks, 'seq-len': seqLen, 'chunk-tokens': chunkTokens, seconds: CALIBRATION_SECONDS, output });
-}
-
-/** How much faster (above 1) or slower this machine is now than when `cluster` was measured; takes at most five seconds. */
-export function speedFactor(python: string, cluster: string): number {
-  const { factor } = JSON.parse(runCalibration(python, { compare: cluster }, 'pipe')) as { readonly factor: number };
-  return factor;
-}
 
 /** Writes the sources of Python's own standard library, one after the other, until there are `numBytes` of them. */
 export function writeStandardLibrary(

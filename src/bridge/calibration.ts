@@ -1,21 +1,151 @@
-/** Starts `python -m fpdt.calibrate`, which measures a machine for the cluster file of a plan. */
+/** Measures this machine: plans small runs, has Python run them on all ranks at once, and makes a cluster of what they took. */
 import { spawnSync } from 'node:child_process';
-import { delimiter } from 'node:path';
+import { mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import * as z from 'zod';
+import { parseCluster } from '../catalog/clusters.js';
+import { viewBytes } from '../catalog/ops/index.js';
+import { numWeightElements } from '../catalog/parameters.js';
+import type { ExecutionPlan } from '../plan/executionPlan.js';
+import { writePlanFile } from '../plan/file.js';
+import { measuredRates } from '../predict/measured/rates.js';
+import { predictRun } from '../predict/predict.js';
+import { DTYPE_BYTES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
+import { parseWith } from '../spec/parseJson.js';
+import { FILE_ALIGNMENT_BYTES } from '../spec/pools.js';
+import type { ClusterSpec } from '../spec/types.js';
+import { type ProbeInput, probePlans } from '../strategy/probePlans.js';
 import { PYTHON_FOLDER, SETUP_HINT } from './python.js';
 
-/** Options of fpdt.calibrate by name, without the dashes: `seq-len`. */
-export type CalibrationOptions = Readonly<Record<string, string | number | undefined>>;
+export interface CalibrationInput extends Omit<ProbeInput, 'cluster'> {
+  readonly ranks: number;
+  /** A name of the catalog; default: cpu. Memory and what fills it are the catalog's but for the CPU's. */
+  readonly gpu?: string | undefined;
+  /** Where a run may keep a file. */
+  readonly diskFolder?: string | undefined;
+  /** Limit for everything, Python's imports included. */
+  readonly seconds: number;
+}
 
-/** Its text goes to this process's own output, or is returned. Throws `calibration-failed`; what was wrong, Python has said on stderr. */
-export function runCalibration(python: string, options: CalibrationOptions, stdout: 'inherit' | 'pipe' = 'inherit'): string {
+/** Of the memory, and of the room on a disk, that is free now: the pools of all ranks share it. */
+const FREE_SHARE = 0.8;
+const CPU = 'cpu';
+
+/** A cluster whose rates are measured. Throws `calibration-failed`; what was wrong, Python has said on stderr. */
+export async function calibrateMachine(python: string, input: CalibrationInput): Promise<ClusterSpec> {
+  const base = freeCluster(input);
+  const plans = await probePlans({ ...input, cluster: base });
+  const numbers = await measure(python, plans, input);
+  const apart = Object.fromEntries(Object.entries(numbers).filter(([name]) => name in base.rates));
+  const probes = plans.map((plan, number) => ({ plan, numbers: numbersOf(numbers, `plan/${number}/`) }));
+  const { rates, origins } = measuredRates({ probes, apart }, base.rates);
+  return {
+    ...base,
+    rates,
+    ratesProvenance: 'measured',
+    rateOrigins: origins,
+    ratesSource: `fpdt calibrate, ${input.ranks} busy ranks on ${processorName()}, ${shapesText(input, plans)}`,
+    peakFlops: base.device === 'cpu' ? (numbers['peakFlops'] ?? base.peakFlops) : base.peakFlops,
+  };
+}
+
+/** How much faster (above 1) or slower this machine is with the rates of one cluster than of another, on the plans that measured it. */
+export async function speedFactor(input: Omit<ProbeInput, 'cluster'>, before: ClusterSpec, now: ClusterSpec): Promise<number> {
+  const plans = await probePlans({ ...input, cluster: before });
+  const seconds = (cluster: ClusterSpec): number => plans.reduce((sum, plan) => sum + predictRun({ ...plan, cluster }).stepSeconds, 0);
+  return seconds(before) / seconds(now);
+}
+
+/** The catalog's, with the memory and the disk of this machine that are free now. */
+function freeCluster({ ranks, gpu = CPU, diskFolder }: CalibrationInput): ClusterSpec {
+  const cluster = parseCluster({ gpus: ranks, gpu });
+  const diskBytes = diskFolder === undefined ? 0 : align((FREE_SHARE * freeDiskBytes(diskFolder)) / ranks);
+  // A disk without rates is none; these stand for it until it is measured.
+  if (cluster.device !== 'cpu') return { ...cluster, diskBytes };
+  const share = Math.floor((FREE_SHARE * process.availableMemory()) / (2 * ranks));
+  return { ...cluster, ranksPerNode: ranks, hbmBytes: share, hostBytes: share, diskBytes };
+}
+
+function freeDiskBytes(folder: string): number {
+  try {
+    const { bavail, bsize } = statfsSync(folder);
+    return bavail * bsize;
+  } catch (cause) {
+    throw new FpdtError(`cannot use ${folder} as a disk: ${(cause as Error).message}`, {
+      code: 'file-not-readable',
+      hint: 'give a folder that is there with --disk-folder',
+      cause,
+    });
+  }
+}
+
+function align(bytes: number): number {
+  return Math.floor(bytes / FILE_ALIGNMENT_BYTES) * FILE_ALIGNMENT_BYTES;
+}
+
+const measuredSchema = z.record(z.string(), z.number());
+
+async function measure(python: string, plans: readonly ExecutionPlan[], input: CalibrationInput): Promise<Record<string, number>> {
+  const folder = mkdtempSync(join(tmpdir(), 'fpdt-calibrate-'));
+  try {
+    const paths = plans.map((_, number) => join(folder, `plan-${number}.json`));
+    await Promise.all(plans.map((plan, number) => writePlanFile(plan, paths[number] ?? '')));
+    const job = { plans: paths, sizes: sizesOf(plans), seconds: input.seconds, disk_folder: input.diskFolder ?? null };
+    const jobPath = join(folder, 'job.json');
+    writeFileSync(jobPath, JSON.stringify(job));
+    return parseWith(measuredSchema, JSON.parse(runPython(python, jobPath)), 'calibration');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Bytes of what is measured apart from plans: the largest copy and exchange of theirs, and a layer's weights. */
+function sizesOf(plans: readonly ExecutionPlan[]): Readonly<Record<string, number>> {
+  const largest = (kinds: readonly string[], side: 'reads' | 'writes'): number =>
+    Math.max(
+      0,
+      ...plans.flatMap(({ sections, buffers }) =>
+        sections.flatMap(({ ops }) =>
+          ops.filter(({ kind }) => kinds.includes(kind)).map((op) => viewBytes(op[side], buffers) / op[side].length),
+        ),
+      ),
+    );
+  const [first] = plans;
+  const weights = Math.max(0, ...(first?.parameters.layers.map((layer) => numWeightElements(layer.weights)) ?? []));
+  const copy = Math.max(1024, Math.floor(largest(['copy'], 'reads') / 1024) * 1024);
+  return {
+    copy_bytes: copy,
+    exchange_bytes: Math.ceil(largest(['toHeads'], 'writes')),
+    layer_bytes: weights * DTYPE_BYTES[first?.run.dtype ?? 'float32'],
+    block_bytes: copy,
+  };
+}
+
+function runPython(python: string, job: string): string {
   const path = [PYTHON_FOLDER, process.env['PYTHONPATH']].filter((folder) => folder !== undefined && folder !== '').join(delimiter);
   const env = { ...process.env, PYTHONPATH: path, OMP_NUM_THREADS: '1' };
-  const words = Object.entries(options).flatMap(([name, value]) => (value === undefined ? [] : [`--${name}`, String(value)]));
-  const done = spawnSync(python, ['-m', 'fpdt.calibrate', ...words], { env, stdio: ['ignore', stdout, 'inherit'], encoding: 'utf8' });
-  if (done.status === 0) return done.stdout ?? '';
+  const done = spawnSync(python, ['-m', 'fpdt.calibrate', job], { env, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
+  if (done.status === 0) return done.stdout;
   throw new FpdtError(`the calibration failed: ${done.error?.message ?? `exit code ${done.status}`}`, {
     code: 'calibration-failed',
     hint: SETUP_HINT,
   });
+}
+
+function numbersOf(numbers: Readonly<Record<string, number>>, prefix: string): Readonly<Record<string, number>> {
+  return Object.fromEntries(
+    Object.entries(numbers)
+      .filter(([name]) => name.startsWith(prefix))
+      .map(([name, value]) => [name.slice(prefix.length), value]),
+  );
+}
+
+function processorName(): string {
+  return cpus()[0]?.model ?? 'an unknown CPU';
+}
+
+function shapesText({ chunkTokens }: CalibrationInput, [plan]: readonly ExecutionPlan[]): string {
+  return `hidden ${plan?.model.hiddenSize}, chunks of ${chunkTokens} tokens, ${plan?.run.dtype}`;
 }

@@ -6,6 +6,7 @@ import type { JsonObject } from '../spec/parseJson.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { ALL_DEVICES, DEVICE_NAMES } from './devices.js';
 import { type DeviceEntry, GIB } from './gpus.js';
+import { catalogOrigins } from './rateOrigins.js';
 
 /** `{gpus, gpu}` of the catalog, a full ClusterSpec, or the path of a JSON file with either. */
 export function parseCluster(input: string | JsonObject): ClusterSpec {
@@ -29,6 +30,7 @@ function fromCatalog({ gpus, gpu, float16, ranksPerNode, hbmBytes, hostBytes, di
     overheads: entry.device === 'cuda' ? overheads(entry, gpus) : [],
     rates: { ...entry.rates, offloadedOptimizerSecondsPerParameter: perNode * entry.nodeOptimizerSecondsPerParameter },
     ratesProvenance: entry.ratesProvenance,
+    rateOrigins: catalogOrigins(entry.name),
     ratesSource: entry.ratesSource,
     peakFlops: entry.peakFlops,
   };

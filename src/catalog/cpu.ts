@@ -1,5 +1,6 @@
 /** The CPU device: every rank a process on one machine, both pools in its memory. For tests and for learning. */
 import { type DeviceEntry, GIB } from './gpus.js';
+import { UNMEASURED } from './unmeasured.js';
 
 /** Rates of one core of a server CPU, order of magnitude only; a calibration file replaces them. */
 export const CPU: DeviceEntry = {
@@ -21,12 +22,15 @@ export const CPU: DeviceEntry = {
     d2hBytes: 5e9,
     duplexBytes: 5e9,
     commBytes: 5e8,
+    gatherBytes: 5e8,
+    reduceBytes: 5e8,
     commLatencySeconds: 5e-4,
     interNodeBytes: 1e8,
     interNodeLatencySeconds: 1e-3,
     launchSeconds: 5e-6,
     optimizerSecondsPerParameter: 1e-8,
     stepOverheadSeconds: 0.02,
+    ...UNMEASURED,
     hostSecondsPerOp: 2e-5,
     // One thread issues and computes: launchSeconds holds both.
     hostSecondsPerKernel: 0,

@@ -3,6 +3,7 @@
  * every card that has it is said once. What is said to be assumed has no published measurement.
  */
 import type { Provenance, Rates } from '../spec/types.js';
+import { UNMEASURED } from './unmeasured.js';
 import { ATTENTION_HALF_KEYS, attentionRates } from './attentionRates.js';
 
 /** Rates of one rank. What the ranks of a node share is a cluster's, which knows how many there are. */
@@ -81,12 +82,15 @@ function rates(figures: Figures): DeviceRates {
     d2hBytes: figures.link * GIGA,
     duplexBytes: figures.duplex * GIGA,
     commBytes: figures.node * GIGA,
+    gatherBytes: figures.node * GIGA,
+    reduceBytes: figures.node * GIGA,
     commLatencySeconds: 20e-6,
     interNodeBytes: figures.network * GIGA * NETWORK_EFFICIENCY,
     interNodeLatencySeconds: 40e-6,
     launchSeconds: LAUNCH_SECONDS,
     optimizerSecondsPerParameter: ADAM_BYTES_PER_PARAMETER / memoryBytes,
     stepOverheadSeconds: 0.02,
+    ...UNMEASURED,
     hostSecondsPerOp: HOST_SECONDS_PER_OP,
     hostSecondsPerKernel: HOST_SECONDS_PER_KERNEL,
     diskReadBytes: DISK_READ * GIGA,

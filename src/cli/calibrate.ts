@@ -1,10 +1,12 @@
 /** `fpdt calibrate`: a cluster file of this machine, measured by Python or, with --facts, from what the machine says of itself. */
 import { writeFileSync } from 'node:fs';
-import { runCalibration } from '../bridge/calibration.js';
+import { type CalibrationInput, calibrateMachine, speedFactor } from '../bridge/calibration.js';
+import { calibrationText, readShapes, shapesFile, shapesPath } from '../bridge/calibrationFile.js';
 import { resolvePython } from '../bridge/python.js';
 import { clusterFromFacts } from '../machine/cluster.js';
 import { readMachineFacts } from '../machine/read.js';
 import type { FactSources } from '../native.js';
+import type { ModelDtype } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { type Output, printJson } from './output.js';
 
@@ -14,7 +16,8 @@ interface Options {
   readonly ranks?: number;
   readonly output?: string;
   readonly model?: string;
-  readonly seqLen?: number;
+  readonly dtype?: ModelDtype;
+  readonly deepspeed?: string;
   readonly chunkTokens?: number;
   readonly diskFolder?: string;
   readonly seconds?: number;
@@ -25,8 +28,9 @@ interface Options {
 
 type OptionName = keyof Options;
 /** Options of one way alone. */
-const OF_FACTS: readonly OptionName[] = ['gpu', 'json'];
-const OF_MEASURING: readonly OptionName[] = ['model', 'seqLen', 'chunkTokens', 'diskFolder', 'seconds', 'compare', 'python'];
+const OF_FACTS: readonly OptionName[] = ['json'];
+const OF_MEASURING: readonly OptionName[] = ['model', 'dtype', 'deepspeed', 'chunkTokens', 'diskFolder', 'seconds', 'compare', 'python'];
+const DEFAULTS = { ranks: 2, chunkTokens: 2048, seconds: 15 } as const;
 
 export async function calibrateCommand(
   options: Readonly<Record<string, unknown>>,
@@ -39,7 +43,7 @@ export async function calibrateCommand(
     writeFacts(asked, output, sources);
   } else {
     refuse(asked, OF_FACTS, 'give --facts as well, or leave it out');
-    measure(asked);
+    await measure(asked, output);
   }
 }
 
@@ -72,13 +76,27 @@ function write(path: string, text: string): void {
   }
 }
 
-function measure({ model, ranks, seqLen, chunkTokens, diskFolder, seconds, output, compare, python }: Options): void {
-  if (compare === undefined && (model === undefined || output === undefined)) {
+async function measure(options: Options, output: Output): Promise<void> {
+  const python = resolvePython(options.python);
+  const seconds = options.seconds ?? DEFAULTS.seconds;
+  if (options.compare !== undefined) {
+    const { cluster, shapes } = readShapes(options.compare);
+    const now = await calibrateMachine(python, { ...shapes, seconds });
+    printJson(output, { factor: await speedFactor(shapes, cluster, now) });
+    return;
+  }
+  const { model, output: path } = options;
+  if (model === undefined || path === undefined) {
     throw new FpdtError('calibrate: neither what to measure with nor --facts is given', {
       code: 'usage',
       hint: 'measure with --model config.json --output cluster.json, or take catalog rates with --facts',
     });
   }
-  const shapes = { ranks, 'seq-len': seqLen, 'chunk-tokens': chunkTokens };
-  runCalibration(resolvePython(python), { model, ...shapes, 'disk-folder': diskFolder, seconds, output, compare });
+  const { ranks = DEFAULTS.ranks, chunkTokens = DEFAULTS.chunkTokens, dtype, deepspeed, gpu, diskFolder } = options;
+  const input: CalibrationInput = { model, ranks, chunkTokens, dtype, deepspeed, gpu, diskFolder, seconds };
+  const cluster = await calibrateMachine(python, input);
+  write(shapesPath(path), `${JSON.stringify(shapesFile(input), null, 2)}\n`);
+  write(path, `${JSON.stringify(cluster, null, 2)}\n`);
+  output.err(calibrationText(cluster));
+  output.err(`wrote ${path}`);
 }

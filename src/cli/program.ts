@@ -1,5 +1,6 @@
 /** Commands and their options. What a command does is loaded when it runs, so that `plan` stays quick and needs no Python. */
-import { Command, CommanderError } from 'commander';
+import { MODEL_DTYPES } from '../spec/dtype.js';
+import { Command, CommanderError, Option } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
 import { FpdtError } from '../spec/errors.js';
 import { UNMET, USAGE } from './exitCodes.js';
@@ -159,14 +160,18 @@ function addCalibrate(program: Command, output: Output): void {
     .command('calibrate')
     .description('Write a cluster file of this machine for fpdt plan --cluster: measured on CPU ranks, or with --facts by its GPUs')
     .option('--facts', 'measure nothing: number and sizes of the GPUs that are here, with the rates of the catalog')
-    .option('--gpu <name>', `with --facts: take the rates of this catalog name: ${DEVICE_NAMES.join(', ')}`)
+    .option(
+      '--gpu <name>',
+      `with --facts: take the rates of this catalog name; else measure such a device instead of the CPU: ${DEVICE_NAMES.join(', ')}`,
+    )
     .option('--ranks <n>', 'ranks of the run, all on this machine; default: with --facts as many as GPUs, else 2', wholeNumber)
     .option('--output <path>', 'cluster.json to write')
     .option('--model <path>', 'Hugging Face config.json with the shapes to measure')
-    .option('--seq-len <tokens>', 'tokens of a sequence; default: 16384', wholeNumber)
+    .addOption(new Option('--dtype <name>', 'of the run; default: as plan has it').choices([...MODEL_DTYPES]))
+    .option('--deepspeed <path>', 'ds_config.json of the run; default: ZeRO-3 and AdamW of PyTorch')
     .option('--chunk-tokens <tokens>', 'tokens of a chunk of all ranks; default: 2048', wholeNumber)
     .option('--disk-folder <folder>', 'folder on a disk that the run may use as a pool')
-    .option('--seconds <s>', 'limit for all of it; default: 10', positiveNumber)
+    .option('--seconds <s>', 'about how long all of it takes; default: 15', positiveNumber)
     .option('--compare <path>', 'how fast this machine is now, against what this cluster.json was measured on')
     .option('--python <path>', 'Python to measure with; default: FPDT_PYTHON, then .venv')
     .option('--json', 'with --facts: print the cluster and where its numbers are from as JSON')

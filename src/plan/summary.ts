@@ -4,6 +4,7 @@ import { poolLabel } from '../catalog/pools.js';
 import { excessBytes, type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
 import { sumBytes } from '../memory/items.js';
 import type { SectionPrediction } from '../predict/prediction.js';
+import { RATE_ORIGINS } from '../spec/clusterSpec.js';
 import { remarks } from '../spec/remarks.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { ClusterSpec } from '../spec/types.js';
@@ -150,7 +151,7 @@ function restLines(items: readonly MemoryItem[], width: number): readonly string
 function timeLines(plan: ExecutionPlan): readonly string[] {
   const { prediction, cluster } = plan;
   const { stepSeconds, tokensPerSecond, mfu, sections, hostBoundSeconds, isHostBound } = prediction;
-  const fixed = cluster.rates.stepOverheadSeconds;
+  const fixed = prediction.outsideSeconds;
   const advice = isHostBound ? ': larger chunks are faster' : '';
   return [
     `Step        ${formatSeconds(stepSeconds)} predicted, ${tokensPerSecond.toPrecision(4)} tokens/s (rates ${cluster.ratesProvenance}: ${cluster.ratesSource})`,
@@ -158,10 +159,35 @@ function timeLines(plan: ExecutionPlan): readonly string[] {
     ...(fixed > 0
       ? [`  ${'outside the ops'.padEnd(20)} ${formatSeconds(fixed).padStart(10)}  ${share(fixed, stepSeconds).padStart(6)}`]
       : []),
+    ...rateLines(prediction),
     `Copies      ${copiesText(plan)}`,
     `Host bound  ${formatSeconds(hostBoundSeconds)} (${share(hostBoundSeconds, stepSeconds)}) of the step waits for the host to issue ops${advice}`,
     `MFU         ${share(mfu.causalModel)} causal model FLOPs; ${share(mfu.causalHardware)} causal with recompute; ${share(mfu.fullModel)} full attention; ${share(mfu.fullHardware)} full with recompute`,
   ];
+}
+
+/** Lines for each way in which rates were come by. */
+function rateLines({ rateOrigins }: ExecutionPlan['prediction']): readonly string[] {
+  const named = RATE_ORIGINS.map((origin) => ({
+    origin,
+    names: Object.entries(rateOrigins).flatMap(([name, found]) => (found === origin ? [name] : [])),
+  })).filter(({ names }) => names.length > 0);
+  const lines = named.flatMap(({ origin, names }) => wrapped(`${origin}:`, names));
+  return lines.map((line, i) => `${(i === 0 ? 'Rates' : '').padEnd(12)}${line}`);
+}
+
+const LINE_WIDTH = 120;
+
+/** Words behind a first one, in lines of at most LINE_WIDTH columns. */
+function wrapped(first: string, words: readonly string[]): readonly string[] {
+  const lines = [first];
+  for (const [i, word] of words.entries()) {
+    const text = i < words.length - 1 ? `${word},` : word;
+    const line = `${lines.at(-1) ?? ''} ${text}`;
+    if (line.length > LINE_WIDTH) lines.push(`  ${text}`);
+    else lines[lines.length - 1] = line;
+  }
+  return lines;
 }
 
 function sectionLine({ name, runs, makespanSeconds, exposedCopySeconds }: SectionPrediction, stepSeconds: number): string {

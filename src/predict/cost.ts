@@ -5,8 +5,10 @@ import { linkBytesPerSecond } from '../catalog/pools.js';
 import type { Access, Op } from '../schedule/op.js';
 import type { AttentionRate, Rates } from '../spec/types.js';
 import type { PredictInput } from './input.js';
+import { KernelSeconds } from './kernelSeconds.js';
 import { exchangeSeconds } from './links.js';
-import { gatherSeconds, optimizerSeconds } from './zeroCosts.js';
+import { rankWaits } from './rankWaits.js';
+import { gatherSeconds, optimizerSeconds, releaseSeconds } from './zeroCosts.js';
 
 export interface OpCost {
   readonly seconds: number;
@@ -25,6 +27,8 @@ export type OpCosts = (op: Op) => OpCost;
 export function opCosts(input: PredictInput): OpCosts {
   const sizes = opSizes({ ...input, device: input.cluster.device });
   const attention = attentionRate(input, sizes);
+  const kernels = new KernelSeconds(input.cluster.rates, sizes);
+  const waits = rankWaits(input, (op) => price(op).seconds);
   const copies = new Map<string, Map<Access, OpCost>>(input.streams.map((stream) => [stream, new Map()]));
   return (op) => {
     // Most ops of a long section are copies of the same few rows: one that was priced is known by its stream and what it reads.
@@ -32,7 +36,9 @@ export function opCosts(input: PredictInput): OpCosts {
     const [read] = op.reads;
     const known = read === undefined ? undefined : alike?.get(read);
     if (known !== undefined) return known;
-    const cost = price(op);
+    const alone = price(op);
+    const wait = waits(op);
+    const cost = wait === 0 ? alone : { ...alone, seconds: alone.seconds + wait };
     if (read !== undefined) alike?.set(read, cost);
     return cost;
   };
@@ -41,16 +47,26 @@ export function opCosts(input: PredictInput): OpCosts {
     const attribute = op.attribute === undefined ? undefined : input.attributes[op.attribute];
     const { rates } = input.cluster;
     const work = opWork(op, attribute, input.buffers, sizes);
-    const launchSeconds = work.kernels * rates.launchSeconds;
     const ownSeconds = input.cluster.device === 'cpu' && !OP_ROWS[op.kind].external ? rates.hostSecondsPerOp : 0;
     return {
       // One thread issues and computes where there is no device beside the host.
-      seconds: ownSeconds + launchSeconds + (movingSeconds(op, input) ?? 0) + computeSeconds(op, work, input.cluster.rates, attention),
+      seconds: ownSeconds + (movingSeconds(op, input) ?? 0) + computeSeconds(op, work),
       hostSeconds: rates.hostSecondsPerOp + work.kernels * rates.hostSecondsPerKernel,
       attentionFlops: work.attentionForwardFlops + work.attentionBackwardFlops,
       otherFlops: work.matmulFlops,
       copiedBytes: op.kind === 'copy' ? viewBytes(op.reads, input.buffers) : 0,
     };
+  }
+
+  function computeSeconds(op: Op, work: OpWork): number {
+    const attribute = op.attribute === undefined ? undefined : input.attributes[op.attribute];
+    const [forward, backward] = [work.attentionForwardFlops, work.attentionBackwardFlops];
+    if (forward + backward === 0) return kernels.ofOp(op, attribute, work);
+    const { flops, startKeys, maskKeys } = forward > 0 ? attention.forward : attention.backward;
+    const isMasked = attribute?.mask !== undefined && attribute.mask.kind !== 'full';
+    const keys = maskKeys === undefined ? startKeys : isMasked ? maskKeys : 0;
+    const moreFlops = (forward > 0 ? 1 : BACKWARD_FLOPS) * 4 * sizes.ownQ * rowsOf(op.tokens) * keys;
+    return (forward + backward + moreFlops) / flops + (maskKeys === undefined ? kernels.ofOp(op, attribute, work) : 0);
   }
 }
 
@@ -69,7 +85,7 @@ function movingSeconds(op: Op, input: PredictInput): number | undefined {
     case 'gather':
       return gatherSeconds(largestLayer(input), input);
     case 'release':
-      return 0;
+      return releaseSeconds(input);
     case 'optimizerStep':
       return optimizerSeconds(input);
     default:
@@ -83,34 +99,24 @@ function largestLayer({ parameters: { layers } }: PredictInput): number {
   return Math.max(...layers.map(({ weights }) => numWeightElements(weights)));
 }
 
-/**
- * Kernels run one after the other, so their times add up. A product takes its FLOPs at the rate of long rows, and the time in which
- * its weights pass through memory: half that rate where both are equal, which is what few rows get (the roofline of Williams et al.,
- * with the sum for the larger, since a product of few tiles hides little of one under the other).
- */
-function computeSeconds(op: Op, work: OpWork, rates: Rates, attention: Attention): number {
-  const { attentionForwardFlops: forward, attentionBackwardFlops: backward } = work;
-  const startFlops = attention.startFlopsPerQuery * rowsOf(op.tokens);
-  return (
-    work.matmulFlops / rates.matmulFlops +
-    (forward === 0 ? 0 : (forward + startFlops) / attention.forwardFlops) +
-    (backward === 0 ? 0 : (backward + 2.5 * startFlops) / attention.backwardFlops) +
-    (work.weightBytes + work.elementBytes) / rates.memoryBytes
-  );
-}
+/** Attention's backward over its forward (FlashAttention-2, which recomputes the scores). */
+export const BACKWARD_FLOPS = 2.5;
 
 interface Attention {
-  readonly forwardFlops: number;
-  readonly backwardFlops: number;
-  /** What makes half the rate at so many keys: those keys once more. */
-  readonly startFlopsPerQuery: number;
+  readonly flops: number;
+  /** Makes half the rate at so many keys: those keys once more for each query. */
+  readonly startKeys: number;
+  /** Of a measured kernel, in place of those: for queries under a mask alone. */
+  readonly maskKeys: number | undefined;
 }
 
-function attentionRate({ cluster: { rates }, kernels }: PredictInput, { d, ownQ }: OpSizes): Attention {
+function attentionRate({ cluster: { rates }, kernels }: PredictInput, { d }: OpSizes): Record<'forward' | 'backward', Attention> {
+  const forward = kernelRate(kernels.attn, d, rates);
+  const backward = kernelRate(kernels.attnBwd, d, rates);
+  const startKeys = rates.attentionHalfKeys;
   return {
-    forwardFlops: kernelRate(kernels.attn, d, rates)?.forwardFlops ?? rates.attentionForwardFlops,
-    backwardFlops: kernelRate(kernels.attnBwd, d, rates)?.backwardFlops ?? rates.attentionBackwardFlops,
-    startFlopsPerQuery: 4 * ownQ * rates.attentionHalfKeys,
+    forward: { flops: forward?.forwardFlops ?? rates.attentionForwardFlops, startKeys, maskKeys: forward?.measured?.forwardMaskKeys },
+    backward: { flops: backward?.backwardFlops ?? rates.attentionBackwardFlops, startKeys, maskKeys: backward?.measured?.backwardMaskKeys },
   };
 }
 

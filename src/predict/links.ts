@@ -21,15 +21,18 @@ export function exchangeSeconds(bytes: number, numMessages: number, links: Links
   return numMessages * latencySeconds(outside > 0, links) + Math.max(most, (part * outside) / interNodeBytes);
 }
 
+/** What ZeRO's collectives do, by the name of their rate inside a node. */
+type Ring = 'gatherBytes' | 'reduceBytes';
+
 /**
  * Gather or reduce-scatter of `bytes` over all ranks. A ring sends (N - 1) / N of them over each link; those between nodes carry the
  * same for a whole node, over the adapters of all its ranks (one ring for each, as NCCL makes them).
  */
-export function ringSeconds(bytes: number, links: Links): number {
+export function ringSeconds(bytes: number, links: Links, ring: Ring): number {
   const { numRanks, ranksPerNode, rates } = links;
   if (numRanks === 1) return 0;
   const numNodes = Math.ceil(numRanks / ranksPerNode);
-  const perRank = ranksPerNode === 1 ? 0 : (bytes * (numRanks - 1)) / numRanks / rates.commBytes;
+  const perRank = ranksPerNode === 1 ? 0 : (bytes * (numRanks - 1)) / numRanks / rates[ring];
   const perNode = (bytes * (numNodes - 1)) / numNodes / (Math.min(numRanks, ranksPerNode) * rates.interNodeBytes);
   return latencySeconds(numNodes > 1, links) + Math.max(perRank, perNode);
 }

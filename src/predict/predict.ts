@@ -7,9 +7,10 @@ import { deviceOf } from './device.js';
 import type { PredictInput } from './input.js';
 import { mfuOf, tokensPerStep } from './mfu.js';
 import type { Prediction, SectionPrediction } from './prediction.js';
+import { rateOrigins } from './rateOrigins.js';
 import { type SectionArrays, toArrays } from './sectionArrays.js';
 import { type ProgramRun, type SimulateInput, simulateProgram } from './simulate.js';
-import { runsOf, stepTotals } from './totals.js';
+import { outsideSeconds, runsOf, stepTotals } from './totals.js';
 import { zeroCosts } from './zeroCosts.js';
 
 export type { PredictInput } from './input.js';
@@ -24,13 +25,16 @@ export function predictRun(input: PredictInput): Prediction {
   const withFreeCopies = hasCopies(simulation) ? simulateProgram({ ...simulation, free: { copies: true } }) : run;
   const withFreeHost = hasHost(input) ? simulateProgram({ ...simulation, free: { host: true } }) : run;
   const seconds = (one: ProgramRun): number => input.run.gradientAccumulationSteps * one.microStepSeconds + one.endSeconds;
-  const stepSeconds = seconds(run) + input.cluster.rates.stepOverheadSeconds;
+  const outside = outsideSeconds(input);
+  const stepSeconds = seconds(run) + outside;
   const hostBoundSeconds = Math.max(0, seconds(run) - seconds(withFreeHost));
   const { flops, ...totals } = stepTotals(input, simulation);
   return {
     kind: 'prediction',
     stepSeconds,
     tokensPerSecond: tokensPerStep(input) / stepSeconds,
+    outsideSeconds: outside,
+    rateOrigins: rateOrigins(input.cluster),
     exposedCopySeconds: Math.max(0, seconds(run) - seconds(withFreeCopies)),
     hostBoundSeconds,
     isHostBound: hostBoundSeconds > HOST_BOUND_SHARE * stepSeconds,

@@ -1,5 +1,6 @@
 /** What one optimizer step is predicted to cost; one rank's view, and all ranks do the same. */
 import type { OpKind } from '../catalog/ops/index.js';
+import type { RateOrigins } from '../spec/types.js';
 
 export interface KindSeconds {
   readonly count: number;
@@ -23,6 +24,10 @@ export interface Prediction {
   readonly kind: 'prediction';
   readonly stepSeconds: number;
   readonly tokensPerSecond: number;
+  /** Of the step, outside of every op. */
+  readonly outsideSeconds: number;
+  /** How each of the cluster's rates was come by, but for those that are 0. */
+  readonly rateOrigins: RateOrigins;
   readonly exposedCopySeconds: number;
   /** By which the step would be shorter if the host issued ops at no cost. */
   readonly hostBoundSeconds: number;

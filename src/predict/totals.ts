@@ -33,6 +33,13 @@ export function runsOf({ module }: { readonly module: string }, { run }: Pick<Pr
   return module === 'end' ? 1 : run.gradientAccumulationSteps;
 }
 
+/** Outside the ops: of the step, and of each of its turns. */
+export function outsideSeconds(input: PredictInput): number {
+  const { stepOverheadSeconds, turnOverheadSeconds } = input.cluster.rates;
+  if (turnOverheadSeconds === 0) return stepOverheadSeconds;
+  return stepOverheadSeconds + turnOverheadSeconds * input.programs.train.turns.reduce((sum, turn) => sum + runsOf(turn, input), 0);
+}
+
 class StepSums {
   readonly byKind = new Map<OpKind, KindSeconds>();
   readonly copiedBytes: Float64Array;

@@ -29,7 +29,7 @@ export function zeroCosts(input: CostInput): ZeroCosts {
     seconds: (kind, turn) => {
       if (kind === 'gather') return gatherSeconds(gatheredElements(turn, input), input);
       if (kind === 'reduce') return reduceSeconds(turn, input);
-      if (kind === 'release') return 0;
+      if (kind === 'release') return releaseSeconds(input);
       throw new RangeError(`no hook of ZeRO's runs ${kind}`);
     },
     overlaps: (kind) => beside && ((kind === 'gather' && zero.prefetchBucketElements > 0) || (kind === 'reduce' && zero.overlapComm)),
@@ -38,7 +38,14 @@ export function zeroCosts(input: CostInput): ZeroCosts {
 
 /** Seconds of one ZeRO-3 gather of `elements` weights. */
 export function gatherSeconds(elements: number, input: CostInput): number {
-  return input.run.zeroStage < 3 ? 0 : ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input.cluster);
+  if (input.run.zeroStage < 3) return 0;
+  const { cluster, run } = input;
+  return cluster.rates.zeroGatherSeconds + ringSeconds(elements * DTYPE_BYTES[run.dtype], cluster, 'gatherBytes');
+}
+
+/** Of a module's weights: nothing crosses a link. */
+export function releaseSeconds({ run, cluster }: Pick<CostInput, 'run' | 'cluster'>): number {
+  return run.zeroStage < 3 ? 0 : cluster.rates.zeroReleaseSeconds;
 }
 
 /** A tied lm_head is the embedding. */
@@ -59,8 +66,9 @@ function moduleWeights({ module, layer }: TurnShape, { model, parameters }: Cost
  */
 function reduceSeconds(turn: TurnShape, input: CostInput): number {
   const elements = turn.module === 'end' ? input.parameters.numTrainedParameters : numTrainedElements(moduleWeights(turn, input));
-  const once = ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input.cluster);
-  return input.run.zeroStage === 0 ? 2 * once : once + offloadSeconds(elements / input.cluster.numRanks, input);
+  const { zeroReduceSeconds } = input.cluster.rates;
+  const once = ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input.cluster, 'reduceBytes');
+  return zeroReduceSeconds + (input.run.zeroStage === 0 ? 2 * once : once + offloadSeconds(elements / input.cluster.numRanks, input));
 }
 
 /**
@@ -91,9 +99,9 @@ export function optimizerSeconds(input: CostInput): number {
   const { zeroStage, dtype } = input.run;
   const { numTrainedParameters } = input.parameters;
   const owned = zeroStage === 0 ? numTrainedParameters : numTrainedParameters / input.cluster.numRanks;
-  const update = owned * secondsPerParameter(input);
+  const update = input.cluster.rates.optimizerStepSeconds + owned * secondsPerParameter(input);
   const gathered = zeroStage === 1 || zeroStage === 2;
-  return gathered ? update + ringSeconds(numTrainedParameters * DTYPE_BYTES[dtype], input.cluster) : update;
+  return gathered ? update + ringSeconds(numTrainedParameters * DTYPE_BYTES[dtype], input.cluster, 'gatherBytes') : update;
 }
 
 function secondsPerParameter({ run, cluster, deepspeed }: CostInput): number {

@@ -35,7 +35,7 @@ export interface CopyComparison extends PlannedMeasured {
 /** JSON-safe; all numbers are per optimizer step of one rank. */
 export interface Comparison {
   readonly kind: 'comparison';
-  /** Steps the times are taken from: all but the first, which also allocates and warms up. */
+  /** Steps the times are taken from: not the first, which also allocates and warms up, nor those that measured memory, if others are left. */
   readonly numTimedSteps: number;
   readonly kinds: readonly KindComparison[];
   readonly idleSeconds: number;
@@ -56,7 +56,7 @@ export interface Comparison {
 }
 
 export function compareRun({ prediction, memory }: ReportPlan, result: RunResult): Comparison {
-  const timed = result.steps.length > 1 ? result.steps.slice(1) : result.steps;
+  const timed = timedSteps(result.steps);
   const memorySteps = result.steps.filter(({ memoryMeasured }) => memoryMeasured).map(({ step }) => step);
   return {
     kind: 'comparison',
@@ -74,6 +74,13 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     lastLoss: result.steps.at(-1)?.loss ?? null,
     numSkipped: result.numSkipped,
   };
+}
+
+/** All but the first; where there are such, steps in which nobody followed every allocation, as a CPU device does in some. */
+function timedSteps(steps: readonly StepResult[]): readonly StepResult[] {
+  const later = steps.length > 1 ? steps.slice(1) : steps;
+  const undisturbed = later.filter(({ memoryMeasured }) => !memoryMeasured);
+  return undisturbed.length > 0 ? undisturbed : later;
 }
 
 /** The plan's pools, then those that only the run has. */

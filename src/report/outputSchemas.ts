@@ -8,7 +8,7 @@ import { PLAN_VERSION } from '../plan/executionPlan.js';
 import { kernelsSchema, linkSchema, poolSchema, tableSchema } from '../plan/header.js';
 import { foreignObject, modelSchema, runSchema, type Shape, strategySchema } from '../plan/headerSpecs.js';
 import type { KindSeconds, Mfu, Prediction, SectionPrediction } from '../predict/prediction.js';
-import { clusterSchema } from '../spec/clusterSpec.js';
+import { clusterSchema, RATE_NAMES, RATE_ORIGINS } from '../spec/clusterSpec.js';
 import { ALL_POLICIES, CHECKPOINTS, PLAN_ONLY_POLICIES, type ReleasedOptions } from '../spec/releasedPrograms.js';
 import type { PolicyComparison, PolicyRow, PolicyStep, PoolUse } from '../strategy/comparePolicies.js';
 import type { MaxSeqLen } from '../strategy/limits/maxSeqLen.js';
@@ -88,6 +88,8 @@ const predictionSchema = z.strictObject({
   ),
   byKind: z.partialRecord(z.enum(OP_KIND_NAMES), z.strictObject({ count, seconds } satisfies Shape<KindSeconds>)),
   copiedBytes: z.record(z.string(), bytes),
+  outsideSeconds: seconds,
+  rateOrigins: z.partialRecord(RATE_NAMES, z.enum(RATE_ORIGINS)),
   mfu: mfuSchema,
 } satisfies Shape<Prediction>);
 

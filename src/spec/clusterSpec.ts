@@ -32,7 +32,15 @@ export interface ShortClusterInput {
   readonly diskBytes?: number | undefined;
 }
 
-const attentionRate = z.strictObject({ kernel: z.string(), headDim: count, forwardFlops: positive, backwardFlops: positive });
+const seconds = z.number().min(0).default(0);
+const attentionRate = z.strictObject({
+  kernel: z.string(),
+  headDim: count,
+  forwardFlops: positive,
+  backwardFlops: positive,
+  measured: z.strictObject({ forwardMaskKeys: z.number().min(0), backwardMaskKeys: z.number().min(0) }).optional(),
+});
+const kernelRate = z.strictObject({ kernel: z.string(), rows: count, workPerRow: positive, workPerSecond: positive });
 
 const ratesSchema = z.strictObject({
   matmulFlops: positive,
@@ -54,10 +62,23 @@ const ratesSchema = z.strictObject({
   hostSecondsPerKernel: z.number().min(0).default(0),
   diskReadBytes: z.number().min(0).default(0),
   diskWriteBytes: z.number().min(0).default(0),
+  kernelRates: z.array(kernelRate).default([]),
+  rankSkew: seconds,
+  optimizerStepSeconds: seconds,
+  zeroGatherSeconds: seconds,
+  zeroReleaseSeconds: seconds,
+  zeroReduceSeconds: seconds,
+  turnOverheadSeconds: seconds,
+  gatherBytes: positive,
+  reduceBytes: positive,
   interNodeBytes: positive,
   interNodeLatencySeconds: z.number().min(0),
   offloadedOptimizerSecondsPerParameter: z.number().min(0),
 });
+
+export const RATE_ORIGINS = ['measured', 'published', 'assumed'] as const;
+/** Names of all rates. */
+export const RATE_NAMES = ratesSchema.keyof();
 
 /** As a plan has it. */
 export const clusterSchema = z.strictObject({
@@ -73,13 +94,20 @@ export const clusterSchema = z.strictObject({
   overheads: z.array(z.strictObject({ name: z.string(), bytes: z.number().min(0), provenance, source: z.string() })),
   rates: ratesSchema,
   ratesProvenance: provenance,
+  rateOrigins: z.partialRecord(RATE_NAMES, z.enum(RATE_ORIGINS)).optional(),
   ratesSource: z.string(),
   peakFlops: positive,
 });
 
 /** As files have it: those of earlier versions lack some rates, which `complete` fills in. */
 const fileSchema = clusterSchema.extend({
-  rates: ratesSchema.partial({ interNodeBytes: true, interNodeLatencySeconds: true, offloadedOptimizerSecondsPerParameter: true }),
+  rates: ratesSchema.partial({
+    gatherBytes: true,
+    reduceBytes: true,
+    interNodeBytes: true,
+    interNodeLatencySeconds: true,
+    offloadedOptimizerSecondsPerParameter: true,
+  }),
 });
 
 /** A path, a short input or a full spec; which one it is, its fields say. */
@@ -101,6 +129,8 @@ function complete({ rates, ...spec }: z.infer<typeof fileSchema>): ClusterSpec {
     ...spec,
     rates: {
       ...rates,
+      gatherBytes: rates.gatherBytes ?? rates.commBytes,
+      reduceBytes: rates.reduceBytes ?? rates.commBytes,
       interNodeBytes: rates.interNodeBytes ?? rates.commBytes,
       interNodeLatencySeconds: rates.interNodeLatencySeconds ?? rates.commLatencySeconds,
       offloadedOptimizerSecondsPerParameter: rates.offloadedOptimizerSecondsPerParameter ?? rates.optimizerSecondsPerParameter,

@@ -27,15 +27,31 @@ export interface ModelSpec {
   readonly lora?: Readonly<Record<string, unknown>>;
 }
 
-/** Achieved rates of one rank; see catalog for sources. FLOP/s, bytes/s, seconds. */
 /** What an attention kernel reaches on long rows. */
 export interface AttentionRate {
   readonly kernel: string;
   readonly headDim: number;
   readonly forwardFlops: number;
   readonly backwardFlops: number;
+  /**
+   * Of rates that were measured, on the whole op: its launches, and what it reads and writes beside the kernel, are in them. Keys that
+   * a query under a mask costs beside those it sees, since tiles that the mask cuts are formed whole; in place of `attentionHalfKeys`.
+   */
+  readonly measured?: { readonly forwardMaskKeys: number; readonly backwardMaskKeys: number } | undefined;
 }
 
+/**
+ * A measured kernel, by the name of an instruction of a model's code or of an op kind, and by its shape: rows, and work on each of
+ * them. Work is FLOPs where there are any, else bytes; all that the kernel reads, writes and launches is in its rate.
+ */
+export interface KernelRate {
+  readonly kernel: string;
+  readonly rows: number;
+  readonly workPerRow: number;
+  readonly workPerSecond: number;
+}
+
+/** Achieved rates of one rank; see catalog for sources. FLOP/s, bytes/s, seconds. */
 export interface Rates {
   readonly matmulFlops: number;
   /** Of kernels that `attentionKernels` has no row of. */
@@ -45,15 +61,21 @@ export interface Rates {
   readonly attentionKernels: readonly AttentionRate[];
   /** Keys that a query sees, on the mean, at which attention has half of its rate. */
   readonly attentionHalfKeys: number;
+  /** Of kernels that were measured; the others run at `matmulFlops` and `memoryBytes`. */
+  readonly kernelRates: readonly KernelRate[];
   /** Bytes that element-wise kernels read plus write a second. */
   readonly memoryBytes: number;
   readonly h2dBytes: number;
   readonly d2hBytes: number;
   /** Sum of both directions when the link is shared; 0 when it is full duplex. */
   readonly duplexBytes: number;
-  /** Bytes a rank sends per second in an all-to-all, gather or reduce, inside a node. */
+  /** Bytes a rank sends per second in an all-to-all inside a node; in a gather; in a reduce-scatter. */
   readonly commBytes: number;
+  readonly gatherBytes: number;
+  readonly reduceBytes: number;
   readonly commLatencySeconds: number;
+  /** Of the work between two exchanges: how long a rank waits in the second for the slowest. */
+  readonly rankSkew: number;
   /** The same between nodes, of each rank while all of a node send. */
   readonly interNodeBytes: number;
   readonly interNodeLatencySeconds: number;
@@ -62,8 +84,14 @@ export interface Rates {
   /** Optimizer seconds per owned parameter: on the device, and on the host's CPUs while all ranks of a node use them. */
   readonly optimizerSecondsPerParameter: number;
   readonly offloadedOptimizerSecondsPerParameter: number;
-  /** Fixed seconds of one DeepSpeed step outside the ops: hooks, bookkeeping, host work. */
+  /** Fixed seconds of an optimizer step; and of what ZeRO does by itself in each of its calls, beside what crosses links. */
+  readonly optimizerStepSeconds: number;
+  readonly zeroGatherSeconds: number;
+  readonly zeroReleaseSeconds: number;
+  readonly zeroReduceSeconds: number;
+  /** Fixed seconds outside the ops, of one DeepSpeed step and of each turn: hooks, bookkeeping, host work. */
   readonly stepOverheadSeconds: number;
+  readonly turnOverheadSeconds: number;
   /** Seconds that the host takes to issue an op, and for each kernel that it launches; on the CPU device `launchSeconds` is the latter. */
   readonly hostSecondsPerOp: number;
   readonly hostSecondsPerKernel: number;
@@ -74,6 +102,10 @@ export interface Rates {
 
 /** How a number of a plan was come by. */
 export type Provenance = 'exact' | 'derived' | 'measured' | 'assumed';
+
+/** How a rate was come by: measured on this machine, published by somebody for this device, or assumed. */
+export type RateOrigin = 'measured' | 'published' | 'assumed';
+export type RateOrigins = Readonly<Partial<Record<keyof Rates, RateOrigin>>>;
 
 export interface ClusterSpec {
   readonly kind: 'cluster';
@@ -98,6 +130,8 @@ export interface ClusterSpec {
   }[];
   readonly rates: Rates;
   readonly ratesProvenance: Provenance;
+  /** How single rates were come by. Absent: all as `ratesProvenance` says. */
+  readonly rateOrigins?: RateOrigins | undefined;
   readonly ratesSource: string;
   /** Peak dense FLOP/s of the device in the model dtype, for MFU. */
   readonly peakFlops: number;

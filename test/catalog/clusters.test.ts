@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { DEVICE_NAMES, parseCluster } from '../../src/catalog/index.js';
+import { UNMEASURED } from '../../src/catalog/unmeasured.js';
 import { errorOf } from '../spec/inputs.js';
 
 test.each(DEVICE_NAMES)('%s is complete and says where its numbers are from', (gpu) => {
@@ -7,7 +8,8 @@ test.each(DEVICE_NAMES)('%s is complete and says where its numbers are from', (g
   expect(cluster.numRanks).toBe(8);
   expect(cluster.ratesSource).not.toBe('');
   expect(cluster.overheads.every(({ bytes, source }) => bytes > 0 && source !== '')).toBe(true);
-  const { attentionKernels, ...rates } = cluster.rates;
+  const { attentionKernels, kernelRates, ...rates } = cluster.rates;
+  expect(kernelRates).toEqual([]);
   expect(Object.values(rates).every((rate) => Number.isFinite(rate) && rate >= 0)).toBe(true);
   for (const { forwardFlops, backwardFlops } of attentionKernels) {
     expect(forwardFlops).toBeGreaterThan(0);
@@ -77,7 +79,8 @@ test('a file of an earlier version has no host costs and no disk, and one kind o
     ...rates,
     ...{ hostSecondsPerOp: 0, hostSecondsPerKernel: 0, diskReadBytes: 0, diskWriteBytes: 0 },
     ...{ attentionKernels: [], attentionHalfKeys: 0, offloadedOptimizerSecondsPerParameter: optimizerSecondsPerParameter },
-    ...{ interNodeBytes: commBytes, interNodeLatencySeconds: commLatencySeconds },
+    ...{ interNodeBytes: commBytes, interNodeLatencySeconds: commLatencySeconds, gatherBytes: commBytes, reduceBytes: commBytes },
+    ...UNMEASURED,
   });
   expect(errorOf(() => parseCluster({ ...full, rates, diskBytes: 1 }))).toMatchObject({ code: 'missing-key' });
   expect(parseCluster({ gpus: 1, gpu: 'h100-80gb', diskBytes: '1G' }).diskBytes).toBe(2 ** 30);

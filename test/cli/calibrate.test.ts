@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseCluster } from '../../src/catalog/clusters.js';
 import { calibrateCommand } from '../../src/cli/calibrate.js';
 import type { FactSources } from '../../src/native.js';
 import { compileNvml, FILES, writeMachine } from '../native/fakeMachine.js';
@@ -59,8 +60,8 @@ describe('fpdt calibrate --facts', () => {
   it('refuses options of the other way', async () => {
     const facts = await capture('calibrate', '--facts', '--model', 'config.json');
     expect(facts).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--model is no option of facts') as string });
-    const measuring = await capture('calibrate', '--model', 'config.json', '--output', 'cluster.json', '--gpu', 'a100-80gb');
-    expect(measuring).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--gpu is no option of measuring') as string });
+    const measuring = await capture('calibrate', '--model', 'config.json', '--output', 'cluster.json', '--json');
+    expect(measuring).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--json is no option of measuring') as string });
   });
 });
 
@@ -69,9 +70,28 @@ describe('fpdt calibrate', () => {
     expect(await capture('calibrate', '--ranks', '2')).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--facts') as string });
   });
 
-  it('hands its options to Python and fails with it', async () => {
+  it('says what it cannot read', async () => {
     const { exitCode, stderr } = await capture('calibrate', '--model', join(folder, 'none.json'), '--output', join(folder, 'c.json'));
     expect(exitCode).toBe(1);
-    expect(stderr).toContain('the calibration failed: exit code 1');
+    expect(stderr).toContain('none.json');
+    const model = 'examples/demo/model';
+    const disk = await capture('calibrate', '--model', model, '--output', join(folder, 'c.json'), '--disk-folder', join(folder, 'none'));
+    expect(disk).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('as a disk') as string });
+  });
+
+  it('fails with Python, and leaves nothing behind', async () => {
+    const [model, output] = ['examples/demo/model', join(folder, 'c.json')];
+    const failed = await capture('calibrate', '--model', model, '--output', output, '--python', '/bin/false', '--chunk-tokens', '64');
+    expect(failed).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('the calibration failed: exit code 1') as string });
+    expect(existsSync(output)).toBe(false);
+  });
+
+  it('compares with nothing but a calibration', async () => {
+    const path = join(folder, 'made.json');
+    writeFileSync(path, JSON.stringify(parseCluster({ gpus: 2, gpu: 'cpu' })));
+    writeFileSync(join(folder, 'made.shapes.json'), '{}');
+    const { exitCode, stderr } = await capture('calibrate', '--compare', path);
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain('was not written by a calibration');
   });
 });

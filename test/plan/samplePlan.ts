@@ -7,6 +7,8 @@ import type { ExecutionPlan, UnsealedPlan } from '../../src/plan/executionPlan.j
 import type { Prediction } from '../../src/predict/prediction.js';
 import type { Buffer } from '../../src/schedule/buffer.js';
 import type { Attribute } from '../../src/schedule/op.js';
+import { UNMEASURED } from '../../src/catalog/unmeasured.js';
+import { rateOrigins } from '../../src/predict/rateOrigins.js';
 import { programFromText } from '../../src/schedule/programText.js';
 import { sectionFromText } from '../../src/schedule/text.js';
 import { DTYPE_BYTES, type Dtype } from '../../src/spec/dtype.js';
@@ -24,7 +26,10 @@ export const RATES: Rates = {
   d2hBytes: 5e7,
   duplexBytes: 0,
   commBytes: 1e8,
+  gatherBytes: 1e8,
+  reduceBytes: 1e8,
   commLatencySeconds: 1e-4,
+  ...UNMEASURED,
   launchSeconds: 1e-6,
   attentionKernels: [],
   attentionHalfKeys: 0,
@@ -269,6 +274,8 @@ function samplePrediction(): Prediction {
     sections: [section('layerForward', 2, 0.2), section('layerBackward', 2, 0.5), section('layerBackward.1', 1, 0.59, 0.1)],
     byKind: { attn: { count: 9, seconds: 0.4 }, post: { count: 8, seconds: 0.2 } },
     copiedBytes: { h2d: 1152, d2h: 1152, read: 1152, write: 1152 },
+    outsideSeconds: RATES.stepOverheadSeconds,
+    rateOrigins: rateOrigins(CLUSTER),
     mfu: { causalModel: 0.4, causalHardware: 0.5, fullModel: 0.7, fullHardware: 0.9 },
   };
 }

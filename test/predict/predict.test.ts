@@ -221,7 +221,14 @@ describe('costs', () => {
 
   it('of collectives between nodes are those of their adapters, and never less than inside one', () => {
     const { cluster } = smallPlan({ cluster: H100 });
-    const rates = { ...cluster.rates, commBytes: 100, commLatencySeconds: 0, interNodeBytes: 10, interNodeLatencySeconds: 0 };
+    const rates = {
+      ...cluster.rates,
+      commBytes: 100,
+      gatherBytes: 100,
+      commLatencySeconds: 0,
+      interNodeBytes: 10,
+      interNodeLatencySeconds: 0,
+    };
     const links = (ranksPerNode: number) => ({ numRanks: 8, ranksPerNode, rates });
     const group = [0, 1, 2, 3, 4, 5, 6, 7];
     const exchange = (ranksPerNode: number, ranks = group): number =>
@@ -230,10 +237,10 @@ describe('costs', () => {
     expect(exchange(4)).toBe((100 * 4) / 10);
     expect(exchange(4, [0, 1, 2, 3])).toBe((200 * 3) / 100);
     expect(exchange(1)).toBe((100 * 7) / 10);
-    expect(ringSeconds(800, links(8))).toBe(7);
+    expect(ringSeconds(800, links(8), 'gatherBytes')).toBe(7);
     // Four adapters carry what the other node has.
-    expect(ringSeconds(800, links(4))).toBe(Math.max(7, 400 / 40));
-    expect(ringSeconds(800, links(1))).toBe(700 / 10);
+    expect(ringSeconds(800, links(4), 'gatherBytes')).toBe(Math.max(7, 400 / 40));
+    expect(ringSeconds(800, links(1), 'gatherBytes')).toBe(700 / 10);
   });
 
   it('a gather moves what others hold, and below stage 3 there is none', () => {

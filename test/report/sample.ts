@@ -2,7 +2,9 @@
 import type { RunResult, StepResult } from '../../src/bridge/runResult.js';
 import type { MemoryLedger, PoolLedger } from '../../src/memory/ledger.js';
 import type { ReportPlan } from '../../src/report/compare.js';
+import { rateOrigins } from '../../src/predict/rateOrigins.js';
 import type { RunSpec } from '../../src/spec/types.js';
+import { CLUSTER } from '../plan/samplePlan.js';
 
 const MIB = 2 ** 20;
 
@@ -58,6 +60,8 @@ export const PLAN: ReportPlan = {
     sections: [],
     byKind: { attn: { count: 4, seconds: 1.5 }, pre: { count: 2, seconds: 0.4 }, copy: { count: 3, seconds: 0 } },
     copiedBytes: { h2d: 4096, d2h: 2048, read: 0 },
+    outsideSeconds: 0.05,
+    rateOrigins: rateOrigins(CLUSTER),
     mfu: { causalModel: 0.4, causalHardware: 0.5, fullModel: 0.7, fullHardware: 0.9 },
   },
 };

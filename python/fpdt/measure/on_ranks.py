@@ -27,14 +27,15 @@ class RankFailedError(Exception):
     """A rank ended without a result."""
 
 
-def measure_on_ranks(num_ranks: int, deadline: float, measure: Measure) -> dict[str, float]:
+def measure_on_ranks(num_ranks: int, deadline: float, backend: str, measure: Measure) -> dict[str, float]:
     """The mean of what `num_ranks` forked processes measure at the same time; it comes back through gloo.
 
-    `deadline` is of time.perf_counter. Raises RankFailedError.
+    `deadline` is of time.perf_counter, `backend` that of the process group that `measure` finds.
+    Raises RankFailedError.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="fpdt-calibrate-") as folder:
-        here = partial(measure_here, num_ranks, deadline, measure, f"file://{folder}/ranks")
+        here = partial(measure_here, num_ranks, deadline, backend, measure, f"file://{folder}/ranks")
         children = [fork_rank(here, rank) for rank in range(1, num_ranks)]
         try:
             result = here(0)
@@ -67,13 +68,16 @@ def fork_rank(here: Callable[[int], object], rank: int) -> int:
         os._exit(status)
 
 
-def measure_here(num_ranks: int, deadline: float, measure: Measure, meeting: str, rank: int) -> dict[str, float]:
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=num_ranks)
+def measure_here(
+    num_ranks: int, deadline: float, backend: str, measure: Measure, meeting: str, rank: int
+) -> dict[str, float]:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(num_ranks))
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=num_ranks)
+    host: dist.ProcessGroup = dist.new_group(backend="gloo")
     budget = torch.tensor([max(deadline - time.perf_counter(), MIN_SECONDS)])
-    dist.all_reduce(budget, op=dist.ReduceOp.MIN)
+    dist.all_reduce(budget, op=dist.ReduceOp.MIN, group=host)
     found = measure(float(budget[0]))
     names = sorted(found)
     total = torch.tensor([found[name] for name in names], dtype=torch.float64)
-    dist.all_reduce(total)
-    dist.destroy_process_group()
+    dist.all_reduce(total, group=host)
     return {name: float(value) / num_ranks for name, value in zip(names, total, strict=True)}

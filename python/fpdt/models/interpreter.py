@@ -21,7 +21,7 @@ class LinkedCode:
     """The code of one op, linked: it leaves nothing behind but what it wrote into its views, and what it keeps."""
 
     def __init__(self, works: Sequence[tuple[Work, tuple[str, ...]]]) -> None:
-        self._works = works
+        self._works: Sequence[tuple[Work, tuple[str, ...]]] = works
 
     def run(self, env: Env) -> Env:
         """Views by name after an @, and `wgrad`; values are added and freed again."""
@@ -30,6 +30,10 @@ class LinkedCode:
             for name in frees:
                 del env[name]
         return env
+
+    def wrap(self, around: Callable[[int, Work], Work]) -> None:
+        """Puts `around(number, work)` in the place of every instruction's work."""
+        self._works = [(around(number, work), frees) for number, (work, frees) in enumerate(self._works)]
 
 
 class Linker:

@@ -56,7 +56,7 @@ def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: M
 class PlanSession:
     """Owns arenas, engine and memory tracker of a rank until `close`. What rank_loop.Session asks for."""
 
-    def __init__(self, plan: Plan, options: Mapping[str, Any]) -> None:
+    def __init__(self, plan: Plan, options: Mapping[str, Any], *, tracks_memory: bool = True) -> None:
         self.digest = plan.digest
         self._plan = plan
         self._exit = ExitStack()
@@ -65,7 +65,7 @@ class PlanSession:
         self._exit.callback(self._tracked.close)
         self._live = LiveBytes()
         is_debug = bool(options["poison"])
-        self._tracks = is_debug or plan.device == "cpu"
+        self._tracks = is_debug or (tracks_memory and plan.device == "cpu")
         self._tracks_always = is_debug
         # On from here, so that weights and DeepSpeed's own buffers are counted too.
         self._track(self._tracks)
@@ -81,18 +81,20 @@ class PlanSession:
         self._export = None if export is None else plan_writer(plan, Path(export), self._weights)
         if self._weights is not None:
             check_vocabulary(self._weights, int(plan.model["vocabSize"]))
-        self._streamed, engine = self._build(plan, kernels)
+        self.streamed, engine = self._build(plan, kernels)
         self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._live)
         """High water of start-up by pool."""
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
-        self._runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
-        self._exit.callback(self._runtime.close)
-        self._recorder = self._runtime.make_recorder(plan.kind_names, int(options.get("record_layers") or 0))
-        self.debug = DebugMode(plan, self._runtime, poison=True, tracker=self._live) if is_debug else None
+        self.runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
+        self._exit.callback(self.runtime.close)
+        self._recorder = self.runtime.make_recorder(plan.kind_names, int(options.get("record_layers") or 0))
+        self.debug = DebugMode(plan, self.runtime, poison=True, tracker=self._live) if is_debug else None
         """What checks ops, where the options ask for it."""
         handlers = HANDLERS if self.debug is None else self.debug.wrap(HANDLERS)
-        executor = Executor(plan, self._runtime, handlers, self._recorder)
+        executor = Executor(plan, self.runtime, handlers, self._recorder)
         self.engine = self._attach(engine, executor)
+        self.optimizer: Any = engine.optimizer
+        """DeepSpeed's."""
         self._steps = self._make_steps(batches, options)
         self._trace_steps = frozenset(options.get("trace_steps") or ())
         self._trace_folder = Path(options.get("trace_folder") or ".")
@@ -108,7 +110,7 @@ class PlanSession:
         return streamed, build_engine(streamed, plan)
 
     def _attach(self, engine: Any, executor: Executor) -> StreamedEngine:
-        plan, streamed = self._plan, self._streamed
+        plan, streamed = self._plan, self.streamed
         program = streamed.attach(executor, LayerWeights(streamed.model, streamed.modules, plan.deepspeed))
         time_engine(engine, self._recorder)
         loss_scale = make_loss_scaling(engine.optimizer, plan)
@@ -116,7 +118,7 @@ class PlanSession:
 
     @property
     def device(self) -> str:
-        device = self._runtime.device
+        device = self.runtime.device
         return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else device.type
 
     @property
@@ -132,19 +134,24 @@ class PlanSession:
     def run_step(self, step: int) -> dict[str, Any]:
         """One optimizer step. Keys: those of protocol.StepDone without `step`, and `records` for telemetry."""
         measures = self._begin_measuring()
-        with self._trace(step) as sink:
-            self._recorder.begin_step(sink)
-            outcome = self._steps.run(step)
-            times = self._recorder.end_step()
+        outcome, times = self.time_step(step)
         if measures:
-            self._pool_bytes = measure_pools(self._plan.pool_kinds, self._runtime, self._live)
+            self._pool_bytes = measure_pools(self._plan.pool_kinds, self.runtime, self._live)
         return {
             **_report(outcome, times),
             "pool_bytes": self._pool_bytes,
             "memory_measured": measures,
-            "copied_bytes": self._runtime.take_copied_bytes(),
+            "copied_bytes": self.runtime.take_copied_bytes(),
             "records": self._records(step, times, measures),
         }
+
+    def time_step(self, step: int) -> tuple[StepOutcome, StepTimes]:
+        """One optimizer step, with nothing of it measured but time."""
+        with self._trace(step) as sink:
+            self._recorder.begin_step(sink)
+            outcome = self._steps.run(step)
+            times = self._recorder.end_step()
+        return outcome, times
 
     def export_model(self) -> dict[str, Any]:
         """Writes the model, or its adapters, into the folder of the options; a collective.
@@ -169,8 +176,8 @@ class PlanSession:
     def _begin_measuring(self) -> bool:
         """Whether this step's memory is measured. A device's allocator keeps its peak for nothing."""
         number, self._num_steps = self._num_steps, self._num_steps + 1
-        self._runtime.reset_device_peak()
-        if self._runtime.device_peak_bytes() is not None:
+        self.runtime.reset_device_peak()
+        if self.runtime.device_peak_bytes() is not None:
             return True
         measures = self._tracks_always or number < FIRST_MEASURED_STEPS or number % MEASURED_EVERY == 0
         self._track(measures)

@@ -35,16 +35,26 @@ export interface CodeWork {
 export function workOf({ instructions, widths }: Code, rows: number, w: number): CodeWork {
   let [matmulFlops, weightBytes, elementBytes, kernels] = [0, 0, 0, 0];
   for (const one of instructions) {
-    const facts = factsOf(one, widths, rows, w, false);
-    const cost = COSTS[one.op];
-    const flops = cost.matmulFlops(facts);
-    matmulFlops += flops;
-    kernels += cost.kernels(facts);
-    elementBytes += ELEMENT_BYTES[one.op](facts);
-    // 2 FLOPs per row of each weight that is used.
-    weightBytes += rows === 0 ? 0 : (w * flops) / (2 * rows);
+    const work = instructionWork(one, widths, rows, w);
+    matmulFlops += work.matmulFlops;
+    weightBytes += work.weightBytes;
+    elementBytes += work.elementBytes;
+    kernels += work.kernels;
   }
   return { matmulFlops, weightBytes, elementBytes, kernels };
+}
+
+export function instructionWork(one: Instruction, widths: Code['widths'], rows: number, w: number): CodeWork {
+  const facts = factsOf(one, widths, rows, w, false);
+  const cost = COSTS[one.op];
+  const matmulFlops = cost.matmulFlops(facts);
+  return {
+    matmulFlops,
+    // 2 FLOPs per row of each weight that is used.
+    weightBytes: rows === 0 ? 0 : (w * matmulFlops) / (2 * rows),
+    elementBytes: ELEMENT_BYTES[one.op](facts),
+    kernels: cost.kernels(facts),
+  };
 }
 
 /** A cast to the dtype that a view has already is the view. */

@@ -3,15 +3,23 @@ import type { Code, LayerCode, ModelCode } from '../../spec/modelCode.js';
 import { type CodeWork, peakBytes, workOf } from '../model/liveness.js';
 
 export type LayerCodeName = Exclude<keyof LayerCode, 'attention'>;
-export type EndCodeName = 'embed' | 'embedBwd' | 'head' | 'headBwd';
-type CodeName = LayerCodeName | EndCodeName;
+const LAYER_CODE_NAMES = ['pre', 'preQ', 'preKv', 'post', 'postBwd', 'preBwd'] as const satisfies readonly LayerCodeName[];
+const END_CODE_NAMES = ['embed', 'embedBwd', 'head', 'headBwd'] as const;
+export type EndCodeName = (typeof END_CODE_NAMES)[number];
+export type CodeName = LayerCodeName | EndCodeName;
+/** Of all code that ops run; but for the head's, each is the whole of the op kind of its name. */
+export const CODE_NAMES: readonly CodeName[] = [...LAYER_CODE_NAMES, ...END_CODE_NAMES];
+
+export function isCodeName(name: string): name is CodeName {
+  return (CODE_NAMES as readonly string[]).includes(name);
+}
 
 type Known<T> = Map<CodeName, Map<number, T>>;
 
 export class CodeCosts {
   private readonly model: ModelCode;
   /** Bytes of the model dtype. */
-  private readonly w: number;
+  readonly w: number;
   private readonly cuda: boolean;
   private readonly peaks: Known<number> = new Map();
   private readonly works: Known<CodeWork> = new Map();
@@ -44,7 +52,7 @@ export class CodeCosts {
   }
 
   /** Code of a name, and the share of layers that run it. */
-  private codes(name: CodeName): readonly { readonly code: Code; readonly share: number }[] {
+  codes(name: CodeName): readonly { readonly code: Code; readonly share: number }[] {
     const { classes, classOf } = this.model;
     if (isEnd(name)) return [{ code: this.model[name], share: 1 }];
     return classes.map((one, i) => ({ code: one[name], share: classOf.filter((number) => number === i).length / classOf.length }));
@@ -52,7 +60,7 @@ export class CodeCosts {
 }
 
 function isEnd(name: CodeName): name is EndCodeName {
-  return ['embed', 'embedBwd', 'head', 'headBwd'].includes(name);
+  return (END_CODE_NAMES as readonly string[]).includes(name);
 }
 
 /** Asked for every op of a plan: two look-ups, and no key to make. */

@@ -35,6 +35,19 @@ export function opWork(op: OpShape, attribute: AttributeShape | undefined, buffe
   };
 }
 
+/** Rows of an op's tiles, and how many tiles have so many: they differ by at most one row. */
+export function tileRows(op: OpShape, attribute: AttributeShape | undefined): readonly (readonly [rows: number, count: number])[] {
+  const { rows, tiles } = tilesOf(OP_ROWS[op.kind], op, attribute);
+  const smaller = Math.floor(rows / tiles);
+  const numLarger = rows % tiles;
+  return numLarger === 0
+    ? [[smaller, tiles]]
+    : [
+        [smaller + 1, numLarger],
+        [smaller, tiles - numLarger],
+      ];
+}
+
 interface TiledFacts extends OpFacts {
   /** 1 where the op is not cut. */
   readonly tiles: number;
@@ -47,9 +60,12 @@ function factsOf(
   buffers: readonly BufferShape[],
   sizes: OpSizes,
 ): TiledFacts {
+  return { op, attribute, buffers, sizes, ...tilesOf(row, op, attribute) };
+}
+
+function tilesOf(row: OpRow, op: OpShape, { tiles }: AttributeShape = NO_ATTRIBUTE): { readonly rows: number; readonly tiles: number } {
   const rows = rowsOf(op.reads[0]?.rows);
-  const tiles = row.tiled && attribute.tiles !== undefined ? Math.max(1, Math.min(attribute.tiles, rows)) : 1;
-  return { op, attribute, rows, buffers, sizes, tiles };
+  return { rows, tiles: row.tiled && tiles !== undefined ? Math.max(1, Math.min(tiles, rows)) : 1 };
 }
 
 /** The sum over all tiles. Tiles differ by at most one row: tile i is rows [floor(R i / n), floor(R (i + 1) / n)). */

@@ -1,0 +1,10 @@
+/** Rates that only a calibration tells: the catalog has what they stand for in other rates, or leaves it out. */
+export const UNMEASURED = {
+  kernelRates: [],
+  rankSkew: 0,
+  optimizerStepSeconds: 0,
+  zeroGatherSeconds: 0,
+  zeroReleaseSeconds: 0,
+  zeroReduceSeconds: 0,
+  turnOverheadSeconds: 0,
+} as const;

@@ -1,0 +1,48 @@
+/**
+ * Small plans of a model that are run to measure a machine: its own layers, a few of them, on a few chunks of the size of the run's.
+ * Between them they have every kind of op and every instruction of the model's code, long rows and short ones.
+ */
+import { fewerLayers } from '../catalog/fewerLayers.js';
+import type { ExecutionPlan } from '../plan/executionPlan.js';
+import type { ModelDtype } from '../spec/dtype.js';
+import { readHfConfig } from '../spec/hfConfig.js';
+import { type JsonObject, readJsonObject } from '../spec/parseJson.js';
+import type { RunInput } from '../spec/runInput.js';
+import type { ClusterSpec } from '../spec/types.js';
+import { planRun } from './planRun.js';
+
+export interface ProbeInput {
+  /** A Hugging Face config.json or its folder, or what is in it. */
+  readonly model: string | JsonObject;
+  readonly cluster: ClusterSpec;
+  /** Tokens of a chunk of all ranks. */
+  readonly chunkTokens: number;
+  readonly dtype?: ModelDtype | undefined;
+  /** Left out: ZeRO-3 with PyTorch's AdamW. */
+  readonly deepspeed?: string | JsonObject | undefined;
+}
+
+export async function probePlans({ model, cluster, chunkTokens, dtype, deepspeed }: ProbeInput): Promise<readonly ExecutionPlan[]> {
+  const { config } = readHfConfig(model);
+  const made = { cluster: { ...cluster }, deepspeed: readJsonObject(deepspeed ?? defaultConfig(dtype), 'deepspeed') };
+  const plan = (layers: number, run: Omit<RunInput, 'seqLen'> & { readonly numChunks: number }): Promise<ExecutionPlan> =>
+    planRun({ ...made, model: fewerLayers(config, layers), run: { dtype, ...run, seqLen: run.numChunks * chunkTokens } });
+  return Promise.all([
+    // k and v travel, and attention is formed again: copies, merges and the loop over keys outside.
+    plan(2, { policy: 'fpdt', numChunks: 2 }),
+    // Everything stays: keys of several chunks at once, and row tiles.
+    plan(1, { policy: 'auto', numChunks: 3, numTokenTiles: SHORT_ROWS, numLossTiles: SHORT_ROWS }),
+  ]);
+}
+
+/** Of the rows of a chunk, those that are measured as short. */
+const SHORT_ROWS = 4;
+
+function defaultConfig(dtype: ModelDtype = 'float32'): JsonObject {
+  return {
+    train_micro_batch_size_per_gpu: 1,
+    bf16: { enabled: dtype === 'bfloat16' },
+    optimizer: { type: 'AdamW', params: { lr: 1e-3, torch_adam: true } },
+    zero_optimization: { stage: 3 },
+  };
+}
