@@ -14,6 +14,11 @@ from torch import Tensor
 from fpdt.devices import cuda
 from fpdt.devices.cuda import CudaRuntime
 from fpdt.measure.device_timing import EventRecorder
+from fpdt.measure.host_rates import LOOP_OPS, host_rates
+from fpdt.measure.probe import Timer
+from fpdt.measure.probe_run import KernelTimes
+from fpdt.measure.rates import link_rates
+from fpdt.models.interpreter import LinkedCode
 from fpdt.plan import Plan
 from fpdt.run.arena import mapped_arena
 from fpdt.run.context import OpContext
@@ -187,3 +192,44 @@ def test_files_are_read_and_written_by_their_own_threads(tmp_path: Path) -> None
         assert [float(executor.buffer("y", i)[699]) for i in range(8)] == [1, 11, 21, 31, 2, 12, 22, 32]
     finally:
         runtime.close()
+
+
+def test_calibration_times_links_and_the_host_through_streams_and_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[str] = []
+    pools = {name: mapped_arena(name, 1 << 16) for name in ("hbm", "host")}
+    runtime = CudaRuntime(pools, {}, tuple(STREAMS), frozenset())
+    runtime.device = torch.device("cpu")
+    copy = runtime.copy
+
+    def noted(*args: Any) -> None:
+        copied.append(Device.current.name)
+        copy(*args)
+
+    monkeypatch.setattr(runtime, "copy", noted)
+    timer = Timer(runtime, seconds=0.01, num_measurements=4)
+    rates = link_rates(runtime, timer, 4096)
+    assert {*copied} == {"h2d", "d2h"}
+    assert Device.current.name == "compute"
+    # Each event that is recorded takes a millisecond: two around every copy, one to end with.
+    assert rates["h2dBytes"] == rates["d2hBytes"] == pytest.approx(4 * 4096 / (2 * 4 + 1) * 1000)
+    assert rates["duplexBytes"] == pytest.approx(8 * 4096 / (2 * 8 + 1) * 1000)
+    # A made-up device is never busy.
+    monkeypatch.setattr("fpdt.measure.host_rates.MAX_SIZE", 512)
+    host = host_rates(runtime, timer)
+    assert host.keys() == {"hostSecondsPerOp", "hostSecondsPerKernel", "launchSeconds"}
+    # The device's clock and not the host's.
+    assert host["launchSeconds"] == pytest.approx(1e-3 / LOOP_OPS)
+    assert host["hostSecondsPerKernel"] > 0
+
+
+def test_kernels_are_timed_by_marks_of_the_device() -> None:
+    runtime = runtime_for(program_plan())
+    times = KernelTimes(runtime)
+    code = LinkedCode([(lambda env: None, ()), (lambda env: env.update(y=env["@x"]), ("y",))])
+    times.watch_code("code/pre/0", code)
+    for rows in (2, 2, 3):
+        code.run({"@x": torch.zeros(rows, 4)})
+    taken = times.take()
+    assert taken["code/pre/0/1/2/count"] == 2 and taken["code/pre/0/1/2/seconds"] == pytest.approx(2e-3)
+    assert taken["code/pre/0/0/3/count"] == 1 and taken["code/pre/0/0/3/seconds"] == pytest.approx(1e-3)
+    assert times.take() == {}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import statistics
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,10 +19,16 @@ from fpdt.run.runtime import COMPUTE, Runtime
 
 FILE_BYTES = 32 << 20
 LOOP_OPS = 1000
+REPEATS = 5
+MIN_SIZE, MAX_SIZE = 512, 8192
+"""Of square products that keep a device busy while the host issues LOOP_OPS kernels."""
 
 
 def host_rates(runtime: Runtime, timer: Timer) -> dict[str, float]:
-    """Of the thread that issues ops: the run loop around a handler that does nothing, and one small kernel."""
+    """Of the thread that issues ops: the run loop around a handler that does nothing, and one small kernel.
+
+    And what such a kernel takes on the device when the host is ahead of it: behind a product that is long enough.
+    """
     tiny = torch.zeros(1, device=runtime.device)
 
     def kernels() -> None:
@@ -28,12 +37,29 @@ def host_rates(runtime: Runtime, timer: Timer) -> dict[str, float]:
 
     with torch.no_grad():
         empty = linked_loop(runtime, [(lambda ctx, x, y: None, (tiny, tiny), COMPUTE)] * LOOP_OPS)
-        small = timer.mean(kernels) / LOOP_OPS
-        return {
-            "hostSecondsPerOp": timer.mean(empty) / LOOP_OPS,
-            "hostSecondsPerKernel": small,
-            "launchSeconds": small,
-        }
+        per_op = timer.mean(empty) / LOOP_OPS
+        kernels()
+        times = [_behind_product(runtime, kernels) for _ in range(REPEATS)]
+    on_host, on_device = (statistics.median(pair) / LOOP_OPS for pair in zip(*times, strict=True))
+    return {"hostSecondsPerOp": per_op, "hostSecondsPerKernel": on_host, "launchSeconds": on_device}
+
+
+def _behind_product(runtime: Runtime, kernels: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of the host to issue them, and of the device to run them."""
+    size = MIN_SIZE
+    while True:
+        a = torch.zeros(size, size, device=runtime.device)
+        begun = runtime.mark()
+        a @ a
+        start = runtime.mark()
+        clock = time.perf_counter()
+        kernels()
+        issued = time.perf_counter() - clock
+        end = runtime.mark()
+        runtime.synchronize()
+        if runtime.seconds_between(begun, start) >= issued or size >= MAX_SIZE:
+            return issued, runtime.seconds_between(start, end)
+        size *= 2
 
 
 def disk_rates(block_bytes: int, timer: Timer, folder: Path | None) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,10 +15,14 @@ LoopOp = tuple[Handler, tuple[Any, ...], int]
 """A handler, its views, and the place of its stream. No op waits for another."""
 
 
+_NUMBERS = itertools.count()
+
+
 def linked_loop(runtime: Runtime, ops: Sequence[LoopOp]) -> Callable[[], None]:
     """Runs the ops as a call of a section is run, each on its stream."""
     num_ops, streams = len(ops), [stream for _, _, stream in ops]
-    columns = SimpleNamespace(name="loop", num_ops=num_ops, waits=lambda op: ())
+    # A device keeps events by the name of a section.
+    columns = SimpleNamespace(name=f"loop {next(_NUMBERS)}", num_ops=num_ops, waits=lambda op: ())
     section = LinkedSection(cast(Any, columns), Frame(runtime))
     section.handlers = [handler for handler, _, _ in ops]
     section.contexts = [_context(op, runtime.streams[stream], section) for op, stream in enumerate(streams)]
