@@ -25,7 +25,8 @@ export class KernelSeconds {
     const { kind } = op;
     if (isCodeName(kind)) return tileRows(op, attribute).reduce((sum, [rows, count]) => sum + count * this.ofCode(kind, rows), 0);
     const { rows, tiles } = opRows(op, attribute);
-    return this.ofKernel(kind, tiles * rows, work, rows);
+    const ofTile = this.table.seconds({ kernel: kind, rows, work: workOfKernel(work) / tiles });
+    return ofTile === undefined ? this.byFormula(work) : tiles * ofTile;
   }
 
   private ofCode(name: CodeName, rows: number): number {
@@ -35,19 +36,13 @@ export class KernelSeconds {
       seconds = 0;
       for (const { code, share } of this.sizes.code.codes(name)) {
         for (const one of code.instructions) {
-          seconds += share * this.ofKernel(one.op, rows, instructionWork(one, code.widths, rows, this.sizes.w));
+          const work = instructionWork(one, code.widths, rows, this.sizes.w);
+          seconds += share * (this.table.seconds({ kernel: one.op, rows, work: workOfKernel(work) }) ?? this.byFormula(work));
         }
       }
       this.codes.set(key, seconds);
     }
     return seconds;
-  }
-
-  /** `atRows`: those of one tile, whose rate it has. */
-  private ofKernel(kernel: string, rows: number, work: Work, atRows = rows): number {
-    const tiles = atRows === 0 ? 1 : rows / atRows;
-    const seconds = this.table.seconds({ kernel, rows: atRows, work: workOfKernel(work) / tiles });
-    return seconds === undefined ? this.byFormula(work) : tiles * seconds;
   }
 
   /**

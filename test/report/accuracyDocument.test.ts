@@ -11,7 +11,9 @@ import { PLAN, result, step } from './sample.js';
 const [SHAPE] = SHAPES as readonly [(typeof SHAPES)[number]];
 /** Planned 2 s and attn 1.5 s; measured `seconds` and `attn`. */
 function round(speedFactor: number, seconds = 2.1, attn = 1.6): Round {
-  const steps = [0, 1, 2].map((index) => step(index, { seconds, byKind: { attn: { count: 4, seconds: attn }, pre: { count: 2, seconds: 0.4 } } }));
+  const steps = [0, 1, 2].map((index) =>
+    step(index, { seconds, byKind: { attn: { count: 4, seconds: attn }, pre: { count: 2, seconds: 0.4 } } }),
+  );
   const comparison = compareRun(PLAN, result(steps));
   return { speedFactor, runs: [{ policy: 'auto', comparison, outsideSeconds: 0.05 }] };
 }
