@@ -75,10 +75,10 @@ export const SHAPES: readonly Shape[] = [
   },
   {
     name: 'deep, many short chunks, 1 rank, bf16',
-    config: { ...LLAMA, hidden_size: 256, intermediate_size: 688, num_hidden_layers: 8, num_attention_heads: 4, num_key_value_heads: 2 },
+    config: { ...LLAMA, hidden_size: 256, intermediate_size: 688, num_hidden_layers: 6, num_attention_heads: 4, num_key_value_heads: 2 },
     dtype: 'bfloat16',
     ranks: 1,
-    numChunks: 8,
+    numChunks: 6,
     chunkTokens: 512,
   },
 ];
