@@ -99,6 +99,10 @@ describe('estimateMemory equals the memory of the full schedule', () => {
     }
   });
 
+  test('ranges that are longer because there would be too many', () => {
+    expectEqual({ seqLen: 262_144 * 300 }, {}, [300]);
+  });
+
   test('ranges beside a window, on a kernel without rectangles, and of what a kernel writes out', () => {
     const given = (numChunks: number, more: object = {}): object => ({ seqLen: 131_072 * numChunks, ...more });
     const model = {

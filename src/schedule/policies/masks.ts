@@ -18,9 +18,12 @@ const CAUSAL: Attribute = { mask: { kind: 'causal' } };
  */
 const MOST_RANGE_TOKENS = 512 * 1024;
 
+/** From 64M tokens on ranges grow with the sequence, so that ops do not grow with its square. */
+const MOST_RANGES = 128;
+
 /** Chunks of keys that an attention op sees together, at most. */
-export function mostRangeChunks({ chunkTokens }: Pick<Strategy, 'chunkTokens'>): number {
-  return Math.max(1, Math.floor(MOST_RANGE_TOKENS / chunkTokens));
+export function mostRangeChunks({ chunkTokens, numChunks }: Pick<Strategy, 'chunkTokens' | 'numChunks'>): number {
+  return Math.max(1, Math.floor(MOST_RANGE_TOKENS / chunkTokens), Math.ceil(numChunks / MOST_RANGES));
 }
 
 /**
