@@ -13,13 +13,15 @@ export function computeSeconds(input: PredictInput): number {
   const costs = opCosts(input);
   const { serial } = deviceOf(cluster, streams);
   const counted = (stream: string): boolean => serial || stream === streams[COMPUTE];
-  const secondsOf = new Map(
-    sections.map(({ name, ops }) => [name, ops.reduce((sum, op) => (counted(op.stream) ? sum + costs(op).seconds : sum), 0)] as const),
-  );
-  let total = 0;
+  const runs = new Map<string, number>();
   for (const turn of programs.train.turns) {
-    const runs = runsOf(turn, input);
-    for (const { owner, section } of turn.calls) if (owner === 'plan') total += runs * (secondsOf.get(section) ?? 0);
+    for (const { owner, section } of turn.calls) {
+      if (owner === 'plan') runs.set(section, (runs.get(section) ?? 0) + runsOf(turn, input));
+    }
   }
-  return total;
+  return sections.reduce((total, { name, ops }) => {
+    const times = runs.get(name) ?? 0;
+    if (times === 0) return total;
+    return total + times * ops.reduce((sum, op) => (counted(op.stream) ? sum + costs(op).seconds : sum), 0);
+  }, 0);
 }

@@ -67,7 +67,8 @@ function moduleWeights({ module, layer }: TurnShape, { model, parameters }: Cost
 function reduceSeconds(turn: TurnShape, input: CostInput): number {
   const elements = turn.module === 'end' ? input.parameters.numTrainedParameters : numTrainedElements(moduleWeights(turn, input));
   const { zeroReduceSeconds } = input.cluster.rates;
-  const once = ringSeconds(elements * DTYPE_BYTES[input.run.dtype], input.cluster, 'reduceBytes');
+  const { communicationDtype = input.run.dtype } = zeroSettings(input.deepspeed);
+  const once = ringSeconds(elements * DTYPE_BYTES[communicationDtype], input.cluster, 'reduceBytes');
   return zeroReduceSeconds + (input.run.zeroStage === 0 ? 2 * once : once + offloadSeconds(elements / input.cluster.numRanks, input));
 }
 

@@ -40,11 +40,6 @@ const ROWS: readonly Row[] = [
     when: (value) => isObject(value) && Object.keys(value).length > 0,
     text: 'has no effect: what is kept, moved and recomputed is the plan',
   },
-  {
-    path: 'communication_data_type',
-    when: (value, _, { dtype }) => /^fp32$/i.test(String(value)) && dtype !== 'float32',
-    text: 'makes the links carry twice the bytes of gradients that the predicted step counts; memory has them',
-  },
   { path: 'zero_optimization.leaf_module', when: isObject, text: COARSER },
   { path: 'zero_optimization.stage3_module_granularity_threshold', when: (value) => typeof value === 'number' && value > 0, text: COARSER },
   { path: 'zero_optimization.enable_sanity_checks', when: on, text: SLOWER },

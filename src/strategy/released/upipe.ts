@@ -162,7 +162,7 @@ function step(setting: ReleasedSetting): readonly TimeTerm[] {
   const device = [...terms, launches].reduce((sum, { seconds }) => sum + seconds, 0);
   const all = parameters.numModelParameters;
   const fetched = options.offloadWeights ? (2 * WIDE * all) / numRanks / rates.h2dBytes + (WIDE * all) / numRanks / rates.d2hBytes : 0;
-  const sharding = 2 * ringSeconds(sizes.w * all, cluster) + ringSeconds(WIDE * all, cluster) + fetched;
+  const sharding = 2 * ringSeconds(sizes.w * all, cluster, 'gatherBytes') + ringSeconds(WIDE * all, cluster, 'reduceBytes') + fetched;
   const each = [
     ...terms,
     launches,
