@@ -30,7 +30,6 @@ from tests.planned import ROOT
 ROWS = 24
 _TABLE = TypeAdapter(ParameterTable)
 
-
 CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     **{name: (config, {}) for name, config in CONFIGS.items()},
     **{

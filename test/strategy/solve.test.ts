@@ -142,7 +142,7 @@ describe('what policies fix', () => {
 });
 
 describe('outputs of layers that are rebuilt', () => {
-  const input = (run: object, hbmBytes: string, hostBytes = '1G') => {
+  const input = (run: object, hbmBytes: string, hostBytes = '5G') => {
     const { deepspeed, ...rest } = specs({
       cluster: { gpus: 4, gpu: 'a100-80gb', hbmBytes, hostBytes },
       run: { seqLen: '64K', policy: 'fpdt', numChunks: 8, segmentLayers: 2, ...run },

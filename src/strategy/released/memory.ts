@@ -1,5 +1,6 @@
 /** What a released program has in each pool, in the ledger of a plan: named items of every instant that may be its peak. */
 import { poolsOf } from '../../catalog/pools.js';
+import { together } from '../../memory/allocator.js';
 import { communicatorItems } from '../../memory/communicators.js';
 import { derived, type InstantItem, type MemoryItem, nonEmpty, sumBytes } from '../../memory/items.js';
 import { type InstantName, LOAD, type MemoryLedger, type PoolLedger, roomBytes } from '../../memory/ledger.js';
@@ -39,7 +40,10 @@ export function releasedLedger(setting: ReleasedSetting, held: Held): MemoryLedg
     file: [],
   };
   const statesOf = (name: InstantName, pinned: boolean): readonly MemoryItem[] =>
-    held.states.instants(name).filter((item) => (item.pinned ?? false) === pinned);
+    together(
+      held.states.instants(name).filter((item) => (item.pinned ?? false) === pinned),
+      cluster.device,
+    );
   const moments = held.moments.map(({ name, items }) => ({ name, items: withFragments([...statesOf(name, false), ...items], held) }));
   const pools = poolsOf(cluster)
     .filter(({ kind }) => kind !== 'file')
