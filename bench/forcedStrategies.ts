@@ -1,4 +1,4 @@
-/** Strategies that a user might force: drawn at random, and those one knob away from one that is given. */
+/** Strategies that a user might force, drawn at random. */
 import { BACKWARD_ORDERS, type LayerStrategy, type Strategy, segmentLengths } from '../src/spec/strategy.js';
 import { placesOf } from '../src/spec/strategyPlaces.js';
 import { toStrategy } from '../src/strategy/candidates.js';
@@ -44,38 +44,4 @@ function draw(setting: Setting, random: () => number): Strategy {
     kvTileChunks: pick(TILES.filter((tile) => tile <= numChunks)),
     hiddenGradients: pick(placesOf('hiddenGradients', pools)),
   };
-}
-
-/** Every knob of a strategy, moved by one. Places are moved in each range alone. */
-export function oneKnobAway(setting: Setting, strategy: Strategy): readonly Strategy[] {
-  const { model, run, pools, places } = setting;
-  const recount = (numChunks: number): Strategy => {
-    const made = toStrategy({ model, run, pools: { device: places.device, pinned: pinnedPool(setting) } }, strategy.layers, numChunks);
-    return { ...made, kvTileChunks: Math.min(strategy.kvTileChunks, numChunks), hiddenGradients: strategy.hiddenGradients };
-  };
-  const { numChunks, kvTileChunks, numTokenTiles, numLossTiles, prefetchDepth, localChunkTokens } = strategy;
-  const around = (count: number, most: number): readonly number[] =>
-    [...new Set([Math.floor(count / 2), count - 1, count + 1, 2 * count])].filter((one) => one >= 1 && one <= most && one !== count);
-  const inRange = (at: number, change: Partial<LayerStrategy>): Strategy => ({
-    ...strategy,
-    layers: strategy.layers.map((range, i) => (i === at ? { ...range, ...change } : range)),
-  });
-  const ofRanges = strategy.layers.flatMap(({ layers: [start, end], backwardOrder, segments }, at) => [
-    ...(['keyValues', 'attentionOutput', 'checkpoints'] as const).flatMap((knob) =>
-      placesOf(knob, pools).map((place) => inRange(at, { [knob]: place })),
-    ),
-    ...placesOf('keyValueGradients', pools)
-      .filter((place) => backwardOrder === 'queryOuterDescending' || place === places.device)
-      .map((keyValueGradients) => inRange(at, { keyValueGradients })),
-    ...around(segments[0] ?? 1, end - start).map((length) => inRange(at, { segments: segmentLengths(end - start, length) })),
-  ]);
-  return [
-    ...around(numChunks, run.seqLen / run.sequenceParallelSize).map(recount),
-    ...around(kvTileChunks, numChunks).map((count) => ({ ...strategy, kvTileChunks: count })),
-    ...around(numTokenTiles, localChunkTokens).map((count) => ({ ...strategy, numTokenTiles: count })),
-    ...around(numLossTiles, localChunkTokens).map((count) => ({ ...strategy, numLossTiles: count })),
-    ...around(prefetchDepth, numChunks).map((count) => ({ ...strategy, prefetchDepth: count })),
-    ...placesOf('hiddenGradients', pools).map((hiddenGradients) => ({ ...strategy, hiddenGradients })),
-    ...ofRanges,
-  ].filter((one) => JSON.stringify(one) !== JSON.stringify(strategy));
 }

@@ -12,7 +12,8 @@ import { buildStrategy } from '../src/strategy/evaluate.js';
 import { estimator } from '../src/strategy/evaluator.js';
 import { type BuildInput, type Setting, settingOf } from '../src/strategy/setting.js';
 import { findStrategy } from '../src/strategy/findStrategy.js';
-import { drawStrategies, oneKnobAway } from './forcedStrategies.js';
+import { oneKnobAway } from '../src/strategy/explain/knobs.js';
+import { drawStrategies } from './forcedStrategies.js';
 
 /** Layers, widths and heads of Llama 3.2 1B and 3B, Llama 3 8B and 70B, and Qwen 2.5 32B. */
 const MODELS: Readonly<Record<string, object>> = {
@@ -30,7 +31,7 @@ const COUNTS: Readonly<Record<string, readonly number[]>> = {
   '3B': [4, 8, 2],
   '8B': [4, 8, 32],
   '32B': [8, 16, 32],
-  '70B': [16, 32, 64],
+  '70B': [32, 64, 128],
 };
 const LONG_TOKENS = parseTokens('128K');
 const AT_MOST = { long: 1.005, short: 1.02 };
@@ -91,7 +92,9 @@ export function judge({ name, seqLen, input }: Asked, seed: number, draws: numbe
   const evaluate = estimator();
   const { strategy, memory } = findStrategy(input, evaluate);
   if (!memory.fits) return undefined;
-  const near = oneKnobAway(setting, strategy).filter((one) => evaluate.memory(setting, one).fits);
+  const near = oneKnobAway(setting, strategy)
+    .map((knob) => knob.strategy)
+    .filter((one) => evaluate.memory(setting, one).fits);
   const others = [...near, ...drawStrategies(setting, evaluate, mulberry32(seed), draws)];
   const [fastest] = others.toSorted((a, b) => evaluate.seconds(setting, a) - evaluate.seconds(setting, b));
   const ratio = fastest === undefined ? 1 : simulated(setting, strategy) / simulated(setting, fastest);

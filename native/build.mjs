@@ -21,7 +21,9 @@ const problem = build();
 if (problem === undefined) {
   console.log(`fpdt: built ${addonPath}`);
 } else {
-  console.error(`fpdt: the native addon was not built (${problem}); doctor and calibrate know no facts of this machine and long plans take longer, all else works`);
+  console.error(
+    `fpdt: the native addon was not built (${problem}); doctor and calibrate know no facts of this machine and long plans take longer, all else works`,
+  );
   process.exitCode = process.argv.includes('--strict') ? 1 : 0;
 }
 

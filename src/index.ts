@@ -19,6 +19,7 @@ export { opFromText, opToText, sectionFromText, sectionToText } from './schedule
 export { FpdtError } from './spec/errors.js';
 export type { PlanOnlyPolicy, ReleasedOptions } from './spec/releasedPrograms.js';
 export type { ForcedStrategy, Strategy } from './spec/strategy.js';
+export { type ChoiceExplanation, explainChoice } from './strategy/explain/choice.js';
 export { comparePolicies, type PolicyComparison } from './strategy/comparePolicies.js';
 export { type MaxSeqLen, type MaxSeqLenInput, maxSeqLen } from './strategy/limits/maxSeqLen.js';
 export { type MinGpus, type MinGpusInput, minGpus } from './strategy/limits/minGpus.js';

@@ -50,6 +50,7 @@ function addPlan(program: Command, output: Output, setExitCode: SetExitCode): vo
   withRequest(command)
     .option('--output <path>', 'write the plan file here')
     .option('--compare', 'all policies side by side instead: what fits, step time, MFU, pools, longest sequence')
+    .option('--explain', 'why this strategy: what bounds it, the next best, and what each choice would change')
     .option('--require <requirements>', `exit with ${UNMET} where the plan does not keep to them: stepSeconds<60,hbm<75GiB`)
     .action(async (options: Record<string, unknown>) => {
       const { planCommand } = await import('./plan.js');

@@ -18,6 +18,7 @@ import type { Bound } from '../strategy/limits/probe.js';
 import type { TimeTerm } from '../strategy/released/costs.js';
 import type { MaxReleasedSeqLen } from '../strategy/released/limits.js';
 import type { ReleasedPlan, ReleasedPrediction } from '../strategy/released/releasedPlan.js';
+import { choiceSchema } from './choiceSchema.js';
 import type { LimitJson } from './limitText.js';
 import type { NumberChange, PlanDiff, PoolChange, SettingChange } from './planDiff.js';
 import type { PlanJson } from './planJson.js';
@@ -135,6 +136,7 @@ const planSummarySchema = z.strictObject({
   numTurns: count,
   numCalls: count,
   cost: costSchema,
+  choice: option(choiceSchema),
   requirements: option(z.array(requirementSchema)),
 } satisfies Shape<PlanJson>);
 

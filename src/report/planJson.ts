@@ -1,6 +1,7 @@
 /** A plan for programs: everything but ops, program and buffers, whose sizes it gives. JSON-safe. */
 import { type PlanCost, planCost } from '../plan/cost.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
+import type { ChoiceExplanation } from '../strategy/explain/choice.js';
 import type { CheckedRequirement } from './requirements.js';
 
 type LeftOut = 'kind' | 'sections' | 'programs' | 'attributes' | 'buffers' | 'parameters' | 'layout';
@@ -16,6 +17,8 @@ export interface PlanJson extends Omit<ExecutionPlan, LeftOut> {
   readonly numTurns: number;
   readonly numCalls: number;
   readonly cost: PlanCost;
+  /** Where it was asked for. */
+  readonly choice?: ChoiceExplanation;
   /** Where the plan was asked to keep to any. */
   readonly requirements?: readonly CheckedRequirement[];
 }

@@ -180,6 +180,20 @@ describe('fpdt plan --require', () => {
     expect(requirements).toMatchObject([{ met: true }, { met: true, value: cost.usdPerStep }]);
   });
 
+  it('explains the choice, as text and as JSON by its schema', async () => {
+    const text = await capture('plan', ...DEMO, '--explain');
+    expect(text.stdout).toMatch(/\nWhy {9}.* a step estimated/);
+    expect(text.stdout).toMatch(/\nNext best {3}\w/);
+    const { stdout } = await capture('plan', ...DEMO, '--explain', '--json');
+    const { choice } = OUTPUT_SCHEMAS.planSummary.parse(JSON.parse(stdout));
+    expect(choice?.knobs.length).toBeGreaterThan(5);
+    for (const other of ['--compare', '--policy=upipe']) {
+      const { exitCode, stderr } = await capture('plan', ...DEMO, '--explain', other);
+      expect(exitCode).toBe(2);
+      expect(stderr).toMatch(/--explain is/);
+    }
+  });
+
   it.each([
     [['--require', 'stepSecond<60'], 1, /nothing of a plan is called 'stepSecond'\nhint: did you mean 'stepSeconds'\?/],
     [['--require', 'usdPerStep<60'], 1, /takes the price of a GPU-hour\nhint: .*--price/],

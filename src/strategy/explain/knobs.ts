@@ -1,0 +1,70 @@
+/** Strategies that differ from one in one choice. */
+import { type LayerStrategy, type Strategy, segmentLengths } from '../../spec/strategy.js';
+import { placesOf } from '../../spec/strategyPlaces.js';
+import { toStrategy } from '../candidates.js';
+import { pinnedPool } from '../search/assemble.js';
+import type { Setting } from '../setting.js';
+
+export interface Knob {
+  /** As `--strategy` names it; a range's with its layers, `layers 0-15 keyValues`. */
+  readonly knob: string;
+  readonly value: string;
+  readonly strategy: Strategy;
+}
+
+/** Counts one more, one less, doubled and halved; every other place of each range; its segments likewise. The rest stays. */
+export function oneKnobAway(setting: Setting, strategy: Strategy): readonly Knob[] {
+  const { pools, run } = setting;
+  const { numChunks, kvTileChunks, numTokenTiles, numLossTiles, prefetchDepth, localChunkTokens } = strategy;
+  const count = (knob: 'kvTileChunks' | 'numTokenTiles' | 'numLossTiles' | 'prefetchDepth', value: number, most: number): readonly Knob[] =>
+    around(value, most).map((one) => ({ knob, value: String(one), strategy: { ...strategy, [knob]: one } }));
+  return [
+    ...around(numChunks, run.seqLen / run.sequenceParallelSize).map((one) => ({
+      knob: 'numChunks',
+      value: String(one),
+      strategy: withChunkCount(setting, strategy, one),
+    })),
+    ...count('kvTileChunks', kvTileChunks, numChunks),
+    ...count('numTokenTiles', numTokenTiles, localChunkTokens),
+    ...count('numLossTiles', numLossTiles, localChunkTokens),
+    ...count('prefetchDepth', prefetchDepth, numChunks),
+    ...placesOf('hiddenGradients', pools)
+      .filter((place) => place !== strategy.hiddenGradients)
+      .map((place) => ({ knob: 'hiddenGradients', value: place, strategy: { ...strategy, hiddenGradients: place } })),
+    ...strategy.layers.flatMap((_, at) => rangeKnobs(setting, strategy, at)),
+  ];
+}
+
+/** Places move in one range alone. Gradients of k, v stay on the device where tiles of keys are the outer loop. */
+function rangeKnobs({ pools, places }: Setting, strategy: Strategy, at: number): readonly Knob[] {
+  const range = strategy.layers[at] as LayerStrategy;
+  const [start, end] = range.layers;
+  const knobOf = (name: string, value: string, change: Partial<LayerStrategy>): Knob => ({
+    knob: `layers ${start}-${end - 1} ${name}`,
+    value,
+    strategy: { ...strategy, layers: strategy.layers.map((one, i) => (i === at ? { ...one, ...change } : one)) },
+  });
+  const tensors = ['keyValues', 'keyValueGradients', 'attentionOutput', 'checkpoints'] as const;
+  const isOuter = range.backwardOrder === 'keyValueOuterAscending';
+  const moved = tensors.flatMap((tensor) =>
+    placesOf(tensor, pools)
+      .filter((place) => place !== range[tensor] && !(isOuter && tensor === 'keyValueGradients' && place !== places.device))
+      .map((place) => knobOf(tensor, place, { [tensor]: place })),
+  );
+  const lengths = around(range.segments[0] ?? 1, end - start);
+  return [...moved, ...lengths.map((length) => knobOf('segments', String(length), { segments: segmentLengths(end - start, length) }))];
+}
+
+function withChunkCount({ model, run, pools, places }: Setting, strategy: Strategy, numChunks: number): Strategy {
+  const made = toStrategy(
+    { model, run, pools: { device: places.device, pinned: pinnedPool({ pools, places }) } },
+    strategy.layers,
+    numChunks,
+  );
+  return { ...made, kvTileChunks: Math.min(strategy.kvTileChunks, numChunks), hiddenGradients: strategy.hiddenGradients };
+}
+
+function around(count: number, most: number): readonly number[] {
+  const near = [Math.floor(count / 2), count - 1, count + 1, 2 * count];
+  return [...new Set(near)].filter((one) => one >= 1 && one <= most && one !== count);
+}
