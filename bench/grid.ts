@@ -1,8 +1,9 @@
 /**
- * `node --import tsx bench/grid.ts [--seed N] [--draws N] [--cases N] [--json]`: what `auto` chooses against strategies that a user might
- * force: drawn at random from those that fit, and all that are one knob away from the choice. The fastest of them by estimate is
- * simulated, as the choice is, and must not be faster by more than the target.
+ * `npm run bench:grid -- [--seed N] [--draws N] [--cases N] [--json]`: what `auto` chooses against strategies that a user might force, drawn
+ * at random from those that fit, and all that are one choice away from its own. The fastest of them by estimate is simulated, as the
+ * choice is, and must not be faster by more than the target. Fails where it is.
  */
+import { parseOptions, runScript, wholeNumber } from '../scripts/options.js';
 import { mulberry32 } from '../src/address/layout.js';
 import { parseSpecs } from '../src/catalog/specs.js';
 import { predictRun } from '../src/predict/predict.js';
@@ -50,13 +51,13 @@ function model(layers: number, hidden: number, intermediate: number, heads: numb
   };
 }
 
-export interface GridCase {
+interface GridCase {
   readonly name: string;
   /** Of auto's choice over the fastest other, simulated; at most 1 where auto is the fastest. */
   readonly ratio: number;
   readonly atMost: number;
   readonly numOthers: number;
-  /** The fastest other where it is faster than it may be. */
+  /** The fastest other where it is faster than it may be, and what was chosen. */
   readonly faster?: Strategy;
   readonly chosen?: Strategy;
 }
@@ -68,7 +69,7 @@ interface Asked {
 }
 
 /** The first `numCases` of a fixed list of 55, five models by eleven lengths on GPUs in turn, in an order that mixes them. */
-export function gridCases(numCases: number): readonly Asked[] {
+function gridCases(numCases: number): readonly Asked[] {
   const names = Object.keys(MODELS);
   return Array.from({ length: Math.min(numCases, 55) }, (_, i) => {
     const name = names[i % names.length] as string;
@@ -87,7 +88,7 @@ export function gridCases(numCases: number): readonly Asked[] {
 }
 
 /** Undefined where nothing fits. */
-export function judge({ name, seqLen, input }: Asked, seed: number, draws: number): GridCase | undefined {
+function judge({ name, seqLen, input }: Asked, seed: number, draws: number): GridCase | undefined {
   const setting = settingOf(input);
   const evaluate = estimator();
   const { strategy, memory } = findStrategy(input, evaluate);
@@ -111,3 +112,36 @@ export function judge({ name, seqLen, input }: Asked, seed: number, draws: numbe
 function simulated(setting: Setting, strategy: Strategy): number {
   return predictRun({ ...setting, ...buildStrategy(setting, strategy).schedule }).stepSeconds;
 }
+
+async function main(): Promise<void> {
+  const { values } = parseOptions({
+    options: {
+      json: { type: 'boolean', default: false },
+      seed: { type: 'string' },
+      draws: { type: 'string', default: '200' },
+      cases: { type: 'string', default: '55' },
+    },
+  });
+  const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber('seed', values.seed);
+  const draws = wholeNumber('draws', values.draws);
+  const found: GridCase[] = [];
+  const unplanned: string[] = [];
+  for (const one of gridCases(wholeNumber('cases', values.cases))) {
+    const judged = judge(one, seed, draws);
+    if (judged === undefined) unplanned.push(one.name);
+    else found.push(judged);
+    if (!values.json) process.stdout.write(`${judged === undefined ? `does not fit: ${one.name}` : lineOf(judged)}\n`);
+  }
+  const missed = found.filter(({ ratio, atMost }) => ratio > atMost);
+  const summary = { kind: 'gridBenchmark', seed, draws, worstRatio: Math.max(...found.map(({ ratio }) => ratio)), unplanned, cases: found };
+  if (values.json) process.stdout.write(`${JSON.stringify(summary, null, 1)}\n`);
+  else process.stdout.write(`seed ${seed}: worst ${summary.worstRatio.toFixed(4)} of ${found.length} cases, ${missed.length} missed\n`);
+  process.exitCode = missed.length === 0 ? 0 : 1;
+}
+
+function lineOf({ name, ratio, atMost, numOthers, chosen, faster }: GridCase): string {
+  const both = faster === undefined ? '' : `: chose ${JSON.stringify(chosen)}, but ${JSON.stringify(faster)}`;
+  return `${ratio <= atMost ? 'ok    ' : 'MISSED'} ${name}: ${ratio.toFixed(4)} of the fastest of ${numOthers}, at most ${atMost}${both}`;
+}
+
+await runScript(main);

@@ -15,6 +15,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   fuzz: ['run', '--silent', 'fuzz', '--', '--json'],
   compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
+  grid: ['run', '--silent', 'bench:grid', '--', '--json'],
   accuracy: ['run', '--silent', 'bench:accuracy', '--', '--json'],
 };
 const FOLDER = fileURLToPath(new URL('results/', import.meta.url));

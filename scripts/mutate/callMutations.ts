@@ -51,7 +51,7 @@ function mutantsOf(plan: ExecutionPlan, turn: Turn, at: number, call: Call, i: n
 
 /** It uses no weights. */
 function isMove({ section }: Call): boolean {
-  return section.startsWith('relocate') || section === 'gather' || section === 'release';
+  return section.startsWith('relocate') || ['stash', 'gather', 'release'].includes(section);
 }
 
 function otherLayer(layer: number, { model }: ExecutionPlan): number {
