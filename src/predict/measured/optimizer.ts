@@ -16,7 +16,8 @@ export function optimizerRates(
   const slope = least === undefined || least.owned === most.owned ? 0 : (most.seconds - least.seconds) / (most.owned - least.owned);
   const perParameter = Math.min(Math.max(slope, most.inner / most.owned), most.seconds / most.owned);
   return {
-    optimizerStepSeconds: most.seconds - perParameter * most.owned,
+    // The difference of two that are equal may be a little below nothing.
+    optimizerStepSeconds: Math.max(0, most.seconds - perParameter * most.owned),
     optimizerSecondsPerParameter: perParameter,
     offloadedOptimizerSecondsPerParameter: perParameter,
   };
