@@ -1,6 +1,6 @@
 /** Gives every buffer an address in its pool's arena, so that buffers that are never alive together may share bytes. */
 import type { Buffer } from '../schedule/buffer.js';
-import { placesOf } from '../schedule/places.js';
+import { type Places, placesOf } from '../schedule/places.js';
 import type { Schedule } from '../schedule/schedule.js';
 import { bufferBytes } from './bytes.js';
 import { withEntryWaits } from './entryWaits.js';
@@ -26,8 +26,25 @@ export function layoutSchedule(schedule: Schedule, options: LayoutOptions = {}):
 /** Addresses and arenas alone: what a memory plan needs. */
 export function placeBuffers(schedule: Schedule, { seed }: LayoutOptions = {}): Schedule {
   const { buffers, pools, links } = schedule;
-  const conflicts = findConflicts(schedule);
-  const places = placesOf(pools, links);
+  const { offsets, arenaBytes } = placeIn(pools, placesOf(pools, links), buffers, findConflicts(schedule), seed);
+  const sized = pools.map((pool) => ({ ...pool, bytes: arenaBytes[pool.name] ?? 0 }));
+  return { ...schedule, pools: sized, buffers: buffers.map((buffer, i) => ({ ...buffer, offset: offsets[i] ?? 0 })) };
+}
+
+export interface Placed {
+  /** By position in the list of buffers. */
+  readonly offsets: Float64Array;
+  /** By pool. */
+  readonly arenaBytes: Readonly<Record<string, number>>;
+}
+
+export function placeIn(
+  pools: readonly { readonly name: string }[],
+  places: Places,
+  buffers: readonly Buffer[],
+  conflicts: ConflictMatrix,
+  seed?: number,
+): Placed {
   const offsets = new Float64Array(buffers.length);
   const place = (pool: string): number => {
     const members = buffers.flatMap((buffer, i) => (buffer.pool === pool ? [i] : []));
@@ -41,8 +58,7 @@ export function placeBuffers(schedule: Schedule, { seed }: LayoutOptions = {}): 
     });
     return extent(placed, sizes, alignment);
   };
-  const sized = pools.map((pool) => ({ ...pool, bytes: place(pool.name) }));
-  return { ...schedule, pools: sized, buffers: buffers.map((buffer, i) => ({ ...buffer, offset: offsets[i] ?? 0 })) };
+  return { offsets, arenaBytes: Object.fromEntries(pools.map(({ name }) => [name, place(name)])) };
 }
 
 function restrict({ size, cells }: ConflictMatrix, members: readonly number[]): Uint8Array {

@@ -5,6 +5,7 @@
  */
 import type { Buffer } from '../schedule/buffer.js';
 import type { Access, Section } from '../schedule/op.js';
+import type { Program } from '../schedule/program.js';
 import type { Schedule } from '../schedule/schedule.js';
 import { completionClocks, orderOf } from './clocks.js';
 
@@ -16,42 +17,69 @@ export interface ConflictMatrix {
 
 /** Conflicts between all buffers, by position in `buffers`. Buffers of different pools never conflict. */
 export function findConflicts(schedule: Pick<Schedule, 'buffers' | 'sections' | 'programs' | 'streams'>): ConflictMatrix {
-  const { buffers, sections, streams } = schedule;
-  const size = buffers.length;
-  const cells = new Uint8Array(size * size);
-  const add = (a: number, b: number): void => {
-    if (a === b || buffers[a]?.pool !== buffers[b]?.pool) return;
-    cells[a * size + b] = 1;
-    cells[b * size + a] = 1;
-  };
-  conflictsOfSteps(schedule, add);
+  return withSteps(conflictsOfCalls(schedule), schedule.buffers, schedule.programs);
+}
+
+/** What sections say of buffers, whoever calls them: which they touch, and which may not overlap in a call. */
+export interface CallConflicts {
+  readonly matrix: ConflictMatrix;
+  /** By section. */
+  readonly touched: ReadonlyMap<string, readonly number[]>;
+}
+
+export function conflictsOfCalls({ buffers, sections, streams }: Pick<Schedule, 'buffers' | 'sections' | 'streams'>): CallConflicts {
+  const matrix = { size: buffers.length, cells: new Uint8Array(buffers.length ** 2) };
+  const add = adderTo(matrix, buffers);
   for (const section of sections) conflictsInSection(section, streams, buffers, add);
-  return { size, cells };
+  return { matrix, touched: new Map(sections.map((section) => [section.name, touchedBuffers(section, buffers.length)])) };
 }
 
 type Add = (a: number, b: number) => void;
 
-/** Pairs with a buffer of `step` scope: a call that may touch one lies between the first and the last call that touch the other. */
-function conflictsOfSteps({ buffers, sections, programs }: Pick<Schedule, 'buffers' | 'sections' | 'programs'>, add: Add): void {
-  const calls = programs.train.turns.flatMap((turn) => turn.calls.map(({ section }) => section));
-  const positions = new Map(sections.map(({ name }) => [name, calls.flatMap((called, i) => (called === name ? [i] : []))]));
-  const uses = buffers.map(() => [] as number[]);
-  for (const section of sections) {
-    for (const buffer of touchedBuffers(section, buffers.length)) uses[buffer]?.push(...(positions.get(section.name) ?? []));
-  }
-  const spans = uses.map((calledAt) => ({ first: Math.min(...calledAt), last: Math.max(...calledAt) }));
-  buffers.forEach((a, i) => {
-    if (a.scope !== 'step') return;
-    const span = spans[i];
-    if (span === undefined) return;
-    buffers.forEach((b, j) => {
-      const meets = (at: number): boolean => span.first <= at && at <= span.last;
-      const other = spans[j];
+function adderTo({ size, cells }: ConflictMatrix, buffers: readonly Pick<Buffer, 'pool'>[]): Add {
+  return (a, b) => {
+    if (a === b || buffers[a]?.pool !== buffers[b]?.pool) return;
+    cells[a * size + b] = 1;
+    cells[b * size + a] = 1;
+  };
+}
+
+/** And pairs with a buffer of `step` scope: a call that may touch one lies between the first and the last call that touch the other. */
+export function withSteps(
+  { matrix, touched }: CallConflicts,
+  buffers: readonly Pick<Buffer, 'pool' | 'scope'>[],
+  { train }: Pick<Schedule, 'programs'>['programs'],
+): ConflictMatrix {
+  const all = { ...matrix, cells: matrix.cells.slice() };
+  const add = adderTo(all, buffers);
+  const uses = usesOf(touched, buffers.length, train);
+  for (const [i, { scope }] of buffers.entries()) {
+    if (scope !== 'step') continue;
+    const [first, last] = [uses[i]?.[0], uses[i]?.at(-1)];
+    if (first === undefined || last === undefined) continue;
+    for (const [j, b] of buffers.entries()) {
+      const calls = uses[j] ?? [];
       const overlap =
-        b.scope === 'step' ? other !== undefined && other.first <= span.last && span.first <= other.last : (uses[j] ?? []).some(meets);
+        b.scope === 'step'
+          ? (calls[0] ?? Number.POSITIVE_INFINITY) <= last && first <= (calls.at(-1) ?? -1)
+          : calls.some((at) => first <= at && at <= last);
       if (overlap) add(i, j);
-    });
-  });
+    }
+  }
+  return all;
+}
+
+/** By buffer the positions of the calls that touch it, in order. */
+function usesOf(touched: CallConflicts['touched'], numBuffers: number, { turns }: Program): readonly (readonly number[])[] {
+  const uses = Array.from({ length: numBuffers }, (): number[] => []);
+  let position = 0;
+  for (const turn of turns) {
+    for (const { section } of turn.calls) {
+      for (const buffer of touched.get(section) ?? []) uses[buffer]?.push(position);
+      position += 1;
+    }
+  }
+  return uses;
 }
 
 /** Numbers of buffers, in order of first use. */

@@ -25,7 +25,7 @@ export const PAGEABLE_SLOWDOWN = 5;
 export type OpCosts = (op: Op) => OpCost;
 
 export function opCosts(input: PredictInput): OpCosts {
-  const sizes = opSizes({ ...input, device: input.cluster.device });
+  const sizes = input.sizes ?? opSizes({ ...input, device: input.cluster.device });
   const attention = attentionRate(input, sizes);
   const kernels = new KernelSeconds(input.cluster.rates, sizes);
   const waits = rankWaits(input, (op) => price(op).seconds);

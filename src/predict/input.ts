@@ -1,4 +1,5 @@
 import type { Kernels } from '../catalog/kernels.js';
+import type { OpSizes } from '../catalog/ops/index.js';
 import type { Schedule } from '../schedule/schedule.js';
 import type { ParallelLayout } from '../spec/parallelLayout.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
@@ -12,4 +13,6 @@ export interface PredictInput extends Schedule {
   readonly parameters: ParameterTable;
   readonly layout: ParallelLayout;
   readonly kernels: Kernels;
+  /** Of all these, where they were found before. */
+  readonly sizes?: OpSizes;
 }

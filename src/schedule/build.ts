@@ -2,7 +2,7 @@
 import { OP_ROWS } from '../catalog/ops/index.js';
 import type { Link, Pool } from '../spec/pools.js';
 import type { Buffer } from './buffer.js';
-import type { LogicalOp, LogicalSection } from './logical.js';
+import type { LogicalOp, LogicalSchedule, LogicalSection } from './logical.js';
 import type { Access, Attribute, Op, Section } from './op.js';
 import { type Unordered, addWaits } from './passes/addWaits.js';
 import { moveData } from './passes/moveData.js';
@@ -26,7 +26,14 @@ export interface Machine {
 
 /** A schedule without addresses and entry masks: see address/layout.ts. */
 export function buildSchedule(context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula): Schedule {
-  const logical = moveData(logicalSchedule(context), context.places, context.strategy.prefetchDepth);
+  return placeSchedule(movedSchedule(context), context, machine, scratchBytes);
+}
+
+export function movedSchedule(context: PolicyContext): LogicalSchedule {
+  return moveData(logicalSchedule(context), context.places, context.strategy.prefetchDepth);
+}
+
+export function placeSchedule(logical: LogicalSchedule, context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula): Schedule {
   const placement = placeTensors(logical, context.places);
   const attributes = new Attributes();
   const placer = new OpPlacer(context, placement, attributes, scratchBytes);
@@ -70,6 +77,8 @@ class Attributes {
 
 const NO_WAITS: readonly number[] = [];
 
+type Growing = Omit<Unordered, 'attribute' | 'scratchBytes'> & { attribute?: number; scratchBytes: number };
+
 class OpPlacer {
   private readonly context: PolicyContext;
   private readonly placement: Placement;
@@ -90,9 +99,11 @@ class OpPlacer {
     const accumulates = this.placement.toAccesses(op.accumulates, section);
     const attribute = op.attribute === undefined ? undefined : this.attributes.number(op.attribute);
     const stream = this.streamOf({ kind, reads, writes });
-    const bare = { id, kind, stream, tokens, reads, writes, accumulates, waits: NO_WAITS, scratchBytes: 0 };
-    const placed = kv === undefined ? bare : { ...bare, kv };
-    const whole = attribute === undefined ? placed : { ...placed, attribute };
+    const placed = { id, kind, stream, tokens, reads, writes, accumulates, waits: NO_WAITS, scratchBytes: 0 };
+    // Literals for what spreads say: a long section has a hundred thousand ops.
+    const whole: Growing =
+      kv === undefined ? placed : { id, kind, stream, tokens, reads, writes, accumulates, waits: NO_WAITS, scratchBytes: 0, kv };
+    if (attribute !== undefined) whole.attribute = attribute;
     whole.scratchBytes = this.scratchBytes(whole, op.attribute, this.placement.buffers);
     return whole;
   }

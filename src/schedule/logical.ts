@@ -41,11 +41,12 @@ export interface TensorRef {
   readonly rows?: Range;
 }
 
+/** Every op has every field, in this order: objects of one shape are what engines read fast, and a long section has a hundred thousand. */
 export interface LogicalOp {
   readonly kind: OpKind;
   readonly tokens: Range;
-  readonly kv?: Range;
-  readonly attribute?: Attribute;
+  readonly kv: Range | undefined;
+  readonly attribute: Attribute | undefined;
   readonly reads: readonly TensorRef[];
   readonly writes: readonly TensorRef[];
   readonly accumulates: readonly TensorRef[];
@@ -53,8 +54,11 @@ export interface LogicalOp {
   readonly turn: number;
 }
 
-export interface LogicalSection {
+export interface LogicalSection extends SectionBody {
   readonly name: string;
+}
+
+export interface SectionBody {
   readonly params: readonly Parameter[];
   readonly ops: readonly LogicalOp[];
 }

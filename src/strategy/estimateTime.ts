@@ -8,12 +8,12 @@
  */
 import { type StepTime, stepTime } from '../predict/stepTime.js';
 import { layoutSchedule } from '../address/layout.js';
-import { computeSeconds } from '../predict/computeTime.js';
 import { buildSchedule } from '../schedule/build.js';
 import { mostRangeChunks } from '../schedule/policies/index.js';
 import type { Schedule } from '../schedule/schedule.js';
 import type { Strategy } from '../spec/strategy.js';
-import { fewChunks, windowChunks } from './evaluate.js';
+import { fewChunks } from './fewChunks.js';
+import { quadratic } from './quadratic.js';
 import { type Setting, policyContext, scratchFormula } from './setting.js';
 
 /** Seconds of one optimizer step. */
@@ -43,23 +43,6 @@ export function estimateTime(setting: Setting, strategy: Strategy): number {
   return stepTime({ ...setting, ...layoutSchedule(scheduleOf(setting, strategy, range)) }).seconds;
 }
 
-/**
- * Of computing alone, which no schedule of this strategy is faster than: a polynomial without waits, for which fewer chunks are enough.
- * Merges of ranges of keys that were cut are left out where there are many chunks.
- */
-export function estimateComputing(setting: Setting, strategy: Strategy): number {
-  const { numChunks, kvTileChunks } = strategy;
-  const few = Math.max(kvTileChunks, windowChunks(strategy, setting.model));
-  const of = (count: number, rangeChunks: number): number =>
-    computeSeconds({ ...setting, ...scheduleOf(setting, { ...strategy, numChunks: count }, rangeChunks) });
-  if (numChunks <= few + 2 * kvTileChunks) return of(numChunks, mostRangeChunks(strategy));
-  const counts = [few, few + kvTileChunks, few + 2 * kvTileChunks];
-  return quadratic(
-    counts.map((count) => of(count, numChunks)),
-    (numChunks - few) / kvTileChunks,
-  );
-}
-
 /** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
 const MOST_WAITING = 0.1;
 
@@ -75,9 +58,4 @@ function commonMultiple(a: number, b: number): number {
   let multiple = Math.max(a, b);
   while (multiple % a !== 0 || multiple % b !== 0) multiple += Math.max(a, b);
   return multiple;
-}
-
-/** Lagrange's polynomial through values at 0, 1 and 2. */
-function quadratic([first = 0, second = 0, third = 0]: readonly number[], x: number): number {
-  return first + x * (second - first) + ((x * (x - 1)) / 2) * (third - 2 * second + first);
 }

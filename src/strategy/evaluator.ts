@@ -1,8 +1,9 @@
 /** What the solver asks of a strategy. */
 import type { MemoryLedger } from '../memory/ledger.js';
 import type { Strategy } from '../spec/strategy.js';
-import { estimateComputing, estimateTime } from './estimateTime.js';
-import { estimateMemory } from './evaluate.js';
+import { estimateComputing } from './estimateComputing.js';
+import { estimateMemory } from './estimateMemory.js';
+import { estimateTime } from './estimateTime.js';
 import { isHopeless } from './hopeless.js';
 import type { Setting } from './setting.js';
 

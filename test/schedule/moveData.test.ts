@@ -121,7 +121,8 @@ function drawnRef(ref: TensorRef | undefined): string {
 }
 
 function op(number: number, turn: number, views: Partial<Record<Group, readonly TensorRef[]>>): LogicalOp {
-  return { kind: 'zero', tokens: { start: number, end: number + 1 }, turn, reads: [], writes: [], accumulates: [], ...views };
+  const bare = { kind: 'zero', tokens: { start: number, end: number + 1 }, kv: undefined, attribute: undefined, turn } as const;
+  return { ...bare, reads: [], writes: [], accumulates: [], ...views };
 }
 
 type SomeTensor = Pick<Tensor, 'name' | 'home' | 'scope'> & Partial<Tensor>;

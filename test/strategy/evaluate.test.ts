@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { candidates } from '../../src/strategy/candidates.js';
-import { buildStrategy, estimateMemory } from '../../src/strategy/evaluate.js';
+import { estimateMemory } from '../../src/strategy/estimateMemory.js';
+import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { type Setting, settingOf } from '../../src/strategy/setting.js';
 import type { Strategy } from '../../src/spec/strategy.js';
 import { type Bend, specs } from '../spec/inputs.js';

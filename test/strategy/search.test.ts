@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { computeSeconds } from '../../src/predict/computeTime.js';
+import { callSeconds, computeSeconds } from '../../src/predict/computeTime.js';
 import { predictRun } from '../../src/predict/predict.js';
 import { type BackwardOrder, POLICIES, RECOMPUTE, segmentLengths, type Strategy } from '../../src/spec/strategy.js';
 import { placesOf } from '../../src/spec/strategyPlaces.js';
 import { toStrategy } from '../../src/strategy/candidates.js';
-import { estimateComputing, estimateTime } from '../../src/strategy/estimateTime.js';
+import { estimateComputing } from '../../src/strategy/estimateComputing.js';
+import { estimateTime } from '../../src/strategy/estimateTime.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { estimator } from '../../src/strategy/evaluator.js';
 import { type BuildInput, type Setting, settingOf } from '../../src/strategy/setting.js';
@@ -167,7 +168,8 @@ describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
       const seconds = estimateTime(setting, strategy);
       const text = JSON.stringify(strategy);
       expect(Math.abs(seconds / stepSeconds - 1), text).toBeLessThan(bound);
-      const computing = computeSeconds({ ...setting, ...schedule });
+      const ofCalls = callSeconds({ ...setting, ...schedule });
+      const computing = computeSeconds(schedule.programs.train.turns, setting, (section) => ofCalls.get(section) ?? 0);
       expect(computing, text).toBeLessThanOrEqual(stepSeconds);
       expect(Math.abs(estimateComputing(setting, strategy) / computing - 1), text).toBeLessThan(0.002);
     }

@@ -4,24 +4,18 @@ import type { Access, Op, Range } from '../op.js';
 
 type Views = Pick<Op, 'reads' | 'writes' | 'accumulates'>;
 
-/** A use that still matters, of a view that other views overlap. */
-interface Use {
-  readonly view: number;
-  readonly op: number;
-  readonly changes: boolean;
-}
-
-/** Takes the ops of a section in order. Nearly all views overlap none but themselves, and their uses are numbers in columns. */
+/**
+ * Takes the ops of a section in order. Rows of an instance are cut wherever one of the section's views begins or ends, so that a view is
+ * some pieces, one after the other, and what matters of a piece's earlier uses is a few numbers.
+ */
 export class EarlierUses {
   private readonly ops: readonly Views[];
   private readonly streams: Uint8Array;
   private readonly numStreams: number;
-  private readonly rows: readonly Range[];
   /** Views of all ops: of each its reads, writes and accumulates. */
   private readonly opViews: Int32Array;
-  /** By view the uses of its instance, where some other view of that overlaps it. */
-  private readonly overlapping: readonly (Use[] | undefined)[];
-  /** By view the last op that changed it, and by view and stream the last that has read it since; -1 for none. */
+  private readonly pieces: Pieces;
+  /** By piece the last op that changed it, and by piece and stream the last that has read it since; -1 for none. */
   private readonly lastChange: Int32Array;
   private readonly lastRead: Int32Array;
   /** Of the op at hand. */
@@ -35,10 +29,9 @@ export class EarlierUses {
     this.streams = streams;
     this.numStreams = numStreams;
     this.opViews = viewsOf(ops, numbers);
-    this.rows = numbers.distinct.map(({ rows }) => rows);
-    this.overlapping = overlappingUses(numbers.distinct);
-    this.lastChange = new Int32Array(this.rows.length).fill(-1);
-    this.lastRead = new Int32Array(this.rows.length * numStreams).fill(-1);
+    this.pieces = piecesOf(numbers.distinct);
+    this.lastChange = new Int32Array(this.pieces.total).fill(-1);
+    this.lastRead = new Int32Array(this.pieces.total * numStreams).fill(-1);
   }
 
   /**
@@ -53,52 +46,37 @@ export class EarlierUses {
     const end = firstChange + writes.length + accumulates.length;
     for (; this.nextView < end; this.nextView++) {
       const view = this.opViews[this.nextView] as number;
-      const changes = this.nextView >= firstChange;
-      const uses = this.overlapping[view];
-      if (uses !== undefined) this.meetOverlapping(view, uses, changes);
-      else if (changes) this.change(view);
-      else this.read(view);
+      if (this.nextView < firstChange) this.read(view);
+      else this.change(view);
     }
     return this.found;
   }
 
   private read(view: number): void {
-    this.note(this.lastChange[view] as number);
-    this.lastRead[view * this.numStreams + (this.streams[this.id] as number)] = this.id;
+    const stream = this.streams[this.id] as number;
+    const end = this.pieces.ends[view] as number;
+    for (let piece = this.pieces.starts[view] as number; piece < end; piece++) {
+      this.note(this.lastChange[piece] as number);
+      this.lastRead[piece * this.numStreams + stream] = this.id;
+    }
   }
 
   private change(view: number): void {
-    this.note(this.lastChange[view] as number);
-    const first = view * this.numStreams;
-    for (let at = first; at < first + this.numStreams; at++) {
-      this.note(this.lastRead[at] as number);
-      this.lastRead[at] = -1;
+    const end = this.pieces.ends[view] as number;
+    for (let piece = this.pieces.starts[view] as number; piece < end; piece++) {
+      this.note(this.lastChange[piece] as number);
+      const first = piece * this.numStreams;
+      for (let at = first; at < first + this.numStreams; at++) {
+        this.note(this.lastRead[at] as number);
+        this.lastRead[at] = -1;
+      }
+      this.lastChange[piece] = this.id;
     }
-    this.lastChange[view] = this.id;
   }
 
-  /** Ops of one stream are in order. */
+  /** Ops of one stream are in order; what was found just before is found for most pieces of a view. */
   private note(op: number): void {
-    if (op >= 0 && this.streams[op] !== this.streams[this.id]) this.found.push(op);
-  }
-
-  private meetOverlapping(view: number, uses: Use[], changes: boolean): void {
-    const { start, end } = this.rows[view] as Range;
-    let kept = 0;
-    for (const use of uses) {
-      const rows = this.rows[use.view] as Range;
-      if ((changes || use.changes) && rows.start < end && start < rows.end) this.note(use.op);
-      if (!this.isReplaced(use, view, changes)) uses[kept++] = use;
-    }
-    uses[kept++] = { view, op: this.id, changes };
-    if (kept < uses.length) uses.length = kept;
-  }
-
-  /** A change of all its rows makes an earlier use irrelevant; so does a later read of the same rows on the same stream. */
-  private isReplaced(earlier: Use, view: number, changes: boolean): boolean {
-    if (!changes) return !earlier.changes && earlier.view === view && this.streams[earlier.op] === this.streams[this.id];
-    const [now, before] = [this.rows[view] as Range, this.rows[earlier.view] as Range];
-    return now.start <= before.start && before.end <= now.end;
+    if (op >= 0 && this.streams[op] !== this.streams[this.id] && op !== this.found[this.found.length - 1]) this.found.push(op);
   }
 }
 
@@ -118,21 +96,42 @@ function viewsOf(ops: readonly Views[], numbers: AccessNumbers): Int32Array {
   return views;
 }
 
-/** By view one list for all views of an instance; undefined where all of them lie apart. */
-function overlappingUses(views: readonly Access[]): readonly (Use[] | undefined)[] {
-  const byInstance = new Map<string, number[]>();
+/** Pieces of all instances, numbered in the order of their rows: view v is pieces [starts[v], ends[v]). */
+interface Pieces {
+  readonly total: number;
+  readonly starts: Int32Array;
+  readonly ends: Int32Array;
+}
+
+function piecesOf(views: readonly Access[]): Pieces {
+  const starts = new Int32Array(views.length);
+  const ends = new Int32Array(views.length);
+  let total = 0;
+  for (const members of byInstance(views)) {
+    const rows = members.map((view) => (views[view] as Access).rows);
+    const cuts = cutsOf(rows);
+    const numbers = new Map(cuts.map((row, i) => [row, total + i]));
+    for (const [i, view] of members.entries()) {
+      starts[view] = numbers.get((rows[i] as Range).start) as number;
+      ends[view] = numbers.get((rows[i] as Range).end) as number;
+    }
+    total += cuts.length - 1;
+  }
+  return { total, starts, ends };
+}
+
+function byInstance(views: readonly Access[]): Iterable<readonly number[]> {
+  const found = new Map<string, number[]>();
   for (const [view, { buffer, param, index }] of views.entries()) {
     const key = `${buffer}/${param}/${index}`;
-    const known = byInstance.get(key);
-    if (known === undefined) byInstance.set(key, [view]);
+    const known = found.get(key);
+    if (known === undefined) found.set(key, [view]);
     else known.push(view);
   }
-  const uses: (Use[] | undefined)[] = views.map(() => undefined);
-  for (const members of byInstance.values()) {
-    const rows = members.map((view) => (views[view] as Access).rows).sort((a, b) => a.start - b.start);
-    if (rows.every(({ end }, i) => end <= (rows[i + 1]?.start ?? end))) continue;
-    const shared: Use[] = [];
-    for (const view of members) uses[view] = shared;
-  }
-  return uses;
+  return found.values();
+}
+
+/** Rows where a range begins or ends, in order. */
+function cutsOf(rows: readonly Range[]): readonly number[] {
+  return [...new Set(rows.flatMap(({ start, end }) => [start, end]))].sort((a, b) => a - b);
 }

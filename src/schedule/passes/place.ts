@@ -10,7 +10,7 @@ export interface Placement {
   readonly toAccesses: (refs: readonly TensorRef[], section: LogicalSection) => readonly Access[];
 }
 
-export function placeTensors(schedule: LogicalSchedule, places: Places): Placement {
+export function placeTensors(schedule: Pick<LogicalSchedule, 'tensors' | 'sections'>, places: Places): Placement {
   const touched = touchedTensors(schedule);
   const used = schedule.tensors.filter(({ name }) => touched.has(name));
   const placed = new Map(used.map((tensor, id) => [tensor.name, new PlacedTensor(tensor, id)]));
@@ -32,6 +32,9 @@ export function placeTensors(schedule: LogicalSchedule, places: Places): Placeme
 
 const NO_ACCESSES: readonly Access[] = [];
 
+/** Of a tensor, for keys made of two numbers of them. */
+const MOST_CHUNKS = 2 ** 24;
+
 /** The accesses of an op that has one. */
 type OneAccess = readonly [Access];
 
@@ -39,8 +42,8 @@ type OneAccess = readonly [Access];
 class PlacedTensor {
   private readonly tensor: Tensor;
   private readonly id: number;
-  /** Whole chunks by parameter + 1 and slot. Most accesses are one of these few: a long schedule has a million that share them. */
-  private readonly chunks: Map<number, OneAccess>[] = [];
+  /** By parameter + 1 and slots. Most accesses are one of these few: a long schedule has a million that share them. */
+  private readonly known: Map<number, OneAccess>[] = [];
 
   constructor(tensor: Tensor, id: number) {
     this.tensor = tensor;
@@ -48,31 +51,36 @@ class PlacedTensor {
   }
 
   toAccesses(ref: TensorRef, section: LogicalSection): OneAccess {
-    const { start, end } = ref.chunks;
     const param = paramOf(ref, section);
-    const chunks = this.chunks[param + 1] ?? new Map<number, OneAccess>();
-    this.chunks[param + 1] = chunks;
-    const isOneChunk = ref.rows === undefined && end - start === 1;
-    const slot = start % this.tensor.slots;
-    const known = isOneChunk ? chunks.get(slot) : undefined;
+    if (ref.rows !== undefined) return [this.access(ref, param)];
+    const { start, end } = ref.chunks;
+    const key = (start % this.tensor.slots) * MOST_CHUNKS + end - start;
+    const known = this.known[param + 1]?.get(key);
     if (known !== undefined) return known;
-    const accesses: OneAccess = [{ buffer: this.id, param, ...rowsAndInstance(this.tensor, ref) }];
-    if (isOneChunk) chunks.set(slot, accesses);
+    const accesses: OneAccess = [this.access(ref, param)];
+    this.known[param + 1] ??= new Map<number, OneAccess>();
+    this.known[param + 1]?.set(key, accesses);
     return accesses;
+  }
+
+  private access(ref: TensorRef, param: number): Access {
+    const { rows, index } = rowsAndInstance(this.tensor, ref);
+    return { buffer: this.id, rows, param, index };
   }
 }
 
 /** The number of the parameter that a ref names; -1 for none. */
 function paramOf({ param }: TensorRef, { params, name }: LogicalSection): number {
   if (param === undefined) return -1;
-  const number = params.findIndex((one) => one.name === param);
+  let number = params.length - 1;
+  while (number >= 0 && params[number]?.name !== param) number -= 1;
   if (number < 0) throw new Error(`section ${name} has no parameter ${param}`);
   return number;
 }
 
-function touchedTensors(schedule: LogicalSchedule): ReadonlySet<string> {
+function touchedTensors({ sections }: Pick<LogicalSchedule, 'sections'>): ReadonlySet<string> {
   const touched = new Set<string>();
-  for (const { ops } of schedule.sections) {
+  for (const { ops } of sections) {
     for (const op of ops) {
       for (const { tensor } of op.reads) touched.add(tensor);
       for (const { tensor } of op.writes) touched.add(tensor);

@@ -1,7 +1,7 @@
 /** Stays of tiles in the slots of staging rings: which ops of a section use them. */
 import type { LogicalOp, LogicalSection, Tensor, TensorRef } from '../logical.js';
 import { OpenStays } from './openStays.js';
-import { HOW, type How, Residency } from './residency.js';
+import { type How, Residency } from './residency.js';
 import { type Staged, Tile } from './tile.js';
 
 export interface Residencies {
@@ -19,17 +19,32 @@ const MOST_TILES = 2 ** 20;
 export function findResidencies({ ops, params }: LogicalSection, staged: ReadonlyMap<string, Staged>): Residencies {
   const openStays = new Map([...staged.keys()].map((name) => [name, new Map<number, OpenStays>()]));
   const byTensor = new Map<Staged, Residency[]>([...staged.values()].map((one) => [one, []]));
-  /** Of the refs of the op at hand, in the order of HOW. */
+  /** Of the refs of the op at hand: its reads, accumulates and writes. */
   const open: (OpenStays | undefined)[] = [];
   const staysOfRefs: (Residency | undefined)[] = [];
-  for (const [position, op] of ops.entries()) {
+  for (let position = 0; position < ops.length; position++) {
+    const op = ops[position] as LogicalOp;
     open.length = 0;
-    for (const how of HOW) for (const ref of op[how]) open.push(closeAt(ref, how, op));
+    closeAll(op.reads, 'reads', op);
+    closeAll(op.accumulates, 'accumulates', op);
+    closeAll(op.writes, 'writes', op);
     // Writes last: a chunk that an op both reads and writes must be fetched.
-    let next = 0;
-    for (const how of HOW) for (const ref of op[how]) staysOfRefs.push(visit(open[next++], ref, how, op, position));
+    visitAll(op.reads, 'reads', op, position, 0);
+    visitAll(op.accumulates, 'accumulates', op, position, op.reads.length);
+    visitAll(op.writes, 'writes', op, position, op.reads.length + op.accumulates.length);
   }
   return { byTensor, staysOfRefs };
+
+  function closeAll(refs: readonly TensorRef[], how: How, op: LogicalOp): void {
+    for (let n = 0; n < refs.length; n++) open.push(closeAt(refs[n] as TensorRef, how, op));
+  }
+
+  function visitAll(refs: readonly TensorRef[], how: How, op: LogicalOp, position: number, first: number): void {
+    for (let n = 0; n < refs.length; n++) {
+      const found = open[first + n];
+      staysOfRefs.push(found === undefined ? undefined : visit(found, refs[n] as TensorRef, how, op, position));
+    }
+  }
 
   /** The open stays of the tile that a ref names, once those that may not go on are closed; undefined where its tensor is not staged. */
   function closeAt(ref: TensorRef, how: How, op: LogicalOp): OpenStays | undefined {
@@ -51,8 +66,7 @@ export function findResidencies({ ops, params }: LogicalSection, staged: Readonl
     return found;
   }
 
-  function visit(found: OpenStays | undefined, ref: TensorRef, how: How, { turn }: LogicalOp, position: number): Residency | undefined {
-    if (found === undefined) return undefined;
+  function visit(found: OpenStays, ref: TensorRef, how: How, { turn }: LogicalOp, position: number): Residency {
     const stay = found.stayOf(turn) ?? new Residency(found.tile, turn, position);
     if (stay.last < 0) byTensor.get(found.tile.staged)?.push(stay);
     stay.use(ref, how, position);
@@ -70,12 +84,13 @@ function tileOf({ tensor, chunks }: TensorRef, { tileChunks }: Tensor, { kind }:
 
 /** The op on the slots that its chunks stay in; the stays of its refs begin at `first`. */
 export function redirect(op: LogicalOp, stays: StaysOfRefs, first: number): LogicalOp {
-  // In the order of HOW.
   const reads = toSlots(op.reads, stays, first);
   const accumulates = toSlots(op.accumulates, stays, first + reads.length);
   const writes = toSlots(op.writes, stays, first + reads.length + accumulates.length);
   const isSame = reads === op.reads && accumulates === op.accumulates && writes === op.writes;
-  return isSame ? op : { ...op, reads, accumulates, writes };
+  if (isSame) return op;
+  const { kind, tokens, kv, attribute, turn } = op;
+  return { kind, tokens, kv, attribute, reads, writes, accumulates, turn };
 }
 
 export function numRefs({ reads, accumulates, writes }: LogicalOp): number {

@@ -3,8 +3,7 @@ import type { LogicalOp, TensorRef } from '../logical.js';
 import type { Range } from '../op.js';
 import type { OneRef, Tile } from './tile.js';
 
-export const HOW = ['reads', 'accumulates', 'writes'] as const;
-export type How = (typeof HOW)[number];
+export type How = 'reads' | 'accumulates' | 'writes';
 
 /** One stay of a tile (of consecutive chunks) in a slot, from op `first` to op `last` of the section. A long schedule has 100,000s. */
 export class Residency {
@@ -79,8 +78,8 @@ export class Residency {
     return runs(chunks).map((run): LogicalOp => {
       const away = this.tile.away(run.start, run.end);
       const here = this.inRing(run);
-      const isIn = direction === 'in';
-      return { kind: 'copy', tokens, turn, reads: isIn ? away : here, writes: isIn ? here : away, accumulates: NO_REFS };
+      const [reads, writes] = direction === 'in' ? [away, here] : [here, away];
+      return { kind: 'copy', tokens, kv: undefined, attribute: undefined, reads, writes, accumulates: NO_REFS, turn };
     });
   }
 }

@@ -1,5 +1,5 @@
 /** Backward of one decoder layer, after what it needs was rerun from its input. */
-import type { LogicalSection, TensorRef } from '../logical.js';
+import type { SectionBody, TensorRef } from '../logical.js';
 import type { Parameter } from '../op.js';
 import { type PolicyContext, SectionWriter, at, range, ref, rowsOf } from './context.js';
 import { LAYER_INPUT, SAVED, attentionResult, exchangeOutput, fetchedTile, layerInput, streamAttention } from './forward.js';
@@ -14,14 +14,14 @@ const HIDDEN_GRADIENT: Parameter = {
   exit: { value: 'hiddenGradient', layer: 0 },
 };
 
-export function backwardSection(context: PolicyContext, layer: LayerClass): LogicalSection {
+export function backwardSection(context: PolicyContext, layer: LayerClass): SectionBody {
   const section = new SectionWriter(context);
   const region = layerWeights(layer);
   section.add('zero', 0, { writes: [region] });
   if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
   else queryOuter(section, context, layer);
   section.add('emitGrads', 0, { reads: [region] });
-  return section.finish(`layerBackward${layer.suffix}`, [LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : [])]);
+  return section.finish([LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : [])]);
 }
 
 /** Gradients of the weights of the layer that train: each op adds to those it uses. */
@@ -43,13 +43,13 @@ function recompute(section: SectionWriter, context: PolicyContext, layer: LayerC
   const names = attentionNames(context, layer);
   for (let chunk = 0; chunk < context.strategy.numChunks; chunk++) {
     const local = [ref('kLocal', chunk), ref('vLocal', chunk)];
-    section.addTokenWise('preKv', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
-    section.add('toHeads', chunk, { reads: local, writes: [ref(names.keyValue('k'), chunk), ref(names.keyValue('v'), chunk)] });
+    section.add('preKv', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
+    section.add('toHeads', chunk, { reads: local, writes: [ref(names.k, chunk), ref(names.v, chunk)] });
   }
 }
 
 function projectQuery(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
-  section.addTokenWise('preQ', chunk, {
+  section.add('preQ', chunk, {
     reads: [layerInput(context, layer, chunk), ref('positions', chunk)],
     writes: [ref('qLocal', chunk)],
   });
@@ -66,7 +66,7 @@ function queryOuter(section: SectionWriter, context: PolicyContext, layer: Layer
   prepare(numChunks - 1);
   for (let chunk = numChunks - 1; chunk >= 0; chunk--) {
     if (chunk > 0) prepare(chunk - 1);
-    section.add('zero', chunk, { writes: [ref(names.query('dq'), chunk)] });
+    section.add('zero', chunk, { writes: [ref(names.dq, chunk)] });
     for (const keys of keyRanges(context, chunk, layer.window, tile)) attentionBackward(section, context, layer, chunk, keys, chunk);
     gradientsToSequence(section, context, layer, chunk);
     if (chunk + 1 < numChunks) projectBackward(section, context, layer, chunk + 1);
@@ -79,7 +79,7 @@ function queryOuter(section: SectionWriter, context: PolicyContext, layer: Layer
     for (let start = 0; start < numChunks; start += step) {
       const end = Math.min(start + step, numChunks);
       section.add('zero', start, {
-        writes: [ref(names.keyValueGradient('dk'), start, end), ref(names.keyValueGradient('dv'), start, end)],
+        writes: [ref(names.dk, start, end), ref(names.dv, start, end)],
       });
     }
     section.endLoop();
@@ -90,7 +90,7 @@ function queryOuter(section: SectionWriter, context: PolicyContext, layer: Layer
     projectQuery(section, context, layer, chunk);
     section.add('toHeads', chunk, {
       reads: [ref('doLocal', chunk), ref('qLocal', chunk)],
-      writes: [ref(names.query('do'), chunk), ref(names.query('q'), chunk)],
+      writes: [ref(names.do, chunk), ref(names.q, chunk)],
     });
   }
 }
@@ -107,10 +107,10 @@ function keyValueOuter(section: SectionWriter, context: PolicyContext, layer: La
   for (let start = 0; start < numChunks; start += kvTileChunks) {
     const keys = range(start, Math.min(start + kvTileChunks, numChunks));
     section.add('zero', start, {
-      writes: [ref(names.keyValueGradient('dk'), keys.start, keys.end), ref(names.keyValueGradient('dv'), keys.start, keys.end)],
+      writes: [ref(names.dk, keys.start, keys.end), ref(names.dv, keys.start, keys.end)],
     });
     for (let chunk = start; chunk < numChunks; chunk++) {
-      if (start === 0) section.add('zero', chunk, { writes: [ref(names.query('dq'), chunk)] }, { turn: start });
+      if (start === 0) section.add('zero', chunk, { writes: [ref(names.dq, chunk)] }, { turn: start });
       for (const one of keyRangesWithin(context, chunk, layer.window, keys)) {
         attentionBackward(section, context, layer, chunk, one, start);
       }
@@ -129,14 +129,14 @@ function keyValueOuter(section: SectionWriter, context: PolicyContext, layer: La
     if (layer.savesOutput) projectQuery(section, context, layer, chunk);
     section.add('toHeads', chunk, {
       reads: [ref('doLocal', chunk), ...(layer.savesOutput ? [ref('qLocal', chunk)] : [])],
-      writes: [ref(names.query('do'), chunk), ...(layer.savesOutput ? [ref(names.query('q'), chunk)] : [])],
+      writes: [ref(names.do, chunk), ...(layer.savesOutput ? [ref(names.q, chunk)] : [])],
     });
   }
 }
 
 function postBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
   exchangeOutput(section, context, layer, chunk);
-  section.addTokenWise('postBwd', chunk, {
+  section.add('postBwd', chunk, {
     reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
     writes: [ref('doLocal', chunk)],
     accumulates: [hiddenGradient(context, chunk), layerWeights(layer)],
@@ -157,18 +157,14 @@ function attentionBackward(
     chunk,
     {
       reads: [
-        ref(names.query('q'), chunk),
-        ref(names.keyValue('k'), kv.start, kv.end),
-        ref(names.keyValue('v'), kv.start, kv.end),
+        ref(names.q, chunk),
+        ref(names.k, kv.start, kv.end),
+        ref(names.v, kv.start, kv.end),
         attentionResult(context, layer, 'o', chunk),
         attentionResult(context, layer, 'lse', chunk),
-        ref(names.query('do'), chunk),
+        ref(names.do, chunk),
       ],
-      accumulates: [
-        ref(names.query('dq'), chunk),
-        ref(names.keyValueGradient('dk'), kv.start, kv.end),
-        ref(names.keyValueGradient('dv'), kv.start, kv.end),
-      ],
+      accumulates: [ref(names.dq, chunk), ref(names.dk, kv.start, kv.end), ref(names.dv, kv.start, kv.end)],
     },
     { kv, turn, attribute },
   );
@@ -176,12 +172,12 @@ function attentionBackward(
 
 function gradientsToSequence(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number, turn = chunk): void {
   const names = attentionNames(context, layer);
-  const reads = [ref(names.query('dq'), chunk), ref(names.keyValueGradient('dk'), chunk), ref(names.keyValueGradient('dv'), chunk)];
+  const reads = [ref(names.dq, chunk), ref(names.dk, chunk), ref(names.dv, chunk)];
   section.add('toSequence', chunk, { reads, writes: [ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)] }, { turn });
 }
 
 function projectBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
-  section.addTokenWise('preBwd', chunk, {
+  section.add('preBwd', chunk, {
     reads: [
       layerInput(context, layer, chunk),
       ref('positions', chunk),

@@ -1,10 +1,10 @@
 /** What a policy knows: sizes in the words of the plan, and short-hands to write refs and ops with. */
-import type { OpKind } from '../../catalog/ops/index.js';
+import { OP_ROWS, type OpKind } from '../../catalog/ops/index.js';
 import type { Dtype } from '../../spec/dtype.js';
 import { type ParallelLayout, ownHeads, ownKvHeads } from '../../spec/parallelLayout.js';
 import type { Strategy } from '../../spec/strategy.js';
 import type { ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
-import type { LogicalOp, LogicalSection, Tensor, TensorRef } from '../logical.js';
+import type { LogicalOp, SectionBody, Tensor, TensorRef } from '../logical.js';
 import type { Attribute, Parameter, Range } from '../op.js';
 import type { Places } from '../places.js';
 
@@ -73,31 +73,42 @@ interface More {
   readonly attribute?: Attribute | undefined;
 }
 
+type Tiles = (kind: OpKind) => Attribute | undefined;
+
+/** The pieces in which ops that may be cut work through their rows. */
+export function tilesOf({ numLossTiles, numTokenTiles }: Pick<Strategy, 'numLossTiles' | 'numTokenTiles'>): Tiles {
+  const loss = numLossTiles > 1 ? { tiles: numLossTiles } : undefined;
+  const tokenWise = numTokenTiles > 1 ? { tiles: numTokenTiles } : undefined;
+  return (kind) => (OP_ROWS[kind].tiled ? (kind === 'loss' ? loss : tokenWise) : undefined);
+}
+
 /** Collects the ops of one section, in the order the streams see them. */
 export class SectionWriter {
   private readonly ops: LogicalOp[] = [];
   private readonly sizes: Sizes;
-  private readonly tiles: Attribute | undefined;
+  private readonly tiles: Tiles;
   private firstTurn = 0;
 
   constructor(context: PolicyContext) {
     this.sizes = sizesOf(context);
-    this.tiles = context.strategy.numTokenTiles > 1 ? { tiles: context.strategy.numTokenTiles } : undefined;
+    this.tiles = tilesOf(context.strategy);
   }
 
-  /** Appends an op on chunk `chunk` in outer-loop turn `turn`; `kv` and `tokens` are ranges of chunks. */
+  /** Appends an op on chunk `chunk` in outer-loop turn `turn`; `kv` and `tokens` are ranges of chunks. Its tiles are the strategy's. */
   add(kind: OpKind, chunk: number, { reads = [], writes = [], accumulates = [] }: Views, more: More = {}): void {
-    const { kv, turn = chunk, tokens = range(chunk, chunk + 1), attribute } = more;
+    const { kv, turn = chunk, tokens = range(chunk, chunk + 1), attribute = this.tiles(kind) } = more;
     const size = this.sizes.chunkTokens;
-    const op = { kind, tokens: timesRange(tokens, size), reads, writes, accumulates, turn: this.firstTurn + turn };
-    // Four literals for what two spreads say: a long section has a hundred thousand ops.
-    if (kv === undefined) this.ops.push(attribute === undefined ? op : { ...op, attribute });
-    else this.ops.push(attribute === undefined ? { ...op, kv: timesRange(kv, size) } : { ...op, kv: timesRange(kv, size), attribute });
-  }
-
-  /** An op that may work through its rows in tiles. */
-  addTokenWise(kind: OpKind, chunk: number, views: Views): void {
-    this.add(kind, chunk, views, { attribute: this.tiles });
+    const keys = kv === undefined ? undefined : timesRange(kv, size);
+    this.ops.push({
+      kind,
+      tokens: timesRange(tokens, size),
+      kv: keys,
+      attribute,
+      reads,
+      writes,
+      accumulates,
+      turn: this.firstTurn + turn,
+    });
   }
 
   /** Ends a loop over chunks: what later ops use is not held over from before, whatever their turn. */
@@ -105,8 +116,8 @@ export class SectionWriter {
     this.firstTurn += this.sizes.numChunks;
   }
 
-  finish(name: string, params: readonly Parameter[]): LogicalSection {
-    return { name, params, ops: this.ops };
+  finish(params: readonly Parameter[]): SectionBody {
+    return { params, ops: this.ops };
   }
 }
 

@@ -1,5 +1,5 @@
 /** Forward of one decoder layer, streamed chunk by chunk; also what backward reruns. */
-import type { LogicalSection, TensorRef } from '../logical.js';
+import type { SectionBody, TensorRef } from '../logical.js';
 import type { Parameter } from '../op.js';
 import { type PolicyContext, SectionWriter, at, ref } from './context.js';
 import { hiddenName } from './hiddenStates.js';
@@ -23,7 +23,7 @@ function layerOutput(context: PolicyContext, layer: LayerClass, chunk: number): 
 
 /** Attention output or lse: an instance for each layer where it is saved, one for the call where it is recomputed. */
 export function attentionResult(context: PolicyContext, layer: LayerClass, name: 'o' | 'lse', chunk: number): TensorRef {
-  const result = ref(attentionNames(context, layer).output(name), chunk);
+  const result = ref(attentionNames(context, layer)[name], chunk);
   return layer.savesOutput ? at(result, SAVED.name) : result;
 }
 
@@ -31,18 +31,18 @@ export function attentionResult(context: PolicyContext, layer: LayerClass, name:
  * The whole layer: q, k, v of the next chunk are exchanged while attention of this one runs, and post runs one chunk
  * behind so that its exchange is hidden too.
  */
-export function forwardSection(context: PolicyContext, layer: LayerClass): LogicalSection {
+export function forwardSection(context: PolicyContext, layer: LayerClass): SectionBody {
   const section = new SectionWriter(context);
   streamAttention(section, context, layer, (chunk) => {
     exchangeOutput(section, context, layer, chunk);
     if (chunk > 0) post(section, context, layer, chunk - 1);
   });
   post(section, context, layer, context.strategy.numChunks - 1);
-  return section.finish(`layerForward${layer.suffix}`, [LAYER_INPUT, LAYER_OUTPUT, ...(layer.savesOutput ? [SAVING] : [])]);
+  return section.finish([LAYER_INPUT, LAYER_OUTPUT, ...(layer.savesOutput ? [SAVING] : [])]);
 }
 
 /** x of the next layer is post(x, o) where o was saved; where it was not, the forward section itself is run again. */
-export function rebuildSection(context: PolicyContext, layer: LayerClass): LogicalSection {
+export function rebuildSection(context: PolicyContext, layer: LayerClass): SectionBody {
   const section = new SectionWriter(context);
   const { numChunks } = context.strategy;
   exchangeOutput(section, context, layer, 0);
@@ -50,7 +50,7 @@ export function rebuildSection(context: PolicyContext, layer: LayerClass): Logic
     if (chunk + 1 < numChunks) exchangeOutput(section, context, layer, chunk + 1);
     post(section, context, layer, chunk);
   }
-  return section.finish(`layerRebuild${layer.suffix}`, [LAYER_INPUT, LAYER_OUTPUT, SAVED]);
+  return section.finish([LAYER_INPUT, LAYER_OUTPUT, SAVED]);
 }
 
 export function exchangeOutput(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
@@ -58,7 +58,7 @@ export function exchangeOutput(section: SectionWriter, context: PolicyContext, l
 }
 
 function post(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
-  section.addTokenWise('post', chunk, {
+  section.add('post', chunk, {
     reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
     writes: [layerOutput(context, layer, chunk)],
   });
@@ -83,10 +83,10 @@ export function streamAttention(
 
   function projectAndExchange(chunk: number): void {
     const local = [ref('qLocal', chunk), ref('kLocal', chunk), ref('vLocal', chunk)];
-    section.addTokenWise('pre', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
+    section.add('pre', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
     section.add('toHeads', chunk, {
       reads: local,
-      writes: [ref(names.query('q'), chunk), ref(names.keyValue('k'), chunk), ref(names.keyValue('v'), chunk)],
+      writes: [ref(names.q, chunk), ref(names.k, chunk), ref(names.v, chunk)],
     });
   }
 
@@ -111,7 +111,7 @@ export function streamAttention(
   }
 
   function attention(chunk: number, { chunks: kv, attribute }: KeyRange, writes: readonly TensorRef[]): void {
-    const reads = [ref(names.query('q'), chunk), ref(names.keyValue('k'), kv.start, kv.end), ref(names.keyValue('v'), kv.start, kv.end)];
+    const reads = [ref(names.q, chunk), ref(names.k, kv.start, kv.end), ref(names.v, kv.start, kv.end)];
     section.add('attn', chunk, { reads, writes }, { kv, attribute });
   }
 }

@@ -1,4 +1,5 @@
 /** Which instance of which pool's `x` holds the hidden states before each layer, and where outputs and lse are kept. */
+import type { Places } from '../places.js';
 import { type PolicyContext, inPool } from './context.js';
 import type { LayerPlan, Segment } from './layerClasses.js';
 
@@ -24,10 +25,20 @@ export interface HiddenSlots {
  * every other segment, one for each position in it. What the head reads has an instance of its own on the device alone: elsewhere chunks
  * are staged, so that the last layer may write each over the one it was formed from.
  */
-export function hiddenSlots(
-  { strategy, model, places }: Pick<PolicyContext, 'strategy' | 'model' | 'places'>,
-  { segments }: LayerPlan,
-): HiddenSlots {
+export function hiddenSlots(context: SlotInput, plan: LayerPlan): HiddenSlots {
+  const known = KNOWN.get(plan);
+  if (known !== undefined && known.places === context.places) return known.slots;
+  const slots = slotsOf(context, plan);
+  KNOWN.set(plan, { places: context.places, slots });
+  return slots;
+}
+
+type SlotInput = Pick<PolicyContext, 'strategy' | 'model' | 'places'>;
+
+/** Of a plan, which is of one list of ranges and one model, for the last places that were asked for. */
+const KNOWN = new WeakMap<LayerPlan, { readonly places: Places; readonly slots: HiddenSlots }>();
+
+function slotsOf({ strategy, model, places }: SlotInput, { segments }: LayerPlan): HiddenSlots {
   const counts = new Map<string, number>();
   const take = (pool: string): Slot => {
     const slot = counts.get(pool) ?? 0;

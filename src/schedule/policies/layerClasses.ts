@@ -3,7 +3,7 @@
  * no suffix.
  */
 import { layerParameters } from '../../catalog/parameters.js';
-import type { LayerStrategy } from '../../spec/strategy.js';
+import type { LayerStrategy, Strategy } from '../../spec/strategy.js';
 import { RECOMPUTE } from '../../spec/strategy.js';
 import type { PolicyContext } from './context.js';
 
@@ -40,26 +40,49 @@ export interface LayerPlan {
   readonly segments: readonly Segment[];
 }
 
-export function layerPlan({ strategy, model, parameters }: Pick<PolicyContext, 'strategy' | 'model' | 'parameters'>): LayerPlan {
+type PlanInput = Pick<PolicyContext, 'strategy' | 'model' | 'parameters'>;
+
+/** Of the ranges of a strategy, for the last model that was asked for: a search asks for the same ones with many numbers of chunks. */
+const KNOWN = new WeakMap<Strategy['layers'], Omit<PlanInput, 'strategy'> & { readonly plan: LayerPlan }>();
+
+export function layerPlan({ strategy, model, parameters }: PlanInput): LayerPlan {
+  const known = KNOWN.get(strategy.layers);
+  if (known !== undefined && known.model === model && known.parameters === parameters) return known.plan;
+  const plan = planOf({ strategy, model, parameters });
+  KNOWN.set(strategy.layers, { model, parameters, plan });
+  return plan;
+}
+
+function planOf({ strategy, model, parameters }: PlanInput): LayerPlan {
   const segments = strategy.layers.flatMap((one, index) => segmentsOf(one, index));
   const classes = new Classes();
+  const kinds = strategy.layers.map((one) => kindsOf(one, classes));
   const classOf: LayerClass[] = [];
   const rebuiltOf: (LayerClass | undefined)[] = [];
   for (const { first, end, range } of segments) {
-    const { layers: _, segments: lengths, rebuiltOutput = RECOMPUTE, ...choice } = strategy.layers[range] as LayerStrategy;
-    const rebuilds = lengths.some((length) => length > 1);
-    const savesOutput = choice.attentionOutput !== RECOMPUTE;
     for (let layer = first; layer < end; layer++) {
       const window = model.windows[layer] ?? null;
       const regionElements = layerParameters(parameters, model, layer).numElements;
-      const common = { ...choice, window, regionElements };
-      classOf.push(classes.of({ ...common, rebuilds, savesOutput, isRebuilt: false }));
-      const keeps = layer + 1 < end && !savesOutput && rebuiltOutput !== RECOMPUTE;
-      const kept = { ...common, attentionOutput: rebuiltOutput, rebuilds: false, savesOutput: true, isRebuilt: true };
-      rebuiltOf.push(keeps ? classes.of(kept) : undefined);
+      classOf.push(kinds[range]?.of(window, regionElements) as LayerClass);
+      rebuiltOf.push(layer + 1 < end ? kinds[range]?.rebuiltOf(window, regionElements) : undefined);
     }
   }
   return { classes: classes.all, classOf, rebuiltOf, segments };
+}
+
+/** Classes of the layers of a range; and those as which layers before the last of a segment are rebuilt, where these are others. */
+function kindsOf(range: LayerStrategy, classes: Classes) {
+  const { layers: _, segments, rebuiltOutput = RECOMPUTE, ...choice } = range;
+  const rebuilds = segments.some((length) => length > 1);
+  const savesOutput = choice.attentionOutput !== RECOMPUTE;
+  const keeps = !savesOutput && rebuiltOutput !== RECOMPUTE;
+  const kept = { ...choice, attentionOutput: rebuiltOutput, rebuilds: false, savesOutput: true, isRebuilt: true };
+  return {
+    of: (window: number | null, regionElements: number): LayerClass =>
+      classes.of({ ...choice, window, regionElements, rebuilds, savesOutput, isRebuilt: false }),
+    rebuiltOf: (window: number | null, regionElements: number): LayerClass | undefined =>
+      keeps ? classes.of({ ...kept, window, regionElements }) : undefined,
+  };
 }
 
 /** Equal classes are one. */

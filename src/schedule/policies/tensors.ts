@@ -1,5 +1,6 @@
 /** The tensors of a step, declared once for all policies; the strategy decides home and ring size of each. */
 import type { Tensor } from '../logical.js';
+import type { Places } from '../places.js';
 import { type PolicyContext, type Sizes, inPool, sizesOf, tensor } from './context.js';
 import { hiddenSlots, savedSlots } from './hiddenStates.js';
 import { type LayerClass, type LayerPlan, layerPlan } from './layerClasses.js';
@@ -103,37 +104,68 @@ function attentionTensors(context: PolicyContext, sizes: Sizes, layer: LayerClas
     : { home: layer.keyValueGradients, dtype: 'float32' as const, tileChunks };
   const output = { home: names.isOuter ? layer.keyValues : places.device };
   return [
-    head(names.keyValue('k'), ownKvHeads, keyValues),
-    head(names.keyValue('v'), ownKvHeads, keyValues),
-    head(names.query('q'), ownHeads, perQuery),
-    head(names.query('do'), ownHeads, perQuery),
-    head(names.query('dq'), ownHeads, { ...perQuery, dtype: 'float32' }),
-    head(names.keyValueGradient('dk'), ownKvHeads, gradients),
-    head(names.keyValueGradient('dv'), ownKvHeads, gradients),
+    head(names.k, ownKvHeads, keyValues),
+    head(names.v, ownKvHeads, keyValues),
+    head(names.q, ownHeads, perQuery),
+    head(names.do, ownHeads, perQuery),
+    head(names.dq, ownHeads, { ...perQuery, dtype: 'float32' }),
+    head(names.dk, ownKvHeads, gradients),
+    head(names.dv, ownKvHeads, gradients),
     head('oPart', ownHeads, { slots: ring }),
     head.lse('lsePart', { slots: ring }),
     head('oAcc', ownHeads, { slots: ring, dtype: 'float32' }),
     head.lse('lseAcc', { slots: ring }),
-    ...(layer.savesOutput ? [] : [head(names.output('o'), ownHeads, output), head.lse(names.output('lse'), output)]),
+    ...(layer.savesOutput ? [] : [head(names.o, ownHeads, output), head.lse(names.lse, output)]),
   ];
 }
 
-/** What the tensors of a layer of one class are called: in the ascending order every query chunk is kept, in the descending one two. */
-export function attentionNames({ places }: PolicyContext, layer: LayerClass) {
+/** What the tensors of a layer of one class are called. */
+export interface AttentionNames {
+  /** In the ascending order every query chunk is kept, in the descending one two. */
+  readonly isOuter: boolean;
+  readonly k: string;
+  readonly v: string;
+  readonly q: string;
+  readonly do: string;
+  readonly dq: string;
+  readonly dk: string;
+  readonly dv: string;
+  readonly o: string;
+  readonly lse: string;
+}
+
+/** Of a class, for the last places that were asked for: every op of a section asks again. */
+const KNOWN = new WeakMap<LayerClass, { readonly places: Places; readonly names: AttentionNames }>();
+
+export function attentionNames({ places }: PolicyContext, layer: LayerClass): AttentionNames {
+  const known = KNOWN.get(layer);
+  if (known !== undefined && known.places === places) return known.names;
+  const names = namesOf(places, layer);
+  KNOWN.set(layer, { places, names });
+  return names;
+}
+
+function namesOf(places: Places, layer: LayerClass): AttentionNames {
   const isOuter = layer.backwardOrder === 'keyValueOuterAscending';
-  const kept = (name: string): string => (layer.keyValues === places.device ? `${name}.all` : inPool(name, layer.keyValues, places));
-  const output = (name: string): string =>
-    layer.savesOutput
-      ? inPool(`${name}.${layer.isRebuilt ? 'rebuilt' : 'saved'}`, layer.attentionOutput, places)
-      : isOuter
-        ? inPool(name, layer.keyValues, places)
-        : name;
+  const keyValue = (name: string): string => inPool(name, layer.keyValues, places);
+  const kept = (name: string): string => (layer.keyValues === places.device ? `${name}.all` : keyValue(name));
+  const query = (name: string): string => (isOuter ? kept(name) : name);
+  const gradient = (name: string): string => (isOuter ? `${name}.ring` : inPool(name, layer.keyValueGradients, places));
+  const output = (name: string): string => {
+    if (layer.savesOutput) return inPool(`${name}.${layer.isRebuilt ? 'rebuilt' : 'saved'}`, layer.attentionOutput, places);
+    return isOuter ? keyValue(name) : name;
+  };
   return {
     isOuter,
-    keyValue: (name: 'k' | 'v'): string => inPool(name, layer.keyValues, places),
-    query: (name: 'q' | 'do' | 'dq'): string => (isOuter ? kept(name) : name),
-    keyValueGradient: (name: 'dk' | 'dv'): string => (isOuter ? `${name}.ring` : inPool(name, layer.keyValueGradients, places)),
-    output: (name: 'o' | 'lse'): string => output(name),
+    k: keyValue('k'),
+    v: keyValue('v'),
+    q: query('q'),
+    do: query('do'),
+    dq: query('dq'),
+    dk: gradient('dk'),
+    dv: gradient('dv'),
+    o: output('o'),
+    lse: output('lse'),
   };
 }
 

@@ -59,31 +59,58 @@ export function fill(
   rooms: readonly Room[],
   segmentLayers?: number,
 ): Filling | undefined {
-  const lengths = segmentLayers === undefined ? [...LENGTHS.filter((length) => length < numLayers), numLayers] : [segmentLayers];
-  const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   let best: Filling | undefined;
   let atMost = Number.POSITIVE_INFINITY;
+  for (const { numKept, kept, rerun, seconds } of optionsOf(numLayers, bytes, costs, rooms, segmentLayers)) {
+    if (seconds >= atMost) break;
+    const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
+    if (found === undefined) continue;
+    const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
+    const total = seconds + inFiles * costs.file + numFormedAgain(found) * costs.recompute;
+    if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
+  }
+  return best;
+}
+
+/** The first layers kept, in segments of one length, the others recomputed in segments of another. */
+interface Option {
+  readonly numKept: number;
+  readonly kept: number;
+  readonly rerun: number;
+  /** Not more than it costs. */
+  readonly seconds: number;
+}
+
+/** Those that may fit, the fastest first. */
+function optionsOf(
+  numLayers: number,
+  bytes: KeptBytes,
+  costs: LayerCosts,
+  rooms: readonly Room[],
+  segmentLayers: number | undefined,
+): readonly Option[] {
+  const lengths = segmentLayers === undefined ? [...LENGTHS.filter((length) => length < numLayers), numLayers] : [segmentLayers];
+  const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
+  const options: Option[] = [];
   for (const kept of lengths) {
     for (const rerun of lengths) {
       for (let numKept = numLayers; numKept >= 0; numKept--) {
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
         if (segmentLayers !== undefined && numKept < numLayers && numKept % segmentLayers !== 0) continue;
-        const seconds = secondsOf(numLayers, numKept, kept, rerun, costs);
-        if (seconds >= atMost || leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
-        const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
-        if (found === undefined) continue;
-        const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
-        const total = seconds + inFiles * costs.file + numFormedAgain(found) * costs.recompute;
-        if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
+        if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
+        options.push({ numKept, kept, rerun, seconds: secondsOf(numLayers, numKept, kept, rerun, costs) });
       }
     }
   }
-  return best;
+  return options.sort((a, b) => a.seconds - b.seconds);
 }
 
-/** Of checkpoints and outputs alone. */
-function leastBytes(numLayers: number, numKept: number, kept: number, rerun: number, bytes: KeptBytes): number {
-  return (Math.ceil(numKept / kept) + Math.ceil((numLayers - numKept) / rerun)) * bytes.checkpoint + numKept * bytes.output;
+/** Of checkpoints, the states inside the longest segment and outputs alone. */
+function leastBytes(numLayers: number, numKept: number, kept: number, rerun: number, { checkpoint, output }: KeptBytes): number {
+  const numRerun = numLayers - numKept;
+  const numCheckpoints = Math.ceil(numKept / kept) + Math.ceil(numRerun / rerun);
+  const longest = Math.max(Math.min(kept, numKept), Math.min(rerun, numRerun));
+  return (numCheckpoints + longest - 1) * checkpoint + numKept * output;
 }
 
 /** Layers whose recomputed output is formed a third time. */

@@ -28,6 +28,8 @@ const MAX_REFILLS = 6;
 const GOOD_ENOUGH = 1.005;
 /** Neighbours are tried as long as they are faster by this. */
 const WORTH_MORE = 1.001;
+/** What can be faster by no more than this is not looked at. */
+const WORTH_A_LOOK = 1.002;
 
 /** Until costs are needed: whether everything can be kept does not hang on them. */
 const ANY_COSTS: LayerCosts = { recompute: 1, rebuild: 1, rerun: 1, file: 1 };
@@ -92,20 +94,6 @@ class Search {
       for (const { frame, numChunks } of neighbours(this.setting, this.counts, before)) this.tryChunks(frame, numChunks);
       if (this.best.seconds > before.seconds / WORTH_MORE) break;
     }
-    return this.withLargestLossTiles();
-  }
-
-  /** The loss has an instant of its own: what is free then makes its tiles larger, which is faster in every strategy. */
-  private withLargestLossTiles(): Found | undefined {
-    if (this.best === undefined || this.setting.run.numLossTiles !== undefined) return this.best;
-    const { strategy } = this.best;
-    for (let numLossTiles = 1; numLossTiles < strategy.numLossTiles; numLossTiles *= 2) {
-      const larger = { ...strategy, numLossTiles };
-      const memory = this.memory(larger);
-      if (!memory.fits) continue;
-      const seconds = this.seconds(larger);
-      return seconds < this.best.seconds ? { strategy: larger, memory, seconds } : this.best;
-    }
     return this.best;
   }
 
@@ -134,7 +122,7 @@ class Search {
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
     return [1, 2].some((times) => {
       const filled = this.filled(frame, times * strategy.numChunks);
-      return filled !== undefined && filled.seconds < fillSeconds;
+      return filled !== undefined && filled.seconds < fillSeconds && !this.isSlower(filled);
     });
   }
 
@@ -172,7 +160,7 @@ class Search {
 
   /** Whether it costs too much to be faster than the best, computing alone counted. */
   private isSlower({ seconds }: Filling): boolean {
-    return this.best !== undefined && WORTH_MORE * (this.boundSeconds + seconds) >= this.best.seconds;
+    return this.best !== undefined && WORTH_A_LOOK * (this.boundSeconds + seconds) >= this.best.seconds;
   }
 
   private tryFilling(frame: Frame, numChunks: number, atMost: number): number | undefined {
@@ -185,7 +173,7 @@ class Search {
       const strategy = assemble(this.setting, frame, numChunks, filled.segments);
       const memory = this.memory(strategy);
       if (memory.fits) {
-        this.offer({ strategy, memory, frame, fillSeconds: filled.seconds, seconds: this.seconds(strategy) });
+        this.offer({ ...this.withLargestLossTiles(strategy, memory), frame, fillSeconds: filled.seconds });
         return filled.seconds;
       }
       const excess = new Map(memory.pools.map((pool) => [pool.pool, excessBytes(pool)]));
@@ -194,8 +182,24 @@ class Search {
     return undefined;
   }
 
-  private offer(found: Candidate): void {
-    if (this.best === undefined || found.seconds < this.best.seconds) this.best = found;
+  /** The loss has an instant of its own: what is free then makes its tiles larger, which is faster in every strategy. */
+  private withLargestLossTiles(strategy: Strategy, memory: MemoryLedger): Pick<Found, 'strategy' | 'memory'> {
+    let found = { strategy, memory };
+    let [misfit, fitting] = [-1, Math.log2(strategy.numLossTiles)];
+    if (this.setting.run.numLossTiles !== undefined) return found;
+    while (fitting - misfit > 1) {
+      const middle = Math.floor((misfit + fitting) / 2);
+      const larger = { ...strategy, numLossTiles: 2 ** middle };
+      const needs = this.memory(larger);
+      if (needs.fits) [fitting, found] = [middle, { strategy: larger, memory: needs }];
+      else misfit = middle;
+    }
+    return found;
+  }
+
+  private offer(found: Omit<Candidate, 'seconds'>): void {
+    const seconds = this.seconds(found.strategy);
+    if (this.best === undefined || seconds < this.best.seconds) this.best = { ...found, seconds };
   }
 
   private fill(bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {

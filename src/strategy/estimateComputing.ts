@@ -1,0 +1,114 @@
+/**
+ * What computing alone takes, which no schedule of a strategy is faster than: a polynomial of degree two in the number of chunks, without
+ * waits, for which programs of one to three are enough. Merges of ranges of keys that were cut are left out where there are many chunks.
+ */
+import { callSeconds, computeSeconds } from '../predict/computeTime.js';
+import { deviceOf } from '../predict/device.js';
+import { buildSchedule, placeSchedule } from '../schedule/build.js';
+import type { LogicalSection } from '../schedule/logical.js';
+import {
+  declareTensors,
+  mostRangeChunks,
+  type PolicyContext,
+  type SectionToWrite,
+  sectionWriters,
+  type StepProgram,
+  stepProgram,
+} from '../schedule/policies/index.js';
+import type { Strategy } from '../spec/strategy.js';
+import { windowChunks } from './fewChunks.js';
+import { quadratic } from './quadratic.js';
+import { type Setting, policyContext, scratchFormula } from './setting.js';
+
+/** Seconds of one optimizer step. */
+export function estimateComputing(setting: Setting, strategy: Strategy): number {
+  const program = stepProgram(policyContext(setting, strategy));
+  const points = pointsOf(setting, strategy);
+  const isSerial = deviceOf(setting.cluster, setting.machine.streams).serial;
+  const seconds = isSerial ? wholeSeconds(setting, points) : knownSeconds(setting, points, program);
+  return computeSeconds(program.turns, setting, (section) => seconds.get(section) ?? 0);
+}
+
+/** Small programs, and where on the line through their numbers of chunks the strategy is. */
+interface Points {
+  readonly contexts: readonly PolicyContext[];
+  readonly at: number;
+}
+
+function pointsOf(setting: Setting, strategy: Strategy): Points {
+  const { numChunks, kvTileChunks } = strategy;
+  const few = Math.max(kvTileChunks, windowChunks(strategy, setting.model));
+  const of = (count: number, rangeChunks: number): PolicyContext => ({
+    ...policyContext(setting, { ...strategy, numChunks: count }),
+    rangeChunks,
+  });
+  if (numChunks <= few + 2 * kvTileChunks) return { contexts: [of(numChunks, mostRangeChunks(strategy))], at: 0 };
+  const counts = [few, few + kvTileChunks, few + 2 * kvTileChunks];
+  return { contexts: counts.map((count) => of(count, numChunks)), at: (numChunks - few) / kvTileChunks };
+}
+
+type Seconds = ReadonlyMap<string, number>;
+
+/** Where one thread executes all streams, copies are computing too. */
+function wholeSeconds(setting: Setting, { contexts, at }: Points): Seconds {
+  const all = contexts.map((context) => callSeconds({ ...setting, ...buildSchedule(context, setting.machine, scratchFormula(setting)) }));
+  const names = [...(all[0]?.keys() ?? [])];
+  return new Map(
+    names.map((name) => [
+      name,
+      quadratic(
+        all.map((seconds) => seconds.get(name) ?? 0),
+        at,
+      ),
+    ]),
+  );
+}
+
+const KNOWN = new WeakMap<Setting, Map<string, number>>();
+
+/** Strategies of one search have most sections in common. */
+function knownSeconds(setting: Setting, points: Points, program: StepProgram): Seconds {
+  const known = KNOWN.get(setting) ?? new Map<string, number>();
+  KNOWN.set(setting, known);
+  const keyOf = keysOf(points, program);
+  const called = new Set(program.turns.flatMap(({ calls }) => calls.map(({ section }) => section)));
+  const writers = points.contexts.map((context) => sectionWriters(context, program).filter(({ name }) => called.has(name)));
+  const isNew = (section: SectionToWrite): boolean => !known.has(keyOf(section));
+  const found = writers.map((all, i) =>
+    secondsOf(
+      setting,
+      points.contexts[i] as PolicyContext,
+      all.filter(isNew).map(({ write }) => write()),
+    ),
+  );
+  for (const section of writers[0] ?? []) {
+    if (isNew(section))
+      known.set(
+        keyOf(section),
+        quadratic(
+          found.map((seconds) => seconds.get(section.name) ?? 0),
+          points.at,
+        ),
+      );
+  }
+  return new Map((writers[0] ?? []).map((section) => [section.name, known.get(keyOf(section)) ?? 0]));
+}
+
+/** What the compute ops of a section hang on. */
+function keysOf({ contexts: [context], at }: Points, { relocations }: StepProgram): (section: SectionToWrite) => string {
+  const { numChunks, chunkTokens, kvTileChunks, numLossTiles, numTokenTiles } = (context as PolicyContext).strategy;
+  const sizes = [numChunks, chunkTokens, kvTileChunks, numLossTiles, numTokenTiles, context?.rangeChunks, at];
+  const all = JSON.stringify([sizes, relocations]);
+  return ({ name, layer }) => {
+    if (layer === undefined) return `${name} ${all}`;
+    const { suffix, rebuilds: _, isRebuilt: __, ...ops } = layer;
+    return `${name.slice(0, name.length - suffix.length)} ${all} ${JSON.stringify(ops)}`;
+  };
+}
+
+/** Nothing is moved: copies are on streams of their own. */
+function secondsOf(setting: Setting, context: PolicyContext, sections: readonly LogicalSection[]): Seconds {
+  if (sections.length === 0) return new Map();
+  const logical = { tensors: declareTensors(context), sections, turns: [], tables: [] };
+  return callSeconds({ ...setting, ...placeSchedule(logical, context, setting.machine, () => 0) });
+}
