@@ -6,16 +6,17 @@ import type { Evaluator } from './evaluator.js';
 import { type Evaluated, keepRebuilt } from './keepRebuilt.js';
 import { leanest, searchAll } from './search/search.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
+import { finish, type Steps } from './steps.js';
 
 export type { Evaluated } from './keepRebuilt.js';
 
 /** The strategy to train with; where none fits what misses by least, and no change is looked for. */
 export function findStrategy(input: BuildInput, evaluate: Evaluator): Evaluated {
-  return findIn(settingOf(input), evaluate);
+  return finish(findIn(settingOf(input), evaluate));
 }
 
-export function findIn(setting: Setting, evaluate: Evaluator): Evaluated {
-  const searched = isOpen(setting) && !evaluate.isHopeless(setting) ? searchAll(setting, evaluate) : undefined;
+export function* findIn(setting: Setting, evaluate: Evaluator): Steps<Evaluated> {
+  const searched = isOpen(setting) && !evaluate.isHopeless(setting) ? yield* searchAll(setting, evaluate) : undefined;
   return keepRebuilt(setting, searched ?? firstThatFits(setting, evaluate), evaluate);
 }
 

@@ -15,7 +15,8 @@ import { refuseTooManyOps } from './planSize.js';
 import { refusePositionsPastTable } from './positions.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
 import { findStrategy } from './findStrategy.js';
-import { solveStrategy } from './solve.js';
+import { solving } from './solve.js';
+import { finishUnlessAborted } from './steps.js';
 
 export type PlanInput = SpecInput;
 
@@ -34,7 +35,7 @@ export async function planRunWith({ replays, signal }: PlanTools, input: PlanInp
   const { deepspeed, ...specs } = parseSpecs(input);
   const asked = { ...specs, deepspeed: deepspeed.config };
   signal?.throwIfAborted();
-  const draft = draftOf(asked, solveStrategy(asked, estimator()));
+  const draft = draftOf(asked, await finishUnlessAborted(solving(asked, estimator()), signal));
   signal?.throwIfAborted();
   const verified = verifyScheduleOn(replays, verifyInputOf(draft), signal);
   // Predicted while calls are replayed elsewhere.

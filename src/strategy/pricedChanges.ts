@@ -2,10 +2,11 @@
 import { roomBytes } from '../memory/ledger.js';
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
-import { type Asks, type Change, remedies } from './changes.js';
+import { type Asks, type Change, type Remedy, remedies } from './changes.js';
 import type { Evaluator } from './evaluator.js';
 import { findIn, mayFit } from './findStrategy.js';
 import { type BuildInput, settingOf } from './setting.js';
+import { finish, type Steps } from './steps.js';
 
 /** A change that was checked to fit. */
 export interface PricedChange {
@@ -24,17 +25,24 @@ const SECONDS_PER_HOUR = 3600;
 const MOST_IN_TEXT = 4;
 
 /** One of each kind of change: first other settings of the same run, then other machines, then another run; each by GPU-hours. */
-export function pricedChanges(input: BuildInput, evaluate: Evaluator): readonly PricedChange[] {
+export function* pricedChanges(input: BuildInput, evaluate: Evaluator): Steps<readonly PricedChange[]> {
   const fitsIsEnough = { ...evaluate, seconds: () => 0, computeSeconds: () => 0 };
-  const found = remedies(input).flatMap(({ asks, changes }) => {
-    for (const change of changes) {
-      const priced = priceOf(change, asks, evaluate, fitsIsEnough);
-      if (priced !== undefined) return [priced];
-    }
-    return [];
-  });
+  const found: PricedChange[] = [];
+  for (const remedy of remedies(input)) {
+    const priced = yield* firstThatFits(remedy, evaluate, fitsIsEnough);
+    if (priced !== undefined) found.push(priced);
+  }
   const order: readonly Asks[] = ['settings', 'machines', 'run'];
   return found.toSorted((a, b) => order.indexOf(a.asks) - order.indexOf(b.asks) || a.gpuHoursPerStep - b.gpuHoursPerStep);
+}
+
+function* firstThatFits({ asks, changes }: Remedy, evaluate: Evaluator, fitsIsEnough: Evaluator): Steps<PricedChange | undefined> {
+  for (const change of changes) {
+    yield;
+    const priced = priceOf(change, asks, evaluate, fitsIsEnough);
+    if (priced !== undefined) return priced;
+  }
+  return undefined;
 }
 
 /** With money where a GPU-hour has a price. */
@@ -64,7 +72,7 @@ function priceText({ stepSeconds, gpuHoursPerStep }: PricedChange, usdPerGpuHour
 function priceOf({ name, input }: Change, asks: Asks, evaluate: Evaluator, fitsIsEnough: Evaluator): PricedChange | undefined {
   const setting = settingOf(input);
   if (!mayFit(setting, evaluate)) return undefined;
-  const { strategy, memory } = findIn(setting, fitsIsEnough);
+  const { strategy, memory } = finish(findIn(setting, fitsIsEnough));
   if (!memory.fits) return undefined;
   const stepSeconds = evaluate.seconds(setting, strategy);
   return {

@@ -8,6 +8,7 @@ import { RECOMPUTE, type Strategy } from '../../spec/strategy.js';
 import { chunkCounts } from '../candidates.js';
 import type { Evaluator } from '../evaluator.js';
 import type { Setting } from '../setting.js';
+import type { Steps } from '../steps.js';
 import { assemble, assembleUniform, keptBytes, pinnedPool } from './assemble.js';
 import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Room } from './fill.js';
 import { type Frame, frames, neighbours } from './frames.js';
@@ -34,8 +35,8 @@ const WORTH_A_LOOK = 1.002;
 /** Until costs are needed: whether everything can be kept does not hang on them. */
 const ANY_COSTS: LayerCosts = { recompute: 1, rebuild: 1, rerun: 1, file: 1 };
 
-/** Undefined where no strategy fits. */
-export function searchAll(setting: Setting, evaluate: Evaluator): Found | undefined {
+/** Undefined where no strategy fits. A step for each frame and number of chunks. */
+export function searchAll(setting: Setting, evaluate: Evaluator): Steps<Found | undefined> {
   return new Search(setting, evaluate).run();
 }
 
@@ -80,30 +81,35 @@ class Search {
     this.boundSeconds = roomiest === undefined ? 0 : evaluate.computeSeconds(setting, this.uniform(roomiest, fewest));
   }
 
-  run(): Found | undefined {
+  *run(): Steps<Found | undefined> {
     const { run } = this.setting;
     const tokens = (numChunks: number): number => run.seqLen / run.sequenceParallelSize / numChunks;
     const likely = this.counts.findIndex((count) => tokens(count) <= LIKELY_LOCAL_TOKENS);
     let first = likely < 0 ? this.counts.length - 1 : likely;
     for (const frame of frames(this.setting)) {
       if (this.isGoodEnough()) break;
-      first = this.sweep(frame, first) ?? first;
+      first = (yield* this.sweep(frame, first)) ?? first;
     }
     while (this.best !== undefined && !this.isGoodEnough()) {
       const before = this.best;
-      for (const { frame, numChunks } of neighbours(this.setting, this.counts, before)) this.tryChunks(frame, numChunks);
+      for (const { frame, numChunks } of neighbours(this.setting, this.counts, before)) {
+        yield;
+        this.tryChunks(frame, numChunks);
+      }
       if (this.best.seconds > before.seconds / WORTH_MORE) break;
     }
     return this.best;
   }
 
   /** The fewest chunks that fit, and more of them where that leaves room to keep more; the position of the fewest. */
-  private sweep(frame: Frame, guess: number): number | undefined {
+  private *sweep(frame: Frame, guess: number): Steps<number | undefined> {
+    yield;
     if (!this.leavesRoom(frame)) return undefined;
     const first = this.fewestChunks(frame, guess);
     if (first === undefined) return undefined;
     let least = Number.POSITIVE_INFINITY;
     for (const numChunks of this.counts.slice(first, first + 1 + MORE_COUNTS)) {
+      yield;
       const cost = this.tryChunks(frame, numChunks, least);
       least = Math.min(least, cost ?? least);
       if (least === 0 || this.isGoodEnough()) break;
