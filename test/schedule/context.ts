@@ -1,4 +1,5 @@
 /** Small policy contexts for tests of schedules, on a machine with a device, pinned memory and a file. */
+import fc from 'fast-check';
 import { sampleCode } from '../catalog/sampleCode.js';
 import { linksOf, streamsOf } from '../../src/catalog/pools.js';
 import { type Machine, buildSchedule } from '../../src/schedule/build.js';
@@ -235,3 +236,18 @@ export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, n
     },
   ],
 ];
+
+/** Of a range of layers, drawn. */
+export function anyPlacement(): fc.Arbitrary<Partial<SmallRange>> {
+  return fc
+    .record({
+      keyValues: fc.constantFrom('hbm', 'host'),
+      keyValueGradients: fc.constantFrom('hbm', 'host'),
+      attentionOutput: fc.constantFrom(RECOMPUTE, 'hbm', 'host', 'disk'),
+      checkpoints: fc.constantFrom('hbm', 'host', 'disk'),
+      isOuter: fc.boolean(),
+    })
+    .map(({ isOuter, ...places }) =>
+      isOuter ? { ...places, keyValueGradients: 'hbm', backwardOrder: PLACEMENTS.fpdt.backwardOrder } : places,
+    );
+}
