@@ -43,7 +43,10 @@ function checkSection(value: unknown, table: KeyTable, at: string): void {
 
 const CHECKS: Readonly<Record<KeyType, (value: unknown) => boolean>> = {
   integer: (value) => Number.isInteger(value),
+  'integer >0': (value) => Number.isInteger(value) && Number(value) > 0,
+  'integer >=0': (value) => Number.isInteger(value) && Number(value) >= 0,
   number: (value) => typeof value === 'number' && Number.isFinite(value),
+  'number >=0 <=1': (value) => typeof value === 'number' && value >= 0 && value <= 1,
   boolean: (value) => typeof value === 'boolean',
   string: (value) => typeof value === 'string',
   list: (value) => Array.isArray(value),
@@ -51,12 +54,19 @@ const CHECKS: Readonly<Record<KeyType, (value: unknown) => boolean>> = {
   any: () => true,
 };
 
+const WORDS: Readonly<Record<KeyType, string>> = {
+  ...TYPE_WORDS,
+  'integer >0': `${TYPE_WORDS.integer} > 0`,
+  'integer >=0': `${TYPE_WORDS.integer} >= 0`,
+  'number >=0 <=1': `${TYPE_WORDS.number} from 0 to 1`,
+};
+
 function checkType(value: unknown, type: KeyType, at: string): void {
   if (value === 'auto' && type !== 'object' && type !== 'list') return;
   if (CHECKS[type](value)) return;
-  throw new FpdtError(`${at}: expected ${TYPE_WORDS[type]}, found ${describe(value)}`, {
+  throw new FpdtError(`${at}: expected ${WORDS[type]}, found ${describe(value)}`, {
     code: 'invalid-value',
-    hint: `give ${TYPE_WORDS[type]}`,
+    hint: `give ${WORDS[type]}`,
     details: { path: at, expected: type },
   });
 }

@@ -3,12 +3,15 @@
  * zero/config.py, zero/offload_config.py, precision_config.py and the config modules of its sections. DeepSpeed itself
  * refuses unknown keys only inside some sections; a misspelt top-level key would be ignored in silence.
  */
-export type KeyType = 'integer' | 'number' | 'boolean' | 'string' | 'list' | 'object' | 'any';
+export type KeyType = 'integer' | BoundedType | 'number' | 'boolean' | 'string' | 'list' | 'object' | 'any';
+/** Bounds of fields, which DeepSpeed checks only when the ranks have started (`gt`, `ge` and `le` of pydantic). */
+export type BoundedType = 'integer >0' | 'integer >=0' | 'number >=0 <=1';
 export interface KeyTable {
   readonly [key: string]: KeyType | KeyTable;
 }
 
 const integers = (...keys: string[]): KeyTable => Object.fromEntries(keys.map((key) => [key, 'integer' as const]));
+const counts = (...keys: string[]): KeyTable => Object.fromEntries(keys.map((key) => [key, 'integer >=0' as const]));
 const booleans = (...keys: string[]): KeyTable => Object.fromEntries(keys.map((key) => [key, 'boolean' as const]));
 const strings = (...keys: string[]): KeyTable => Object.fromEntries(keys.map((key) => [key, 'string' as const]));
 
@@ -26,14 +29,17 @@ export const STAGE3_ALIASES = [
 ] as const;
 
 const stage3Types: KeyTable = {
-  ...integers(...STAGE3_ALIASES.slice(0, 5), 'module_granularity_threshold'),
+  ...counts(...STAGE3_ALIASES.slice(0, 5)),
+  module_granularity_threshold: 'integer',
   ...booleans('gather_16bit_weights_on_model_save', 'use_all_reduce_for_fetch_params', 'allgather_sequential'),
 };
 
-const offload: KeyTable = { ...strings('device', 'nvme_path'), ...integers('buffer_count'), pin_memory: 'boolean' };
+const offload: KeyTable = { ...strings('device', 'nvme_path'), ...counts('buffer_count'), pin_memory: 'boolean' };
 
 const zeroOptimization: KeyTable = {
-  ...integers('stage', 'reduce_bucket_size', 'allgather_bucket_size', 'sub_group_size', 'zero_hpz_partition_size'),
+  stage: 'integer',
+  reduce_bucket_size: 'integer >0',
+  ...counts('allgather_bucket_size', 'sub_group_size', 'zero_hpz_partition_size'),
   ...booleans('contiguous_gradients', 'reduce_scatter', 'use_multi_rank_bucket_allreduce', 'allgather_partitions', 'overlap_comm'),
   ...booleans('compute_grad_norm', 'load_from_fp32_weights', 'elastic_checkpoint', 'cpu_offload', 'cpu_offload_param'),
   ...booleans('cpu_offload_use_pin_memory', 'ignore_unused_parameters', 'legacy_stage1', 'round_robin_gradients'),
@@ -42,12 +48,12 @@ const zeroOptimization: KeyTable = {
   ...booleans('enable_sanity_checks', 'save_muon_momentum_buffer_in_memory', 'stage3_gather_fp16_weights_on_model_save'),
   ...stage3Types,
   ...Object.fromEntries(Object.entries(stage3Types).map(([key, type]) => [`stage3_${key}`, type])),
-  offload_param: { ...offload, ...integers('buffer_size', 'max_in_cpu') },
+  offload_param: { ...offload, ...counts('buffer_size', 'max_in_cpu') },
   offload_optimizer: {
     ...offload,
     ...booleans('pipeline_read', 'pipeline_write', 'fast_init', 'super_offload'),
-    ratio: 'number',
-    cpuadam_cores_perc: 'number',
+    ratio: 'number >=0 <=1',
+    cpuadam_cores_perc: 'number >=0 <=1',
   },
   zenflow: 'object',
   leaf_module: { classes: 'list', names: 'list', name_suffixes: 'list' },
@@ -111,7 +117,11 @@ export const DEEPSPEED_KEYS: KeyTable = {
   data_efficiency: 'object',
   datastates_ckpt: 'object',
   expert_parallel: 'object',
-  hybrid_engine: 'object',
+  hybrid_engine: {
+    ...booleans('enabled', 'release_inference_cache', 'pin_parameters', 'enable_cuda_graph'),
+    ...integers('inference_tp_size', 'tp_gather_partition_size'),
+    max_out_tokens: 'integer >0',
+  },
   pipeline: 'object',
   tensor_parallel: 'object',
   weight_quantization: 'object',

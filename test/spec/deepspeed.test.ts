@@ -29,7 +29,16 @@ test.each([
   [{ gradient_clipping: true }, 'deepspeed.gradient_clipping: expected a number, found true'],
   [{ zero_optimization: true }, 'deepspeed.zero_optimization: expected an object, found true'],
   [{ optimizer: 'AdamW' }, 'deepspeed.optimizer: expected an object, found "AdamW"'],
-])('a wrong type %j is named with path and expectation', (given, message) => {
+  [
+    { zero_optimization: { reduce_bucket_size: 0 } },
+    'deepspeed.zero_optimization.reduce_bucket_size: expected a whole number > 0, found 0',
+  ],
+  [{ zero_optimization: { sub_group_size: -5 } }, 'deepspeed.zero_optimization.sub_group_size: expected a whole number >= 0, found -5'],
+  [
+    { zero_optimization: { offload_optimizer: { cpuadam_cores_perc: 1.5 } } },
+    'deepspeed.zero_optimization.offload_optimizer.cpuadam_cores_perc: expected a number from 0 to 1, found 1.5',
+  ],
+])('a wrong type or a value out of bounds %j is named with path and expectation', (given, message) => {
   const hint = `give ${/expected (.*), found/.exec(message)?.[1]}`;
   expect(refusal(given)).toMatchObject({ code: 'invalid-value', message, hint });
 });
