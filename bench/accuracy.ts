@@ -22,11 +22,12 @@ async function main(): Promise<void> {
   });
   const options = {
     python: resolvePython(),
-    numSteps: wholeNumber('steps', values.steps),
+    numSteps: wholeNumber('steps', values.steps, { least: 2 }),
     calibrationSeconds: wholeNumber('seconds', values.seconds),
   };
   const maxRounds = wholeNumber('rounds', values.rounds);
-  const chosen = values.only === undefined ? SHAPES : SHAPES.slice(wholeNumber('only', values.only) - 1).slice(0, 1);
+  const only = values.only === undefined ? undefined : wholeNumber('only', values.only, { most: SHAPES.length });
+  const chosen = SHAPES.filter((_, i) => only === undefined || i === only - 1);
   const shapes: ShapeAccuracy[] = [];
   for (const shape of chosen) {
     const accuracy = shapeAccuracy(shape, await rounds(shape, options, maxRounds));

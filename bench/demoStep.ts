@@ -3,6 +3,8 @@
  * so that both meet the same noise. Prints one JSON object: the ratio of each pair (here / there), and their median.
  * The checkout needs its own `node_modules` and `dist`; FPDT_PYTHON is used by both.
  */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { parseOptions, runScript, wholeNumber } from '../scripts/options.js';
@@ -29,10 +31,15 @@ async function main(): Promise<void> {
     allowPositionals: true,
   });
   const [checkout] = positionals;
-  if (checkout === undefined) throw new FpdtError('the folder of the older checkout is not given', { code: 'usage' });
-  const steps = wholeNumber('steps', values.steps);
+  if (checkout === undefined || positionals.length > 1 || !existsSync(join(checkout, 'scripts/demo.ts'))) {
+    throw new FpdtError(`expected the folder of an older checkout, found ${positionals.length === 0 ? 'nothing' : positionals.join(' ')}`, {
+      code: 'usage',
+      hint: 'node --import tsx bench/demoStep.ts CHECKOUT',
+    });
+  }
+  const [steps, numPairs] = [wholeNumber('steps', values.steps, { least: 2 }), wholeNumber('pairs', values.pairs)];
   const pairs: { readonly here: number; readonly there: number }[] = [];
-  for (let i = 0; i < wholeNumber('pairs', values.pairs); i++) {
+  for (let i = 0; i < numPairs; i++) {
     const [here, there] = [await stepSeconds(HERE, steps), await stepSeconds(checkout, steps)];
     pairs.push({ here, there });
     process.stderr.write(`pair ${i + 1}: ${here.toFixed(3)} s here, ${there.toFixed(3)} s there, ratio ${(here / there).toFixed(3)}\n`);

@@ -68,10 +68,12 @@ interface Asked {
   readonly input: BuildInput;
 }
 
-/** The first `numCases` of a fixed list of 55, five models by eleven lengths on GPUs in turn, in an order that mixes them. */
+const NUM_CASES = 55;
+
+/** The first `numCases` of a fixed list, five models by eleven lengths on GPUs in turn, in an order that mixes them. */
 function gridCases(numCases: number): readonly Asked[] {
   const names = Object.keys(MODELS);
-  return Array.from({ length: Math.min(numCases, 55) }, (_, i) => {
+  return Array.from({ length: numCases }, (_, i) => {
     const name = names[i % names.length] as string;
     const seqLen = LENGTHS[(i * 3) % LENGTHS.length] as string;
     const gpu = GPUS[Math.floor(i / 5) % GPUS.length] as string;
@@ -119,14 +121,14 @@ async function main(): Promise<void> {
       json: { type: 'boolean', default: false },
       seed: { type: 'string' },
       draws: { type: 'string', default: '200' },
-      cases: { type: 'string', default: '55' },
+      cases: { type: 'string', default: String(NUM_CASES) },
     },
   });
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber('seed', values.seed);
   const draws = wholeNumber('draws', values.draws);
   const found: GridCase[] = [];
   const unplanned: string[] = [];
-  for (const one of gridCases(wholeNumber('cases', values.cases))) {
+  for (const one of gridCases(wholeNumber('cases', values.cases, { most: NUM_CASES }))) {
     const judged = judge(one, seed, draws);
     if (judged === undefined) unplanned.push(one.name);
     else found.push(judged);

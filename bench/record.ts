@@ -6,7 +6,9 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
+import { runScript } from '../scripts/options.js';
 import { resolvePython } from '../src/bridge/python.js';
+import { FpdtError } from '../src/index.js';
 
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
@@ -24,25 +26,41 @@ import importlib.metadata as m, json, sys
 print(json.dumps({"python": sys.version.split()[0], **{n: m.version(n) for n in ("torch", "deepspeed", "transformers", "pyzmq", "numpy")}}))
 `;
 
-const [name = '', ...more] = process.argv.slice(2);
-const command = [...(COMMANDS[name] ?? []), ...more];
-if (COMMANDS[name] === undefined) throw new Error(`give one of ${Object.keys(COMMANDS).join(', ')}`);
+async function main(): Promise<void> {
+  const [name = '', ...more] = process.argv.slice(2);
+  const known = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (known === undefined) {
+    throw new FpdtError(`expected the name of a check, found ${name === '' ? 'nothing' : `'${name}'`}`, {
+      code: 'usage',
+      hint: `give one of ${Object.keys(COMMANDS).join(', ')}`,
+    });
+  }
+  const command = [...known, ...more];
+  const started = Date.now();
+  const { stdout, exitCode = 1 } = await execa('npm', command, { stderr: 'inherit', reject: false, buffer: true });
+  const seconds = Math.round((Date.now() - started) / 1000);
+  const document = { ...(await setting()), command: `npm ${command.join(' ')}`, seconds, exitCode, result: resultOf(stdout, name) };
+  await mkdir(FOLDER, { recursive: true });
+  await writeFile(`${FOLDER}${name}.json`, `${JSON.stringify(document, null, 1)}\n`);
+  process.exitCode = exitCode;
+}
 
-const started = Date.now();
-const { stdout, exitCode } = await execa('npm', command, { stderr: 'inherit', reject: false, buffer: true });
-const seconds = Math.round((Date.now() - started) / 1000);
-const { stdout: commit } = await execa('git', ['rev-parse', 'HEAD']);
-const { stdout: versions } = await execa(resolvePython(), ['-c', VERSIONS]);
-const document = {
-  hardware: `${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB`,
-  date: new Date().toISOString().slice(0, 10),
-  commit,
-  versions: { node: process.version, ...(JSON.parse(versions) as Record<string, string>) },
-  command: `npm ${command.join(' ')}`,
-  seconds,
-  exitCode,
-  result: JSON.parse(stdout.slice(stdout.indexOf('{'))) as unknown,
-};
-await mkdir(FOLDER, { recursive: true });
-await writeFile(`${FOLDER}${name}.json`, `${JSON.stringify(document, null, 1)}\n`);
-process.exitCode = exitCode ?? 1;
+async function setting(): Promise<Readonly<Record<string, unknown>>> {
+  const { stdout: commit } = await execa('git', ['rev-parse', 'HEAD']);
+  const { stdout: versions } = await execa(resolvePython(), ['-c', VERSIONS]);
+  return {
+    hardware: `${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB`,
+    date: new Date().toISOString().slice(0, 10),
+    commit,
+    versions: { node: process.version, ...(JSON.parse(versions) as Record<string, string>) },
+  };
+}
+
+/** What npm prints before it is no part of it. */
+function resultOf(stdout: string, name: string): unknown {
+  const start = stdout.indexOf('{');
+  if (start >= 0) return JSON.parse(stdout.slice(start));
+  throw new FpdtError(`${name} printed no result`, { code: 'no-result', hint: 'its own error is above; nothing was recorded' });
+}
+
+await runScript(main);

@@ -7,28 +7,38 @@ import { messageSchema } from '../src/bridge/protocol.js';
 import { telemetryBatchSchema } from '../src/bridge/telemetryBatch.js';
 import { planHeaderSchema } from '../src/plan/header.js';
 import { OUTPUT_SCHEMAS } from '../src/report/outputSchemas.js';
+import { parseOptions, runScript } from './options.js';
 
 const SCHEMAS = { message: messageSchema, telemetryBatch: telemetryBatchSchema, planHeader: planHeaderSchema };
 
-const exchanged = Object.entries(SCHEMAS).map(([name, schema]) => [`${name}.json`, z.toJSONSchema(schema)] as const);
-// What commands print refers to one another's files: the plan inside of a limit is a plan summary.
-const outputs = z.registry<{ id: string }>();
-for (const [id, schema] of Object.entries(OUTPUT_SCHEMAS)) outputs.add(schema, { id });
-const printed = z.toJSONSchema(outputs, { uri: (id) => `${id}.json` }).schemas;
-const files = [...exchanged, ...Object.entries(printed).map(([id, schema]) => [`cli/${id}.json`, schema] as const)];
-
-const check = process.argv.includes('--check');
-let numStale = 0;
-for (const [name, schema] of files) {
-  const path = fileURLToPath(new URL(`../schemas/${name}`, import.meta.url));
-  const text = `${JSON.stringify(schema, null, 2)}\n`;
-  if (!check) writeFileSync(path, text);
-  else if (readOrEmpty(path) !== text) {
-    console.error(`schemas/${name} is not current: run npm run generate`);
-    numStale += 1;
+function main(): void {
+  const { values } = parseOptions({ options: { check: { type: 'boolean', default: false } } });
+  const stale = files().filter(({ path, text }) => readOrEmpty(path) !== text);
+  for (const { name, path, text } of stale) {
+    if (values.check) process.stderr.write(`schemas/${name} is not current: run npm run generate\n`);
+    else writeFileSync(path, text);
   }
+  process.exitCode = values.check && stale.length > 0 ? 1 : 0;
 }
-process.exitCode = numStale > 0 ? 1 : 0;
+
+interface SchemaFile {
+  readonly name: string;
+  readonly path: string;
+  readonly text: string;
+}
+
+function files(): readonly SchemaFile[] {
+  const exchanged = Object.entries(SCHEMAS).map(([name, schema]) => [`${name}.json`, z.toJSONSchema(schema)] as const);
+  // What commands print refers to one another's files: the plan inside of a limit is a plan summary.
+  const outputs = z.registry<{ id: string }>();
+  for (const [id, schema] of Object.entries(OUTPUT_SCHEMAS)) outputs.add(schema, { id });
+  const printed = z.toJSONSchema(outputs, { uri: (id) => `${id}.json` }).schemas;
+  return [...exchanged, ...Object.entries(printed).map(([id, schema]) => [`cli/${id}.json`, schema] as const)].map(([name, schema]) => ({
+    name,
+    path: fileURLToPath(new URL(`../schemas/${name}`, import.meta.url)),
+    text: `${JSON.stringify(schema, null, 2)}\n`,
+  }));
+}
 
 function readOrEmpty(path: string): string {
   try {
@@ -38,3 +48,5 @@ function readOrEmpty(path: string): string {
     throw error;
   }
 }
+
+await runScript(() => Promise.resolve(main()));

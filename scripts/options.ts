@@ -18,10 +18,19 @@ export function parseOptions<T extends ParseArgsConfig>(config: T): ReturnType<t
   }
 }
 
-/** Throws FpdtError `usage` for anything but 1, 2, 3 and so on. */
-export function wholeNumber(name: string, text: string): number {
-  if (/^[1-9]\d*$/.test(text)) return Number(text);
-  throw new FpdtError(`--${name}: expected a whole number of at least 1, found '${text}'`, { code: 'usage' });
+interface Range {
+  readonly least?: number;
+  /** As many as there are. */
+  readonly most?: number;
+}
+
+/** Throws FpdtError `usage` for anything but whole numbers in the range: 1, 2, 3 and so on, unless it says otherwise. */
+export function wholeNumber(name: string, text: string, { least = 1, most = Number.MAX_SAFE_INTEGER }: Range = {}): number {
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= least && value <= most) return value;
+  const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+  const nearest = value > most ? most : least;
+  throw new FpdtError(`--${name}: expected a whole number ${range}, found '${text}'`, { code: 'usage', hint: `give --${name} ${nearest}` });
 }
 
 /** Runs a script's `main`; an error is printed with its hint and the exit code is 1. */

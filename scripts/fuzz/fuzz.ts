@@ -6,12 +6,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { mulberry32 } from '../../src/address/layout.js';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
 import { FpdtError } from '../../src/spec/errors.js';
 import type { JsonObject } from '../../src/spec/parseJson.js';
-import { runScript, wholeNumber } from '../options.js';
+import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { type Said, transformersSays } from '../transformersSays.js';
 import { judge, modelOf, type Outcome } from './judge.js';
 import { type Mutation, mutationsOf } from './mutations.js';
@@ -89,7 +88,7 @@ function disagreement(config: JsonObject, { numParameters, saved, error }: Said)
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
+  const { values } = parseOptions({
     options: {
       json: { type: 'boolean', default: false },
       sample: { type: 'string' },
