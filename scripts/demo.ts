@@ -9,7 +9,8 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type CalibrationInput, calibrateMachine, speedFactor } from '../src/bridge/calibration.js';
+import { calibrateMachine, speedFactor } from '../src/bridge/calibration.js';
+import type { CalibrationInput } from '../src/bridge/calibrationProbes.js';
 import { calibrationText } from '../src/bridge/calibrationFile.js';
 import { resolvePython } from '../src/bridge/python.js';
 import { INTERRUPTED } from '../src/cli/exitCodes.js';

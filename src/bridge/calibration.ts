@@ -17,26 +17,20 @@ import { parseWith } from '../spec/parseJson.js';
 import { FILE_ALIGNMENT_BYTES } from '../spec/pools.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { type ProbeInput, probePlans } from '../strategy/probePlans.js';
+import { type CalibrationInput, calibrationProbes } from './calibrationProbes.js';
 import { PYTHON_FOLDER, SETUP_HINT } from './python.js';
-
-export interface CalibrationInput extends Omit<ProbeInput, 'cluster'> {
-  readonly ranks: number;
-  /** A name of the catalog; default: cpu. Memory and what fills it are the catalog's but for the CPU's. */
-  readonly gpu?: string | undefined;
-  /** Where a run may keep a file. */
-  readonly diskFolder?: string | undefined;
-  /** Limit for everything, Python's imports included. */
-  readonly seconds: number;
-}
 
 /** Of the memory, and of the room on a disk, that is free now: the pools of all ranks share it. */
 const FREE_SHARE = 0.8;
 const CPU = 'cpu';
 
-/** A cluster whose rates are measured. Throws `calibration-failed`; what was wrong, Python has said on stderr. */
+/**
+ * A cluster whose rates are measured. Throws `calibration-failed`, of which Python has said on stderr what was wrong, and `does-not-fit` where
+ * the runs that are timed need more memory than is free.
+ */
 export async function calibrateMachine(python: string, input: CalibrationInput): Promise<ClusterSpec> {
   const base = freeCluster(input);
-  const plans = await probePlans({ ...input, cluster: base });
+  const plans = await calibrationProbes(input, freeCluster);
   const numbers = await measure(python, plans, input);
   const apart = Object.fromEntries(Object.entries(numbers).filter(([name]) => name in base.rates));
   const probes = plans.map((plan, number) => ({ plan, numbers: numbersOf(numbers, `plan/${number}/`) }));

@@ -1,12 +1,28 @@
 /** What a calibration leaves beside its cluster file: the shapes that it measured, so that they can be measured again. */
+import { existsSync } from 'node:fs';
+import * as z from 'zod';
 import { parseCluster } from '../catalog/clusters.js';
+import { count } from '../spec/count.js';
+import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { readHfConfig } from '../spec/hfConfig.js';
-import { readJsonObject } from '../spec/parseJson.js';
+import { parseWith, readJsonObject } from '../spec/parseJson.js';
 import type { ClusterSpec } from '../spec/types.js';
-import type { CalibrationInput } from './calibration.js';
+import type { CalibrationInput } from './calibrationProbes.js';
 
 const KIND = 'calibrationShapes';
+
+const object = z.record(z.string(), z.unknown());
+const shapesSchema = z.strictObject({
+  kind: z.literal(KIND),
+  ranks: count,
+  gpu: z.string().optional(),
+  chunkTokens: count,
+  dtype: z.enum(MODEL_DTYPES).optional(),
+  diskFolder: z.string().optional(),
+  model: object,
+  deepspeed: object.optional(),
+});
 
 type Shapes = Omit<CalibrationInput, 'seconds'>;
 
@@ -27,9 +43,12 @@ export function shapesFile(input: CalibrationInput): object {
 
 /** A calibrated cluster and what it was measured on. Throws `not-calibrated` for any other. */
 export function readShapes(path: string): { readonly cluster: ClusterSpec; readonly shapes: Shapes } {
-  const { kind, ...shapes } = readJsonObject(shapesPath(path), 'calibration shapes');
   const cluster = parseCluster(path);
-  if (kind === KIND && cluster.ratesProvenance === 'measured') return { cluster, shapes: shapes as unknown as Shapes };
+  const given = existsSync(shapesPath(path)) ? readJsonObject(shapesPath(path), 'calibration shapes') : {};
+  if (given.kind === KIND && cluster.ratesProvenance === 'measured') {
+    const { kind: _, ...shapes } = parseWith(shapesSchema, given, 'calibration shapes');
+    return { cluster, shapes };
+  }
   throw new FpdtError(`${path} was not written by a calibration`, {
     code: 'not-calibrated',
     hint: 'write one with `fpdt calibrate --model config.json --output cluster.json`',

@@ -1,11 +1,16 @@
 /** Runs a plan on ranks of this host. */
 
 import { existsSync, readdirSync } from 'node:fs';
+import type * as z from 'zod';
 import { VERSION } from '../package.js';
 import { encodePlan } from '../plan/encode.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
+import { describe } from '../spec/describe.js';
 import { FpdtError } from '../spec/errors.js';
+import { expected } from '../spec/expected.js';
 import { isFolder } from '../spec/jsonFile.js';
+import { valueIn } from '../spec/parseJson.js';
+import { TYPE_WORDS } from '../spec/typeWords.js';
 import type { WirePlan } from './coordinator.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
@@ -98,7 +103,7 @@ function toWirePlan(plan: ExecutionPlan): WirePlan {
 }
 
 function toRunOptions(options: LaunchOptions): RunOptions {
-  const parsed = runOptionsSchema.safeParse({
+  const given = {
     data: options.data,
     weights: options.weights ?? null,
     export: options.export ?? null,
@@ -109,15 +114,25 @@ function toRunOptions(options: LaunchOptions): RunOptions {
     diskFolder: options.diskFolder ?? null,
     diskDirect: options.diskDirect ?? null,
     recordLayers: options.recordLayers ?? 0,
-    traceSteps: [...(options.traceSteps ?? [])],
+    traceSteps: options.traceSteps ?? [],
     traceFolder: options.traceFolder ?? null,
-  });
+  };
   const { steps } = options;
-  const isCount = steps === undefined || (Number.isSafeInteger(steps) && steps >= 0);
-  if (parsed.success && isCount) return parsed.data;
-  const issue = parsed.error?.issues[0];
-  const what = issue === undefined ? `steps: ${steps} is not a count` : `${issue.path.join('.')}: ${issue.message}`;
-  throw new FpdtError(`run option ${what}`, { code: 'invalid-option', details: { option: issue?.path[0] ?? 'steps' } });
+  if (steps !== undefined && !(Number.isSafeInteger(steps) && steps >= 0))
+    throw invalidOption(['steps'], `${TYPE_WORDS.integer} >= 0`, steps);
+  const { data, error } = runOptionsSchema.safeParse(given);
+  if (data !== undefined) return data;
+  const issue = error.issues[0] as z.core.$ZodIssue;
+  throw invalidOption(issue.path, expected(issue), valueIn(given, issue.path));
+}
+
+function invalidOption(path: readonly PropertyKey[], what: string, found: unknown): FpdtError {
+  const [option] = path;
+  return new FpdtError(`run option ${path.map(String).join('.')}: expected ${what}, found ${describe(found)}`, {
+    code: 'invalid-option',
+    hint: option === 'data' ? `give ${what}` : `give ${what}, or leave ${String(option)} out`,
+    details: { option },
+  });
 }
 
 /** The ranks would refuse it too, after half a minute of imports. */

@@ -1,6 +1,8 @@
 /** `fpdt calibrate`: a cluster file of this machine, measured by Python or, with --facts, from what the machine says of itself. */
 import { writeFileSync } from 'node:fs';
-import { type CalibrationInput, calibrateMachine, speedFactor } from '../bridge/calibration.js';
+import { dirname } from 'node:path';
+import { calibrateMachine, speedFactor } from '../bridge/calibration.js';
+import type { CalibrationInput } from '../bridge/calibrationProbes.js';
 import { calibrationText, readShapes, shapesFile, shapesPath } from '../bridge/calibrationFile.js';
 import { resolvePython } from '../bridge/python.js';
 import { clusterFromFacts } from '../machine/cluster.js';
@@ -8,6 +10,7 @@ import { readMachineFacts } from '../machine/read.js';
 import type { FactSources } from '../native.js';
 import type { ModelDtype } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
+import { isFolder } from '../spec/jsonFile.js';
 import { type Output, printJson } from './output.js';
 
 interface Options {
@@ -29,6 +32,8 @@ interface Options {
 type OptionName = keyof Options;
 /** Options of one way alone. */
 const OF_FACTS: readonly OptionName[] = ['json'];
+/** Of what is measured, which a comparison takes from the calibration that it compares with. */
+const OF_SHAPES: readonly OptionName[] = ['model', 'ranks', 'output', 'dtype', 'deepspeed', 'chunkTokens', 'diskFolder', 'gpu'];
 const OF_MEASURING: readonly OptionName[] = ['model', 'dtype', 'deepspeed', 'chunkTokens', 'diskFolder', 'seconds', 'compare', 'python'];
 const DEFAULTS = { ranks: 2, chunkTokens: 2048, seconds: 15 } as const;
 
@@ -39,19 +44,20 @@ export async function calibrateCommand(
 ): Promise<void> {
   const asked: Options = options;
   if (asked.facts === true) {
-    refuse(asked, OF_MEASURING, 'leave it out, or leave --facts out to measure this machine');
+    refuse(asked, OF_MEASURING, 'facts', 'leave it out, or leave --facts out to measure this machine');
     writeFacts(asked, output, sources);
   } else {
-    refuse(asked, OF_FACTS, 'give --facts as well, or leave it out');
+    refuse(asked, OF_FACTS, 'measuring', 'give --facts as well, or leave it out');
+    if (asked.compare !== undefined) refuse(asked, OF_SHAPES, 'comparing', 'leave it out: what was measured is measured again');
     await measure(asked, output);
   }
 }
 
-function refuse(options: Options, names: readonly OptionName[], hint: string): void {
+function refuse(options: Options, names: readonly OptionName[], way: string, hint: string): void {
   const given = names.find((name) => options[name] !== undefined);
   if (given === undefined) return;
   const word = `--${given.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-  throw new FpdtError(`${word} is no option of ${options.facts === true ? 'facts' : 'measuring'}`, { code: 'usage', hint });
+  throw new FpdtError(`${word} is no option of ${way}`, { code: 'usage', hint });
 }
 
 function writeFacts({ ranks, gpu, output: path, json }: Options, output: Output, sources: FactSources): void {
@@ -68,12 +74,18 @@ function write(path: string, text: string): void {
   try {
     writeFileSync(path, text);
   } catch (cause) {
-    throw new FpdtError(`cannot write ${path}: ${(cause as Error).message}`, {
-      code: 'file-not-writable',
-      hint: 'give another place with --output',
-      cause,
-    });
+    throw notWritable(path, (cause as Error).message, cause);
   }
+}
+
+/** Before anything is measured, which would be lost. */
+function checkPlace(path: string): void {
+  if (!isFolder(dirname(path))) throw notWritable(path, `${dirname(path)} is no folder`);
+  if (isFolder(path)) throw notWritable(path, 'it is a folder');
+}
+
+function notWritable(path: string, why: string, cause?: unknown): FpdtError {
+  return new FpdtError(`cannot write ${path}: ${why}`, { code: 'file-not-writable', hint: 'give another place with --output', cause });
 }
 
 async function measure(options: Options, output: Output): Promise<void> {
@@ -92,6 +104,7 @@ async function measure(options: Options, output: Output): Promise<void> {
       hint: 'measure with --model config.json --output cluster.json, or take catalog rates with --facts',
     });
   }
+  checkPlace(path);
   const { ranks = DEFAULTS.ranks, chunkTokens = DEFAULTS.chunkTokens, dtype, deepspeed, gpu, diskFolder } = options;
   const input: CalibrationInput = { model, ranks, chunkTokens, dtype, deepspeed, gpu, diskFolder, seconds };
   const cluster = await calibrateMachine(python, input);

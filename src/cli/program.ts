@@ -5,7 +5,7 @@ import { DEVICE_NAMES } from '../catalog/devices.js';
 import { FpdtError } from '../spec/errors.js';
 import { UNMET, USAGE } from './exitCodes.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
-import { positiveNumber, PRICE, wholeNumber, wholeNumbers, withRequest } from './requestOptions.js';
+import { positiveNumber, PRICE, wholeNumber, wholeNumberFromOne, wholeNumbers, withRequest } from './requestOptions.js';
 import { VERSION } from '../package.js';
 
 /** Runs one command line (without node and script) and returns its exit code. */
@@ -165,12 +165,12 @@ function addCalibrate(program: Command, output: Output): void {
       '--gpu <name>',
       `with --facts: take the rates of this catalog name; else measure such a device instead of the CPU: ${DEVICE_NAMES.join(', ')}`,
     )
-    .option('--ranks <n>', 'ranks of the run, all on this machine; default: with --facts as many as GPUs, else 2', wholeNumber)
+    .option('--ranks <n>', 'ranks of the run, all on this machine; default: with --facts as many as GPUs, else 2', wholeNumberFromOne)
     .option('--output <path>', 'cluster.json to write')
     .option('--model <path>', 'Hugging Face config.json with the shapes to measure')
     .addOption(new Option('--dtype <name>', 'of the run; default: as plan has it').choices([...MODEL_DTYPES]))
     .option('--deepspeed <path>', 'ds_config.json of the run; default: ZeRO-3 and AdamW of PyTorch')
-    .option('--chunk-tokens <tokens>', 'tokens of a chunk of all ranks; default: 2048', wholeNumber)
+    .option('--chunk-tokens <tokens>', 'tokens of a chunk of all ranks; default: 2048', wholeNumberFromOne)
     .option('--disk-folder <folder>', 'folder on a disk that the run may use as a pool')
     .option('--seconds <s>', 'about how long all of it takes; default: 15', positiveNumber)
     .option('--compare <path>', 'how fast this machine is now, against what this cluster.json was measured on')

@@ -59,6 +59,12 @@ export function wholeNumber(text: string): number {
   return Number(text);
 }
 
+export function wholeNumberFromOne(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 1 || !Number.isSafeInteger(value)) throw new InvalidArgumentError(`Expected a whole number of at least 1, found '${text}'.`);
+  return value;
+}
+
 export function positiveNumber(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value > 0) || !Number.isFinite(value)) {

@@ -6,7 +6,7 @@ import type { PoolMisfit } from '../memory/misfit.js';
 import type { PlanCost } from '../plan/cost.js';
 import { PLAN_VERSION } from '../plan/executionPlan.js';
 import { kernelsSchema, linkSchema, poolSchema, tableSchema } from '../plan/header.js';
-import { foreignObject, modelSchema, runSchema, type Shape, strategySchema } from '../plan/headerSpecs.js';
+import { count, foreignObject, modelSchema, positive, runSchema, type Shape, strategySchema } from '../plan/headerSpecs.js';
 import type { KindSeconds, Mfu, Prediction, SectionPrediction } from '../predict/prediction.js';
 import { clusterSchema, RATE_NAMES, RATE_ORIGINS } from '../spec/clusterSpec.js';
 import { ALL_POLICIES, CHECKPOINTS, PLAN_ONLY_POLICIES, type ReleasedOptions } from '../spec/releasedPrograms.js';
@@ -24,8 +24,6 @@ import type { NumberChange, PlanDiff, PoolChange, SettingChange } from './planDi
 import type { PlanJson } from './planJson.js';
 import { type CheckedRequirement, OPERATORS } from './requirements.js';
 
-const count = z.int().nonnegative();
-const positive = z.int().positive();
 /** Overheads of a cluster file may be fractions of a byte. */
 const bytes = z.number().nonnegative();
 const seconds = z.number().nonnegative();

@@ -54,7 +54,7 @@ function headLines({
     const changes = instants.some(({ totalBytes }) => totalBytes !== peakBytes);
     return `${poolLabel(pool)} ${((100 * peakBytes) / capacityBytes).toFixed(0)}% full${changes ? ` at ${peakInstant}` : ''}`;
   });
-  const { hint } = planOnlyError(policy, 'a run');
+  const { hint } = planOnlyError(policy);
   const sharding = PROGRAMS[policy].facts.sharding === 'ZeRO' ? `ZeRO-${run.zeroStage}` : PROGRAMS[policy].facts.sharding;
   return [
     `Fits        ${fits ? 'yes' : 'no'}: ${full.join(', ')}`,

@@ -1,12 +1,12 @@
 /** The cluster as a user gives it: a catalog name with counts, a calibrated file, or a full ClusterSpec. */
 import * as z from 'zod';
+import { count } from './count.js';
 import { FpdtError } from './errors.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
 import { parseBytes } from './sizes.js';
 import type { ClusterSpec } from './types.js';
 
 const positive = z.number().positive();
-const count = z.int().min(1);
 const provenance = z.enum(['exact', 'derived', 'measured', 'assumed']);
 
 const shortSchema = z.strictObject({

@@ -1,5 +1,6 @@
 /** LoRA as peft's own adapter_config.json says it: what is read of it, and what of it is refused by name. */
 import * as z from 'zod';
+import { count } from './count.js';
 import { FpdtError } from './errors.js';
 import { describe } from './describe.js';
 import { type JsonObject, parseWith, readJsonObject, unknownKey } from './parseJson.js';
@@ -26,7 +27,6 @@ export interface LoraConfig {
 /** Targets every linear module of the decoder layers. */
 export const ALL_LINEAR = 'all-linear';
 
-const count = z.int().min(1);
 const modules = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 const alpha = z.number().refine((value) => value !== 0, 'expected a number that is not 0');
 const schema = z.looseObject({

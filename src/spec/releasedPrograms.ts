@@ -45,10 +45,11 @@ export function isPlanOnly(policy: string | undefined): policy is PlanOnlyPolicy
   return PLAN_ONLY_POLICIES.some((name) => name === policy);
 }
 
-/** What is said where one is asked to run, or to become a plan file; `what` names the request. */
-export function planOnlyError(policy: PlanOnlyPolicy, what: string): FpdtError {
+/** What is said where one is asked to run, or to become a plan file; `what` names the request where the policy is not all of it. */
+export function planOnlyError(policy: PlanOnlyPolicy, what?: string): FpdtError {
   const nearest = POLICIES.find((name) => name === NEAREST[policy]) ?? 'auto';
-  return new FpdtError(`${what}: ${policy} is plan-only, a model of a released program without a schedule`, {
+  const asked = what === undefined ? `policy ${policy}` : `${what}: ${policy}`;
+  return new FpdtError(`${asked} is plan-only, a model of a released program without a schedule that could run`, {
     code: 'plan-only',
     hint: `use --policy ${nearest}, which runs; fpdt plan, plan --compare and max-seq take ${policy}`,
     details: { policy, runnable: nearest },

@@ -1,10 +1,9 @@
 /** What a user asks for, before defaults are filled in. */
 import * as z from 'zod';
+import { count } from './count.js';
 import { MODEL_DTYPES, type ModelDtype } from './dtype.js';
 import { type JsonObject, parseWith } from './parseJson.js';
 import { ALL_POLICIES, type AnyPolicy } from './releasedPrograms.js';
-
-const count = z.int().min(1);
 
 const schema = z.strictObject({
   seqLen: z.union([z.number(), z.string()]),

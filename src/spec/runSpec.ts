@@ -53,7 +53,7 @@ export function parseRun(
 }
 
 function runnable({ policy = 'auto', released }: RunInput): PolicyName {
-  if (isPlanOnly(policy)) throw planOnlyError(policy, 'a plan that runs');
+  if (isPlanOnly(policy)) throw planOnlyError(policy);
   if (released === undefined) return policy;
   throw new FpdtError(`run.released is given, but ${policy} is no released program`, { code: 'conflict', hint: 'leave run.released out' });
 }

@@ -1,5 +1,6 @@
 /** Choices that a user fixes, from an object or a JSON file: parsed strictly, checked against model, pools and the run's own options. */
 import * as z from 'zod';
+import { count } from './count.js';
 import { FpdtError } from './errors.js';
 import { checkRanges, resolveSegments } from './layerRanges.js';
 import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
@@ -8,8 +9,6 @@ import type { RunInput } from './runInput.js';
 import { BACKWARD_ORDERS, type ForcedLayerStrategy, type ForcedPlaces, type ForcedStrategy } from './strategy.js';
 import { checkBackwardOrder, checkPlaces } from './strategyPlaces.js';
 import type { ModelSpec } from './types.js';
-
-const count = z.int().min(1);
 
 /** Options of the run that a strategy may name too. */
 const KNOBS = ['numChunks', 'kvTileChunks', 'numLossTiles', 'numTokenTiles', 'prefetchDepth'] as const;

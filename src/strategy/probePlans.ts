@@ -3,13 +3,17 @@
  * Between them they have every kind of op and every instruction of the model's code, long rows and short ones.
  */
 import { fewerLayers } from '../catalog/fewerLayers.js';
+import { parseSpecs } from '../catalog/specs.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import type { ModelDtype } from '../spec/dtype.js';
 import { readHfConfig } from '../spec/hfConfig.js';
 import { type JsonObject, readJsonObject } from '../spec/parseJson.js';
 import type { RunInput } from '../spec/runInput.js';
 import type { ClusterSpec } from '../spec/types.js';
-import { planRun } from './planRun.js';
+import { estimator } from './evaluator.js';
+import { mayFit } from './findStrategy.js';
+import { type PlanInput, planRun } from './planRun.js';
+import { settingOf } from './setting.js';
 
 export interface ProbeInput {
   /** A Hugging Face config.json or its folder, or what is in it. */
@@ -22,17 +26,32 @@ export interface ProbeInput {
   readonly deepspeed?: string | JsonObject | undefined;
 }
 
-export async function probePlans({ model, cluster, chunkTokens, dtype, deepspeed }: ProbeInput): Promise<readonly ExecutionPlan[]> {
+export function probePlans(input: ProbeInput): Promise<readonly ExecutionPlan[]> {
+  return Promise.all(probesOf(input).map(planRun));
+}
+
+/** Whether all of them fit, without planning one. */
+export function probesFit(input: ProbeInput): boolean {
+  return probesOf(input).every((probe) => {
+    const { deepspeed, ...specs } = parseSpecs(probe);
+    return mayFit(settingOf({ ...specs, deepspeed: deepspeed.config }), estimator());
+  });
+}
+
+function probesOf({ model, cluster, chunkTokens, dtype, deepspeed }: ProbeInput): readonly PlanInput[] {
   const { config } = readHfConfig(model);
   const made = { cluster: { ...cluster }, deepspeed: readJsonObject(deepspeed ?? defaultConfig(dtype), 'deepspeed') };
-  const plan = (layers: number, run: Omit<RunInput, 'seqLen'> & { readonly numChunks: number }): Promise<ExecutionPlan> =>
-    planRun({ ...made, model: fewerLayers(config, layers), run: { dtype, ...run, seqLen: run.numChunks * chunkTokens } });
-  return Promise.all([
+  const probe = (layers: number, run: Omit<RunInput, 'seqLen'> & { readonly numChunks: number }): PlanInput => ({
+    ...made,
+    model: fewerLayers(config, layers),
+    run: { dtype, ...run, seqLen: run.numChunks * chunkTokens },
+  });
+  return [
     // k and v travel, and attention is formed again: copies, merges and the loop over keys outside.
-    plan(2, { policy: 'fpdt', numChunks: 2 }),
+    probe(2, { policy: 'fpdt', numChunks: 2 }),
     // Everything stays: keys of several chunks at once, and row tiles.
-    plan(1, { policy: 'auto', numChunks: 3, numTokenTiles: SHORT_ROWS, numLossTiles: SHORT_ROWS }),
-  ]);
+    probe(1, { policy: 'auto', numChunks: 3, numTokenTiles: SHORT_ROWS, numLossTiles: SHORT_ROWS }),
+  ];
 }
 
 /** Of the rows of a chunk, those that are measured as short. */

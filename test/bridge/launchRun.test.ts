@@ -46,8 +46,19 @@ describe('launchRun', { timeout: PATIENCE_MS }, () => {
   });
 
   test('refuses options that are not what they should be, by name', async () => {
-    await expect(launchRun(plan, { ...ECHO, seed: -1 })).rejects.toThrow('run option seed');
-    await expect(launchRun(plan, { ...ECHO, steps: 1.5 })).rejects.toThrow('run option steps: 1.5 is not a count');
+    const refused = async (options: object, problem: string, hint: string): Promise<void> =>
+      expect(launchRun(plan, { ...ECHO, ...options })).rejects.toMatchObject({
+        code: 'invalid-option',
+        message: `run option ${problem}`,
+        hint,
+      });
+    await refused({ seed: -1 }, 'seed: expected a number >= 0, found -1', 'give a number >= 0, or leave seed out');
+    await refused({ steps: 1.5 }, 'steps: expected a whole number >= 0, found 1.5', 'give a whole number >= 0, or leave steps out');
+    await refused({ traceSteps: [0, -2] }, 'traceSteps.1: expected a number >= 0, found -2', 'give a number >= 0, or leave traceSteps out');
+    await refused({ traceSteps: 3 }, 'traceSteps: expected a list, found 3', 'give a list, or leave traceSteps out');
+    const modes = '"eager" or "lazy" or "random"';
+    await refused({ copyMode: 'lasy' }, `copyMode: expected ${modes}, found "lasy"`, `give ${modes}, or leave copyMode out`);
+    await refused({ data: undefined }, 'data: expected a text, found nothing', 'give a text');
   });
 
   test('refuses folders of models that are not there, or in use, before a rank is started', async () => {

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parameterTable, parseModel } from '../../src/catalog/index.js';
 import { frozenWeights } from '../../src/catalog/model/freeze.js';
+import { numberGlobs } from '../../src/catalog/model/numberGlobs.js';
 import { workOf } from '../../src/catalog/model/liveness.js';
 import { FpdtError } from '../../src/spec/errors.js';
 import type { Code, ModelCode } from '../../src/spec/modelCode.js';
@@ -83,6 +84,12 @@ describe('a pattern that cannot be meant', () => {
   test.each([
     ['model.layers.[9-1].*', 'has [9-1], whose range 9-1 ends before it begins', "goes upwards, as in '[0-3]'"],
     ['model.layers.[8-11].*', 'has [8-11], whose range 8-1 ends before it begins', "layers 8 to 11 are '[8-9]' and '1[01]'"],
+    [
+      'model.layers.[0-31].*',
+      'has [0-31], a set of the characters 0123 and not of the numbers 0 to 31',
+      "for the numbers write 'model.layers.[0-9].*' 'model.layers.[12][0-9].*' 'model.layers.3[01].*'; for the characters [0123]",
+    ],
+    ['*.[!10-15].*', 'has [!10-15], a set of the characters 015 and not of the numbers 10 to 15', 'a set stands for one character'],
     ['[z-a]', 'has [z-a], whose range z-a ends before it begins', 'a set stands for one character'],
     ['*[!b-ca-Z]*', 'has [!b-ca-Z], whose range a-Z ends before it begins', 'a set stands for one character'],
     ['[😀-\uFFFD]', 'has [😀-\uFFFD], whose range 😀-\uFFFD ends before it begins', 'a set stands for one character'],
@@ -96,6 +103,36 @@ describe('a pattern that cannot be meant', () => {
     const error = errorOf(() => parseModel(LLAMA, { freeze: [pattern] }));
     expect(error).toMatchObject({ code: 'invalid-value', message: `run.freeze: '${pattern}' ${problem}` });
     expect(error.hint).toContain(hint);
+  });
+
+  test('numbers of layers are written as patterns that match them, and nothing else', () => {
+    const weights = Array.from({ length: 1200 }, (_, layer) => ({ name: `${layer}`, weight: `${layer}` }));
+    const isExact = ([one, other]: readonly [number, number]): void => {
+      const [first, last] = [Math.min(one, other), Math.max(one, other)];
+      const frozen = frozenWeights(numberGlobs(`${first}`, `${last}`), [...weights, { name: 'x', weight: 'x' }]);
+      expect([...frozen].map(Number).toSorted((a, b) => a - b)).toEqual(Array.from({ length: last - first + 1 }, (_, i) => first + i));
+    };
+    for (const range of [
+      [0, 31],
+      [8, 11],
+      [0, 9],
+      [0, 99],
+      [10, 99],
+      [7, 7],
+      [99, 100],
+      [0, 1199],
+    ] as const)
+      isExact(range);
+    fc.assert(fc.property(fc.tuple(fc.nat(1199), fc.nat(1199)), isExact), { numRuns: 60 });
+  });
+
+  test.each(['[0-35-7]', '[0-3]', '[0-9a-f]'])('%s is a set of characters', (pattern) => {
+    expect(
+      frozenWeights(
+        [pattern],
+        ['1', 'y'].map((name) => ({ name, weight: name })),
+      ).size,
+    ).toBe(1);
   });
 
   test.each(['[!a]', ']', '[a^]', '[-]'])('%s is a set, or a name, of no weight', (pattern) => {

@@ -86,6 +86,20 @@ describe('fpdt calibrate', () => {
     expect(existsSync(output)).toBe(false);
   });
 
+  it.each([
+    [['--ranks', '0'], 2, /Expected a whole number of at least 1, found '0'/],
+    [['--chunk-tokens', '0'], 2, /Expected a whole number of at least 1, found '0'/],
+    [['--compare', 'cluster.json', '--ranks', '2'], 2, /--ranks is no option of comparing\nhint: leave it out/],
+    [['--chunk-tokens', '1000000000'], 1, /what is measured with does not fit: .*\nhint: .*(--chunk-tokens \d+ fits|smaller layers)/],
+    [['--output', 'no-such-folder/c.json'], 1, /cannot write no-such-folder\/c\.json: no-such-folder is no folder\nhint: .*--output/],
+    [['--output', 'examples'], 1, /cannot write examples: it is a folder\nhint: .*--output/],
+  ])('refuses %j before it measures anything', async (args, code, message) => {
+    const asked = args.includes('--compare') ? [] : ['--model', 'examples/demo/model', '--output', join(folder, 'c.json')];
+    const { exitCode, stderr } = await capture('calibrate', ...asked, '--python', '/bin/false', ...args);
+    expect(stderr).toMatch(message);
+    expect(exitCode).toBe(code);
+  });
+
   it('compares with nothing but a calibration', async () => {
     const path = join(folder, 'made.json');
     writeFileSync(path, JSON.stringify(parseCluster({ gpus: 2, gpu: 'cpu' })));
@@ -93,5 +107,11 @@ describe('fpdt calibrate', () => {
     const { exitCode, stderr } = await capture('calibrate', '--compare', path);
     expect(exitCode).toBe(1);
     expect(stderr).toContain('was not written by a calibration');
+    rmSync(join(folder, 'made.shapes.json'));
+    expect((await capture('calibrate', '--compare', path)).stderr).toMatch(/was not written by a calibration\nhint: write one/);
+    writeFileSync(path, JSON.stringify({ ...parseCluster({ gpus: 2, gpu: 'cpu' }), ratesProvenance: 'measured' }));
+    writeFileSync(join(folder, 'made.shapes.json'), JSON.stringify({ kind: 'calibrationShapes', ranks: 2, chunkTokens: '1K', model: {} }));
+    const damaged = await capture('calibrate', '--compare', path);
+    expect(damaged.stderr).toMatch(/calibration shapes\.chunkTokens: expected a number, found "1K"/);
   });
 });

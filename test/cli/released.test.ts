@@ -33,6 +33,26 @@ describe('fpdt plan with a plan-only policy', () => {
     expect(stderr).toMatch(message);
   });
 
+  it.each(['min-gpus', 'min-host'])('is nothing that fpdt %s takes', async (verb) => {
+    const gpus = verb === 'min-gpus' ? [] : ['--gpus', '4'];
+    const { exitCode, stderr } = await capture(
+      verb,
+      '--model',
+      'examples/llama-3-8b.json',
+      '--gpu',
+      'a100-80gb',
+      ...gpus,
+      '--seq-len',
+      '1M',
+      '--policy',
+      'upipe',
+    );
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(
+      /^error: policy upipe is plan-only, a model of a released program without a schedule that could run\nhint: use --policy auto/,
+    );
+  });
+
   it('is nothing that fpdt run takes', async () => {
     const { stdout } = await capture('plan', ...REQUEST, '--seq-len', '1M', '--json');
     const path = join(mkdtempSync(join(tmpdir(), 'fpdt-released-')), 'plan.json');

@@ -1,6 +1,7 @@
 /** Weights that do not train, by names and patterns of names. */
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
+import { numberGlobs } from './numberGlobs.js';
 
 /** A weight by a name of the Hugging Face model's; a tied one has two. */
 export interface NamedWeight {
@@ -51,7 +52,23 @@ function wildcard(part: string, pattern: string): string {
   for (const [range, first = '', last = ''] of members.matchAll(/(.)-(.)/gsu)) {
     if (codeOf(first) > codeOf(last)) throw notASet(pattern, `${part}, whose range ${range} ends before it begins`, ONE_CHARACTER);
   }
+  refuseNumbers(part, members, pattern);
   return `[${not === '' ? '' : '^'}${members.replaceAll(/[\\^]/g, String.raw`\$&`)}]`;
+}
+
+/** `[0-31]` is a set of four characters, where numbers were meant. */
+function refuseNumbers(part: string, members: string, pattern: string): void {
+  const [, first = '', last = ''] = /^0*(\d+)-0*(\d+)$/.exec(members) ?? [];
+  const isRange = first.length < last.length || (first.length === last.length && first <= last);
+  if (!isRange || last.length < 2) return;
+  const written = numberGlobs(first, last).map((glob) => `'${pattern.replace(part, glob)}'`);
+  const characters = Array.from({ length: 10 }, (_, digit) => `${digit}`)
+    .filter((digit) => new RegExp(`[${members}]`).test(digit))
+    .join('');
+  const hint = part.startsWith(`[${members}`)
+    ? `for the numbers write ${written.join(' ')}; for the characters [${characters}]`
+    : ONE_CHARACTER;
+  throw notASet(pattern, `${part}, a set of the characters ${characters} and not of the numbers ${first} to ${last}`, hint);
 }
 
 /** What was meant, mostly, where a range of numbers was written. */
