@@ -10,7 +10,7 @@ import type { ClusterSpec } from '../../src/spec/types.js';
 import type { ProbeInput } from '../../src/strategy/probePlans.js';
 import type { Shape } from './shapes.js';
 
-export const ROUND_POLICIES = ['auto', 'fpdt'] as const;
+const ROUND_POLICIES = ['auto', 'fpdt'] as const;
 export type RoundPolicy = (typeof ROUND_POLICIES)[number];
 
 export interface RoundOptions {
@@ -51,7 +51,7 @@ export async function runRound(shape: Shape, options: RoundOptions): Promise<Rou
   }
 }
 
-export function deepspeedOf({ dtype }: Pick<Shape, 'dtype'>): JsonObject {
+function deepspeedOf({ dtype }: Pick<Shape, 'dtype'>): JsonObject {
   return {
     train_micro_batch_size_per_gpu: 1,
     gradient_clipping: 1,

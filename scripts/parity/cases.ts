@@ -5,7 +5,7 @@ const POOLS = ['hbm', 'host'] as const;
 const POOLS_AND_DISK = ['hbm', 'host', 'disk'] as const;
 
 /** One model, one parallel layout, one forced strategy. */
-export const DIMENSIONS = {
+const DIMENSIONS = {
   sequenceParallelSize: [1, 2, 4],
   dataParallelSize: [1, 2],
   zeroStage: [0, 1, 2, 3],
@@ -83,7 +83,7 @@ export function pairsOf(one: ParityCase): readonly string[] {
 }
 
 /** Every legal pair of values; what the set must cover. */
-export function allPairs(): ReadonlySet<string> {
+function allPairs(): ReadonlySet<string> {
   const found = new Set<string>();
   for (const [i, a] of NAMES.entries()) {
     for (const b of NAMES.slice(i + 1)) {

@@ -12,7 +12,7 @@ export interface LadderTimes {
   readonly termMs: number;
   readonly killMs: number;
 }
-export const LADDER_TIMES: LadderTimes = { askMs: 1000, termMs: 1000, killMs: 15_000 };
+const LADDER_TIMES: LadderTimes = { askMs: 1000, termMs: 1000, killMs: 15_000 };
 
 /**
  * `ask` requests an orderly end, e.g. by an abort message, and says whether there was anyone to ask.

@@ -10,7 +10,7 @@ import * as z from 'zod';
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
 
-export const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'exporting', 'closing'] as const;
+const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'exporting', 'closing'] as const;
 export const phaseSchema = z.enum(PHASES);
 export type Phase = z.infer<typeof phaseSchema>;
 
@@ -20,7 +20,7 @@ const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const runId = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
 
 /** One frame after the envelope: the plan's header, its prose, then its columns in the header's order. */
-export const frameSchema = z.strictObject({
+const frameSchema = z.strictObject({
   name: z.string(),
   /** Of the elements of a column. */
   dtype: z.enum(['json', 'uint8', 'int16', 'uint16', 'int32', 'int64']),
@@ -56,10 +56,10 @@ export const runOptionsSchema = z.strictObject({
 });
 export type RunOptions = z.infer<typeof runOptionsSchema>;
 
-export const kindTimeSchema = z.strictObject({ count, seconds });
+const kindTimeSchema = z.strictObject({ count, seconds });
 
 /** What a rank says about one finished step. `nonFinite` names the numbers that were NaN or infinite and are null. */
-export const stepDoneSchema = z.strictObject({
+const stepDoneSchema = z.strictObject({
   step: count,
   /** Mean token loss of the whole batch, equal on all ranks. */
   loss: z.number().nullable(),
@@ -83,7 +83,7 @@ export const stepDoneSchema = z.strictObject({
 });
 export type StepDone = z.infer<typeof stepDoneSchema>;
 
-export const BODIES = {
+const BODIES = {
   hello: z.strictObject({
     /** Oldest and newest protocol the rank speaks. */
     protocol: z.tuple([count, count]),

@@ -9,7 +9,7 @@ import { PROTOCOL_VERSION, parseJson, phaseSchema } from './protocol.js';
 const count = z.int().nonnegative();
 
 /** One executed op. Times in microseconds since the start of its step on that rank. */
-export const opRecordSchema = z.strictObject({
+const opRecordSchema = z.strictObject({
   kind: z.literal('op'),
   step: count,
   section: z.string(),
@@ -23,7 +23,7 @@ export const opRecordSchema = z.strictObject({
 });
 
 /** Bytes in use of a pool at one moment of a step. */
-export const memoryRecordSchema = z.strictObject({
+const memoryRecordSchema = z.strictObject({
   kind: z.literal('memory'),
   step: count,
   pool: z.string(),
@@ -32,14 +32,14 @@ export const memoryRecordSchema = z.strictObject({
 });
 
 /** A rank entered a phase; microseconds since the Unix epoch. */
-export const phaseRecordSchema = z.strictObject({
+const phaseRecordSchema = z.strictObject({
   kind: z.literal('phase'),
   phase: phaseSchema,
   step: count.nullable(),
   tsUs: count,
 });
 
-export const telemetryRecordSchema = z
+const telemetryRecordSchema = z
   .discriminatedUnion('kind', [opRecordSchema, memoryRecordSchema, phaseRecordSchema])
   .meta({ discriminator: { propertyName: 'kind' } });
 export type OpRecord = z.infer<typeof opRecordSchema>;

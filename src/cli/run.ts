@@ -50,7 +50,7 @@ async function follow(run: Run, plan: ExecutionPlan, print: (event: RunEvent) =>
 }
 
 /** Telemetry is for programs; a person sees states, steps and what ranks write to stderr. */
-export function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => void {
+function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => void {
   return (event) => {
     if (event.type === 'step') output.out(progressLine(plan, event.step));
     else if (event.type === 'ready')

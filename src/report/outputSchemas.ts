@@ -152,12 +152,12 @@ const boundSchema = z.strictObject({
   ),
 } satisfies Shape<Bound>);
 
+/** Of a policy that runs, and of a released program. */
+const longest = { seqLen: positive, granularityTokens: positive, nextSeqLen: positive, bound: boundSchema };
+
 const maxSeqLenSchema = z.strictObject({
   kind: z.literal('maxSeqLen'),
-  seqLen: positive,
-  granularityTokens: positive,
-  nextSeqLen: positive,
-  bound: boundSchema,
+  ...longest,
   plan: planSummarySchema,
 } satisfies Shape<LimitJson<MaxSeqLen>>);
 
@@ -232,10 +232,7 @@ const releasedPlanSchema = z.strictObject({
 
 const maxReleasedSeqLenSchema = z.strictObject({
   kind: z.literal('maxReleasedSeqLen'),
-  seqLen: positive,
-  granularityTokens: positive,
-  nextSeqLen: positive,
-  bound: boundSchema,
+  ...longest,
   plan: releasedPlanSchema,
 } satisfies Shape<MaxReleasedSeqLen>);
 

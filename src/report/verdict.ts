@@ -3,13 +3,13 @@ import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { Comparison, CopyComparison, PlannedMeasured, PoolComparison } from './compare.js';
 
 /** Largest factor, either way, between planned and measured step time. */
-export const MAX_STEP_FACTOR = 1.5;
+const MAX_STEP_FACTOR = 1.5;
 /** Largest difference between planned and measured memory, as a part of the planned. */
-export const MAX_MEMORY_ERROR = 0.05;
+const MAX_MEMORY_ERROR = 0.05;
 /** Largest part of a step that neither an op nor the idle time accounts for. */
-export const MAX_UNACCOUNTED = 0.05;
+const MAX_UNACCOUNTED = 0.05;
 /** Largest change of the machine's speed since it was calibrated that a broken promise of time is not put down to. */
-export const MAX_SPEED_CHANGE = 0.1;
+const MAX_SPEED_CHANGE = 0.1;
 
 export interface Verdict {
   readonly ok: boolean;

@@ -52,7 +52,7 @@ export function attributeToText(attribute: Attribute | undefined, number: number
   ].join(' ');
 }
 
-export function rangeToText({ start, end }: Range): string {
+function rangeToText({ start, end }: Range): string {
   return `[${start}:${end})`;
 }
 

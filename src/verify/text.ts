@@ -5,7 +5,7 @@ import type { Context } from './context.js';
 import type { FlatSection } from './flat.js';
 import type { CallName, Violation } from './violation.js';
 
-export function opText({ section }: FlatSection, op: number, { input }: Context): string {
+function opText({ section }: FlatSection, op: number, { input }: Context): string {
   const found = section.ops[op];
   return found === undefined ? '' : opToText(found, section, input);
 }

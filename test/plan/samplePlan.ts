@@ -17,7 +17,7 @@ import type { LayerStrategy, Strategy } from '../../src/spec/strategy.js';
 import type { ClusterSpec, ModelSpec, ParameterTable, ParameterView, Rates, RunSpec } from '../../src/spec/types.js';
 import { BUFFERS, PROGRAM, SECTIONS } from './sampleText.js';
 
-export const RATES: Rates = {
+const RATES: Rates = {
   matmulFlops: 1e9,
   attentionForwardFlops: 5e8,
   attentionBackwardFlops: 4e8,

@@ -47,7 +47,7 @@ export interface TimedProgram {
 
 const KIND_OF_STREAM: readonly OpKind[] = ['post', 'toHeads', 'copy', 'copy'];
 
-export function sectionOf({ name, ops }: TimedSection): Section {
+function sectionOf({ name, ops }: TimedSection): Section {
   return { name, params: [], ops: ops.map(opOf) };
 }
 
@@ -75,7 +75,7 @@ export function costsOf({ ops }: TimedSection): OpCosts {
   });
 }
 
-export function callOf({ section, waits = [] }: TimedCall): Call {
+function callOf({ section, waits = [] }: TimedCall): Call {
   return { section, args: [], owner: 'plan', waits };
 }
 

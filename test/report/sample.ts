@@ -23,7 +23,7 @@ function pool(name: string, kind: PoolLedger['kind'], peakBytes: number, loadByt
   };
 }
 
-export const MEMORY: MemoryLedger = {
+const MEMORY: MemoryLedger = {
   kind: 'memoryLedger',
   fits: true,
   pools: [pool('hbm', 'device', 100 * MIB, 40 * MIB), pool('host', 'pinned', 10 * MIB), pool('disk', 'file', 0)],

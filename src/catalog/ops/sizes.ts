@@ -73,7 +73,7 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
 }
 
 /** The weight that makes logits: of a tied model the table of tokens, which is the embedding's first. */
-export function lmHeadWeight({ code: { lmHead } }: Pick<ModelSpec, 'code'>, { head, embed }: ParameterTable): ParameterView | undefined {
+function lmHeadWeight({ code: { lmHead } }: Pick<ModelSpec, 'code'>, { head, embed }: ParameterTable): ParameterView | undefined {
   const [own] = lmHead.weights;
   return own === undefined ? embed[0] : head.find(({ name }) => name === own.name);
 }

@@ -3,10 +3,9 @@
  * Liger's fused kernels, TiledMLP of DeepSpeed's ulysses_sp.py, and checkpoints on the host. PYTORCH_CUDA_ALLOC_CONF has expandable segments.
  */
 import { ON_HOST } from '../../spec/releasedPrograms.js';
-import { sharesOrCopiesHeads } from '../../spec/parallelism.js';
 import { stepTerms } from './costs.js';
 import type { ReleasedProgram } from './program.js';
-import type { ReleasedSetting } from './setting.js';
+import { type ReleasedSetting, ULYSSES_HEADS } from './setting.js';
 import { ulysses, type UlyssesStyle } from './ulysses.js';
 
 export const alst: ReleasedProgram = {
@@ -14,8 +13,7 @@ export const alst: ReleasedProgram = {
     defaults: { checkpoints: ON_HOST, tiledLoss: true, tiledMlp: true, offloadWeights: false },
     kernels: ['flash2'],
     // UlyssesSPAttentionHF: key/value heads are copied where there are fewer than ranks.
-    takesRanks: sharesOrCopiesHeads,
-    headRule: 'a divisor of the query heads that the key/value heads divide or are divided by',
+    ...ULYSSES_HEADS,
     sharding: 'ZeRO',
     takesWindows: true,
   },

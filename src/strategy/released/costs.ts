@@ -31,6 +31,11 @@ export function term(name: string, seconds: number, note: string): TimeTerm {
   return { name, seconds, note };
 }
 
+/** Of a layer in a step: a checkpointed layer runs again in backward. */
+export function forwards({ options }: ReleasedSetting): number {
+  return options.checkpoints === 'none' ? 1 : 2;
+}
+
 /** FLOPs of attention forward in all layers, of a rank's own heads. */
 export function attentionFlops({ model, tokens, sizes }: ReleasedSetting): number {
   const all = { start: 0, end: tokens };

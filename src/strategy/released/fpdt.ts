@@ -2,7 +2,7 @@
  * FPDT (arXiv 2408.16978) as released: DeepSpeed's `sequence/fpdt_layer.py` in Megatron-DeepSpeed. Attention, MLP and loss go chunk by
  * chunk; what stands between them is as long as a rank's tokens. Without chunked attention it is Ulysses in the same program.
  */
-import { sharesHeads, sharesOrCopiesHeads } from '../../spec/parallelism.js';
+import { sharesHeads } from '../../spec/parallelism.js';
 import { ON_HOST } from '../../spec/releasedPrograms.js';
 import {
   attentionFlops,
@@ -24,7 +24,7 @@ import {
 import { CHUNK_TOKENS, chunksOf, FRAGMENTATION, LOSS_TILES, MLP_TILES } from './fpdtChunks.js';
 import { fpdtMemory } from './fpdtMemory.js';
 import type { ReleasedProgram } from './program.js';
-import type { ReleasedSetting } from './setting.js';
+import { type ReleasedSetting, ULYSSES_HEADS } from './setting.js';
 import { ulysses, type UlyssesStyle } from './ulysses.js';
 
 /** Kernels between two waits of the host: attention's and those of the merge, or zeros, attention's and three sums. */
@@ -36,8 +36,7 @@ export const fpdt: ReleasedProgram = {
   facts: {
     defaults: { checkpoints: ON_HOST, chunkedAttention: true, offloadWeights: false },
     kernels: ['flash2'],
-    takesRanks: sharesOrCopiesHeads,
-    headRule: 'a divisor of the query heads that the key/value heads divide or are divided by',
+    ...ULYSSES_HEADS,
     sharding: 'ZeRO',
     takesWindows: false,
   },

@@ -1,4 +1,5 @@
 /** How FPDT as released cuts a sequence. */
+import { forwards } from './costs.js';
 import type { ReleasedSetting } from './setting.js';
 
 /** FPDT_Attention: default of chunk_size, in tokens of all ranks. */
@@ -19,9 +20,10 @@ export interface Chunks {
   readonly times: number;
 }
 
-export function chunksOf({ tokens, options }: ReleasedSetting): Chunks {
+export function chunksOf(setting: ReleasedSetting): Chunks {
+  const { tokens } = setting;
   const chunks = numChunks(tokens);
-  return { chunks, pairs: (chunks * (chunks + 1)) / 2, chunkTokens: tokens / chunks, times: options.checkpoints === 'none' ? 1 : 2 };
+  return { chunks, pairs: (chunks * (chunks + 1)) / 2, chunkTokens: tokens / chunks, times: forwards(setting) };
 }
 
 function numChunks(tokens: number): number {

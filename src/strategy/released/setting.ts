@@ -5,6 +5,7 @@ import { parseSpecs, type SpecInput } from '../../catalog/specs.js';
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
 import { isObject, type JsonObject, readJsonObject } from '../../spec/parseJson.js';
+import { sharesOrCopiesHeads } from '../../spec/parallelism.js';
 import { type ParallelLayout, parallelLayout } from '../../spec/parallelLayout.js';
 import { isPlanOnly, parseReleased, type PlanOnlyPolicy, type ReleasedOptions } from '../../spec/releasedPrograms.js';
 import { parseRunInput, type RunInput } from '../../spec/runInput.js';
@@ -24,6 +25,12 @@ export interface ProgramFacts {
   readonly sharding: 'ZeRO' | 'FSDP2';
   readonly takesWindows: boolean;
 }
+
+/** Of programs whose all-to-alls give every rank whole heads. */
+export const ULYSSES_HEADS = {
+  takesRanks: sharesOrCopiesHeads,
+  headRule: 'a divisor of the query heads that the key/value heads divide or are divided by',
+} as const satisfies Partial<ProgramFacts>;
 
 export interface ReleasedSetting {
   readonly policy: PlanOnlyPolicy;

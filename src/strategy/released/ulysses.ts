@@ -12,6 +12,7 @@ import {
   BACKWARD_ATTENTION,
   checkpointBytes,
   exchange,
+  forwards,
   hiddenBytes,
   logitsPart,
   type MicroStep,
@@ -37,11 +38,6 @@ export interface UlyssesStyle {
 }
 
 export const ulysses = { memory, micro };
-
-/** `CheckpointFunction` runs a layer again where there are checkpoints. */
-function forwards({ options }: ReleasedSetting): number {
-  return options.checkpoints === 'none' ? 1 : 2;
-}
 
 /** `TiledMLP` (ulysses_sp.py) runs tiles of about hidden-size rows, without a graph in forward, and again in backward. */
 function mlpTiles({ options, rows, model }: ReleasedSetting): number {

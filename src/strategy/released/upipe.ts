@@ -15,6 +15,7 @@ import {
   attentionSeconds,
   BACKWARD_ATTENTION,
   checkpointBytes,
+  forwards,
   hiddenBytes,
   logitsPart,
   type MicroStep,
@@ -67,7 +68,7 @@ function isPinned({ tokens, run, cluster }: ReleasedSetting): boolean {
 function micro(setting: ReleasedSetting): MicroStep {
   const { model, rows, tokens, layer, options } = setting;
   const layers = model.numLayers;
-  const times = options.checkpoints === 'none' ? 1 : 2;
+  const times = forwards(setting);
   // The backward of a stage projects it again.
   const inputTimes = times + 2 + (options.chunkedAttention ? 1 : 0);
   const mlpTimes = times + 2 + (options.tiledMlp ? 1 : 0);
