@@ -1,5 +1,6 @@
 /** Plans on disk: one JSON file with the header as text and base64 columns, written whole or not at all. */
 import { open, readFile, rename, rm } from 'node:fs/promises';
+import { describe } from '../spec/describe.js';
 import { FpdtError } from '../spec/errors.js';
 import { isObject } from '../spec/parseJson.js';
 import { isPlanOnly, planOnlyError } from '../spec/releasedPrograms.js';
@@ -30,7 +31,7 @@ export async function readPlanFile(path: string): Promise<ExecutionPlan> {
   const { kind, policy } = file;
   if (kind === 'releasedPlan' && typeof policy === 'string' && isPlanOnly(policy)) throw planOnlyError(policy, `${path} is no plan file`);
   if (kind !== FILE_KIND) {
-    throw new FpdtError(`${path} is not a plan file: its kind is ${JSON.stringify(kind)}, expected "${FILE_KIND}"`, {
+    throw new FpdtError(`${path} is not a plan file: its kind is ${describe(kind)}, expected "${FILE_KIND}"`, {
       code: 'plan-file-kind',
       hint: 'give the file that `fpdt plan --output` wrote',
     });
@@ -52,8 +53,17 @@ async function readText(path: string): Promise<string> {
     return await readFile(path, 'utf8');
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
-    if (code !== 'ENOENT') throw new FpdtError(`cannot read the plan file ${path}: ${message}`, { code: 'plan-file-unreadable', cause });
-    throw new FpdtError(`there is no plan file ${path}`, { code: 'plan-file-missing', hint: 'make one with `fpdt plan --output`', cause });
+    if (code === 'ENOENT')
+      throw new FpdtError(`there is no plan file ${path}`, {
+        code: 'plan-file-missing',
+        hint: 'make one with `fpdt plan --output`',
+        cause,
+      });
+    throw new FpdtError(`cannot read the plan file ${path}: ${code === 'EISDIR' ? 'it is a folder' : message}`, {
+      code: 'plan-file-unreadable',
+      hint: 'give the file that `fpdt plan --output` wrote',
+      cause,
+    });
   }
 }
 
@@ -75,6 +85,8 @@ function parseFile(text: string, path: string): Readonly<Record<string, unknown>
 }
 
 /** Writes beside the target, syncs and renames: a reader sees the old file or the new one, never a part. */
+const whyNot: Readonly<Record<string, string>> = { ENOENT: 'its folder is not there', EISDIR: 'it is a folder' };
+
 async function writeAtomically(path: string, text: string): Promise<void> {
   const temporary = `${path}.${process.pid}.partial`;
   try {
@@ -91,10 +103,12 @@ async function writeAtomically(path: string, text: string): Promise<void> {
     const { code, message } = cause as NodeJS.ErrnoException;
     const full = code === 'ENOSPC' || code === 'EDQUOT';
     throw new FpdtError(
-      full ? `no space left to write the plan file ${path} (${text.length} bytes)` : `cannot write the plan file ${path}: ${message}`,
+      full
+        ? `no space left to write the plan file ${path} (${text.length} bytes)`
+        : `cannot write the plan file ${path}: ${whyNot[code ?? ''] ?? message}`,
       {
         code: full ? 'plan-file-disk-full' : 'plan-file-unwritable',
-        hint: full ? 'free some space, or choose another place with --output' : undefined,
+        hint: full ? 'free some space, or choose another place with --output' : 'choose another place with --output',
         details: { path, cause: code ?? 'unknown' },
         cause,
       },

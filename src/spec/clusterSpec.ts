@@ -7,10 +7,12 @@ import { parseBytes } from './sizes.js';
 import type { ClusterSpec } from './types.js';
 
 const positive = z.number().positive();
+/** A plan names each of them. */
+const ranks = count.max(2 ** 20);
 const provenance = z.enum(['exact', 'derived', 'measured', 'assumed']);
 
 const shortSchema = z.strictObject({
-  gpus: count,
+  gpus: ranks,
   gpu: z.string(),
   float16: z.boolean().optional(),
   ranksPerNode: count.optional(),
@@ -86,7 +88,7 @@ export const clusterSchema = z.strictObject({
   name: z.string(),
   device: z.enum(['cpu', 'cuda']),
   float16: z.boolean().optional(),
-  numRanks: count,
+  numRanks: ranks,
   ranksPerNode: count,
   hbmBytes: positive,
   hostBytes: positive,

@@ -14,7 +14,7 @@ export { type RunInput, parseRunInput } from './runInput.js';
 /** Slots of a double buffer: the next fetch runs while a chunk is used. */
 const DEFAULT_PREFETCH_DEPTH = 2;
 /** Of a GPU's memory: what formulas and catalog do not know. Memory of a CPU is the share of it that its cluster file gives. */
-const DEFAULT_RESERVE = { cuda: 0.04, cpu: 0 } as const;
+export const DEFAULT_RESERVE = { cuda: 0.04, cpu: 0 } as const;
 
 /** `pools` are those of the cluster, for the places that a strategy names. */
 export function parseRun(
@@ -63,7 +63,7 @@ function parseReserve(value: number | string | undefined, { device }: ClusterSpe
   if (value === undefined) return DEFAULT_RESERVE[device];
   const percent = /^\s*(\d+(?:\.\d+)?)\s*%\s*$/.exec(String(value));
   const share = percent === null ? Number(value) : Number(percent[1]) / 100;
-  if (share >= 0 && share < 1) return share;
+  if (share >= 0 && share < 1 && String(value).trim() !== '') return share;
   throw new FpdtError(`run.hbmReserve: expected a share of the memory from 0 up to 1, found ${JSON.stringify(value)}`, {
     code: 'invalid-value',
     hint: "write a share such as 0.04, or text such as '4%'",

@@ -3,6 +3,7 @@ import { refuseUnsupportedDeepSpeed } from '../spec/deepspeedRefuse.js';
 import { FpdtError } from '../spec/errors.js';
 import { sharesHeads } from '../spec/parallelism.js';
 import type { JsonObject } from '../spec/parseJson.js';
+import { DEFAULT_RESERVE } from '../spec/runSpec.js';
 import { formatBytes, padSeqLen } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
 import type { ModelSpec, RunSpec } from '../spec/types.js';
@@ -36,6 +37,7 @@ export function remedies(request: Request): readonly Remedy[] {
   return [
     settings(run.numChunks === undefined || POLICIES[run.policy].chunkCounts(run).length === 1 ? [] : [moreChunks(request)]),
     settings(run.policy === 'auto' ? [] : [{ name: ({ numChunks }) => `policy=auto (numChunks=${numChunks})`, input: open }]),
+    settings(smallerReserve(open)),
     settings(higherStages(open)),
     settings(offloaded(open)),
     settings(longerSegments(open)),
@@ -47,6 +49,13 @@ export function remedies(request: Request): readonly Remedy[] {
 
 function moreChunks(request: Request): Change {
   return { name: ({ numChunks }) => `numChunks=${numChunks}`, input: withRun(request, withoutChunks(request.run)) };
+}
+
+/** Where more is kept free than is by itself. */
+function smallerReserve(request: Request): readonly Change[] {
+  const hbmReserve = DEFAULT_RESERVE[request.cluster.device];
+  if (request.run.hbmReserve <= hbmReserve) return [];
+  return [{ name: () => `hbmReserve=${hbmReserve} with policy=auto`, input: withRun(request, { ...request.run, hbmReserve }) }];
 }
 
 /** ZeRO shards more of the model states with each stage; it has something to shard where there are several ranks. */

@@ -97,6 +97,7 @@ test.each([
   [{ gpus: 4, gpu: 'h10080gb' }, 'unknown-device', "did you mean 'h100-80gb'"],
   [{ gpus: 4, gpu: 'tpu' }, 'unknown-device', 'known: '],
   [{ gpus: 0, gpu: 'cpu' }, 'invalid-value', ''],
+  [{ gpus: 2 ** 20 + 1, gpu: 'cpu' }, 'invalid-value', '1048576'],
   [{ gpu: 'cpu' }, 'missing-key', ''],
   [{ gpus: 1, gpu: 'cpu', ranks_per_node: 1 }, 'unknown-key', 'ranksPerNode'],
 ])('%j is refused', (input, code, hint) => {

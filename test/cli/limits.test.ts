@@ -59,7 +59,7 @@ describe('fpdt min-gpus', () => {
     [request.filter((word) => !['--gpu', 'cpu'].includes(word)), 2, /the ranks are not given\nhint: give --gpu a100-80gb, or --cluster/],
     [[...request, '--sequence-parallel', '64'], 1, /more than the model's \d+ query heads\nhint: /],
     [[...request, '--max-gpus', '0'], 1, /maxGpus: expected a whole number of at least 1/],
-    [[...request, '--hbm-bytes', '2M', '--max-gpus', '2'], 1, /not even 2 GPUs are enough/],
+    [[...request, '--hbm-bytes', '2M', '--max-gpus', '2'], 1, /not even 2 GPUs are enough.*\nhint: /],
   ])('refuses %j', async (args, code, message) => {
     const { exitCode, stderr } = await capture('min-gpus', ...args);
     expect(exitCode).toBe(code);
@@ -84,5 +84,31 @@ describe('fpdt min-host', () => {
     expect(printed.plan.cluster.hostBytes).toBe(printed.hostBytes);
     const roomy = await capture('min-host', ...MODEL, '--gpus', '2', '--gpu', 'cpu', '--seq-len', '512', '--json');
     expect(OUTPUT_SCHEMAS.minHost.parse(JSON.parse(roomy.stdout))).toMatchObject({ hostBytes: 0, less: null });
+  });
+});
+
+/** A limit is looked for by memory alone; what is named as a change has its price in time all the same. */
+describe('where nothing is enough', () => {
+  const llama = ['--model', 'examples/llama-3-8b.json', '--gpu', 'a100-80gb', '--host-bytes', '240G'];
+
+  it.each([
+    ['min-gpus', [...llama, '--seq-len', '1M', '--max-gpus', '1'], /one GPU is not enough: /],
+    ['min-host', [...llama.slice(0, 4), '--gpus', '1', '--seq-len', '1M'], /no host memory is enough: /],
+    ['max-seq', [...llama, '--gpus', '1'], /no length fits: /],
+  ])('fpdt %s names changes with prices', async (verb, args, message) => {
+    const { exitCode, stderr } = await capture(verb, ...args);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(message);
+    const seconds = [...stderr.matchAll(/at most ([\d.]+) (?:ms|s) a step, ([\d.e-]+) GPU-hours/g)].flatMap(([, ...numbers]) =>
+      numbers.map(Number),
+    );
+    expect(seconds.length).toBeGreaterThan(0);
+    for (const number of seconds) expect(number).toBeGreaterThan(0);
+  });
+
+  it('fpdt max-seq of a released program says what to change', async () => {
+    const { exitCode, stderr } = await capture('max-seq', ...llama, '--gpus', '1', '--hbm-bytes', '1G', '--policy', 'upipe');
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/no length fits: HBM does not fit: .*\nhint: take more GPUs/);
   });
 });

@@ -67,7 +67,11 @@ describe('plan files', () => {
   it('that are missing, not JSON, cut short or something else are named', async () => {
     const path = join(folder, 'plan.json');
     await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-missing', message: expect.stringContaining(path) });
-    await expect(readPlanFile(folder)).rejects.toMatchObject({ code: 'plan-file-unreadable' });
+    await expect(readPlanFile(folder)).rejects.toMatchObject({
+      code: 'plan-file-unreadable',
+      message: expect.stringMatching(/it is a folder$/),
+      hint: expect.stringContaining('fpdt plan'),
+    });
     await fs.writeFile(path, '{"kind":"executionPlanFile","ver');
     await expect(readPlanFile(path)).rejects.toMatchObject({ code: 'plan-file-not-json' });
     for (const text of ['[]', 'null']) {
@@ -116,6 +120,10 @@ describe('plan files', () => {
   });
 
   it('cannot be written into a folder that is not there', async () => {
-    await expect(writePlanFile(samplePlan(), join(folder, 'no', 'plan.json'))).rejects.toMatchObject({ code: 'plan-file-unwritable' });
+    const hint = 'choose another place with --output';
+    const written = (path: string): Promise<void> => writePlanFile(samplePlan(), path);
+    const missing = { code: 'plan-file-unwritable', message: expect.stringMatching(/its folder is not there$/) as string, hint };
+    await expect(written(join(folder, 'no', 'plan.json'))).rejects.toMatchObject(missing);
+    await expect(written(folder)).rejects.toMatchObject({ message: expect.stringMatching(/it is a folder$/) as string, hint });
   });
 });

@@ -70,7 +70,7 @@ describe('auto', () => {
       expect(hbm?.peakBytes).toBeLessThanOrEqual(hbm === undefined ? 0 : roomBytes(hbm));
     }
     expect(errorOf(() => inputOf({ run: { hbmReserve: 1 } }))).toMatchObject({ code: 'invalid-value', hint: expect.stringMatching(/4%/) });
-    expect(errorOf(() => inputOf({ run: { hbmReserve: '-4%' } })).code).toBe('invalid-value');
+    for (const hbmReserve of ['-4%', '', ' ']) expect(errorOf(() => inputOf({ run: { hbmReserve } })).code).toBe('invalid-value');
   });
 
   test('keeps to counts that the user fixed', () => {

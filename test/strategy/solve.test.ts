@@ -215,8 +215,18 @@ describe('a misfit names the smallest change that fits', () => {
     );
   });
 
-  test('and none where nothing helps', () => {
-    expect(errorOf(() => solve({ seqLen: 4000 }, 1, 1)).hint).toBeUndefined();
+  test('and says what was tried where nothing helps', () => {
+    const error = errorOf(() => solve({ seqLen: 4000 }, 1, 1));
+    expect(error.hint).toMatch(/^no change that was tried makes it fit, .*; take GPUs with more memory, /);
+    expect(error.details).not.toHaveProperty('changes');
+  });
+
+  test('a smaller reserve, where more is kept free than is by itself, which is nothing of a CPU', () => {
+    const reserved: Memory = ({ cluster, run }) => ledgerOf({ hbm: run.hbmReserve > 0 ? 10 : 1, host: 0 }, cluster);
+    expect(errorOf(() => solve({ seqLen: 4000, hbmReserve: 0.5 }, 5, 5, reserved)).hint).toMatch(/^hbmReserve=0 with policy=auto fits: /);
+    const more: Memory = ({ cluster }) => ledgerOf({ hbm: cluster.numRanks > 4 ? 1 : 10, host: 0 }, cluster);
+    const asked = { model: { num_key_value_heads: 8 } };
+    expect(errorOf(() => solve({ seqLen: 4000, hbmReserve: 0 }, 5, 5, more, asked)).hint).toMatch(/^8 GPUs/);
   });
 
   test('places that the user fixed stay fixed', () => {

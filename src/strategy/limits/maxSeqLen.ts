@@ -6,7 +6,7 @@ import type { RunInput } from '../../spec/runInput.js';
 import { padSeqLen } from '../../spec/sizes.js';
 import { memoryEstimator, type Evaluator } from '../evaluator.js';
 import { type PlanInput, planFitting } from '../planRun.js';
-import type { BuildInput } from '../setting.js';
+import { type BuildInput, settingOf } from '../setting.js';
 import { edge, remembered } from './edge.js';
 import { type Bound, type Fitting, hopeless, type Probe, probe, refused } from './probe.js';
 
@@ -58,6 +58,7 @@ export async function maxSeqLen(input: MaxSeqLenInput): Promise<MaxSeqLen> {
 
 /** Without a plan of it; undefined where no length fits. The length of what is asked is not looked at. */
 export function longestSeqLen(asked: BuildInput, evaluate: Evaluator): (LongestSeqLen & { readonly fitting: Fitting }) | undefined {
+  if (!mayHaveRoom(asked, evaluate)) return undefined;
   const look = remembered((seqLen: number) => lookAt(asked, seqLen, evaluate));
   const some = someThatFits(asked, look);
   if (some === undefined) return undefined;
@@ -73,6 +74,17 @@ export function longestSeqLen(asked: BuildInput, evaluate: Evaluator): (LongestS
   const [fitting, longer] = [look(seqLen), look(nextSeqLen)];
   if (!fitting.fits || longer.fits) throw new RangeError(`the search for the longest sequence ended beside its edge, at ${seqLen}`);
   return { seqLen, granularityTokens, nextSeqLen, bound: longer.bound, fitting };
+}
+
+/** False where not even the shortest sequence has room beside the states of the model; a longer one has no more. */
+function mayHaveRoom(asked: BuildInput, evaluate: Evaluator): boolean {
+  try {
+    return !evaluate.isHopeless(settingOf(withSeqLen(asked, baseTokens(asked))));
+  } catch (error) {
+    // A length that is refused says nothing of longer ones.
+    refused(error);
+    return true;
+  }
 }
 
 function withoutLength(input: MaxSeqLenInput): BuildInput {
@@ -140,5 +152,5 @@ function beyond(units: number, fits: (units: number) => boolean): number | undef
 function nothingFits(asked: BuildInput, evaluate: Evaluator): FpdtError {
   const lengths = [baseTokens(asked), firstLength(asked)].map((seqLen) => ({ seqLen, looked: lookAt(asked, seqLen, evaluate) }));
   const easiest = lengths.find(({ looked }) => !isRefused(looked)) ?? lengths.at(-1);
-  return hopeless('no length fits', withSeqLen(asked, easiest?.seqLen ?? baseTokens(asked)), evaluate);
+  return hopeless('no length fits', withSeqLen(asked, easiest?.seqLen ?? baseTokens(asked)));
 }

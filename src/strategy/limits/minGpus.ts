@@ -35,6 +35,7 @@ export interface MinGpus extends FewestGpus {
 }
 
 const MOST_GPUS = 1024;
+const MOST_LOOKED_AT = 65_536;
 
 /** A number of ranks that the request allows, by its heads and its ds_config. */
 interface Count {
@@ -58,10 +59,16 @@ export async function minGpus({ maxGpus, ...input }: MinGpusInput): Promise<MinG
   if (!Number.isSafeInteger(most) || most < 1) {
     throw new FpdtError(`maxGpus: expected a whole number of at least 1, found ${most}`, { code: 'invalid-value', hint: 'give 1024, say' });
   }
+  if (most > MOST_LOOKED_AT) {
+    throw new FpdtError(`maxGpus: expected a whole number of at most ${MOST_LOOKED_AT}, since every number is looked at, found ${most}`, {
+      code: 'invalid-value',
+      hint: `give ${MOST_LOOKED_AT} or less`,
+    });
+  }
   const parse = remembered(parserOf(input));
   const evaluate = memoryEstimator();
   const found = fewestGpus(parse, most, evaluate);
-  if (found === undefined) throw nothingFits(parse, most, evaluate);
+  if (found === undefined) throw nothingFits(parse, most);
   const { fitting, ...fewest } = found;
   return { kind: 'minGpus', ...fewest, plan: planFitting(fitting.input, fitting.found.strategy) };
 }
@@ -134,9 +141,10 @@ function tooFew(counts: readonly Count[], look: (gpus: number) => Probe): readon
   });
 }
 
-function nothingFits(parse: Parse, most: number, evaluate: Evaluator): FpdtError {
+function nothingFits(parse: Parse, most: number): FpdtError {
   const allowed = countsBelow(most + 1, parse).at(-1);
-  if (allowed !== undefined) return hopeless(`not even ${allowed.gpus} GPUs are enough`, allowed.input, evaluate);
+  if (allowed !== undefined)
+    return hopeless(allowed.gpus === 1 ? 'one GPU is not enough' : `not even ${allowed.gpus} GPUs are enough`, allowed.input);
   const last = parse(most);
   return last instanceof FpdtError ? last : new FpdtError(`${most} GPUs are not enough`, { code: 'does-not-fit' });
 }

@@ -38,7 +38,7 @@ export async function minHost(input: PlanInput): Promise<MinHost> {
   const asked = { ...specs, deepspeed: deepspeed.config };
   const evaluate = memoryEstimator();
   const found = leastHostBytes(asked, evaluate);
-  if (found === undefined) throw hopeless('no host memory is enough', withHost(asked, MOST_BYTES), evaluate);
+  if (found === undefined) throw hopeless('no host memory is enough', withHost(asked, MOST_BYTES));
   const { fitting, ...least } = found;
   return { kind: 'minHost', ...least, plan: planFitting(fitting.input, fitting.found.strategy) };
 }

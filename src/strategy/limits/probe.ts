@@ -6,7 +6,7 @@ import { withChunks } from '../../spec/sizes.js';
 import { refuseTooManyOps } from '../planSize.js';
 import { refusePositionsPastTable } from '../positions.js';
 import { type BuildInput, settingOf } from '../setting.js';
-import type { Evaluator } from '../evaluator.js';
+import { estimator, type Evaluator } from '../evaluator.js';
 import { type Evaluated, findStrategy } from '../findStrategy.js';
 import { solveStrategy } from '../solve.js';
 
@@ -56,9 +56,10 @@ export function refused(error: unknown): NotFitting {
 }
 
 /** Why not even the easiest request has a plan: what planning it says, with the change that would help, after `what`. */
-export function hopeless(what: string, easiest: BuildInput, evaluate: Evaluator): FpdtError {
+export function hopeless(what: string, easiest: BuildInput): FpdtError {
   try {
-    solveStrategy(easiest, evaluate);
+    // A limit is looked for by memory alone; changes have prices in time.
+    solveStrategy(easiest, estimator());
   } catch (error) {
     const { message, code, hint, details } = refused(error).error;
     return new FpdtError(`${what}: ${message}`, { code, hint, details, cause: error });

@@ -48,13 +48,19 @@ export function maxReleasedSeqLen(input: MaxReleasedInput, usdPerGpuHour?: numbe
   }
   const setting = settingOf({ ...input, run: { ...input.run, seqLen: MOST_TOKENS } });
   const longest = longestOf(setting);
-  if (longest === null) throw explainMisfit(memoryOf(withTokens(setting, setting.run.sequenceParallelSize)));
+  if (longest === null) throw nothingFits(setting);
   const [seqLen, granularityTokens] = longest;
   const nextSeqLen = seqLen + granularityTokens;
   const bound = boundAt(setting, nextSeqLen);
   if (bound === null) throw new RangeError(`the search for the longest sequence ended beside its edge, at ${seqLen}`);
   const plan = planSetting(withTokens(setting, seqLen), usdPerGpuHour);
   return { kind: 'maxReleasedSeqLen', seqLen, granularityTokens, nextSeqLen, bound, plan };
+}
+
+function nothingFits(setting: ReleasedSetting): FpdtError {
+  const { message, code, details } = explainMisfit(memoryOf(withTokens(setting, setting.run.sequenceParallelSize)));
+  const hint = 'take more GPUs, which share the states of the model, or GPUs with more memory';
+  return new FpdtError(`no length fits: ${message}`, { code, hint, details });
 }
 
 /** Whether a request fits, and the longest one like it. */

@@ -87,7 +87,7 @@ describe('minGpus', () => {
   test('says why where no number is enough or allowed', async () => {
     await expect(minGpus({ ...request, maxGpus: 1 })).rejects.toMatchObject({
       code: 'does-not-fit',
-      message: expect.stringMatching(/^not even 1 GPUs are enough: HBM does not fit/) as string,
+      message: expect.stringMatching(/^one GPU is not enough: HBM does not fit/) as string,
       hint: expect.stringMatching(/fits/) as string,
     });
     await expect(minGpus({ ...request, run: { seqLen: 8192, sequenceParallelSize: 64 }, maxGpus: 128 })).rejects.toMatchObject({
@@ -96,5 +96,6 @@ describe('minGpus', () => {
     await expect(minGpus({ ...request, cluster: { gpu: 'a100-81gb' }, maxGpus: 4 })).rejects.toMatchObject({ code: 'unknown-device' });
     await expect(minGpus({ ...request, maxGpus: Number.NaN })).rejects.toMatchObject({ code: 'invalid-value' });
     await expect(minGpus({ ...request, maxGpus: 0 })).rejects.toMatchObject({ code: 'invalid-value' });
+    await expect(minGpus({ ...request, maxGpus: 1e14 })).rejects.toMatchObject({ code: 'invalid-value', hint: 'give 65536 or less' });
   });
 });
