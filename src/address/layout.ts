@@ -62,7 +62,12 @@ export function placeIn(
 }
 
 function restrict({ size, cells }: ConflictMatrix, members: readonly number[]): Uint8Array {
-  return Uint8Array.from(members.flatMap((a) => members.map((b) => cells[a * size + b] ?? 0)));
+  const restricted = new Uint8Array(members.length ** 2);
+  for (let a = 0; a < members.length; a++) {
+    const row = (members[a] as number) * size;
+    for (let b = 0; b < members.length; b++) restricted[a * members.length + b] = cells[row + (members[b] as number)] ?? 0;
+  }
+  return restricted;
 }
 
 function extent(offsets: Float64Array, sizes: Float64Array, alignment: number): number {

@@ -25,8 +25,7 @@ export function estimateComputing(setting: Setting, strategy: Strategy): number 
   const program = stepProgram(policyContext(setting, strategy));
   const points = pointsOf(setting, strategy);
   const isSerial = deviceOf(setting.cluster, setting.machine.streams).serial;
-  const seconds = isSerial ? wholeSeconds(setting, points) : knownSeconds(setting, points, program);
-  return computeSeconds(program.turns, setting, (section) => seconds.get(section) ?? 0);
+  return computeSeconds(program.turns, setting, isSerial ? wholeSeconds(setting, points) : knownSeconds(setting, points, program));
 }
 
 /** Small programs, and where on the line through their numbers of chunks the strategy is. */
@@ -47,21 +46,17 @@ function pointsOf(setting: Setting, strategy: Strategy): Points {
   return { contexts: counts.map((count) => of(count, numChunks)), at: (numChunks - few) / kvTileChunks };
 }
 
-type Seconds = ReadonlyMap<string, number>;
+/** Of a call of a section. */
+type Seconds = (section: string) => number;
 
 /** Where one thread executes all streams, copies are computing too. */
 function wholeSeconds(setting: Setting, { contexts, at }: Points): Seconds {
   const all = contexts.map((context) => callSeconds({ ...setting, ...buildSchedule(context, setting.machine, scratchFormula(setting)) }));
-  const names = [...(all[0]?.keys() ?? [])];
-  return new Map(
-    names.map((name) => [
-      name,
-      quadratic(
-        all.map((seconds) => seconds.get(name) ?? 0),
-        at,
-      ),
-    ]),
-  );
+  return (section) =>
+    quadratic(
+      all.map((seconds) => seconds(section)),
+      at,
+    );
 }
 
 const KNOWN = new WeakMap<Setting, Map<string, number>>();
@@ -71,27 +66,20 @@ function knownSeconds(setting: Setting, points: Points, program: StepProgram): S
   const known = KNOWN.get(setting) ?? new Map<string, number>();
   KNOWN.set(setting, known);
   const keyOf = keysOf(points, program);
-  const called = new Set(program.turns.flatMap(({ calls }) => calls.map(({ section }) => section)));
+  const called = new Set(program.turns.flatMap(({ calls }) => calls.flatMap(({ owner, section }) => (owner === 'plan' ? [section] : []))));
   const writers = points.contexts.map((context) => sectionWriters(context, program).filter(({ name }) => called.has(name)));
-  const isNew = (section: SectionToWrite): boolean => !known.has(keyOf(section));
-  const found = writers.map((all, i) =>
-    secondsOf(
-      setting,
-      points.contexts[i] as PolicyContext,
-      all.filter(isNew).map(({ write }) => write()),
-    ),
-  );
-  for (const section of writers[0] ?? []) {
-    if (isNew(section))
-      known.set(
-        keyOf(section),
-        quadratic(
-          found.map((seconds) => seconds.get(section.name) ?? 0),
-          points.at,
-        ),
-      );
+  const [sections = []] = writers;
+  const isNew = sections.map((section) => !known.has(keyOf(section)));
+  const found = writers.map((all, i) => {
+    const missing = all.filter((_, n) => isNew[n] === true).map(({ write }) => write());
+    return secondsOf(setting, points.contexts[i] as PolicyContext, missing);
+  });
+  for (const [n, section] of sections.entries()) {
+    const values = isNew[n] === true ? found.map((seconds) => seconds(section.name)) : [];
+    if (values.length > 0) known.set(keyOf(section), quadratic(values, points.at));
   }
-  return new Map((writers[0] ?? []).map((section) => [section.name, known.get(keyOf(section)) ?? 0]));
+  const keys = new Map(sections.map((section) => [section.name, keyOf(section)]));
+  return (section) => known.get(keys.get(section) ?? '') ?? 0;
 }
 
 /** What the compute ops of a section hang on. */
@@ -108,7 +96,7 @@ function keysOf({ contexts: [context], at }: Points, { relocations }: StepProgra
 
 /** Nothing is moved: copies are on streams of their own. */
 function secondsOf(setting: Setting, context: PolicyContext, sections: readonly LogicalSection[]): Seconds {
-  if (sections.length === 0) return new Map();
+  if (sections.length === 0) return () => 0;
   const logical = { tensors: declareTensors(context), sections, turns: [], tables: [] };
   return callSeconds({ ...setting, ...placeSchedule(logical, context, setting.machine, () => 0) });
 }

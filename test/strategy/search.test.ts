@@ -10,7 +10,7 @@ import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { estimator } from '../../src/strategy/evaluator.js';
 import { type BuildInput, type Setting, settingOf } from '../../src/strategy/setting.js';
 import { findStrategy } from '../../src/strategy/findStrategy.js';
-import { fill } from '../../src/strategy/search/fill.js';
+import { fill, optionsOf } from '../../src/strategy/search/fill.js';
 import { mulberry32 } from '../../src/address/layout.js';
 import { roomBytes } from '../../src/memory/ledger.js';
 import { type Bend, errorOf, specs } from '../spec/inputs.js';
@@ -168,8 +168,7 @@ describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
       const seconds = estimateTime(setting, strategy);
       const text = JSON.stringify(strategy);
       expect(Math.abs(seconds / stepSeconds - 1), text).toBeLessThan(bound);
-      const ofCalls = callSeconds({ ...setting, ...schedule });
-      const computing = computeSeconds(schedule.programs.train.turns, setting, (section) => ofCalls.get(section) ?? 0);
+      const computing = computeSeconds(schedule.programs.train.turns, setting, callSeconds({ ...setting, ...schedule }));
       expect(computing, text).toBeLessThanOrEqual(stepSeconds);
       expect(Math.abs(estimateComputing(setting, strategy) / computing - 1), text).toBeLessThan(0.002);
     }
@@ -180,8 +179,8 @@ describe('fill', () => {
   const costs = { recompute: 10, rebuild: 1, rerun: 20, file: 4 };
   const bytes = { checkpoint: 1, output: 1 };
   const room = (pool: string, free: number, isFile = false) => ({ pool, isFile, isDevice: pool === 'hbm', bytes: free });
-  const summary = (rooms: Parameters<typeof fill>[3]): string | undefined =>
-    fill(8, bytes, costs, rooms)
+  const summary = (rooms: Parameters<typeof fill>[2]): string | undefined =>
+    fill(optionsOf(8, costs), bytes, rooms)
       ?.segments.map(({ length, attentionOutput, checkpoints }) => `${length}${checkpoints[0]}${attentionOutput[0]}`)
       .join(' ');
 
@@ -198,15 +197,15 @@ describe('fill', () => {
 
   test('outputs of layers that are rebuilt where they have room, which makes longer segments cheap', () => {
     const cheap = { recompute: 10, rebuild: 9, rerun: 1, file: 4 };
-    const rebuilt = (...rooms: Parameters<typeof fill>[3]) =>
-      fill(8, bytes, cheap, rooms, 4)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
+    const rebuilt = (...rooms: Parameters<typeof fill>[2]) =>
+      fill(optionsOf(8, cheap, 4), bytes, rooms)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
     // Two checkpoints and three states that segments share, then three outputs of a segment.
     expect(rebuilt(room('pinned', 8))).toEqual(['rp', 'rp']);
     expect(rebuilt(room('pinned', 7))).toEqual(['r-', 'r-']);
     expect(rebuilt(room('hbm', 3), room('pinned', 5))).toEqual(['rh', 'rh']);
     expect(rebuilt(room('pinned', 5), room('file', 3, true))).toEqual(['r-', 'r-']);
-    expect(fill(8, bytes, cheap, [room('pinned', 8)], 4)?.seconds).toBe(8 * 10 + 6 * 1);
-    expect(fill(8, bytes, cheap, [room('pinned', 7)], 4)?.seconds).toBe(8 * 10 + 6 * (1 + 10));
+    expect(fill(optionsOf(8, cheap, 4), bytes, [room('pinned', 8)])?.seconds).toBe(8 * 10 + 6 * 1);
+    expect(fill(optionsOf(8, cheap, 4), bytes, [room('pinned', 7)])?.seconds).toBe(8 * 10 + 6 * (1 + 10));
   });
 
   test('nothing where not even one checkpoint has room', () => {

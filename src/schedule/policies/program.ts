@@ -20,7 +20,26 @@ export interface StepProgram {
 }
 
 export function stepProgram(context: PolicyContext): StepProgram {
-  return new ProgramWriter(context).write();
+  const plan = layerPlan(context);
+  const known = KNOWN.get(plan);
+  if (known !== undefined && isSame(known.context, context)) return known.program;
+  const program = new ProgramWriter(context).write();
+  KNOWN.set(plan, { context, program });
+  return program;
+}
+
+/** The last program of a plan of layers. */
+const KNOWN = new WeakMap<LayerPlan, { readonly context: PolicyContext; readonly program: StepProgram }>();
+
+/** All that a program hangs on beside the plan of its layers: instances in files are counted in chunks. */
+function isSame(one: PolicyContext, other: PolicyContext): boolean {
+  return (
+    one.model === other.model &&
+    one.places === other.places &&
+    one.run.zeroStage === other.run.zeroStage &&
+    one.strategy.numChunks === other.strategy.numChunks &&
+    one.strategy.hiddenGradients === other.strategy.hiddenGradients
+  );
 }
 
 class ProgramWriter {

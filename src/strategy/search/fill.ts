@@ -51,27 +51,6 @@ export interface Filling {
 /** Lengths of segments worth trying. */
 const LENGTHS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
 
-/** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
-export function fill(
-  numLayers: number,
-  bytes: KeptBytes,
-  costs: LayerCosts,
-  rooms: readonly Room[],
-  segmentLayers?: number,
-): Filling | undefined {
-  let best: Filling | undefined;
-  let atMost = Number.POSITIVE_INFINITY;
-  for (const { numKept, kept, rerun, seconds } of optionsOf(numLayers, bytes, costs, rooms, segmentLayers)) {
-    if (seconds >= atMost) break;
-    const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
-    if (found === undefined) continue;
-    const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
-    const total = seconds + inFiles * costs.file + numFormedAgain(found) * costs.recompute;
-    if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
-  }
-  return best;
-}
-
 /** The first layers kept, in segments of one length, the others recomputed in segments of another. */
 interface Option {
   readonly numKept: number;
@@ -81,28 +60,44 @@ interface Option {
   readonly seconds: number;
 }
 
-/** Those that may fit, the fastest first. */
-function optionsOf(
-  numLayers: number,
-  bytes: KeptBytes,
-  costs: LayerCosts,
-  rooms: readonly Room[],
-  segmentLayers: number | undefined,
-): readonly Option[] {
+/** What may be kept of so many layers, whatever room there is. */
+export interface Options {
+  readonly numLayers: number;
+  readonly costs: LayerCosts;
+  /** The fastest first. */
+  readonly all: readonly Option[];
+}
+
+export function optionsOf(numLayers: number, costs: LayerCosts, segmentLayers?: number): Options {
   const lengths = segmentLayers === undefined ? [...LENGTHS.filter((length) => length < numLayers), numLayers] : [segmentLayers];
-  const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   const options: Option[] = [];
   for (const kept of lengths) {
     for (const rerun of lengths) {
       for (let numKept = numLayers; numKept >= 0; numKept--) {
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
         if (segmentLayers !== undefined && numKept < numLayers && numKept % segmentLayers !== 0) continue;
-        if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
         options.push({ numKept, kept, rerun, seconds: secondsOf(numLayers, numKept, kept, rerun, costs) });
       }
     }
   }
-  return options.sort((a, b) => a.seconds - b.seconds);
+  return { numLayers, costs, all: options.sort((a, b) => a.seconds - b.seconds) };
+}
+
+/** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
+export function fill({ numLayers, costs, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
+  const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
+  let best: Filling | undefined;
+  let atMost = Number.POSITIVE_INFINITY;
+  for (const { numKept, kept, rerun, seconds } of all) {
+    if (seconds >= atMost) break;
+    if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
+    const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
+    if (found === undefined) continue;
+    const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
+    const total = seconds + inFiles * costs.file + numFormedAgain(found) * costs.recompute;
+    if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
+  }
+  return best;
 }
 
 /** Of checkpoints, the states inside the longest segment and outputs alone. */

@@ -10,7 +10,7 @@ import type { Evaluator } from '../evaluator.js';
 import type { Setting } from '../setting.js';
 import type { Steps } from '../steps.js';
 import { assemble, assembleUniform, keptBytes, pinnedPool } from './assemble.js';
-import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Room } from './fill.js';
+import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Options, optionsOf, type Room } from './fill.js';
 import { type Frame, frames, neighbours } from './frames.js';
 
 export interface Found {
@@ -67,8 +67,10 @@ class Search {
   private best: Candidate | undefined;
   /** Of computing alone where every output is kept, in as few chunks as there can be. */
   private readonly boundSeconds: number;
-  private costs: LayerCosts | undefined;
+  private hasCosts = false;
+  private options: Options | undefined;
   private readonly tried = new Set<string>();
+  private readonly ranges = new Map<string, Strategy['layers']>();
 
   constructor(setting: Setting, evaluate: Evaluator) {
     const pinned = pinnedPool(setting);
@@ -154,7 +156,11 @@ class Search {
     const key = JSON.stringify([frame, numChunks]);
     if (this.tried.has(key)) return undefined;
     this.tried.add(key);
-    if (this.filled(frame, numChunks)?.seconds !== 0) this.costs ??= this.costsOf(frame, numChunks);
+    if (!this.hasCosts && this.filled(frame, numChunks)?.seconds !== 0) {
+      const { model, run } = this.setting;
+      this.hasCosts = true;
+      this.options = optionsOf(model.numLayers, this.costsOf(frame, numChunks), run.segmentLayers);
+    }
     return this.tryFilling(frame, numChunks, atMost);
   }
 
@@ -210,7 +216,8 @@ class Search {
 
   private fill(bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
     const { model, run } = this.setting;
-    return fill(model.numLayers, bytes, this.costs ?? ANY_COSTS, rooms, run.segmentLayers);
+    this.options ??= optionsOf(model.numLayers, ANY_COSTS, run.segmentLayers);
+    return fill(this.options, bytes, rooms);
   }
 
   /** What pools have left beside what of them is not kept for the whole step: the device's first, files last. */
@@ -253,8 +260,13 @@ class Search {
     return Math.max(0, of({ attentionOutput: file }) - of({}));
   }
 
+  /** Strategies that differ in numbers alone have the same ranges of layers, of which much is found once. */
   private uniform(frame: Frame, numChunks: number, change: Partial<FilledSegment> = {}): Strategy {
-    return assembleUniform(this.setting, frame, numChunks, { ...this.allPinned, ...change });
+    const key = JSON.stringify([frame, change]);
+    const strategy = assembleUniform(this.setting, frame, numChunks, { ...this.allPinned, ...change });
+    const layers = this.ranges.get(key) ?? strategy.layers;
+    this.ranges.set(key, layers);
+    return { ...strategy, layers };
   }
 
   private memory(strategy: Strategy): MemoryLedger {
