@@ -30,7 +30,7 @@ step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
 step 'ruff' in_python ruff check . ../bench
 step 'ruff format' in_python ruff format --check . ../bench
 step 'mypy' in_python mypy
-step 'mypy, bench' in_python mypy ../bench/gpu/smoke.py ../bench/host.py
+step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py
 step 'vitest' vitest run
 step 'pytest' in_python pytest
 # A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head

@@ -1,15 +1,28 @@
 #!/usr/bin/env bash
-# Makes what smoke.sh needs, on a machine with a network and Node: plans, a token file, and the wheels that a bare GPU machine
-# lacks. Everything lands in bench/gpu/staging, which git ignores; take the repository with that folder to the GPU machine.
-#   PYTHON=python3.12 bench/gpu/prepare.sh
+# Makes what run.sh needs, on a machine with a network and Node, into bench/gpu/staging, which git ignores: plans, tokens, sketches of
+# fp64 runs, and the wheels that a bare GPU machine with PyTorch lacks. At most 64 MiB; take the repository with that folder along.
+#   bash bench/gpu/prepare.sh [--dry] [FOLDER]
+# PIP names the Python whose pip fetches the wheels (any version; default python3). --dry: what a run on a CPU needs, without wheels.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-staging=bench/gpu/staging
-python="${PYTHON:-python3}"
-mkdir -p "$staging/wheels"
-npx --no -- tsx bench/gpu/plans.ts "$staging"
-DS_BUILD_OPS=0 "$python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir "$staging/wheels" deepspeed==0.19.8
-"$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
-  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any --dest "$staging/wheels" \
-  pyzmq==27.3.0 pydantic==2.14.3 pydantic-core==2.50.4 annotated-types typing-inspection hjson msgpack einops py-cpuinfo ninja psutil tqdm packaging
-ls "$staging" "$staging/wheels"
+device=cuda
+if [ "${1:-}" = --dry ]; then device=cpu; shift; fi
+staging="${1:-bench/gpu/staging/$device}"
+# shellcheck source=bench/gpu/python.sh
+source bench/gpu/python.sh
+rm -rf "$staging"
+mkdir -p "$staging"
+node --import tsx bench/gpu/stage.ts "$device" "$staging"
+if [ "$device" = cuda ]; then
+  pip() { PYTHONPATH='' "${PIP:-python3}" -m pip "$@" --quiet --no-deps; }
+  # DeepSpeed has no wheel on the package index; built without its ops it is one for every machine.
+  DS_BUILD_OPS=0 pip wheel --wheel-dir "$staging/wheels" "$(grep '^deepspeed==' bench/gpu/packages.txt)"
+  grep -v '^deepspeed==' bench/gpu/packages.txt >"$staging/others.txt"
+  pip download --only-binary=:all: --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_26_x86_64 \
+    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any \
+    --dest "$staging/wheels" --requirement "$staging/others.txt"
+  rm "$staging/others.txt"
+fi
+commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" DS_ACCELERATOR=cpu "$python" -m gpu.stage "$device" "$staging" "$commit"

@@ -24,14 +24,53 @@ import { PYTHON_FOLDER, SETUP_HINT } from './python.js';
 const FREE_SHARE = 0.8;
 const CPU = 'cpu';
 
+/** What Python is given (fpdt/calibrate.py, Job); its plans are files. */
+export interface CalibrationJob {
+  readonly plans: readonly string[];
+  readonly sizes: Readonly<Record<string, number>>;
+  readonly seconds: number;
+  readonly disk_folder: string | null;
+}
+
+/** Numbers by name, as Python prints them. */
+export type MeasuredNumbers = Readonly<Record<string, number>>;
+
 /**
  * A cluster whose rates are measured. Throws `calibration-failed`, of which Python has said on stderr what was wrong, and `does-not-fit` where
  * the runs that are timed need more memory than is free.
  */
 export async function calibrateMachine(python: string, input: CalibrationInput): Promise<ClusterSpec> {
+  const folder = mkdtempSync(join(tmpdir(), 'fpdt-calibrate-'));
+  try {
+    const { base, job, plans } = await calibrationJob(input, folder);
+    const path = join(folder, 'job.json');
+    writeFileSync(path, JSON.stringify(job));
+    return measuredCluster(input, base, plans, readNumbers(JSON.parse(runPython(python, path))), processorName());
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** What to measure, with its plans written into `folder`; `base` is the cluster that they are for. */
+export async function calibrationJob(
+  input: CalibrationInput,
+  folder: string,
+): Promise<{ readonly base: ClusterSpec; readonly job: CalibrationJob; readonly plans: readonly ExecutionPlan[] }> {
   const base = freeCluster(input);
   const plans = await calibrationProbes(input, freeCluster);
-  const numbers = await measure(python, plans, input);
+  const paths = plans.map((_, number) => join(folder, `plan-${number}.json`));
+  await Promise.all(plans.map((plan, number) => writePlanFile(plan, paths[number] ?? '')));
+  return { base, plans, job: { plans: paths, sizes: sizesOf(plans), seconds: input.seconds, disk_folder: input.diskFolder ?? null } };
+}
+
+/** The cluster of what was measured; `machine` names it. */
+export function measuredCluster(
+  input: CalibrationInput,
+  base: ClusterSpec,
+  plans: readonly ExecutionPlan[],
+  numbers: MeasuredNumbers,
+  machine: string,
+): ClusterSpec {
   const apart = Object.fromEntries(Object.entries(numbers).filter(([name]) => name in base.rates));
   const probes = plans.map((plan, number) => ({ plan, numbers: numbersOf(numbers, `plan/${number}/`) }));
   const { rates, origins } = measuredRates({ probes, apart }, base.rates);
@@ -40,7 +79,7 @@ export async function calibrateMachine(python: string, input: CalibrationInput):
     rates,
     ratesProvenance: 'measured',
     rateOrigins: origins,
-    ratesSource: `fpdt calibrate, ${input.ranks} busy ranks on ${processorName()}, ${shapesText(input, plans)}`,
+    ratesSource: `fpdt calibrate, ${input.ranks} busy ranks on ${machine}, ${shapesText(input, plans)}`,
     peakFlops: base.device === 'cpu' ? (numbers['peakFlops'] ?? base.peakFlops) : base.peakFlops,
   };
 }
@@ -81,18 +120,9 @@ function align(bytes: number): number {
 
 const measuredSchema = z.record(z.string(), z.number());
 
-async function measure(python: string, plans: readonly ExecutionPlan[], input: CalibrationInput): Promise<Record<string, number>> {
-  const folder = mkdtempSync(join(tmpdir(), 'fpdt-calibrate-'));
-  try {
-    const paths = plans.map((_, number) => join(folder, `plan-${number}.json`));
-    await Promise.all(plans.map((plan, number) => writePlanFile(plan, paths[number] ?? '')));
-    const job = { plans: paths, sizes: sizesOf(plans), seconds: input.seconds, disk_folder: input.diskFolder ?? null };
-    const jobPath = join(folder, 'job.json');
-    writeFileSync(jobPath, JSON.stringify(job));
-    return parseWith(measuredSchema, JSON.parse(runPython(python, jobPath)), 'calibration');
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+/** Throws FpdtError for what is not numbers by name. */
+export function readNumbers(value: unknown): MeasuredNumbers {
+  return parseWith(measuredSchema, value, 'calibration');
 }
 
 /** Bytes of what is measured apart from plans: the largest copy and exchange of theirs, and a layer's weights. */
@@ -128,7 +158,7 @@ function runPython(python: string, job: string): string {
   });
 }
 
-function numbersOf(numbers: Readonly<Record<string, number>>, prefix: string): Readonly<Record<string, number>> {
+function numbersOf(numbers: MeasuredNumbers, prefix: string): MeasuredNumbers {
   return Object.fromEntries(
     Object.entries(numbers)
       .filter(([name]) => name.startsWith(prefix))

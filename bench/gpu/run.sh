@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# All steps of bench/gpu on one GPU, in less than nine minutes; or, with --dry, the same on a CPU with the tiny sizes of its table.
+#   bash bench/gpu/run.sh [--dry] [--staging FOLDER] [--only STEP,STEP] [--coverage]
+# First bench/gpu/prepare.sh where there are a network and Node; --dry does that by itself unless it is given a folder. Lines land in
+# $OUT/result.jsonl (default: runs/gpu) as they are known, the table that is printed last in $OUT/table.txt.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+device=cuda staging='' more=() command="bash bench/gpu/run.sh $*"
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --dry) device=cpu ;;
+    --staging) staging="$2"; shift ;;
+    --only) more+=(--only "$2"); shift ;;
+    --coverage) more+=(--runner gpu.coverage) ;;
+    *) echo "unknown option $1; known: --dry --staging --only --coverage" >&2; exit 2 ;;
+  esac
+  shift
+done
+# shellcheck source=bench/gpu/python.sh
+source bench/gpu/python.sh
+if [ -z "$staging" ]; then
+  staging="bench/gpu/staging/$device"
+  [ "$device" = cuda ] || bash bench/gpu/prepare.sh --dry
+fi
+export OUT="${OUT:-$PWD/runs/gpu}" PYTHONUNBUFFERED=1 DS_ACCELERATOR="$device" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+rm -f "$OUT/result.jsonl" "$OUT/table.txt"
+exec "$python" -m gpu.driver --device "$device" --staging "$staging" --out "$OUT" --command "$command" "${more[@]}"

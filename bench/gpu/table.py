@@ -1,0 +1,131 @@
+"""The lines of a run as a table: for the end of a run, and for docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Line = dict[str, Any]
+Row = tuple[str, ...]
+GIB = 2**30
+
+
+def table_text(lines: list[Line]) -> str:
+    """Of all lines of one or more runs; a step that ran again stands there as it ended last."""
+    parts = [
+        block("step|status|seconds|checks", step_rows(lines)),
+        block("attention kernel|rows|heads/kv|d|forward TFLOP/s|backward TFLOP/s", attention_rows(lines)),
+        block("training|tokens|layers|step s|planned|error|HBM GiB|planned|retries", train_rows(lines)),
+        block("kind of op|tokens|measured s|planned s|error", kind_rows(lines)),
+        block("peer|tokens|forward and backward s|peak GiB|", peer_rows(lines)),
+        block("copies of|to the device GB/s|back|both", link_rows(lines)),
+        block("locked memory|GiB|threads|touch s|lock s", register_rows(lines)),
+        block("beside attention|priority|side ends s|all ends s", overlap_rows(lines)),
+        "".join(f"failed: {line}\n" for line in failures(lines)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def block(title: str, rows: Iterator[Row]) -> str:
+    """Empty where there are no rows."""
+    table = [tuple(title.split("|")), *rows]
+    if len(table) == 1:
+        return ""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    texts = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([texts[0], "  ".join("-" * width for width in widths), *texts[1:]]) + "\n"
+
+
+def of_kind(lines: list[Line], kind: str) -> Iterator[Line]:
+    return (line for line in lines if line["kind"] == kind)
+
+
+def step_rows(lines: list[Line]) -> Iterator[Row]:
+    ends = {line["step"]: line for line in of_kind(lines, "end")}
+    for name, end in ends.items():
+        checks = [line for line in of_kind(lines, "check") if line["step"] == name]
+        held = sum(line["ok"] for line in checks)
+        seconds = f"{end['seconds']:.1f}" if "seconds" in end else end.get("reason", "")
+        yield name, end["status"], seconds, f"{held} of {len(checks)}" if checks else ""
+
+
+def attention_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "attentionRate"):
+        shape = (str(line["rows"]), f"{line['heads']}/{line['kvHeads']}", str(line["headDim"]))
+        yield line["kernel"], *shape, f"{line['forwardTflops']:.4g}", f"{line['backwardTflops']:.4g}"
+
+
+def train_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "train"):
+        measured, planned = line["seconds"][-1], line["plannedSeconds"]
+        pool = next(iter(line["plannedPoolBytes"].values()))
+        yield (
+            f"fpdt, {line['strategy']['policy']}, {line['strategy']['numChunks']} chunks, {line['kernel']}",
+            str(line["seqLen"]),
+            str(line["numLayers"]),
+            f"{measured:.3f}",
+            f"{planned:.3f}",
+            error(planned, measured),
+            peak_text(line),
+            f"{pool / GIB:.2f}",
+            str(line["allocator"].get("allocRetries", "")),
+        )
+
+
+def kind_rows(lines: list[Line]) -> Iterator[Row]:
+    """Those that are a hundredth of a step or more."""
+    for line in of_kind(lines, "train"):
+        for kind, found in sorted(line["byKind"].items(), key=lambda item: -item[1]["measured"]):
+            if found["measured"] >= line["seconds"][-1] / 100:
+                seconds = f"{found['measured']:.4f}", f"{found['planned']:.4f}"
+                yield kind, str(line["seqLen"]), *seconds, error(found["planned"], found["measured"])
+
+
+def peer_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "peer"):
+        seconds = "out of memory" if "outOfMemory" in line else f"{line['seconds'][-1]:.3f}"
+        yield line["peer"], str(line["seqLen"]), seconds, peak_text(line), ""
+    for line in of_kind(lines, "layer"):
+        seconds = f"{line['forwardSeconds']:.3f} and {line['backwardSeconds']:.3f}"
+        text = f"one attention block, chunks of {line['chunkTokens']}"
+        yield line["peer"], str(line["seqLen"]), seconds, peak_text(line), text
+
+
+def link_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "links"):
+        rates = (f"{line[name] / 1e9:.4g}" for name in ("h2dBytes", "d2hBytes", "duplexBytes"))
+        yield f"{line['copyBytes'] / 2**20:g} MiB", *rates
+
+
+def register_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "register"):
+        for name, found in line.items():
+            if name.startswith("threads"):
+                times = f"{found['touchSeconds']:.3f}", f"{found['registerSeconds']:.3f}"
+                yield line["memory"], f"{line['bytes'] / GIB:g}", name.removeprefix("threads"), *times
+
+
+def overlap_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "overlapAlone"):
+        yield "nothing", "", f"{line['insideSeconds']:.4f}", f"{line['attentionSeconds']:.4f}"
+    for line in of_kind(lines, "overlap"):
+        yield line["side"], str(line["priority"]), f"{line['sideSeconds']:.4f}", f"{line['allSeconds']:.4f}"
+
+
+def failures(lines: list[Line]) -> Iterator[str]:
+    for line in of_kind(lines, "check"):
+        if not line["ok"]:
+            rest = {key: value for key, value in line.items() if key not in ("step", "kind", "what", "ok")}
+            yield f"{line['step']}: {line['what']} {str(rest)[-400:]}"
+    for line in of_kind(lines, "end"):
+        if line["status"] in ("failed", "timeout"):
+            yield f"{line['step']}: {line['status']} {' '.join(map(str, line.get('problems', [])))}".rstrip()
+
+
+def peak_text(line: Line) -> str:
+    peak = line["allocator"].get("allocatedPeakBytes")
+    return "" if peak is None else f"{peak / GIB:.2f}"
+
+
+def error(planned: float, measured: float) -> str:
+    return f"{100 * (planned / measured - 1):+.1f}%" if measured > 0 else ""

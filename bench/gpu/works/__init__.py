@@ -1,0 +1,1 @@
+"""What the steps of sizes.json do; each module has `run(context)`."""
