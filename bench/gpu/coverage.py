@@ -1,7 +1,7 @@
 """`python -m gpu.coverage ...`: a step as gpu.step runs it, with the lines noted that it reaches.
 
-`python -m gpu.coverage --list FOLDER`: the lines of WATCHED that no step of a run reached, as text; FOLDER is $OUT of
-`run.sh --dry --coverage`. What stands there has never run where there is no GPU.
+`python -m gpu.coverage --list FOLDER`: the lines of functions in WATCHED that no step of a run reached; FOLDER is
+$OUT of `run.sh --dry --coverage`, which prints them last. What stands there no dry run tells anything of.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator
@@ -18,7 +19,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WATCHED = ("bench/gpu", "python/fpdt/attention", "python/fpdt/devices", "python/fpdt/measure", "python/fpdt/run")
+OUTSIDE = ("coverage", "docs", "driver", "manifest", "stage", "table")
+"""Of bench/gpu: no step runs them, but what runs the steps, before and after."""
 FOLDER = "coverage"
+SITE = """
+import os
+from pathlib import Path
+from gpu.coverage import watch
+watch(Path({folder!r}) / f"{{os.getpid()}}.json")
+"""
 _reached: dict[str, set[int]] = {}
 
 
@@ -26,13 +35,16 @@ def main(arguments: list[str]) -> None:
     if arguments[0] == "--list":
         print("\n".join(unreached(Path(arguments[1]))))
         return
-    target = Path(arguments[3]).parent / FOLDER / f"{arguments[1]}.json"
-    watch(target)
-    runpy.run_module("gpu.step", run_name="__main__")
+    folder = Path(arguments[3]).absolute().parent / FOLDER
+    watch(folder / f"{arguments[1]}.json")
+    with tempfile.TemporaryDirectory() as site:
+        (Path(site) / "sitecustomize.py").write_text(SITE.format(folder=str(folder)))
+        os.environ["PYTHONPATH"] = os.pathsep.join([site, os.environ["PYTHONPATH"]])
+        runpy.run_module("gpu.step", run_name="__main__")
 
 
 def watch(target: Path) -> None:
-    """In this thread and those it starts; the step leaves without unwinding, so `os._exit` writes it."""
+    """In this thread and those it starts. Steps and what they start leave without unwinding, so `os._exit` writes."""
     leave = os._exit
 
     def write_and_leave(code: int) -> None:
@@ -73,6 +85,8 @@ def unreached(out: Path) -> Iterator[str]:
             reached.setdefault(name, set()).update(lines)
     for folder in WATCHED:
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.parent.name == "gpu" and path.stem in OUTSIDE:
+                continue
             missing = sorted(code_lines(path) - reached.get(str(path), set()))
             if missing:
                 yield f"{path.relative_to(ROOT)}: {', '.join(ranges(missing))}"

@@ -5,13 +5,13 @@
 # $OUT/result.jsonl (default: runs/gpu) as they are known, the table that is printed last in $OUT/table.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-device=cuda staging='' more=() command="bash bench/gpu/run.sh $*"
+coverage='' device=cuda staging='' more=() command="bash bench/gpu/run.sh $*"
 while [ $# -gt 0 ]; do
   case "$1" in
     --dry) device=cpu ;;
     --staging) staging="$2"; shift ;;
     --only) more+=(--only "$2"); shift ;;
-    --coverage) more+=(--runner gpu.coverage) ;;
+    --coverage) coverage=yes; more+=(--runner gpu.coverage) ;;
     *) echo "unknown option $1; known: --dry --staging --only --coverage" >&2; exit 2 ;;
   esac
   shift
@@ -23,5 +23,8 @@ if [ -z "$staging" ]; then
   [ "$device" = cuda ] || bash bench/gpu/prepare.sh --dry
 fi
 export OUT="${OUT:-$PWD/runs/gpu}" PYTHONUNBUFFERED=1 DS_ACCELERATOR="$device" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-rm -f "$OUT/result.jsonl" "$OUT/table.txt"
-exec "$python" -m gpu.driver --device "$device" --staging "$staging" --out "$OUT" --command "$command" "${more[@]}"
+rm -rf "$OUT/result.jsonl" "$OUT/table.txt" "$OUT/coverage"
+code=0
+"$python" -m gpu.driver --device "$device" --staging "$staging" --out "$OUT" --command "$command" "${more[@]}" || code=$?
+[ -z "$coverage" ] || "$python" -m gpu.coverage --list "$OUT"
+exit "$code"

@@ -20,12 +20,12 @@ from fpdt.run import session as sessions
 from fpdt.run import step as steps
 from fpdt.run.session import PlanSession
 from gpu.device import Device
-from gpu.sketch import Sketches, sketch
+from gpu.sketch import Sketches, sketch, with_loss
 
 
 @dataclass
 class Gradients:
-    """Of the first step, before clipping; `digest` is of all their bits."""
+    """Of the first step, before clipping, and its loss; `digest` is of all bits of the gradients."""
 
     sketches: Sketches = field(default_factory=dict)
     digest: str = ""
@@ -83,6 +83,7 @@ def run_plan(device: Device, plan: Plan, data: Path, how: HowToRun) -> Ran:
         session = PlanSession(plan, options(data, how), tracks_memory=how.tracks_memory)
         with closing(session):
             found = [run_step(session, step, how) for step in range(how.num_steps)]
+    gradients.sketches = with_loss(gradients.sketches, found[0]["loss"])
     del session
     gc.collect()
     device.reset_memory()

@@ -41,6 +41,12 @@ def sketch(name: str, tensor: Tensor) -> Sketch:
     return {"norm": math.sqrt(float(square)), "projections": found.tolist()}
 
 
+def with_loss(sketches: Sketches, loss: float | None) -> Sketches:
+    """The loss belongs to a run's gradients, and is held against the reference with them; None: it was no number."""
+    value = torch.tensor(math.nan if loss is None else loss, dtype=torch.float64)
+    return {**sketches, "loss": sketch("loss", value)}
+
+
 def relative_distance(found: Sketch, reference: Sketch) -> float:
     """|found - reference| / |reference|; the distance itself where the reference is 0. NaN where something is."""
     pairs = zip(found["projections"], reference["projections"], strict=True)

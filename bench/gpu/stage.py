@@ -21,7 +21,7 @@ from gpu.fpdt_layer import block_inputs, plain_block, sketches_of
 from gpu.manifest import write_manifest
 from gpu.references import SKETCH_FACTOR, write_reference
 from gpu.sizes import device_sizes
-from gpu.sketch import Sketches, sketch, worst_distance
+from gpu.sketch import Sketches, sketch, with_loss, worst_distance
 from gpu.works.environment import product
 from gpu.works.host import round_trip
 
@@ -69,8 +69,9 @@ def example_of(table: dict[str, Any], folder: Path, reference: str) -> tuple[Pat
 
 def training_sketches(plan: Path, data: Path, dtype: torch.dtype) -> Sketches:
     with tempfile.TemporaryDirectory() as scratch:
-        run_reference(plan, data, 1, str(dtype).removeprefix("torch."), Path(scratch))
-        return {name: sketch(name, gradient) for name, gradient in load_file(gradient_file(scratch, 0)).items()}
+        losses = run_reference(plan, data, 1, str(dtype).removeprefix("torch."), Path(scratch))
+        found = {name: sketch(name, gradient) for name, gradient in load_file(gradient_file(scratch, 0)).items()}
+        return with_loss(found, losses[0])
 
 
 if __name__ == "__main__":

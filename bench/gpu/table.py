@@ -52,7 +52,7 @@ def step_rows(lines: list[Line]) -> Iterator[Row]:
 def attention_rows(lines: list[Line]) -> Iterator[Row]:
     for line in of_kind(lines, "attentionRate"):
         shape = (str(line["rows"]), f"{line['heads']}/{line['kvHeads']}", str(line["headDim"]))
-        yield line["kernel"], *shape, f"{line['forwardTflops']:.4g}", f"{line['backwardTflops']:.4g}"
+        yield line["kernel"], *shape, number(line["forwardTflops"], ".4g"), number(line["backwardTflops"], ".4g")
 
 
 def train_rows(lines: list[Line]) -> Iterator[Row]:
@@ -63,8 +63,8 @@ def train_rows(lines: list[Line]) -> Iterator[Row]:
             f"fpdt, {line['strategy']['policy']}, {line['strategy']['numChunks']} chunks, {line['kernel']}",
             str(line["seqLen"]),
             str(line["numLayers"]),
-            f"{measured:.3f}",
-            f"{planned:.3f}",
+            number(measured, ".3f"),
+            number(planned, ".3f"),
             error(planned, measured),
             peak_text(line),
             f"{pool / GIB:.2f}",
@@ -76,24 +76,24 @@ def kind_rows(lines: list[Line]) -> Iterator[Row]:
     """Those that are a hundredth of a step or more."""
     for line in of_kind(lines, "train"):
         for kind, found in sorted(line["byKind"].items(), key=lambda item: -item[1]["measured"]):
-            if found["measured"] >= line["seconds"][-1] / 100:
-                seconds = f"{found['measured']:.4f}", f"{found['planned']:.4f}"
+            if found["measured"] >= (line["seconds"][-1] or 0.0) / 100:
+                seconds = number(found["measured"], ".4f"), number(found["planned"], ".4f")
                 yield kind, str(line["seqLen"]), *seconds, error(found["planned"], found["measured"])
 
 
 def peer_rows(lines: list[Line]) -> Iterator[Row]:
     for line in of_kind(lines, "peer"):
-        seconds = "out of memory" if "outOfMemory" in line else f"{line['seconds'][-1]:.3f}"
-        yield line["peer"], str(line["seqLen"]), seconds, peak_text(line), ""
+        seconds = "out of memory" if "outOfMemory" in line else number(line["seconds"][-1], ".3f")
+        yield line["peer"], str(line["seqLen"]), seconds, peak_text(line), against(lines, line)
     for line in of_kind(lines, "layer"):
-        seconds = f"{line['forwardSeconds']:.3f} and {line['backwardSeconds']:.3f}"
+        seconds = " and ".join(number(line[name], ".3f") for name in ("forwardSeconds", "backwardSeconds"))
         text = f"one attention block, chunks of {line['chunkTokens']}"
         yield line["peer"], str(line["seqLen"]), seconds, peak_text(line), text
 
 
 def link_rows(lines: list[Line]) -> Iterator[Row]:
     for line in of_kind(lines, "links"):
-        rates = (f"{line[name] / 1e9:.4g}" for name in ("h2dBytes", "d2hBytes", "duplexBytes"))
+        rates = (number(line[name] and line[name] / 1e9, ".4g") for name in ("h2dBytes", "d2hBytes", "duplexBytes"))
         yield f"{line['copyBytes'] / 2**20:g} MiB", *rates
 
 
@@ -101,15 +101,15 @@ def register_rows(lines: list[Line]) -> Iterator[Row]:
     for line in of_kind(lines, "register"):
         for name, found in line.items():
             if name.startswith("threads"):
-                times = f"{found['touchSeconds']:.3f}", f"{found['registerSeconds']:.3f}"
+                times = number(found["touchSeconds"], ".3f"), number(found["registerSeconds"], ".3f")
                 yield line["memory"], f"{line['bytes'] / GIB:g}", name.removeprefix("threads"), *times
 
 
 def overlap_rows(lines: list[Line]) -> Iterator[Row]:
     for line in of_kind(lines, "overlapAlone"):
-        yield "nothing", "", f"{line['insideSeconds']:.4f}", f"{line['attentionSeconds']:.4f}"
+        yield "nothing", "", number(line["insideSeconds"], ".4f"), number(line["attentionSeconds"], ".4f")
     for line in of_kind(lines, "overlap"):
-        yield line["side"], str(line["priority"]), f"{line['sideSeconds']:.4f}", f"{line['allSeconds']:.4f}"
+        yield line["side"], str(line["priority"]), number(line["sideSeconds"], ".4f"), number(line["allSeconds"], ".4f")
 
 
 def failures(lines: list[Line]) -> Iterator[str]:
@@ -122,10 +122,22 @@ def failures(lines: list[Line]) -> Iterator[str]:
             yield f"{line['step']}: {line['status']} {' '.join(map(str, line.get('problems', [])))}".rstrip()
 
 
+def against(lines: list[Line], peer: Line) -> str:
+    """Our whole step, the optimizer's included, as a share of a peer's forward and backward of the same tokens."""
+    ours = [line["seconds"][-1] for line in of_kind(lines, "train") if line["plan"] == peer["plan"]]
+    theirs = peer["seconds"][-1] if "seconds" in peer else None
+    return f"a whole step of fpdt takes {ours[-1] / theirs:.2f} of it" if ours and theirs else ""
+
+
+def number(value: float | None, form: str) -> str:
+    """null stands for what is no number."""
+    return "-" if value is None else format(value, form)
+
+
 def peak_text(line: Line) -> str:
     peak = line["allocator"].get("allocatedPeakBytes")
     return "" if peak is None else f"{peak / GIB:.2f}"
 
 
-def error(planned: float, measured: float) -> str:
-    return f"{100 * (planned / measured - 1):+.1f}%" if measured > 0 else ""
+def error(planned: float | None, measured: float | None) -> str:
+    return f"{100 * (planned / measured - 1):+.1f}%" if planned is not None and measured else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu import docs, driver
+from gpu import docs
 from gpu.coverage import code_lines, ranges
 from gpu.driver import Run, await_process, run_step
 from gpu.lines import Lines, read_lines
@@ -110,7 +111,7 @@ def test_what_takes_too_long_is_gone_with_its_children() -> None:
     assert await_process(process, 0.5) == "timeout"
     with pytest.raises(ProcessLookupError):
         while True:
-            driver.os.killpg(process.pid, 0)
+            os.killpg(process.pid, 0)
 
 
 def test_staging_that_is_not_whole_is_named(tmp_path: Path) -> None:
@@ -152,13 +153,39 @@ def test_a_run_on_a_gpu_is_documented() -> None:
 
 
 def test_a_table_of_failures() -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"step": "host", "kind": "check", "what": "bytes", "ok": False, "distance": 1.0},
         {"step": "host", "kind": "end", "status": "failed", "seconds": 1.0},
         {"step": "late", "kind": "end", "status": "skipped", "reason": "3 s are left"},
     ]
     text = table_text(lines)
     assert "failed: host: bytes {'distance': 1.0}" in text and "3 s are left" in text and "0 of 1" in text
+
+
+def test_a_table_has_ours_beside_a_peer_and_a_dash_for_what_is_no_number() -> None:
+    ours = {
+        "step": "train",
+        "kind": "train",
+        "plan": "p",
+        "seqLen": 64,
+        "numLayers": 2,
+        "kernel": "flash2",
+        "strategy": {"policy": "auto", "numChunks": 2},
+        "seconds": [9.0, 3.0],
+        "plannedSeconds": 2.4,
+        "byKind": {"attn": {"planned": 1.0, "measured": 2.0}, "zero": {"planned": 1.0, "measured": 0.01}},
+        "plannedPoolBytes": {"device": 2**30},
+        "allocator": {"allocatedPeakBytes": 2**29, "allocRetries": 0},
+    }
+    peer = {"step": "x", "kind": "peer", "plan": "p", "peer": "alst", "seqLen": 64, "seconds": [4.0], "allocator": {}}
+    full = {**peer, "peer": "huggingface", "outOfMemory": "no room"}
+    links = {"step": "host", "kind": "links", "copyBytes": 2**20, "h2dBytes": 5e9, "d2hBytes": None, "duplexBytes": 1e9}
+    text = table_text([ours, peer, {key: value for key, value in full.items() if key != "seconds"}, links])
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("fpdt, auto")]
+    assert row[-6:] == ["3.000", "2.400", "-20.0%", "0.50", "1.00", "0"]
+    assert "a whole step of fpdt takes 0.75 of it" in text and "out of memory" in text
+    assert "attn" in text and "zero" not in text
+    assert [line.split()[2:] for line in text.splitlines() if line.startswith("1 MiB")] == [["5", "-", "1"]]
 
 
 def test_both_devices_have_the_same_steps_and_kinds_of_sizes() -> None:

@@ -36,7 +36,7 @@ def check_plan(context: Context, name: str) -> None:
     plan, data = load_plan(context.plan_path(name)), context.tokens_of(name)
     calm = [run_plan(context.device, plan, data, HowToRun(with_digest=True)).gradients for _ in range(2)]
     context.lines.check(f"{name} is the same from run to run", calm[0].digest == calm[1].digest)
-    context.compare(f"gradients of {name}", context.reference_of(name), calm[0].sketches)
+    context.compare(f"loss and gradients of {name}", context.reference_of(name), calm[0].sketches)
     for seed in context.sizes["seeds"]:
         found = run_plan(context.device, plan, data, unsteady(context, seed)).gradients.digest
         context.lines.check(f"{name} with seed {seed} is bit-equal", found == calm[0].digest)

@@ -25,7 +25,7 @@ def run(context: Context) -> None:
     context.lines.check("numbers are positive", all(value >= 0 for value in numbers.values()), count=len(numbers))
     data = context.staging / f"{context.table['calibration']['model']}.bin"
     ran = run_plan(context.device, load_plan(plans[0]), data, HowToRun())
-    context.compare("gradients of the first plan", "calibration", ran.gradients.sketches)
+    context.compare("loss and gradients of the first plan", "calibration", ran.gradients.sketches)
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from fpdt.run.engine import start_deepspeed
 from fpdt.run.ranks import join_process_group
 from gpu.context import Context
 from gpu.peers import one_pass
-from gpu.sketch import Sketches, sketch
+from gpu.sketch import Sketches, sketch, with_loss
 
 WARM, TIMED = 1, 1
 
@@ -41,7 +41,8 @@ def train(context: Context, peer: str, model: Any, tokens: Tensor, name: str) ->
     times = [context.seconds(lambda: losses.append(one_pass(model, tokens, peer, shards))) for _ in range(WARM + TIMED)]
     facts = {"losses": losses, "seconds": times[WARM:], "allocator": context.device.memory()}
     context.lines.add("peer", peer=peer, plan=name, seqLen=tokens.numel() - 1, **facts)
-    context.compare(f"gradients of {peer}", context.reference_of(name), sketches_of(model, tokens.numel() - 1))
+    found = with_loss(sketches_of(model, tokens.numel() - 1), losses[0])
+    context.compare(f"loss and gradients of {peer}", context.reference_of(name), found)
 
 
 def checkpointed(plan: Plan, device: torch.device) -> Any:

@@ -22,4 +22,4 @@ def run_one(context: Context, name: str) -> None:
     plan = load_plan(context.plan_path(name))
     ran = run_plan(context.device, plan, context.tokens_of(name), HowToRun(num_steps=2))
     context.lines.add("plan", plan=name, losses=ran.losses, seconds=[step["seconds"] for step in ran.steps])
-    context.compare(f"gradients of {name}", context.reference_of(name), ran.gradients.sketches)
+    context.compare(f"loss and gradients of {name}", context.reference_of(name), ran.gradients.sketches)

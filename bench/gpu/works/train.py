@@ -19,7 +19,7 @@ def run(context: Context) -> None:
     context.lines.check(
         f"{name} copies what was planned", last["copied_bytes"] == prose_of(plan)["prediction"]["copiedBytes"]
     )
-    context.compare(f"gradients of {name}", context.reference_of(name), ran.gradients.sketches)
+    context.compare(f"loss and gradients of {name}", context.reference_of(name), ran.gradients.sketches)
 
 
 def facts_of(plan: Plan, ran: Ran) -> dict[str, Any]:
