@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ class Probes:
         print(json.dumps({"id": 0, "steps": 1, **job}, default=str), file=self._process.stdin, flush=True)
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
+
+
+@pytest.fixture(scope="session")
+def fake_cuda_plan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Plans by the names of fake_cuda_plans.CASES, each made once."""
+    from tests.fake_cuda_plans import CASES, plan_of
+
+    return lru_cache(lambda name: plan_of(CASES[name], tmp_path_factory.mktemp("fake-cuda")))
 
 
 @pytest.fixture(scope="session")

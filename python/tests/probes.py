@@ -6,6 +6,8 @@
 - ``{"kind": "weights", ...}``: each step's result on rank 0, with a digest of its weights, masters and
   moments after it;
 - ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank;
+- ``{"kind": "fakeCuda", "seeds", ...}``: steps on the CPU device and, for each seed, on a made-up CUDA device whose
+  orders are drawn from it; answers ``{"cpu", "seeds"}``, losses and digests of gradients;
 - ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fpdt.testing import harness
@@ -118,12 +121,40 @@ def groups_rank(job: Job, rank: int, port: int) -> Result:
     return {"groups": len(used)}
 
 
+def run_fake_cuda(job: Job) -> Result:
+    return harness.on_ranks(job, fake_cuda_rank)
+
+
+def fake_cuda_rank(job: Job, rank: int, port: int) -> Result:
+    from fpdt.testing.fake_cuda.device import Device
+    from fpdt.testing.fake_cuda.session import sessions_on
+
+    answers = [_steps_dumped(job, rank, port)]
+    for seed in job["seeds"]:
+        with sessions_on(Device(seed)):
+            answers.append(_steps_dumped(job, rank, port))
+    return {"cpu": answers[0], "seeds": answers[1:]}
+
+
+def _steps_dumped(job: Job, rank: int, port: int) -> list[Any]:
+    """Losses, and a digest of each step's gradients, which rank 0 writes."""
+    folder = Path(job["dumpGrads"])
+    losses = harness.worker_rank(job, rank, port)["losses"]
+    if rank != 0:
+        return []
+    files = sorted(folder.glob("*.safetensors"))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    for path in files:
+        path.unlink()
+    return [*losses, *digests]
+
+
 if __name__ == "__main__":
     harness.KINDS.update(
         {"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights, "load": run_load}
     )
-    harness.KINDS["groups"] = run_groups
+    harness.KINDS.update({"groups": run_groups, "fakeCuda": run_fake_cuda})
     worker = harness.KEYS["worker"]
     harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker, "load": worker})
-    harness.KEYS["groups"] = worker
+    harness.KEYS.update({"groups": worker, "fakeCuda": worker | {"seeds"}})
     harness.main()

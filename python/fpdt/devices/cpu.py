@@ -46,7 +46,6 @@ class CpuRuntime(Runtime):
     ) -> None:
         super().__init__(torch.device("cpu"), arenas, files, streams, group)
         self._queues = None if copy_mode == "eager" else Queues(len(streams), copy_mode, seed)
-        self._started = time.perf_counter()
 
     def begin_turn(self) -> None:
         if self._queues:
@@ -125,10 +124,6 @@ class CpuRuntime(Runtime):
         if self._queues:
             self._queues.clear()
         super().close()
-
-    @property
-    def _origin(self) -> float:
-        return self._started
 
 
 def _run_now(call: LinkedCall, frame: Frame, gates: list[Gate], recorder: Recorder) -> None:

@@ -51,7 +51,6 @@ class CudaRuntime(Runtime):
         self._compute = compute
         self._entries = [Event() for _ in streams]  # type: ignore[no-untyped-call]
         self._linked: dict[str, _Events] = {}
-        self._started = self.mark()
 
     def begin_turn(self) -> None:
         self._compute = torch.cuda.current_stream(self.device)
@@ -166,10 +165,6 @@ class CudaRuntime(Runtime):
         super().close()
         for arena in self._locked:
             _page_unlock(arena)
-
-    @property
-    def _origin(self) -> Event:
-        return self._started
 
     def _enter(self, call: LinkedCall) -> None:
         """Order what comes after what the entry mask names; one event a stream, used anew by every call."""

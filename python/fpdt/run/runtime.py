@@ -134,16 +134,6 @@ class Runtime(ABC):
             pool.close()
         self._drop_transfers()
 
-    def now(self) -> float:
-        """Seconds of the device's clock, after all work launched so far."""
-        self.synchronize()
-        return self.seconds_between(self._origin, self.mark())
-
-    @property
-    @abstractmethod
-    def _origin(self) -> Any:
-        """The mark that `now` counts from."""
-
     def copy(self, dst: Tensor | FileSlice, src: Tensor | FileSlice, ctx: OpContext) -> None:
         """dst = src on the op's stream, whose bytes are counted. A copy with a file only starts: see Frame.tickets."""
         if isinstance(dst, Tensor) and isinstance(src, Tensor):

@@ -1,0 +1,41 @@
+"""Whole steps of a plan on a made-up device: session, model, DeepSpeed and handlers are the worker's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+from fpdt.devices import cuda
+from fpdt.devices.file_pool import FilePool
+from fpdt.ops import HANDLERS
+from fpdt.plan import Plan
+from fpdt.run import session
+from fpdt.run.ranks import sequence_group
+from fpdt.run.runtime import Runtime
+from fpdt.testing.fake_cuda.device import Device
+from fpdt.testing.fake_cuda.files import made_up_files
+from fpdt.testing.fake_cuda.install import made_up, make_runtime, queueing
+
+
+@contextmanager
+def sessions_on(device: Device, module: ModuleType = cuda) -> Iterator[None]:
+    """Sessions that are made and run inside are on the device, whatever their plan says."""
+
+    def runtime(plan: Plan, options: Mapping[str, Any], rank: int, _: int, files: Mapping[str, FilePool]) -> Runtime:
+        del options
+        return make_runtime(plan, device, files, sequence_group(plan, rank), module)
+
+    def files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:
+        del options
+        return made_up_files(plan.header.pools, device)
+
+    with (
+        made_up(device, module),
+        mock.patch.object(session, "_make_runtime", runtime),
+        mock.patch.object(session, "_open_files", files),
+        mock.patch.object(session, "HANDLERS", queueing(HANDLERS, device)),
+    ):
+        yield

@@ -1,0 +1,51 @@
+"""A made-up CUDA device: whole steps in orders that a GPU could take, and what a plan orders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fpdt.devices import cuda
+from fpdt.plan import load_plan
+from fpdt.testing.fake_cuda.watch import OrderError, watch
+from tests.conftest import Probes
+from tests.fake_cuda_plans import CASES, PlanOf
+from tests.planned import write_data
+
+SEEDS = [1, 2]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps_are_equal_to_those_of_the_cpu_in_any_order(
+    name: str, probes: Probes, fake_cuda_plan: PlanOf, tmp_path: Path
+) -> None:
+    answer = probes.run(
+        kind="fakeCuda",
+        plan=fake_cuda_plan(name),
+        data=write_data(tmp_path),
+        steps=2,
+        worldSize=CASES[name].num_ranks,
+        seeds=SEEDS,
+        dumpGrads=tmp_path / "gradients",
+        options={"poison": False, "disk_folder": str(tmp_path)},
+    )
+    assert "failed" not in answer, answer["failed"] + answer["traceback"]
+    assert len(answer["cpu"]) == 4
+    differing = [seed for seed, found in zip(SEEDS, answer["seeds"], strict=True) if found != answer["cpu"]]
+    assert differing == [], f"seeds {differing} of {SEEDS}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_streams_and_events_imply_what_the_plan_orders(name: str, fake_cuda_plan: PlanOf) -> None:
+    plan = load_plan(fake_cuda_plan(name))
+    for seed in range(4):
+        assert watch(plan, seed) > 1000
+
+
+def test_a_missing_fork_is_found_though_no_result_shows_it(
+    fake_cuda_plan: PlanOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda.CudaRuntime, "_enter", lambda self, call: None)
+    with pytest.raises(OrderError, match=r"does not come after what .* had before"):
+        watch(load_plan(fake_cuda_plan("keys on the host")), 0)
