@@ -28,6 +28,14 @@ export interface Candidate {
   readonly build: () => ExecutionPlan;
 }
 
+/** What became of a mutant. */
+export interface Verdict {
+  readonly operator: string;
+  readonly what: string;
+  readonly fate: 'refused' | 'changed' | 'survived' | 'equal';
+  readonly detail: string;
+}
+
 export function seal(plan: ExecutionPlan, changes: Partial<ExecutionPlan>): ExecutionPlan {
   return sealPlan({ ...plan, ...changes });
 }

@@ -1,6 +1,7 @@
 /**
  * `npm run mutate -- [--json] [--sample n] [--plan plan.json --data file]`: breaks a plan in many ways, with no verifier in the
- * way, and runs every mutant. A mutant is killed when the worker refuses it or its gradients differ in any order of asynchronous
+ * way, and runs every mutant. With --device it is the CUDA runtime that is broken, and run on a made-up device: all mutants, or a sample.
+ * A mutant is killed when the worker refuses it or its gradients differ in any order of asynchronous
  * ops; a survivor must be explained by a rule below. Legal reorderings and re-layouts must give bit-identical gradients.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -14,7 +15,8 @@ import { FPDT_CASE, type ParityCase, caseName } from '../parity/cases.js';
 import { Harness, type JobResult } from '../parity/harness.js';
 import { planCase, writeTokens } from '../parity/setting.js';
 import { explainSurvivor } from './explain.js';
-import { type Candidate, OPERATORS, type Operator } from './candidate.js';
+import { type Candidate, OPERATORS, type Operator, type Verdict } from './candidate.js';
+import { mutateDevice } from './device.js';
 import { allMutants } from './mutations.js';
 import { reorderPlan } from './reorder.js';
 
@@ -50,11 +52,12 @@ const WAIT_OPERATORS: ReadonlySet<Operator> = new Set(['dropWait', 'dropEntryWai
 /** A mutant may wait for a message that never comes: no rank then makes progress. */
 const IDLE_SECONDS = 5;
 
-interface Verdict {
-  readonly operator: string;
-  readonly what: string;
-  readonly fate: 'refused' | 'changed' | 'survived' | 'equal';
-  readonly detail: string;
+/** Of each operator of plans. */
+const DEFAULT_SAMPLE = 12;
+
+interface MutationReport {
+  readonly plan: string;
+  readonly verdicts: readonly Verdict[];
 }
 
 class MutationRun {
@@ -176,31 +179,58 @@ function relayout(plan: ExecutionPlan, seed: number): ExecutionPlan {
   return sealPlan({ ...plan, ...layoutSchedule(plan, { seed }) });
 }
 
+async function planReports(
+  harness: Harness,
+  folder: string,
+  { plan: path, data }: { readonly plan?: string; readonly data?: string },
+  perOperator: number,
+  say: (text: string) => void,
+): Promise<readonly MutationReport[]> {
+  const run = new MutationRun(harness, folder, data ?? (await writeTokens(folder)));
+  const plans =
+    path === undefined
+      ? await Promise.all([HOSTED, MIXED].map(async (one) => [caseName(one), await planCase(one)] as const))
+      : [[path, await readPlanFile(path)] as const];
+  const reports: MutationReport[] = [];
+  for (const [name, plan] of plans) reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, perOperator, say) });
+  return reports;
+}
+
+/** As `mutatePlan`, of the runtime that plans run on. One rank: what the runtime orders is the same on all. */
+async function deviceReport(
+  folder: string,
+  path: string | undefined,
+  perOperator: number | undefined,
+  say: (text: string) => void,
+): Promise<MutationReport> {
+  const cases = [HOSTED, MIXED].map((one) => planCase({ ...one, sequenceParallelSize: 1 }));
+  const plans = path === undefined ? await Promise.all(cases) : [await readPlanFile(path)];
+  const verdicts = await mutateDevice(plans, folder, perOperator, ({ operator, what, fate, detail }) =>
+    say(`device ${fate.padEnd(8)} ${operator}: ${what}: ${detail}`),
+  );
+  return { plan: path ?? 'device', verdicts };
+}
+
 async function main(): Promise<void> {
   const { values } = parseOptions({
     options: {
       json: { type: 'boolean', default: false },
-      sample: { type: 'string', default: '12' },
+      sample: { type: 'string' },
+      device: { type: 'boolean', default: false },
       plan: { type: 'string' },
       data: { type: 'string' },
     },
   });
-  const perOperator = wholeNumber('sample', values.sample);
+  const asked = values.sample === undefined ? undefined : wholeNumber('sample', values.sample);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-mutate-'));
-  const harness = Harness.start();
-  const reports: { readonly plan: string; readonly verdicts: readonly Verdict[] }[] = [];
+  const harness = values.device ? undefined : Harness.start();
+  const reports: MutationReport[] = [];
   try {
-    const run = new MutationRun(harness, folder, values.data ?? (await writeTokens(folder)));
-    const plans =
-      values.plan === undefined
-        ? await Promise.all([HOSTED, MIXED].map(async (one) => [caseName(one), await planCase(one)] as const))
-        : [[values.plan, await readPlanFile(values.plan)] as const];
-    for (const [name, plan] of plans) {
-      reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, perOperator, say) });
-    }
+    if (harness === undefined) reports.push(await deviceReport(folder, values.plan, asked, say));
+    else reports.push(...(await planReports(harness, folder, values, asked ?? DEFAULT_SAMPLE, say)));
   } finally {
-    await harness.stop();
+    await harness?.stop();
     await rm(folder, { recursive: true, force: true });
   }
   const verdicts = reports.flatMap((report) => report.verdicts);

@@ -117,17 +117,13 @@ class CudaRuntime(Runtime):
         """Weights are freed to the stream of compute, which is current."""
 
     def join(self) -> None:
-        for stream in self._streams:
-            if stream is not None and stream is not self._compute:
-                self._compute.wait_stream(stream)
+        self._join_streams()
         self._await_transfers()
         self._tickets.clear()
 
     def abandon(self) -> None:
         """Ops already launched finish by themselves; the streams are joined so that nothing overtakes them."""
-        for stream in self._streams:
-            if stream is not None and stream is not self._compute:
-                self._compute.wait_stream(stream)
+        self._join_streams()
         self._drop_transfers()
 
     def make_recorder(self, kinds: tuple[str, ...], record_layers: int = 0) -> Recorder:
@@ -165,6 +161,13 @@ class CudaRuntime(Runtime):
         super().close()
         for arena in self._locked:
             _page_unlock(arena)
+
+    def _join_streams(self) -> None:
+        """The caller may have another stream than when the last turn began."""
+        caller = torch.cuda.current_stream(self.device)
+        for stream in self._streams:
+            if stream is not None and stream is not caller:
+                caller.wait_stream(stream)
 
     def _enter(self, call: LinkedCall) -> None:
         """Order what comes after what the entry mask names; one event a stream, used anew by every call."""

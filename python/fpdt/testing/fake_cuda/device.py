@@ -40,7 +40,13 @@ class Command:
     def __init__(self, stream: Stream, needs: Sequence[Need], body: Callable[[], None] | None) -> None:
         self._stream, self._needs, self._body = stream, needs, body
         self.is_done = False
-        self.reached_at = 0.0
+        self.reached_at = self.own_reached_at = 0.0
+
+    def seconds_to(self, other: Command) -> float:
+        """Of one stream: what its own work between them took, so that an op's time is its own."""
+        if self._stream is other._stream:
+            return other.own_reached_at - self.own_reached_at
+        return other.reached_at - self.reached_at
 
     @property
     def is_ready(self) -> bool:
@@ -62,21 +68,22 @@ class Command:
         self.is_done, device = True, self._stream.device
         if self._body is not None:
             device.seconds += WORK_SECONDS
+            self._stream.seconds += WORK_SECONDS
             outer, device.current = device.current, self._stream
             try:
                 with torch.no_grad():
                     self._body()
             finally:
                 device.current = outer
-        self.reached_at = device.seconds
+        self.reached_at, self.own_reached_at = device.seconds, self._stream.seconds
         self._needs, self._body = (), None
 
 
 class Device:
-    """`current` is the stream that is current; at first the default one."""
+    """`current` is the stream that is current; at first the default one. Lazily, nothing ever runs by itself."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: int = 0, *, is_lazy: bool = False) -> None:
+        self._bursts = (0,) if is_lazy else BURSTS
         self.streams: list[Stream] = []
         self.seconds = 0.0
         self.host: Clock = Counter()
@@ -115,7 +122,7 @@ class Device:
 
     def run_some(self) -> None:
         """Some of what could run, of a stream that stays preferred for a while: others starve."""
-        for _ in range(self._random.choice(BURSTS)):
+        for _ in range(self._random.choice(self._bursts)):
             ready = [stream for stream in self._order if stream.queue and stream.queue[0].is_ready]
             if not ready:
                 return
@@ -131,6 +138,9 @@ class Stream:
         self.device = device
         self.priority = priority
         self.is_file = is_file
+        self.seconds = 0.0
+        self.last_timed: Command | None = None
+        """The last command, if it records a time."""
         self.queue: deque[Command] = deque()
         self.clock: Clock = Counter()
         self.number = device.add(self)
@@ -144,9 +154,12 @@ class Stream:
         self.queue_command([event.last])
 
     def wait_stream(self, other: Stream) -> None:
+        self.wait_event(other.record_event())
+
+    def record_event(self) -> Event:
         event = Event(self.device)
-        event.record(other)
-        self.wait_event(event)
+        event.record(self)
+        return event
 
     def synchronize(self) -> None:
         self.device.calls["synchronize"] += 1
@@ -167,6 +180,7 @@ class Stream:
 
     def queue_command(self, needs: Sequence[Need], body: Callable[[], None] | None = None) -> Command:
         command = Command(self, needs, body)
+        self.last_timed = None
         self.queue.append(command)
         self.device.run_some()
         return command
@@ -190,6 +204,7 @@ class Event:
         stream = self.device.current if stream is None else stream
         self.clock = stream.clock | self.device.host
         self.last = stream.queue_command([])
+        stream.last_timed = self.last if self._has_timing else None
 
     def query(self) -> bool:
         is_reached = self.last is None or self.last.is_done
@@ -209,4 +224,4 @@ class Event:
             raise RuntimeError("CUDA error: invalid resource handle")
         if not (self.last.is_done and end.last.is_done):
             raise RuntimeError("CUDA error: device not ready")
-        return 1000 * (end.last.reached_at - self.last.reached_at)
+        return 1000 * self.last.seconds_to(end.last)

@@ -88,17 +88,19 @@ class _TicketNeed:
         with self._device.unseen():
             if not self._ticket._finished.wait(POLL_SECONDS):
                 raise RuntimeError("a file's thread would wait for ever")
+            if self._ticket._error is not None:
+                raise self._ticket._error
 
 
 def _queued(queue: Stream, out: Tensor, source: Tensor, after: Sequence[Ticket]) -> MadeUpTicket:
     for ticket in after:
-        queue.clock |= _clock_of(ticket)
+        queue.clock |= clock_of(ticket)
     needs = [_TicketNeed(ticket, queue.device) for ticket in after]
     command = queue.queue_work(lambda: _move(out, source), needs)
     return MadeUpTicket(command, queue)
 
 
-def _clock_of(ticket: Ticket) -> Clock:
+def clock_of(ticket: Ticket) -> Clock:
     """Of an event's ticket what was on its stream when it was made."""
     if isinstance(ticket, MadeUpTicket):
         return ticket.clock

@@ -109,7 +109,7 @@ def _attended(module: ModuleType, device: Device) -> Any:
 def _torch_cuda(device: Device, ranges: PinnedRanges) -> dict[str, Any]:
     def set_stream(stream: Stream) -> None:
         device.calls["set_stream"] += 1
-        device.current = stream
+        device.current = stream or device.current
 
     return {
         "current_stream": lambda _=None: device.current,

@@ -6,9 +6,12 @@ clock does not imply is an error, whether or not it would show in a result.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
+
+import torch
 
 from fpdt.plan import Op, Plan
 from fpdt.run.context import Frame, Handler, OpContext
@@ -59,6 +62,8 @@ class Oracle:
         self.fail_at: int | None = None
         """The number of works after which one fails."""
         self.num_works = 0
+        self.timed: Counter[str] = Counter()
+        """By kind, works that have a time of their own: all but transfers with files."""
         runtime.begin_call = self._begin_call
 
     def handlers(self, kinds: Iterable[str]) -> dict[str, Handler]:
@@ -96,6 +101,23 @@ class Oracle:
             if not all(work.is_before(self._device.host) for work in works.values()):
                 raise OrderError(f"{what} does not wait for {name}")
 
+    def work_on_all_streams(self) -> None:
+        """Work that nobody has waited for, transfers with files too."""
+        streams = {self._plan.streams[COMPUTE]: self._caller, **self._of_plan}
+        for name, stream in streams.items():
+            stream.queue_work(lambda: None)
+            self._last[self._plan.streams.index(name)][stream.number] = self._last_of(stream)
+        for link in self._plan.header.links:
+            pool = self._runtime.files.get(link.to)
+            if pool is not None:
+                ticket = cast(MadeUpTicket, pool.write(0, torch.zeros(1, dtype=torch.uint8)))
+                self._runtime._transfers.append(ticket)
+                self._last[self._plan.streams.index(link.stream)][ticket.queue] = _work_of(ticket)
+
+    def check_idle(self, what: str) -> None:
+        if any(stream.queue for stream in (self._caller, *self._of_plan.values())):
+            raise OrderError(f"{what} does not wait for work that may use it")
+
     def _begin_call(self, call: LinkedCall, frame: Frame) -> None:
         self._end_call()
         self._trace = CallTrace(call, [list(works.values()) for works in self._last], [])
@@ -120,6 +142,7 @@ class Oracle:
             clock, work = self._transfer(ctx, *views)
         else:
             clock, work = self._launch(op)
+            self.timed[op.kind] += 1
         self._check(ctx, place, clock, trace)
         trace.done.append(work)
         self._last[place][work.stream] = work
@@ -145,6 +168,8 @@ class Oracle:
         if stream is not expected or (op.stream != compute and any(stream is other for other in others)):
             raise OrderError(f"op {op.id} {op.kind} of {op.section.name} is not on the stream {op.stream}")
         clock = stream.clock | self._device.host
+        if stream.last_timed is None:
+            raise OrderError(f"the time of op {op.id} {op.kind} of {op.section.name} does not begin with it")
         stream.queue_work(lambda: None)
         return clock, self._last_of(stream)
 
@@ -153,7 +178,7 @@ class Oracle:
         for read, write in zip(reads, writes, strict=True):
             ctx.runtime.copy(write, read, ctx)
         ticket = cast(MadeUpTicket, ctx.frame.tickets[ctx.op.id])
-        return ticket.clock, Work(ticket.queue, ticket.clock[ticket.queue])
+        return ticket.clock, _work_of(ticket)
 
     def _check(self, ctx: OpContext, place: int, clock: Clock, trace: CallTrace) -> None:
         for wait in ctx.op.waits:
@@ -165,6 +190,10 @@ class Oracle:
 
     def _last_of(self, stream: Stream) -> Work:
         return Work(stream.number, stream.clock[stream.number])
+
+
+def _work_of(ticket: MadeUpTicket) -> Work:
+    return Work(ticket.queue, ticket.clock[ticket.queue])
 
 
 def _flat(views: tuple[Any, ...]) -> Iterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 SUCCESS = 0
 INVALID_VALUE = 1
 OUT_OF_MEMORY = 2
@@ -11,9 +13,13 @@ NOT_REGISTERED = 713
 
 
 class PinnedRanges:
-    """What is used of torch.cuda.cudart(). `num_allowed` registrations succeed, later ones find no memory."""
+    """What is used of torch.cuda.cudart(). `num_allowed` registrations succeed, later ones find no memory.
 
-    def __init__(self, num_allowed: int | None = None) -> None:
+    `before_release` is called before a range is given back.
+    """
+
+    def __init__(self, num_allowed: int | None = None, before_release: Callable[[], None] | None = None) -> None:
+        self._before_release = before_release
         self.ranges: dict[int, int] = {}
         """Bytes by address."""
         self.pending_error = SUCCESS
@@ -32,6 +38,8 @@ class PinnedRanges:
         return SUCCESS
 
     def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 - CUDA's name
+        if self._before_release is not None:
+            self._before_release()
         return SUCCESS if self.ranges.pop(address, None) is not None else self._failed(NOT_REGISTERED)
 
     def is_copyable(self, address: int, num_bytes: int) -> bool:

@@ -1,0 +1,62 @@
+"""Mutants of the CUDA runtime that change nothing, and why. One that is no longer made, or dies, is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_CURRENT = "the op's stream is current there"
+_SELF = "a stream that waits for itself waits for nothing"
+_FILE = "the stream of a file has no event that is ever recorded, and a wait for one that never was is none"
+
+EQUIVALENT: Mapping[tuple[str, str], str] = {
+    (
+        "CudaRuntime.run_call",
+        "`for event in waits:` before `if stream is not current:`",
+    ): "a wait names its stream, whichever is current",
+    (
+        "CudaRuntime.run_call",
+        "`if own is not None:` before `recorder.close(pair)`",
+    ): "who waits for an op need not wait for the record of its time",
+    (
+        "CudaRuntime.run_call",
+        "`context is not None` as True",
+    ): "only ops raise here, and they have a context",
+    (
+        "CudaRuntime.run_call",
+        "`stream.wait_event(event)` with torch.cuda.current_stream() waiting",
+    ): _CURRENT,
+    ("CudaRuntime.run_call", "`own.record(stream)` with torch.cuda.current_stream()"): _CURRENT,
+    (
+        "CudaRuntime.join",
+        "without `self._tickets.clear()`",
+    ): "a transfer that was waited for is done, and nobody waits for it again",
+    (
+        "CudaRuntime._join_streams",
+        "`stream is not None and stream is not caller` without `stream is not caller`",
+    ): _SELF,
+    (
+        "CudaRuntime._join_streams",
+        "`caller.wait_stream(stream)` with torch.cuda.current_stream() waiting",
+    ): "that is the caller",
+    (
+        "CudaRuntime._enter",
+        "`stream is not None and wanted >> place & 1` without `stream is not None`",
+    ): "an event recorded for the stream of a file, of which there is none, is waited for by nobody",
+    (
+        "CudaRuntime._enter",
+        "`mask >> other & 1 and before is not None and (other != place)` without `before is not None`",
+    ): _FILE,
+    (
+        "CudaRuntime._enter",
+        "`mask >> other & 1 and before is not None and (other != place)` without `other != place`",
+    ): _SELF,
+    ("_link_events", "`events is None` as True"): "ops that wait for the same share a tuple to save memory",
+    (
+        "_Reached.__init__",
+        "without `super().__init__()`",
+    ): "nothing of threading.Event's own is used",
+    (
+        "_page_lock",
+        "`code = int(_cuda_runtime().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))` with 1 for 0",
+    ): "cudaHostRegisterPortable: page-locked for all contexts, of which a process has one",
+}
