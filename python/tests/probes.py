@@ -8,6 +8,8 @@
 - ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank;
 - ``{"kind": "fakeCuda", "seeds", ...}``: steps on the CPU device and, for each seed, on a made-up CUDA device whose
   orders are drawn from it; answers ``{"cpu", "seeds"}``, losses and digests of gradients;
+- ``{"kind": "asynchronous", ...}``: the same with DeepSpeed's branches for streams, answers ``{"cpu", "losses"}`` and,
+  for each of ``{"steps"}``, who made the host wait and where, and the calls of DeepSpeed's streams;
 - ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on.
 """
 
@@ -136,6 +138,29 @@ def fake_cuda_rank(job: Job, rank: int, port: int) -> Result:
     return {"cpu": answers[0], "seeds": answers[1:]}
 
 
+def run_asynchronous(job: Job) -> Result:
+    return harness.on_ranks(job, asynchronous_rank)
+
+
+def asynchronous_rank(job: Job, rank: int, port: int) -> Result:
+    from fpdt.testing.fake_cuda.accelerator import HostWaits, asynchronous
+    from fpdt.testing.fake_cuda.device import Device
+    from fpdt.testing.fake_cuda.session import sessions_on
+
+    plain = harness.worker_rank(job, rank, port)["losses"]
+    waits, device, steps = HostWaits(), Device(), []
+    with sessions_on(device), asynchronous(waits, device):
+        session = harness.open_session(job, rank, port)
+        losses = []
+        for step in range(int(job["steps"])):
+            waits.clear()
+            losses.append(session.run_step(step)["loss"])
+            found = [[wait.owner, wait.place, wait.in_turn] for wait in waits.waits]
+            steps.append({"waits": found, "calls": dict(waits.calls)})
+        session.close()
+    return {"cpu": plain, "losses": losses, "steps": steps}
+
+
 def _steps_dumped(job: Job, rank: int, port: int) -> list[Any]:
     """Losses, and a digest of each step's gradients, which rank 0 writes."""
     folder = Path(job["dumpGrads"])
@@ -153,8 +178,8 @@ if __name__ == "__main__":
     harness.KINDS.update(
         {"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights, "load": run_load}
     )
-    harness.KINDS.update({"groups": run_groups, "fakeCuda": run_fake_cuda})
+    harness.KINDS.update({"groups": run_groups, "fakeCuda": run_fake_cuda, "asynchronous": run_asynchronous})
     worker = harness.KEYS["worker"]
     harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker, "load": worker})
-    harness.KEYS.update({"groups": worker, "fakeCuda": worker | {"seeds"}})
+    harness.KEYS.update({"groups": worker, "fakeCuda": worker | {"seeds"}, "asynchronous": worker})
     harness.main()

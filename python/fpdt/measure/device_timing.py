@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpdt.measure.timing import CallLog, Clock, Recorder, Sink, Span, StepTimes
+from fpdt.measure.timing import CallLog, Clock, Recorder, Sink, Span
 
 MAX_PAIRS = 16_384
 """Pairs of events in flight; a host that is further ahead of its device waits for the oldest."""
@@ -53,10 +53,8 @@ class EventRecorder(Recorder):
         self._harvest(everything=False)
         super().flush()
 
-    def end_step(self) -> StepTimes:
-        self._clock.synchronize()
+    def _settle(self) -> None:
         self._harvest(everything=True)
-        return super().end_step()
 
     def close_span(self, span: Span) -> None:
         """Spans of a device are few, and ordered with the ops: they go the same way."""

@@ -150,12 +150,16 @@ class Recorder:
     def end_step(self) -> StepTimes:
         end = self._clock.mark()
         self._clock.synchronize()
+        self._settle()
         self.flush()
         seconds = self._clock.seconds_between(self.origin, end)
         idle = self._idle + max(0.0, seconds - self._covered)
         ops = tuple(self._op_times())
         self._sink = None
         return StepTimes(seconds, self._by_kind(), idle, ops)
+
+    def _settle(self) -> None:
+        """Every mark of the step has been reached."""
 
     def log(self, source: Source, layer: int | None, num_ops: int) -> CallLog | None:
         """Where to note the single ops of a call, None where nobody asked for them."""

@@ -87,9 +87,10 @@ class StepRunner:
         batches = (self._batches.read(step, micro_step) for micro_step in range(self._accumulation_steps))
         count = torch.tensor([sum(batch.num_valid for batch in batches)], device=self._engine.device)
         dist.all_reduce(count)
-        if count == 0:
+        num_tokens = int(count)
+        if num_tokens == 0:
             raise DataError(f"step {step} has no target token", "give data with labels")
-        return int(count)
+        return num_tokens
 
     def _non_finite(self, loss: float) -> list[str]:
         norm = self._engine.deepspeed.get_global_grad_norm()

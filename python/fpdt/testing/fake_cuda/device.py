@@ -90,6 +90,8 @@ class Device:
         """What the host has waited for."""
         self.calls: Counter[str] = Counter()
         """Calls of CUDA by their names."""
+        self.heard: Callable[[str], None] | None = None
+        """Told when the host waits."""
         self.file_streams: frozenset[str] = frozenset()
         """Names of the plan's streams whose ops hand transfers to files."""
         self._random = random.Random(seed)
@@ -108,17 +110,24 @@ class Device:
 
     def synchronize(self) -> None:
         """Threads of files are the host's own: nobody waits for them here."""
-        self.calls["synchronize"] += 1
+        self.note_wait("synchronize")
         for stream in self.streams:
             if not stream.is_file:
                 stream.synchronize_once()
 
+    def note_wait(self, name: str) -> None:
+        """The host waits."""
+        self.calls[name] += 1
+        if self.heard is not None:
+            self.heard(name)
+
     @contextmanager
     def unseen(self) -> Iterator[None]:
         """Around what another thread of the host asks or waits for."""
-        host, calls = self.host.copy(), self.calls.copy()
+        host, calls, heard = self.host.copy(), self.calls.copy(), self.heard
+        self.heard = None
         yield
-        self.host, self.calls = host, calls
+        self.host, self.calls, self.heard = host, calls, heard
 
     def run_some(self) -> None:
         """Some of what could run, of a stream that stays preferred for a while: others starve."""
@@ -162,7 +171,7 @@ class Stream:
         return event
 
     def synchronize(self) -> None:
-        self.device.calls["synchronize"] += 1
+        self.device.note_wait("synchronize")
         self.synchronize_once()
 
     def synchronize_once(self) -> None:
@@ -213,7 +222,7 @@ class Event:
         return is_reached
 
     def synchronize(self) -> None:
-        self.device.calls["synchronize"] += 1
+        self.device.note_wait("synchronize")
         if self.last is not None:
             self.last.complete()
         self.device.host |= self.clock

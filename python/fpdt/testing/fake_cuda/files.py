@@ -67,7 +67,7 @@ class _Finished(threading.Event):
         return self._command.is_done
 
     def wait(self, timeout: float | None = None) -> bool:
-        self._device.calls["wait for file"] += 1
+        self._device.note_wait("wait for file")
         self._command.complete()
         self._device.host |= self._clock
         return True
