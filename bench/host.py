@@ -1,9 +1,12 @@
 """Host time of the run loop: microseconds per executed op of a plan's micro-step, with empty handlers.
 
+    npm run bench:host -- --json
     PYTHONPATH=python .venv/bin/python bench/host.py plan.json
     PYTHONPATH=python .venv/bin/python bench/host.py plan.json --legacy CHECKOUT --legacy-plan old.plan.json
 
-Eager CPU mode, telemetry as in a run (totals by kind, no records). Every repeat runs all calls of a micro-step; the
+Telemetry as in a run (totals by kind, no records). Without a plan, one of Llama-3-8B on 8 GPUs is made. `cpu` is eager
+CPU mode; `null` the CUDA runtime over streams and events whose methods count and return, with its calls of them an op.
+Seconds are the process's own CPU time. Every repeat runs all calls of a micro-step; the
 result is the median of the repeats. With --legacy an old checkout (plan version 1) is measured in turn with this one,
 each in a process of its own, so that both meet the same noise. Prints one JSON object.
 """
@@ -18,29 +21,41 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 REPEATS = 5
+PLAN = "--model examples/llama-3-8b.json --gpus 8 --gpu h100-80gb --seq-len 1M --policy fpdt --chunks 16"
+ALWAYS = ExitStack()
+"""What a measuring process keeps to its end."""
 HERE = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("plan", type=Path, help="plan.json of version 2")
+    parser.add_argument("plan", type=Path, nargs="?", help="plan.json of version 2; default: a mid-sized one, made now")
+    parser.add_argument("--json", action="store_true", help="print JSON, as always: for the sake of a common habit")
     parser.add_argument("--legacy", type=Path, help="checkout whose plans have version 1")
     parser.add_argument("--legacy-plan", type=Path, help="plan.json made by that checkout")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="measurements, of which the median counts")
-    parser.add_argument("--serve", choices=["new", "legacy"], help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=["cpu", "null", "legacy"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
         serve(args.plan, args.serve)
         return
     if (args.legacy is None) != (args.legacy_plan is None):
         parser.error("give --legacy and --legacy-plan together")
-    servers = {"new": start(HERE, args.plan, "new")}
+    with tempfile.TemporaryDirectory() as folder:
+        measure(args, args.plan or make_plan(Path(folder)))
+
+
+def measure(args: argparse.Namespace, plan: Path) -> None:
+    servers = {device: start(HERE, plan, device) for device in ("cpu", "null")}
     if args.legacy is not None:
         servers["legacy"] = start(args.legacy, args.legacy_plan, "legacy")
     facts = {name: json.loads(readline(server)) for name, server in servers.items()}
@@ -52,7 +67,17 @@ def main() -> None:
             seconds[name].append(float(readline(server)))
     for server in servers.values():
         server.communicate()
-    print(json.dumps({name: summary(facts[name], seconds[name]) for name in servers}))
+    found = {name: summary(facts[name], seconds[name]) for name in servers}
+    print(json.dumps({"kind": "hostBench", "plan": PLAN if args.plan is None else str(args.plan), **found}))
+
+
+def make_plan(folder: Path) -> Path:
+    loader = HERE / "node_modules/tsx/dist/esm/index.mjs"
+    planner = ["node", "--import", str(loader), str(HERE / "src/cli/main.ts"), "plan", *PLAN.split()]
+    done = subprocess.run([*planner, "--output", str(folder / "plan.json")], cwd=HERE, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    return folder / "plan.json"
 
 
 def summary(facts: dict[str, Any], seconds: list[float]) -> dict[str, Any]:
@@ -79,20 +104,27 @@ def serve(plan: Path, api: str) -> None:
     """Answers facts of the plan, and then the seconds of a micro-step to every line."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    run, executed, num_ops = (new_runner if api == "new" else legacy_runner)(plan)
-    facts = {
+    run, executed, num_ops, calls = legacy_runner(plan) if api == "legacy" else new_runner(plan, api)
+    facts: dict[str, Any] = {
         "ops": num_ops,
         "executedOps": executed,
         "linkSeconds": round(time.perf_counter() - started, 3),
         "linkMiB": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
     }
     run()
+    if calls is not None:
+        calls.clear()
+        run()
+        facts["callsPerOp"] = {name: round(count / executed, 3) for name, count in sorted(calls.items())}
+        facts["streamCallsPerOp"] = round(sum(calls[name] for name in STREAM_CALLS) / executed, 3)
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         print(run(), flush=True)
 
 
-Runner = tuple[Callable[[], float], int, int]
+Runner = tuple[Callable[[], float], int, int, Counter[str] | None]
+"""Runs a micro-step and answers its seconds; executed ops, ops of the plan, and calls of streams and events."""
+STREAM_CALLS = ("record", "set_stream", "wait_event", "wait_stream")
 
 
 def nothing(*_: Any) -> None:
@@ -106,15 +138,13 @@ class NoWeights:
         return nothing
 
 
-def new_runner(path: Path) -> Runner:
-    from fpdt.devices import create_runtime
+def new_runner(path: Path, device: str) -> Runner:
     from fpdt.plan import OP_KINDS, load_plan
     from fpdt.run.context import Bound
     from fpdt.run.executor import Executor
 
     plan = load_plan(path)
-    # Whatever device the plan is for: arenas are mapped, and empty handlers touch none of their pages.
-    runtime = create_runtime("cpu", plan.header.pools, streams=plan.streams, links=plan.header.links)
+    runtime, counted = make_runtime(plan, device)
     recorder = runtime.make_recorder(plan.kind_names, 0)
     executor = Executor(plan, runtime, dict.fromkeys(OP_KINDS, nothing), recorder)
     anything: Any = None
@@ -125,15 +155,29 @@ def new_runner(path: Path) -> Runner:
     def run() -> float:
         recorder.begin_step()
         executor.begin_micro_step()
-        begun = time.perf_counter()
+        begun = time.process_time()
         for turn in plan.turns[:-1]:
             executor.run_turn(turn.module, turn.direction, turn.layer, bound)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         executor.finish(bound)
         recorder.end_step()
         return seconds
 
-    return run, executed, sum(section.num_ops for section in plan.sections.values())
+    return run, executed, sum(section.num_ops for section in plan.sections.values()), counted
+
+
+def make_runtime(plan: Any, device: str) -> tuple[Any, Counter[str] | None]:
+    """Whatever device the plan is for: arenas are mapped, and empty handlers touch none of their pages."""
+    from fpdt.devices import CudaRuntime, create_runtime
+    from fpdt.run.arena import mapped_arena
+    from fpdt.testing.fake_cuda.null import null_device
+
+    if device == "cpu":
+        return create_runtime("cpu", plan.header.pools, streams=plan.streams, links=plan.header.links), None
+    calls: Counter[str] = Counter()
+    ALWAYS.enter_context(null_device(calls))
+    arenas = {pool.name: mapped_arena(pool.name, pool.bytes) for pool in plan.header.pools if pool.kind != "file"}
+    return CudaRuntime(arenas, {}, plan.streams, frozenset()), calls
 
 
 def legacy_runner(path: Path) -> Runner:
@@ -153,16 +197,16 @@ def legacy_runner(path: Path) -> Runner:
 
     def run() -> float:
         recorder.begin_step()
-        begun = time.perf_counter()
+        begun = time.process_time()
         for stage, part in zip(stages, parts, strict=True):
             layer = stage.segment * plan.segment_layers + part.layer_slot
             executor.run_part(stage.section, stage.part, segment=stage.segment, layer=layer, bound=bound)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         recorder.end_step()
         return seconds
 
     executed = sum(part.end - part.start for part in parts)
-    return run, executed, sum(len(section.ops) for section in plan.sections.values())
+    return run, executed, sum(len(section.ops) for section in plan.sections.values()), None
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ class FakeEvent:
         self.seen: Seen = Counter()
         self.at = 0.0
 
-    def record(self, stream: FakeStream) -> None:
+    def record(self, stream: FakeStream | None = None) -> None:
+        stream = Device.current if stream is None else stream
         self.seen = Counter(stream.seen)
         self.at = Device.now = Device.now + 1.0
 

@@ -25,7 +25,7 @@ class ScriptedClock:
     def mark(self) -> float:
         return next(self._times)
 
-    def remark(self, mark: float | None) -> float:
+    def remark(self, mark: float | None, stream: Any = None) -> float:
         return next(self._times)
 
     def is_reached(self, mark: float) -> bool:
@@ -56,7 +56,7 @@ class DeviceClock(ScriptedClock):
     def mark(self) -> Any:
         return self.remark(None)
 
-    def remark(self, mark: Any) -> Any:
+    def remark(self, mark: Any, stream: Any = None) -> Any:
         if mark is None:
             self.num_made += 1
             mark = Event(0.0)
@@ -106,7 +106,7 @@ def test_device_times_are_those_of_events_that_are_used_again() -> None:
     recorder = EventRecorder(clock, KINDS)
     recorder.begin_step()
     for op in range(2):
-        recorder.close(recorder.open(0, op, None))
+        recorder.close(recorder.open(0, op, None, None), None)
     recorder.count([(0, 2)])
     with recorder.timed("optimizerStep"), recorder.timed("reduce"):
         pass
@@ -119,7 +119,7 @@ def test_device_times_are_those_of_events_that_are_used_again() -> None:
     assert times.idle_seconds == 2 + 1 + 1
     made = clock.num_made
     recorder.begin_step()
-    recorder.close(recorder.open(0, 0, None))
+    recorder.close(recorder.open(0, 0, None, None), None)
     assert recorder.end_step().by_kind == {}
     assert clock.num_made == made + 2, "only the marks of the step are new"
 
@@ -131,7 +131,7 @@ def test_a_host_far_ahead_of_its_device_waits_for_the_oldest_ops(monkeypatch: py
     recorder.begin_step()
     clock.now = 0.0
     for op in range(20):
-        recorder.close(recorder.open(0, op, None))
+        recorder.close(recorder.open(0, op, None, None), None)
     assert clock.awaited != []
     assert clock.num_made <= 2 + 2 * 4
     assert recorder.end_step().by_kind == {}

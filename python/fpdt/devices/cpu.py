@@ -98,7 +98,7 @@ class CpuRuntime(Runtime):
     def mark(self) -> float:
         return time.perf_counter()
 
-    def remark(self, mark: float | None) -> float:
+    def remark(self, mark: float | None, stream: None = None) -> float:
         return time.perf_counter()
 
     def is_reached(self, mark: float) -> bool:

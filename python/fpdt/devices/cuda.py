@@ -93,9 +93,9 @@ class CudaRuntime(Runtime):
                     current = stream
                 for event in waits:
                     stream.wait_event(event)
-                pair = recorder.open(kind, context.op.id, log)
+                pair = recorder.open(kind, context.op.id, log, stream)
                 handler(context, *views)
-                recorder.close(pair)
+                recorder.close(pair, stream)
                 if own is not None:
                     own.record(stream)
         except Exception as error:
@@ -132,9 +132,9 @@ class CudaRuntime(Runtime):
     def mark(self) -> Event:
         return self.remark(None)
 
-    def remark(self, mark: Event | None) -> Event:
+    def remark(self, mark: Event | None, stream: Stream | None = None) -> Event:
         event = Event(enable_timing=True) if mark is None else mark  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self.device))
+        event.record(stream)
         return event
 
     def is_reached(self, mark: Event) -> bool:

@@ -33,15 +33,15 @@ class EventRecorder(Recorder):
         self._pending: deque[Pair] = deque()
         self._num_pairs = 0
 
-    def open(self, kind: int, op: int, log: CallLog | None) -> Pair:
-        """To be called with the op's stream current, before it; `close` after it."""
+    def open(self, kind: int, op: int, log: CallLog | None, stream: Any) -> Pair:
+        """To be called with the op's stream, which is current, before it; `close` after it."""
         pair = self._take()
         pair.kind, pair.op, pair.log = kind, op, log
-        pair.start = self._clock.remark(pair.start)
+        pair.start = self._clock.remark(pair.start, stream)
         return pair
 
-    def close(self, pair: Pair) -> None:
-        pair.end = self._clock.remark(pair.end)
+    def close(self, pair: Pair, stream: Any) -> None:
+        pair.end = self._clock.remark(pair.end, stream)
         self._pending.append(pair)
 
     def begin_step(self, sink: Sink | None = None) -> None:

@@ -25,8 +25,8 @@ class Clock(Protocol):
 
     def synchronize(self) -> None: ...
 
-    def remark(self, mark: Any) -> Any:
-        """A mark of now, which may be the given one used anew."""
+    def remark(self, mark: Any, stream: Any = None) -> Any:
+        """A mark of now, which may be the given one used anew. `stream`: the current one, for who knows it."""
 
     def is_reached(self, mark: Any) -> bool: ...
 

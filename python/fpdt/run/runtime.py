@@ -104,8 +104,8 @@ class Runtime(ABC):
         """A point in the time of the current stream, for `seconds_between`."""
 
     @abstractmethod
-    def remark(self, mark: Any) -> Any:
-        """The same, using an old mark anew where marks are costly."""
+    def remark(self, mark: Any, stream: Any = None) -> Any:
+        """The same, using an old mark anew where marks are costly. `stream`: the current one, for who knows it."""
 
     @abstractmethod
     def is_reached(self, mark: Any) -> bool: ...

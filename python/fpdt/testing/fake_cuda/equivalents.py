@@ -15,7 +15,7 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
     ): "a wait names its stream, whichever is current",
     (
         "CudaRuntime.run_call",
-        "`if own is not None:` before `recorder.close(pair)`",
+        "`if own is not None:` before `recorder.close(pair, stream)`",
     ): "who waits for an op need not wait for the record of its time",
     (
         "CudaRuntime.run_call",
@@ -26,6 +26,7 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
         "`stream.wait_event(event)` with torch.cuda.current_stream() waiting",
     ): _CURRENT,
     ("CudaRuntime.run_call", "`own.record(stream)` with torch.cuda.current_stream()"): _CURRENT,
+    ("CudaRuntime.remark", "`event.record(stream)` with torch.cuda.current_stream()"): "it is the current one, or none",
     (
         "CudaRuntime.join",
         "without `self._tickets.clear()`",
