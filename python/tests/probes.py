@@ -10,15 +10,18 @@
   orders are drawn from it; answers ``{"cpu", "seeds"}``, losses and digests of gradients;
 - ``{"kind": "asynchronous", ...}``: the same with DeepSpeed's branches for streams, answers ``{"cpu", "losses"}`` and,
   for each of ``{"steps"}``, who made the host wait and where, and the calls of DeepSpeed's streams;
+- ``{"kind": "collectives", ...}``: every rank's collectives by phase, each with its group's size and tensors' elements;
 - ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from fpdt.testing import harness
 from fpdt.testing.children import Result, run_children
@@ -98,29 +101,67 @@ def run_groups(job: Job) -> Result:
 
 
 def groups_rank(job: Job, rank: int, port: int) -> Result:
+    used: set[Any] = set()
+    _note_collectives(lambda _, group, __: used.add(group) if group is not None and group.size() > 1 else None)
+    session = harness.open_session(job, rank, port)
+    session.run_step(0)
+    session.close()
+    return {"groups": len(used)}
+
+
+def _note_collectives(note: Callable[[str, Any, tuple[Any, ...]], None]) -> None:
+    """Tells of every collective, with its group and arguments, before it is called."""
     import torch.distributed as dist
     from torch.distributed import distributed_c10d
 
-    used: set[dist.ProcessGroup] = set()
-
-    def noting(collective: Any) -> Any:
+    def noting(name: str, collective: Any) -> Any:
         def noted(*args: Any, **keywords: Any) -> Any:
             given = [keywords.get("group"), *args]
             group = next((one for one in given if isinstance(one, dist.ProcessGroup)), dist.group.WORLD)
-            if group is not None and group.size() > 1:
-                used.add(group)
+            note(name, group, args)
             return collective(*args, **keywords)
 
         return noted
 
     for name in COLLECTIVES:
-        noted = noting(getattr(dist, name))
+        noted = noting(name, getattr(dist, name))
         setattr(dist, name, noted)
         setattr(distributed_c10d, name, noted)
+
+
+def run_collectives(job: Job) -> Result:
+    port = harness.free_port()
+    works = [partial(collectives_rank, job, rank, port) for rank in range(int(job["worldSize"]))]
+    return {"ranks": [rank["phases"] for rank in run_children(works, harness.idle_seconds(job))]}
+
+
+def collectives_rank(job: Job, rank: int, port: int) -> Result:
+    import torch.distributed as dist
+
+    from fpdt import devices
+    from fpdt.run import session as sessions
+
+    phases: dict[str, list[list[Any]]] = {"before arenas": []}
+
+    def note(name: str, group: Any, args: tuple[Any, ...]) -> None:
+        sizes = [arg.numel() for arg in args if hasattr(arg, "numel")]
+        phase = next(reversed(phases))
+        phases[phase].append([name, None if group is None else group.size(), *sizes])
+
+    def made(*args: Any, **keywords: Any) -> Any:
+        runtime = plan_runtime(*args, **keywords)
+        phases["arenas"] = []
+        return runtime
+
+    plan_runtime = devices.plan_runtime
+    mock.patch.object(sessions, "plan_runtime", made).start()
+    _note_collectives(note)
     session = harness.open_session(job, rank, port)
-    session.run_step(0)
-    session.close()
-    return {"groups": len(used)}
+    for step in range(int(job["steps"])):
+        phases[f"step {step}"] = []
+        session.run_step(step)
+    dist.barrier()  # A rank that leaves takes the others' store, or their links, with it.
+    return {"phases": phases}
 
 
 def run_fake_cuda(job: Job) -> Result:
@@ -176,10 +217,18 @@ def _steps_dumped(job: Job, rank: int, port: int) -> list[Any]:
 
 if __name__ == "__main__":
     harness.KINDS.update(
-        {"scratch": run_scratch, "heldLayer": run_held_layer, "weights": run_weights, "load": run_load}
+        {
+            "asynchronous": run_asynchronous,
+            "collectives": run_collectives,
+            "fakeCuda": run_fake_cuda,
+            "groups": run_groups,
+            "heldLayer": run_held_layer,
+            "load": run_load,
+            "scratch": run_scratch,
+            "weights": run_weights,
+        }
     )
-    harness.KINDS.update({"groups": run_groups, "fakeCuda": run_fake_cuda, "asynchronous": run_asynchronous})
     worker = harness.KEYS["worker"]
-    harness.KEYS.update({"scratch": worker, "heldLayer": worker | {"layer"}, "weights": worker, "load": worker})
-    harness.KEYS.update({"groups": worker, "fakeCuda": worker | {"seeds"}, "asynchronous": worker})
+    more = {"fakeCuda": {"seeds"}, "heldLayer": {"layer"}}
+    harness.KEYS.update({kind: worker | more.get(kind, set()) for kind in harness.KINDS if kind not in harness.KEYS})
     harness.main()

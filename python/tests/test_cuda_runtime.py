@@ -39,6 +39,11 @@ class FakeStream:
     def wait_event(self, event: FakeEvent) -> None:
         self.seen |= event.seen
 
+    def record_event(self) -> FakeEvent:
+        event = FakeEvent()
+        event.record(self)
+        return event
+
     def wait_stream(self, other: FakeStream) -> None:
         self.seen |= other.seen
 
@@ -74,7 +79,7 @@ class Device:
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Device.current = FakeStream("compute")
     names = iter(STREAMS[1:])
-    monkeypatch.setattr(cuda, "Stream", lambda device: FakeStream(next(names)))
+    monkeypatch.setattr(cuda, "Stream", lambda device, priority: FakeStream(next(names)))
     monkeypatch.setattr(cuda, "Event", FakeEvent)
     monkeypatch.setattr(cuda, "_page_lock", lambda arena: None)
     monkeypatch.setattr(cuda, "_page_unlock", lambda arena: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from fpdt.devices import CopyMode, plan_runtime
 from fpdt.errors import StorageLeakError
 from fpdt.measure.memory import LiveBytes
 from fpdt.plan import Plan
+from fpdt.run.arena import Arena
 from fpdt.run.context import Handler, OpContext
 from fpdt.run.executor import Executor
 from fpdt.testing.debug import DebugMode
@@ -277,3 +279,16 @@ def test_debug_mode_leaves_no_trace_where_it_is_off() -> None:
     run(executor, plan)
     assert (executor.buffer("x") == 1).all()
     assert debug.scratch_by_kind == {} and debug.scratch_by_op == {}
+
+
+def test_a_fill_is_done_before_the_next_op_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    acts: list[str] = []
+    plan = ring_plan()
+    runtime = plan_runtime(plan)
+    debug = DebugMode(plan, runtime, poison=True)
+    monkeypatch.setattr(runtime, "synchronize", lambda: acts.append("synchronize"))
+    monkeypatch.setattr(Arena, "poison", lambda *_: acts.append("fill"))
+    handlers = debug.wrap(dict.fromkeys((*MOVES, "emitGrads"), lambda *_: acts.append("op")))
+    run(Executor(plan, runtime, handlers, runtime.make_recorder(plan.kind_names, 0)), plan)
+    assert "fill" in acts
+    assert ("fill", "op") not in pairwise(acts) and ("op", "fill") not in pairwise(acts)

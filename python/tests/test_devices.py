@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpdt.devices import CopyMode, create_runtime
+from fpdt.devices import CopyMode, _arena, create_runtime
 from fpdt.errors import FpdtError
 from fpdt.plan import Plan, Pool
 from fpdt.run.context import OpContext
@@ -124,6 +124,12 @@ def test_clock_goes_forward() -> None:
     first, second = runtime.mark(), runtime.mark()
     runtime.synchronize()
     assert runtime.seconds_between(first, second) >= 0
+
+
+def test_a_page_locked_arena_is_touched_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fpdt.run.arena._resident_bytes", pytest.fail)
+    pool = next(pool for pool in POOLS if pool.kind == "pinned")
+    assert _arena(pool, "cuda", 0).touched_bytes() == pool.bytes > 0
 
 
 def test_unknown_device_is_refused() -> None:

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 
 from fpdt.devices.cpu import CopyMode, CpuRuntime
-from fpdt.devices.cuda import CudaRuntime, allocator_peak_bytes, device_arena, reset_allocator_peak
+from fpdt.devices.cuda import CudaRuntime
+from fpdt.devices.device_memory import allocator_peak_bytes, device_arena, reset_allocator_peak
 from fpdt.devices.file_pool import FilePool
 from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Link, Plan, Pool
@@ -104,7 +105,9 @@ def open_files(pools: Sequence[Pool], folder: Path | None, direct: bool | None =
 def _arena(pool: Pool, device: str, device_index: int) -> Arena:
     if pool.kind == "device" and device == "cuda":
         return device_arena(pool.name, pool.bytes, torch.device("cuda", device_index))
-    return mapped_arena(pool.name, pool.bytes)
+    arena = mapped_arena(pool.name, pool.bytes)
+    # Page-locked, all of it is in memory from the start, and the kernel need not be asked in every step.
+    return arena if device == "cpu" else Arena(arena.pool, arena.tensor)
 
 
 def _file(pool: Pool, folder: Path | None, direct: bool | None) -> FilePool:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.cuda import Event, Stream
 
+from fpdt.devices.device_memory import allocator_peak_bytes, reset_allocator_peak
 from fpdt.devices.file_pool import FilePool, Ticket
 from fpdt.errors import ArenaError
 from fpdt.measure.device_timing import EventRecorder
@@ -17,7 +18,10 @@ from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, OpContext
 from fpdt.run.link import LinkedSection
-from fpdt.run.runtime import COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
+
+TURNS_AHEAD = 2
+"""How many turns the host may be ahead: weights that ZeRO gathered for a turn are free when the device has run it."""
 
 
 class CudaRuntime(Runtime):
@@ -39,20 +43,23 @@ class CudaRuntime(Runtime):
     ) -> None:
         device = torch.device("cuda", device_index)
         super().__init__(device, arenas, files, streams, group)
-        self._locked = [arena for arena in arenas.values() if arena.tensor.device.type == "cpu"]
-        for arena in self._locked:
-            _page_lock(arena)
-        compute = torch.cuda.current_stream(device)
+        self._locked: list[Arena] = []
+        self._lock_arenas()
+        self._compute = torch.cuda.current_stream(device)
+        # Exchanges come first: their few blocks would else start when those of a long kernel have all been issued.
         side: list[Stream | None] = [
-            None if place in file_streams else Stream(device)  # type: ignore[no-untyped-call]
+            None if place in file_streams else Stream(device, -1 if place == COMM else 0)  # type: ignore[no-untyped-call]
             for place in range(1, len(streams))
         ]
-        self._streams: list[Stream | None] = [compute, *side]
-        self._compute = compute
+        self._streams: list[Stream | None] = [self._compute, *side]
         self._entries = [Event() for _ in streams]  # type: ignore[no-untyped-call]
+        self._turn_ends = [Event() for _ in range(TURNS_AHEAD)]  # type: ignore[no-untyped-call]
+        self._turn = 0
         self._linked: dict[str, _Events] = {}
 
     def begin_turn(self) -> None:
+        """Waits on the host until the turn before the last has ended, so that the device always has a turn to do."""
+        self._turn_ends[self._turn % TURNS_AHEAD].synchronize()
         self._compute = torch.cuda.current_stream(self.device)
         self._streams[COMPUTE] = self._compute
 
@@ -108,6 +115,8 @@ class CudaRuntime(Runtime):
 
     def end_turn(self) -> None:
         """Compute is the caller's own stream; the others go on by themselves."""
+        self._turn_ends[self._turn % TURNS_AHEAD].record(self._compute)
+        self._turn += 1
         self._check_transfers()
 
     def before_gather(self) -> None:
@@ -159,8 +168,22 @@ class CudaRuntime(Runtime):
     def close(self) -> None:
         torch.cuda.synchronize(self.device)
         super().close()
-        for arena in self._locked:
-            _page_unlock(arena)
+        self._unlock_arenas()
+
+    def _lock_arenas(self) -> None:
+        """All of those in host memory, or none."""
+        try:
+            for arena in self.arenas.values():
+                if arena.tensor.device.type == "cpu":
+                    _page_lock(arena)
+                    self._locked.append(arena)
+        except ArenaError:
+            self._unlock_arenas()
+            raise
+
+    def _unlock_arenas(self) -> None:
+        while self._locked:
+            _page_unlock(self._locked.pop())
 
     def _join_streams(self) -> None:
         """The caller may have another stream than when the last turn began."""
@@ -255,34 +278,18 @@ class _EventTicket(Ticket):
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()
-        event = Event()  # type: ignore[no-untyped-call]
-        event.record(stream)
-        self._finished = _Reached(event)
+        self._finished = _Reached(stream.record_event())
 
 
-def allocator_peak_bytes(device: torch.device) -> int:
-    return int(torch.cuda.max_memory_allocated(device))
-
-
-def reset_allocator_peak(device: torch.device) -> None:
-    torch.cuda.reset_peak_memory_stats(device)
-
-
-def device_arena(name: str, num_bytes: int, device: torch.device) -> Arena:
-    """Raises ArenaError where the device has no room for it."""
-    try:
-        return Arena(name, torch.empty(num_bytes, dtype=torch.uint8, device=device))
-    except torch.cuda.OutOfMemoryError as error:
-        free, total = torch.cuda.mem_get_info(device)
-        found = f"{free} of {total} bytes of {device} are free"
-        raise ArenaError(f"the {name} arena needs {num_bytes} bytes; {found}", "lower its bytes") from error
+def _cudart() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
 def _page_lock(arena: Arena) -> None:
     """Lock the arena as it is: PyTorch's own pinned allocator would round it up to a power of two."""
     if arena.num_bytes == 0:
         return
-    code = int(_cuda_runtime().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))
+    code = int(_cudart().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))
     if code != 0:
         hint = "raise the limit of locked memory (ulimit -l), or lower hostBytes of the cluster"
         raise ArenaError(f"cudaHostRegister of {arena.num_bytes} bytes failed with code {code}", hint)
@@ -290,8 +297,4 @@ def _page_lock(arena: Arena) -> None:
 
 def _page_unlock(arena: Arena) -> None:
     if arena.num_bytes:
-        _cuda_runtime().cudaHostUnregister(arena.tensor.data_ptr())
-
-
-def _cuda_runtime() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        _cudart().cudaHostUnregister(arena.tensor.data_ptr())

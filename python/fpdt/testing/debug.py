@@ -40,7 +40,7 @@ class DebugMode:
     def __init__(self, plan: Plan, runtime: Runtime, *, poison: bool = False, tracker: LiveBytes | None = None) -> None:
         self._runtime = runtime
         self._poisoner = Poisoner(plan, runtime) if poison else None
-        self._leaks = LeakCheck(tracker) if tracker is not None else None
+        self._leaks = LeakCheck(tracker, runtime.device.type) if tracker is not None else None
         if self._poisoner is not None:
             runtime.begin_call = self._poisoner.begin_call
 
@@ -71,6 +71,8 @@ class DebugMode:
             self._runtime.synchronize()
             if self._poisoner:
                 self._poisoner.end_op(ctx)
+                # The fill is on the op's own stream: nothing orders the next op of another stream behind it.
+                self._runtime.synchronize()
 
         return check
 
@@ -152,14 +154,16 @@ def _is_external(section: Section) -> bool:
 class LeakCheck:
     """Holds every op to its contract: what it makes, dies in it. Only emitGrads hands tensors on."""
 
-    def __init__(self, tracker: LiveBytes) -> None:
+    def __init__(self, tracker: LiveBytes, device: str) -> None:
         self._tracker = tracker
+        # On a device autograd has a thread of its own, which lets go of tensors a moment after it is done.
+        self._may_settle = device != "cpu"
         self.scratch_by_kind: dict[str, int] = {}
         self.scratch_by_op: dict[tuple[str, int], int] = {}
 
     @contextmanager
     def around_op(self, op: Op) -> Iterator[None]:
-        settle = EXCHANGE_SETTLE_SECONDS if op.stream == "comm" else 0.0
+        settle = EXCHANGE_SETTLE_SECONDS if op.stream == "comm" or self._may_settle else 0.0
         with nullcontext() if self._tracker.active else self._tracker, self._tracker.scope(settle) as scope:
             yield
         self.scratch_by_kind[op.kind] = max(scope.peak_bytes, self.scratch_by_kind.get(op.kind, 0))

@@ -26,7 +26,7 @@ def step_costs(plan: Plan) -> dict[str, int]:
     calls = [call for turn in plan.turns for call in turn.calls if call.owner == "plan"]
     total: Counter[str] = Counter(
         wait=JOINS * len(plan.streams),
-        record=JOINS * len(plan.streams) + 2,
+        record=JOINS * len(plan.streams) + 2 + len(plan.turns),
         create=JOINS * len(plan.streams) + 2,
         set_stream=0,
     )

@@ -9,6 +9,11 @@ _SELF = "a stream that waits for itself waits for nothing"
 _FILE = "the stream of a file has no event that is ever recorded, and a wait for one that never was is none"
 
 EQUIVALENT: Mapping[tuple[str, str], str] = {
+    ("CudaRuntime.__init__", "`self._turn = 0` with 1 for 0"): "turns have events in turn, whichever is first",
+    (
+        "CudaRuntime.end_turn",
+        "`self._turn_ends[self._turn % TURNS_AHEAD].record(self._compute)` with torch.cuda.current_stream()",
+    ): "the caller's stream is current again",
     (
         "CudaRuntime.run_call",
         "`for event in waits:` before `if stream is not current:`",
@@ -58,6 +63,6 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
     ): "nothing of threading.Event's own is used",
     (
         "_page_lock",
-        "`code = int(_cuda_runtime().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))` with 1 for 0",
+        "`code = int(_cudart().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))` with 1 for 0",
     ): "cudaHostRegisterPortable: page-locked for all contexts, of which a process has one",
 }

@@ -16,7 +16,7 @@ from fpdt.devices import cuda
 OPERATORS = ("dropStatement", "swapStatements", "otherStream", "dropCondition", "fewer", "otherValue")
 ACTS = r"\.(record|wait_event|wait_stream|open|synchronize)\(|recorder\.close|set_stream|handler\(|await_gate|_enter\("
 STREAM_CALLS = ("record", "wait_event", "wait_stream", "set_stream")
-NO_ORDER = ("allocator_peak_bytes", "reset_allocator_peak", "device_arena", "device_peak_bytes", "reset_device_peak")
+NO_ORDER = ("device_peak_bytes", "reset_device_peak")
 """Functions that start, order and wait for nothing."""
 
 

@@ -50,13 +50,17 @@ def _check_start(module: ModuleType) -> None:
         runtime = module.CudaRuntime({**arenas, "elsewhere": elsewhere}, {}, STREAMS, frozenset(), None, 1)
         _require(ranges.ranges == locked, "page-locked ranges are not the arenas of the host")
         _require(runtime.device == torch.device("cuda", 1), "another device")
+        priorities = [stream.priority for stream in runtime._streams]
+        _require(priorities == [0, -1, 0, 0], "exchanges wait for the blocks of long kernels")
         runtime.close()
         _require(ranges.ranges == {} and ranges.pending_error == 0, "page-locked memory is not given back as it came")
-    with made_up(Device(is_lazy=True), module, PinnedRanges(num_allowed=1)):
+    few = PinnedRanges(num_allowed=1)
+    with made_up(Device(is_lazy=True), module, few):
         try:
             module.CudaRuntime(arenas, {}, STREAMS, frozenset())
         except ArenaError as error:
             _require("4096 bytes" in str(error) and "code 2" in str(error), f"an error that says nothing: {error}")
+            _require(few.ranges == {}, "memory stays page-locked after an error")
         else:
             raise OrderError("memory that cannot be page-locked is used all the same")
 
@@ -78,6 +82,18 @@ def _check_marks(module: ModuleType) -> None:
         _require(runtime.is_reached(first), "synchronize does not wait")
         # Nobody asks to hear of its calls.
         linked_loop(runtime, [(lambda ctx: device.launch(lambda: None), (), COMPUTE)])()
+
+
+def _check_run_ahead(module: ModuleType) -> None:
+    """The host is at most two turns ahead, and never waits for the last one."""
+    device = Device(is_lazy=True)
+    with made_up(device, module):
+        runtime = module.CudaRuntime({}, {}, STREAMS, frozenset())
+        for turn in range(6):
+            runtime.begin_turn()
+            _require(device.host[device.current.number] == max(0, turn - 1), "a host too far ahead, or held back")
+            _worked(device.current)
+            runtime.end_turn()
 
 
 def _check_entries(module: ModuleType) -> None:
@@ -172,6 +188,7 @@ def _check_failed_transfers(module: ModuleType) -> None:
 CHECKS = (
     _check_start,
     _check_marks,
+    _check_run_ahead,
     _check_entries,
     _check_joins,
     _check_waits,
