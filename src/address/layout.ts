@@ -76,15 +76,43 @@ function extent(offsets: Float64Array, sizes: Float64Array, alignment: number): 
 
 /** Largest first, then most contended first, then largest first with some disorder; the first of the smallest results. */
 function placeCompactly(sizes: Float64Array, conflicts: Uint8Array, alignment: number): Float64Array {
-  const contended = sizes.map((size, i) =>
-    sizes.reduce((sum, other, j) => sum + (conflicts[i * sizes.length + j] === 1 ? other : 0), size),
+  const least = leastExtent(sizes, conflicts, alignment);
+  let best: Float64Array | undefined;
+  let bestExtent = Number.POSITIVE_INFINITY;
+  for (const order of orders(sizes, conflicts)) {
+    const result = placeByConflicts({ sizes, conflicts, order, alignment });
+    const reached = extent(result, sizes, alignment);
+    if (reached < bestExtent) [best, bestExtent] = [result, reached];
+    if (bestExtent <= least) break;
+  }
+  return best ?? new Float64Array(sizes.length);
+}
+
+function* orders(sizes: Float64Array, conflicts: Uint8Array): Generator<Int32Array> {
+  yield descending(sizes);
+  yield descending(
+    sizes.map((size, i) => sizes.reduce((sum, other, j) => sum + (conflicts[i * sizes.length + j] === 1 ? other : 0), size)),
   );
   const random = mulberry32(0);
-  const shuffled = Array.from({ length: NUM_SHUFFLED_ORDERS }, () => descending(sizes.map((size) => size * (0.5 + random()))));
-  const results = [descending(sizes), descending(contended), ...shuffled].map((order) =>
-    placeByConflicts({ sizes, conflicts, order, alignment }),
-  );
-  return results.reduce((best, result) => (extent(result, sizes, alignment) < extent(best, sizes, alignment) ? result : best));
+  for (let n = 0; n < NUM_SHUFFLED_ORDERS; n++) yield descending(sizes.map((size) => size * (0.5 + random())));
+}
+
+/** Items that all conflict with each other lie one after the other: no placement is shorter than the largest such set that is found. */
+function leastExtent(sizes: Float64Array, conflicts: Uint8Array, alignment: number): number {
+  const largestFirst = descending(sizes);
+  const numItems = sizes.length;
+  let least = 0;
+  for (let first = 0; first < numItems; first++) {
+    const chosen = [first];
+    let bytes = alignUp(sizes[first] ?? 0, alignment);
+    for (const item of largestFirst) {
+      if (item === first || !chosen.every((other) => conflicts[item * numItems + other] === 1)) continue;
+      chosen.push(item);
+      bytes += alignUp(sizes[item] ?? 0, alignment);
+    }
+    least = Math.max(least, bytes);
+  }
+  return least;
 }
 
 /** Indices by descending key; equal keys by ascending index. */

@@ -96,7 +96,8 @@ class Search {
       const before = this.best;
       for (const { frame, numChunks } of neighbours(this.setting, this.counts, before)) {
         yield;
-        this.tryChunks(frame, numChunks);
+        const movesOnly = numChunks === before.strategy.numChunks && frame.kvTileChunks === before.frame.kvTileChunks;
+        if (!movesOnly || this.leavesRoom(frame)) this.tryChunks(frame, numChunks);
       }
       if (this.best.seconds > before.seconds / WORTH_MORE) break;
     }
@@ -123,15 +124,13 @@ class Search {
     return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.boundSeconds;
   }
 
-  /** Whether it may keep more than the best, with as many chunks or twice of them; or the best loses time beside what it does not keep. */
+  /** Whether it may keep more than the best, in chunks of half the size; or the best loses time beside what it does not keep. */
   private leavesRoom(frame: Frame): boolean {
     if (this.best === undefined) return true;
     const { seconds, fillSeconds, strategy } = this.best;
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
-    return [1, 2].some((times) => {
-      const filled = this.filled(frame, times * strategy.numChunks);
-      return filled !== undefined && filled.seconds < fillSeconds && !this.isSlower(filled);
-    });
+    const filled = this.filled(frame, 2 * strategy.numChunks);
+    return filled !== undefined && filled.seconds < fillSeconds && !this.isSlower(filled);
   }
 
   /** Position of the fewest chunks whose tensors of a layer fit: more never need more, and the bytes grow about evenly with a chunk's tokens. */
