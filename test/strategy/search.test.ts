@@ -25,9 +25,9 @@ const MODEL = {
   vocab_size: 32000,
 };
 
-function inputOf({ run, cluster }: Bend): BuildInput {
+function inputOf({ model = MODEL, run, cluster }: Bend): BuildInput {
   const { deepspeed, ...rest } = specs({
-    model: MODEL,
+    model,
     cluster: { gpus: 4, gpu: 'a100-80gb', ...cluster },
     run: { seqLen: '256K', ...run },
     deepspeed: { zero_optimization: { stage: 3 } },
@@ -41,6 +41,28 @@ describe('auto', () => {
     expect(memory.fits).toBe(true);
     expect(strategy.hiddenGradients).toBe('hbm');
     expect(strategy.layers).toMatchObject([{ layers: [0, 6], keyValues: 'hbm', attentionOutput: 'hbm', checkpoints: 'hbm' }]);
+  });
+
+  test('keeps the outputs of layers without a window first, and counts of loss tiles are no powers of two', () => {
+    const layer_types = Array.from({ length: 6 }, (_, layer) => (layer % 3 === 2 ? 'full_attention' : 'sliding_attention'));
+    const model = { ...MODEL, model_type: 'ministral', sliding_window: 4096, head_dim: 128, layer_types };
+    const input = inputOf({ model, cluster: { hbmBytes: '11G', hostBytes: '5G' } });
+    const setting = settingOf(input);
+    const { strategy, memory } = findStrategy(input, estimator());
+    expect(memory.fits).toBe(true);
+    const kept = strategy.layers.filter(({ attentionOutput }) => attentionOutput !== RECOMPUTE).map(({ layers }) => layers);
+    expect(kept).toEqual([
+      [2, 3],
+      [5, 6],
+    ]);
+    // Of the same places, kept in the first two layers instead.
+    const [windowed, full] = strategy.layers;
+    if (windowed === undefined || full === undefined) throw new Error('fewer ranges than those of the windows');
+    const swapped = [
+      { ...full, layers: [0, 2], segments: [1, 1] },
+      { ...windowed, layers: [2, 6], segments: [1, 1, 1, 1] },
+    ] as const;
+    expect(estimateTime(setting, strategy)).toBeLessThan(estimateTime(setting, { ...strategy, layers: swapped }));
   });
 
   test('recomputes where the host cannot keep all outputs, and is no faster with less of it', () => {
@@ -176,11 +198,11 @@ describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
 });
 
 describe('fill', () => {
-  const costs = { recompute: 10, rebuild: 1, rerun: 20, file: 4 };
+  const costs = { recompute: Array<number>(8).fill(10), rebuild: 1, rerun: 20, file: 4 };
   const bytes = { checkpoint: 1, output: 1 };
   const room = (pool: string, free: number, isFile = false) => ({ pool, isFile, isDevice: pool === 'hbm', bytes: free });
   const summary = (rooms: Parameters<typeof fill>[2]): string | undefined =>
-    fill(optionsOf(8, costs), bytes, rooms)
+    fill(optionsOf(costs), bytes, rooms)
       ?.segments.map(({ length, attentionOutput, checkpoints }) => `${length}${checkpoints[0]}${attentionOutput[0]}`)
       .join(' ');
 
@@ -196,16 +218,26 @@ describe('fill', () => {
   });
 
   test('outputs of layers that are rebuilt where they have room, which makes longer segments cheap', () => {
-    const cheap = { recompute: 10, rebuild: 9, rerun: 1, file: 4 };
+    const cheap = { recompute: Array<number>(8).fill(10), rebuild: 9, rerun: 1, file: 4 };
     const rebuilt = (...rooms: Parameters<typeof fill>[2]) =>
-      fill(optionsOf(8, cheap, 4), bytes, rooms)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
+      fill(optionsOf(cheap, 4), bytes, rooms)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
     // Two checkpoints and three states that segments share, then three outputs of a segment.
     expect(rebuilt(room('pinned', 8))).toEqual(['rp', 'rp']);
     expect(rebuilt(room('pinned', 7))).toEqual(['r-', 'r-']);
     expect(rebuilt(room('hbm', 3), room('pinned', 5))).toEqual(['rh', 'rh']);
     expect(rebuilt(room('pinned', 5), room('file', 3, true))).toEqual(['r-', 'r-']);
-    expect(fill(optionsOf(8, cheap, 4), bytes, [room('pinned', 8)])?.seconds).toBe(8 * 10 + 6 * 1);
-    expect(fill(optionsOf(8, cheap, 4), bytes, [room('pinned', 7)])?.seconds).toBe(8 * 10 + 6 * (1 + 10));
+    expect(fill(optionsOf(cheap, 4), bytes, [room('pinned', 8)])?.seconds).toBe(8 * 10 + 6 * 1);
+    expect(fill(optionsOf(cheap, 4), bytes, [room('pinned', 7)])?.seconds).toBe(8 * 10 + 6 * (1 + 10));
+  });
+
+  test('outputs of the layers whose attention costs most, where a checkpoint a layer has room', () => {
+    const mixed = { ...costs, recompute: [1, 1, 30, 1, 1, 30, 1, 1] };
+    const kept = (free: number) =>
+      fill(optionsOf(mixed), { checkpoint: 1, output: 4 }, [room('pinned', free)])?.segments.map(
+        ({ length, attentionOutput }) => `${length}${attentionOutput[0]}`,
+      );
+    expect(kept(16)?.join(' ')).toBe('1r 1r 1p 1r 1r 1p 1r 1r');
+    expect(kept(20)?.join(' ')).toBe('1p 1r 1p 1r 1r 1p 1r 1r');
   });
 
   test('nothing where not even one checkpoint has room', () => {

@@ -1,5 +1,5 @@
 /** From a frame and what each segment keeps to a strategy. */
-import type { LayerStrategy, Strategy } from '../../spec/strategy.js';
+import { type LayerStrategy, segmentLengths, type Strategy } from '../../spec/strategy.js';
 import { toStrategy } from '../candidates.js';
 import type { Setting } from '../setting.js';
 import type { FilledSegment, KeptBytes } from './fill.js';
@@ -13,14 +13,14 @@ export function assemble(setting: Setting, frame: Frame, numChunks: number, segm
   return { ...strategy, kvTileChunks: Math.min(kvTileChunks, numChunks), hiddenGradients };
 }
 
-/** All segments alike, the last one shorter where they do not divide the layers. */
+/** All segments alike. */
 export function assembleUniform(setting: Setting, frame: Frame, numChunks: number, segment: FilledSegment): Strategy {
-  const { numLayers } = setting.model;
-  const segments = Array.from({ length: Math.ceil(numLayers / segment.length) }, (_, i) => ({
-    ...segment,
-    length: Math.min(segment.length, numLayers - i * segment.length),
-  }));
-  return assemble(setting, frame, numChunks, segments);
+  return assemble(setting, frame, numChunks, alike(setting.model.numLayers, segment));
+}
+
+/** So many layers in segments like this one; the last one shorter where they do not divide. */
+export function alike(numLayers: number, segment: FilledSegment): readonly FilledSegment[] {
+  return segmentLengths(numLayers, segment.length).map((length) => ({ ...segment, length }));
 }
 
 /** The pool of host memory; the device's where there is none. */

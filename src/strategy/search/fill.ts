@@ -14,8 +14,8 @@ export interface KeptBytes {
 
 /** Seconds more for a layer than where its output is kept on the host beside a checkpoint of its own. */
 export interface LayerCosts {
-  /** Its attention runs again. */
-  readonly recompute: number;
+  /** Its attention runs again: by layer, since a window leaves less of it. */
+  readonly recompute: readonly number[];
   /** Its input is rebuilt from its predecessor's kept output. */
   readonly rebuild: number;
   /** Its input is rebuilt by running its predecessor again, whose output is kept from then on; where it is not, `recompute` comes on top. */
@@ -60,15 +60,15 @@ interface Option {
   readonly seconds: number;
 }
 
-/** What may be kept of so many layers, whatever room there is. */
+/** What may be kept of a model's layers, whatever room there is. */
 export interface Options {
-  readonly numLayers: number;
   readonly costs: LayerCosts;
   /** The fastest first. */
   readonly all: readonly Option[];
 }
 
-export function optionsOf(numLayers: number, costs: LayerCosts, segmentLayers?: number): Options {
+export function optionsOf(costs: LayerCosts, segmentLayers?: number): Options {
+  const numLayers = costs.recompute.length;
   const lengths = segmentLayers === undefined ? [...LENGTHS.filter((length) => length < numLayers), numLayers] : [segmentLayers];
   const options: Option[] = [];
   for (const kept of lengths) {
@@ -76,25 +76,26 @@ export function optionsOf(numLayers: number, costs: LayerCosts, segmentLayers?: 
       for (let numKept = numLayers; numKept >= 0; numKept--) {
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
         if (segmentLayers !== undefined && numKept < numLayers && numKept % segmentLayers !== 0) continue;
-        options.push({ numKept, kept, rerun, seconds: secondsOf(numLayers, numKept, kept, rerun, costs) });
+        options.push({ numKept, kept, rerun, seconds: secondsOf(numKept, kept, rerun, costs) });
       }
     }
   }
-  return { numLayers, costs, all: options.sort((a, b) => a.seconds - b.seconds) };
+  return { costs, all: options.sort((a, b) => a.seconds - b.seconds) };
 }
 
 /** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
-export function fill({ numLayers, costs, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
+export function fill({ costs, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
+  const numLayers = costs.recompute.length;
   const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   let best: Filling | undefined;
   let atMost = Number.POSITIVE_INFINITY;
   for (const { numKept, kept, rerun, seconds } of all) {
     if (seconds >= atMost) break;
     if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
-    const found = place([...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)], bytes, rooms);
+    const found = place(cutsOf(numKept, kept, rerun, costs), bytes, rooms);
     if (found === undefined) continue;
     const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
-    const total = seconds + inFiles * costs.file + numFormedAgain(found) * costs.recompute;
+    const total = seconds + inFiles * costs.file + numFormedAgain(found) * mean(costs.recompute);
     if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
   }
   return best;
@@ -114,20 +115,42 @@ function numFormedAgain(segments: readonly FilledSegment[]): number {
   return again.reduce((sum, { length }) => sum + length - 1, 0);
 }
 
+function mean(values: readonly number[]): number {
+  return sumOf(values) / Math.max(1, values.length);
+}
+
+function sumOf(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}
+
 function isIn(pool: string, rooms: readonly Room[]): boolean {
   return rooms.some((room) => room.isFile && room.pool === pool);
 }
 
-function secondsOf(numLayers: number, numKept: number, kept: number, rerun: number, costs: LayerCosts): number {
-  const numRerun = numLayers - numKept;
+function secondsOf(numKept: number, kept: number, rerun: number, costs: LayerCosts): number {
+  const numRerun = costs.recompute.length - numKept;
   const rebuilt = numKept - Math.ceil(numKept / kept);
   const again = numRerun - Math.ceil(numRerun / rerun);
-  return numRerun * costs.recompute + rebuilt * costs.rebuild + again * costs.rerun;
+  const recomputed = keptFirst(kept, rerun, costs).slice(numKept);
+  return sumOf(recomputed.map((layer) => costs.recompute[layer] ?? 0)) + rebuilt * costs.rebuild + again * costs.rerun;
 }
 
 interface Cut {
   readonly length: number;
   readonly isKept: boolean;
+}
+
+function cutsOf(numKept: number, kept: number, rerun: number, costs: LayerCosts): readonly Cut[] {
+  const numLayers = costs.recompute.length;
+  if (kept > 1 || rerun > 1) return [...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)];
+  const isKept = new Set(keptFirst(kept, rerun, costs).slice(0, numKept));
+  return Array.from({ length: numLayers }, (_, layer) => ({ length: 1, isKept: isKept.has(layer) }));
+}
+
+/** Layers in the order in which they are kept: by what they cost where each has a checkpoint of its own, else the first ones first. */
+function keptFirst(kept: number, rerun: number, { recompute }: LayerCosts): readonly number[] {
+  const layers = [...recompute.keys()];
+  return kept > 1 || rerun > 1 ? layers : layers.sort((a, b) => (recompute[b] ?? 0) - (recompute[a] ?? 0) || a - b);
 }
 
 function cut(numLayers: number, length: number, isKept: boolean): readonly Cut[] {

@@ -10,7 +10,8 @@ import type { Evaluator } from '../evaluator.js';
 import type { Setting } from '../setting.js';
 import type { Steps } from '../steps.js';
 import { assemble, assembleUniform, keptBytes, pinnedPool } from './assemble.js';
-import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Options, optionsOf, type Room } from './fill.js';
+import { layerCosts } from './costs.js';
+import { type FilledSegment, type Filling, fill, type KeptBytes, type Options, optionsOf, type Room } from './fill.js';
 import { type Frame, frames, neighbours } from './frames.js';
 
 export interface Found {
@@ -31,9 +32,6 @@ const GOOD_ENOUGH = 1.005;
 const WORTH_MORE = 1.001;
 /** What can be faster by no more than this is not looked at. */
 const WORTH_A_LOOK = 1.002;
-
-/** Until costs are needed: whether everything can be kept does not hang on them. */
-const ANY_COSTS: LayerCosts = { recompute: 1, rebuild: 1, rerun: 1, file: 1 };
 
 /** Undefined where no strategy fits. A step for each frame and number of chunks. */
 export function searchAll(setting: Setting, evaluate: Evaluator): Steps<Found | undefined> {
@@ -156,9 +154,9 @@ class Search {
     if (this.tried.has(key)) return undefined;
     this.tried.add(key);
     if (!this.hasCosts && this.filled(frame, numChunks)?.seconds !== 0) {
-      const { model, run } = this.setting;
       this.hasCosts = true;
-      this.options = optionsOf(model.numLayers, this.costsOf(frame, numChunks), run.segmentLayers);
+      const strategyOf = (segments: readonly FilledSegment[]): Strategy => assemble(this.setting, frame, numChunks, segments);
+      this.options = optionsOf(layerCosts(this.setting, this.evaluate, strategyOf, this.allPinned), this.setting.run.segmentLayers);
     }
     return this.tryFilling(frame, numChunks, atMost);
   }
@@ -196,7 +194,7 @@ class Search {
   /** The loss has an instant of its own: what is free then makes its tiles larger, which is faster in every strategy. */
   private withLargestLossTiles(strategy: Strategy, memory: MemoryLedger): Pick<Found, 'strategy' | 'memory'> {
     let found = { strategy, memory };
-    let [misfit, fitting] = [-1, Math.log2(strategy.numLossTiles)];
+    let [misfit, fitting] = [-1, Math.ceil(Math.log2(strategy.numLossTiles))];
     if (this.setting.run.numLossTiles !== undefined) return found;
     while (fitting - misfit > 1) {
       const middle = Math.floor((misfit + fitting) / 2);
@@ -215,7 +213,9 @@ class Search {
 
   private fill(bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
     const { model, run } = this.setting;
-    this.options ??= optionsOf(model.numLayers, ANY_COSTS, run.segmentLayers);
+    // Until costs are known: whether everything can be kept does not hang on them.
+    const anyCosts = { recompute: Array.from({ length: model.numLayers }, () => 1), rebuild: 1, rerun: 1, file: 1 };
+    this.options ??= optionsOf(anyCosts, run.segmentLayers);
     return fill(this.options, bytes, rooms);
   }
 
@@ -234,29 +234,6 @@ class Search {
         isDevice: pool.kind === 'device',
         bytes: roomBytes(pool) - pool.peakBytes + (pool.pool === this.allPinned.checkpoints ? kept : 0),
       }));
-  }
-
-  /** From computing alone, of steps of which one thing is different in all layers; of files, from whole steps. */
-  private costsOf(frame: Frame, numChunks: number): LayerCosts {
-    const { model, pools } = this.setting;
-    const { numLayers } = model;
-    const length = Math.min(2, numLayers);
-    const file = pools.find(({ kind }) => kind === 'file')?.name;
-    const of = (one: Partial<FilledSegment>): number => this.evaluate.computeSeconds(this.setting, this.uniform(frame, numChunks, one));
-    const kept = of({});
-    const recomputed = of({ attentionOutput: RECOMPUTE });
-    const numRebuilt = Math.max(1, numLayers - Math.ceil(numLayers / length));
-    return {
-      recompute: Math.max(0, recomputed - kept) / numLayers,
-      rebuild: Math.max(0, of({ length }) - kept) / numRebuilt,
-      rerun: Math.max(0, of({ length, attentionOutput: RECOMPUTE, rebuiltOutput: this.allPinned.checkpoints }) - recomputed) / numRebuilt,
-      file: file === undefined ? 0 : this.fileSeconds(frame, numChunks, file) / numLayers,
-    };
-  }
-
-  private fileSeconds(frame: Frame, numChunks: number, file: string): number {
-    const of = (one: Partial<FilledSegment>): number => this.seconds(this.uniform(frame, numChunks, one));
-    return Math.max(0, of({ attentionOutput: file }) - of({}));
   }
 
   /** Strategies that differ in numbers alone have the same ranges of layers, of which much is found once. */
