@@ -4,6 +4,7 @@
  */
 import { type CallConflicts, conflictsOfCalls } from '../address/lifetimes.js';
 import { movedSchedule, placeSchedule } from '../schedule/build.js';
+import { hasTemporaries } from '../catalog/ops/index.js';
 import type { LogicalOp, LogicalSection, Tensor, TensorRef } from '../schedule/logical.js';
 import type { Op, Range } from '../schedule/op.js';
 import { declareTensors, layerPlan, type PolicyContext, type StepProgram } from '../schedule/policies/index.js';
@@ -20,7 +21,7 @@ export interface MemoryShape {
   readonly sections: readonly ShapedSection[];
 }
 
-/** A section with one of all ops that need alike, and their streams. */
+/** A section with one of all ops that need alike, and of none that need nothing; and their streams. */
 export interface ShapedSection {
   readonly section: LogicalSection;
   readonly streams: readonly string[];
@@ -69,6 +70,8 @@ function shapeOf(setting: Setting, context: PolicyContext): MemoryShape {
 function oneOfEach(section: LogicalSection, placed: readonly Op[], numTokens: number): ShapedSection {
   const known = new Map<string, { readonly op: LogicalOp; readonly stream: string }>();
   for (const [i, op] of section.ops.entries()) {
+    // A section is known by its first op.
+    if (i > 0 && !hasTemporaries(op.kind)) continue;
     const { stream = '' } = placed[i] ?? {};
     const key = needsOf(op, stream, numTokens);
     if (!known.has(key)) known.set(key, { op, stream });

@@ -1,7 +1,7 @@
 /** The formulas of a row applied to an op, with its tiles. */
 import { NONE, type OpFacts, type OpRow, type OpWork } from './row.js';
 import type { OpSizes } from './sizes.js';
-import { OP_ROWS, type OpShape } from './table.js';
+import { OP_ROWS, type OpKind, type OpShape } from './table.js';
 import { type AttributeShape, type BufferShape, rowsOf } from './views.js';
 
 const NO_ATTRIBUTE: AttributeShape = {};
@@ -17,6 +17,12 @@ export function temporaryBytes(
   if (row.temporaries === NONE) return 0;
   const facts = factsOf(row, op, attribute, buffers, sizes);
   return Math.ceil(row.temporaries({ ...facts, rows: Math.ceil(facts.rows / facts.tiles) }));
+}
+
+/** Whether some op of a kind makes tensors inside. */
+export function hasTemporaries(kind: OpKind): boolean {
+  const row: OpRow = OP_ROWS[kind];
+  return row.temporaries !== NONE;
 }
 
 /** FLOPs, bytes and kernels of an op, of all its tiles together. */

@@ -63,12 +63,17 @@ interface Option {
 /** What may be kept of a model's layers, whatever room there is. */
 export interface Options {
   readonly costs: LayerCosts;
+  /** Layers in the order in which they are kept where each has a checkpoint of its own: by what they cost. Else the first come first. */
+  readonly dearest: readonly number[];
   /** The fastest first. */
   readonly all: readonly Option[];
 }
 
 export function optionsOf(costs: LayerCosts, segmentLayers?: number): Options {
   const numLayers = costs.recompute.length;
+  const inOrder = [...costs.recompute.keys()];
+  const dearest = inOrder.toSorted((a, b) => (costs.recompute[b] ?? 0) - (costs.recompute[a] ?? 0) || a - b);
+  const [alone, together] = [dearest, inOrder].map((layers) => secondsFrom(layers, costs));
   const lengths = segmentLayers === undefined ? [...LENGTHS.filter((length) => length < numLayers), numLayers] : [segmentLayers];
   const options: Option[] = [];
   for (const kept of lengths) {
@@ -76,15 +81,16 @@ export function optionsOf(costs: LayerCosts, segmentLayers?: number): Options {
       for (let numKept = numLayers; numKept >= 0; numKept--) {
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
         if (segmentLayers !== undefined && numKept < numLayers && numKept % segmentLayers !== 0) continue;
-        options.push({ numKept, kept, rerun, seconds: secondsOf(numKept, kept, rerun, costs) });
+        const recomputed = (isAlone(kept, rerun) ? alone : together)?.[numKept] ?? 0;
+        options.push({ numKept, kept, rerun, seconds: recomputed + rebuiltSeconds(numKept, kept, rerun, costs) });
       }
     }
   }
-  return { costs, all: options.sort((a, b) => a.seconds - b.seconds) };
+  return { costs, dearest, all: options.sort((a, b) => a.seconds - b.seconds) };
 }
 
 /** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
-export function fill({ costs, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
+export function fill({ costs, dearest, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
   const numLayers = costs.recompute.length;
   const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   let best: Filling | undefined;
@@ -92,7 +98,7 @@ export function fill({ costs, all }: Options, bytes: KeptBytes, rooms: readonly 
   for (const { numKept, kept, rerun, seconds } of all) {
     if (seconds >= atMost) break;
     if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
-    const found = place(cutsOf(numKept, kept, rerun, costs), bytes, rooms);
+    const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, rooms);
     if (found === undefined) continue;
     const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
     const total = seconds + inFiles * costs.file + numFormedAgain(found) * mean(costs.recompute);
@@ -116,23 +122,30 @@ function numFormedAgain(segments: readonly FilledSegment[]): number {
 }
 
 function mean(values: readonly number[]): number {
-  return sumOf(values) / Math.max(1, values.length);
-}
-
-function sumOf(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0);
+  return values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
 }
 
 function isIn(pool: string, rooms: readonly Room[]): boolean {
   return rooms.some((room) => room.isFile && room.pool === pool);
 }
 
-function secondsOf(numKept: number, kept: number, rerun: number, costs: LayerCosts): number {
+/** By number of layers that are kept, in this order, the seconds that the others are recomputed. */
+function secondsFrom(layers: readonly number[], { recompute }: LayerCosts): readonly number[] {
+  const seconds = [0];
+  for (const layer of layers.toReversed()) seconds.unshift((seconds[0] ?? 0) + (recompute[layer] ?? 0));
+  return seconds;
+}
+
+/** Each layer has a checkpoint of its own. */
+function isAlone(kept: number, rerun: number): boolean {
+  return kept === 1 && rerun === 1;
+}
+
+function rebuiltSeconds(numKept: number, kept: number, rerun: number, costs: LayerCosts): number {
   const numRerun = costs.recompute.length - numKept;
   const rebuilt = numKept - Math.ceil(numKept / kept);
   const again = numRerun - Math.ceil(numRerun / rerun);
-  const recomputed = keptFirst(kept, rerun, costs).slice(numKept);
-  return sumOf(recomputed.map((layer) => costs.recompute[layer] ?? 0)) + rebuilt * costs.rebuild + again * costs.rerun;
+  return rebuilt * costs.rebuild + again * costs.rerun;
 }
 
 interface Cut {
@@ -140,17 +153,11 @@ interface Cut {
   readonly isKept: boolean;
 }
 
-function cutsOf(numKept: number, kept: number, rerun: number, costs: LayerCosts): readonly Cut[] {
-  const numLayers = costs.recompute.length;
-  if (kept > 1 || rerun > 1) return [...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)];
-  const isKept = new Set(keptFirst(kept, rerun, costs).slice(0, numKept));
+function cutsOf(numKept: number, kept: number, rerun: number, dearest: readonly number[]): readonly Cut[] {
+  const numLayers = dearest.length;
+  if (!isAlone(kept, rerun)) return [...cut(numKept, kept, true), ...cut(numLayers - numKept, rerun, false)];
+  const isKept = new Set(dearest.slice(0, numKept));
   return Array.from({ length: numLayers }, (_, layer) => ({ length: 1, isKept: isKept.has(layer) }));
-}
-
-/** Layers in the order in which they are kept: by what they cost where each has a checkpoint of its own, else the first ones first. */
-function keptFirst(kept: number, rerun: number, { recompute }: LayerCosts): readonly number[] {
-  const layers = [...recompute.keys()];
-  return kept > 1 || rerun > 1 ? layers : layers.sort((a, b) => (recompute[b] ?? 0) - (recompute[a] ?? 0) || a - b);
 }
 
 function cut(numLayers: number, length: number, isKept: boolean): readonly Cut[] {
