@@ -48,6 +48,10 @@ def main() -> None:
     if args.serve is not None:
         serve(args.plan, args.serve)
         return
+    if args.plan is not None and not args.plan.is_file():
+        parser.error(f"there is no plan {args.plan}: make one with `fpdt plan ... --output`, or give none")
+    if args.repeats < 1:
+        parser.error(f"--repeats: expected a whole number of at least 1, found {args.repeats}")
     if (args.legacy is None) != (args.legacy_plan is None):
         parser.error("give --legacy and --legacy-plan together")
     with tempfile.TemporaryDirectory() as folder:

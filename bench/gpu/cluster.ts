@@ -2,14 +2,16 @@
  * `tsx bench/gpu/cluster.ts result.jsonl STAGING cluster.json`: the cluster file of what the step `calibrate` measured, as `fpdt calibrate`
  * writes it where Node is beside the GPU. STAGING is the folder that the run was given: it has the shapes that were measured.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { calibrationJob, measuredCluster, readNumbers } from '../../src/bridge/calibration.js';
 import type { CalibrationInput } from '../../src/bridge/calibrationProbes.js';
 import { calibrationText, shapesFile, shapesPath } from '../../src/bridge/calibrationFile.js';
 import { FpdtError } from '../../src/index.js';
-import { runScript } from '../../scripts/options.js';
+import { parseOptions, runScript } from '../../scripts/options.js';
+import { readJsonFile, readTextFile } from '../../src/spec/jsonFile.js';
+import { parseJsonText } from '../../src/spec/jsonText.js';
 
 interface Line {
   readonly kind: string;
@@ -18,13 +20,17 @@ interface Line {
 }
 
 await runScript(async () => {
-  const [result = '', staging = '', output = ''] = process.argv.slice(2);
-  const lines = readFileSync(result, 'utf8')
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Line);
+  const { positionals } = parseOptions({ options: {}, allowPositionals: true });
+  const [result, staging, output] = positionals;
+  if (result === undefined || staging === undefined || output === undefined || positionals.length > 3) {
+    throw new FpdtError(`expected three paths, found ${positionals.length}`, {
+      code: 'usage',
+      hint: 'give result.jsonl, the staging folder of that run, and the cluster file to write',
+    });
+  }
+  const lines = linesOf(result);
   const measured = lastOf(lines, 'calibration');
-  const { input } = JSON.parse(readFileSync(join(staging, 'calibration.json'), 'utf8')) as { readonly input: CalibrationInput };
+  const { input } = readJsonFile(join(staging, 'calibration.json'), 'calibration') as { readonly input: CalibrationInput };
   const folder = mkdtempSync(join(tmpdir(), 'fpdt-cluster-'));
   try {
     const { base, plans } = await calibrationJob(input, folder);
@@ -36,6 +42,11 @@ await runScript(async () => {
     rmSync(folder, { recursive: true });
   }
 });
+
+function linesOf(path: string): readonly Line[] {
+  const texts = readTextFile(path, 'result').split('\n');
+  return texts.flatMap((text, i) => (text === '' ? [] : [parseJsonText(text, `line ${i + 1} of ${path}`) as Line]));
+}
 
 function lastOf(lines: readonly Line[], kind: string): Line {
   const found = lines.findLast((line) => line.kind === kind);

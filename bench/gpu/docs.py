@@ -6,6 +6,7 @@ says so; a dry run's is refused.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ and Node are, and then `bash bench/gpu/run.sh`, on a machine with one H100 or H2
 
 
 def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="npm run docs:performance --")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where the document is not current")
+    is_check = parser.parse_args(arguments).check
     text = document(read_lines(RESULT))
-    if arguments == ["--check"]:
+    if is_check:
         is_current = DOCUMENT.exists() and DOCUMENT.read_text() == text
         print("" if is_current else f"{DOCUMENT} is not what {RESULT} says: npm run docs:performance", file=sys.stderr)
         return 0 if is_current else 1
@@ -39,7 +43,9 @@ def document(lines: list[dict[str, Any]]) -> str:
         return TITLE + NEVER_RUN
     begun = list(of_kind(lines, "begin"))
     dry = sorted({run["device"] for run in begun} - {"cuda"})
-    if dry or not begun:
+    if not begun:
+        raise SystemExit(f"{RESULT} does not say of what run it is: it lacks the line of kind begin")
+    if dry:
         raise SystemExit(f"{RESULT} is of a dry run ({', '.join(dry)}): only runs on a GPU are documented")
     facts = [*surroundings(lines), *(f"Command: `{run['command'].strip()}`, {run['date']}" for run in begun)]
     listed = "\n".join(f"- {fact}" for fact in facts)

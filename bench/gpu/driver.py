@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu.lines import append, read_lines
+from gpu.manifest import NAME as MANIFEST
 from gpu.manifest import problems
 from gpu.sizes import StepRow, device_sizes, step_rows
 from gpu.table import table_text
@@ -67,6 +68,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="gpu-bench-") as scratch:
         run = Run(args.device, args.staging, result, Path(scratch), args.runner)
         ok = stage(run)
+        if not (run.staging / MANIFEST).exists():
+            return 1
         for row in rows:
             left = sizes["totalSeconds"] - (time.monotonic() - _STARTED)
             ok = run_step(run, row, left) and ok

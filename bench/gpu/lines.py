@@ -37,7 +37,22 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
+    """Those of the file; none where there is none. Raises SystemExit for a line that is no JSON object."""
+    return [_parsed(path, number, line) for number, line in _numbered(path) if line]
+
+
+def _numbered(path: Path) -> list[tuple[int, str]]:
+    return list(enumerate(path.read_text().splitlines(), 1)) if path.exists() else []
+
+
+def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"{path}:{number} is no line of JSON ({error}): leave it out") from error
+    if isinstance(value, dict):
+        return value
+    raise SystemExit(f"{path}:{number} is no JSON object: leave it out")
 
 
 def _finite(value: Any) -> Any:

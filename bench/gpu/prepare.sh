@@ -5,13 +5,26 @@
 # PIP names the Python whose pip fetches the wheels (any version; default python3). --dry: what a run on a CPU needs, without wheels.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-device=cuda
-if [ "${1:-}" = --dry ]; then device=cpu; shift; fi
-staging="${1:-bench/gpu/staging/$device}"
+device=cuda folder=''
+for argument in "$@"; do
+  case "$argument" in
+    --dry) device=cpu ;;
+    -*) echo "unknown option $argument; known: --dry" >&2; exit 2 ;;
+    *) [ -z "$folder" ] || { echo "one folder, found $folder and $argument" >&2; exit 2; }; folder="$argument" ;;
+  esac
+done
+staging="${folder:-bench/gpu/staging/$device}"
+# What it makes replaces what it made before, and nothing else.
+if [ -e "$staging" ] && [ ! -d "$staging" ]; then echo "$staging is no folder" >&2; exit 2; fi
+if [ -n "$(ls -A "$staging" 2>/dev/null)" ] && [ ! -e "$staging/STAGED" ]; then
+  echo "$staging has files that this did not make: give an empty folder, or one that is not there" >&2
+  exit 2
+fi
 # shellcheck source=bench/gpu/python.sh
 source bench/gpu/python.sh
 rm -rf "$staging"
 mkdir -p "$staging"
+touch "$staging/STAGED"
 node --import tsx bench/gpu/stage.ts "$device" "$staging"
 if [ "$device" = cuda ]; then
   pip() { PYTHONPATH='' "${PIP:-python3}" -m pip "$@" --quiet --no-deps; }

@@ -78,6 +78,51 @@ def test_a_check_that_does_not_hold_is_a_failure_and_a_line(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("line", ['{"kind": "be', "[1]"])
+def test_a_line_that_is_broken_is_named(tmp_path: Path, line: str) -> None:
+    result = tmp_path / "result.jsonl"
+    result.write_text(f'{{"kind": "begin"}}\n{line}\n')
+    with pytest.raises(SystemExit, match=r"result.jsonl:2 is no"):
+        read_lines(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--foo"], "unknown option --foo"),
+        (["one", "two"], "one folder"),
+        (["{full}"], "files that this did not make"),
+        (["{file}"], "is no folder"),
+    ],
+)
+def test_staging_replaces_nothing_but_its_own(tmp_path: Path, arguments: list[str], said: str) -> None:
+    kept = tmp_path / "full" / "kept"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    given = [one.format(full=kept.parent, file=kept) for one in arguments]
+    found = subprocess.run(["bash", BENCH / "prepare.sh", *given], capture_output=True, text=True, check=False)
+    assert found.returncode == 2 and said in found.stderr and kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--only", "--staging"])
+def test_an_option_without_its_value_is_named(option: str) -> None:
+    found = subprocess.run(["bash", BENCH / "run.sh", option], capture_output=True, text=True, check=False)
+    assert found.returncode == 2 and f"{option} needs a value" in found.stderr
+
+
+def test_lines_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "result.jsonl").write_text('{"kind": "begin"}\n')
+    subprocess.run(
+        ["bash", BENCH / "run.sh", "--staging", empty],
+        env={**os.environ, "OUT": str(tmp_path), "FPDT_PYTHON": sys.executable},
+        capture_output=True,
+        check=False,
+    )
+    assert (tmp_path / "result.1.jsonl").read_text() == '{"kind": "begin"}\n'
+
+
 def a_run(tmp_path: Path, runner: str) -> Run:
     return Run("cpu", tmp_path, tmp_path / "result.jsonl", tmp_path, runner)
 

@@ -8,7 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { layoutSchedule, mulberry32 } from '../../src/address/layout.js';
-import { type ExecutionPlan, readPlanFile, writePlanFile } from '../../src/index.js';
+import { type ExecutionPlan, FpdtError, readPlanFile, writePlanFile } from '../../src/index.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName } from '../parity/cases.js';
@@ -221,6 +221,12 @@ async function main(): Promise<void> {
       data: { type: 'string' },
     },
   });
+  if (values.device && values.data !== undefined) {
+    throw new FpdtError('--device takes no --data: steps of the made-up device have tokens of their own', {
+      code: 'usage',
+      hint: 'leave --data out',
+    });
+  }
   const asked = values.sample === undefined ? undefined : wholeNumber('sample', values.sample);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-mutate-'));

@@ -9,7 +9,7 @@ const MAX_BYTES = 4 * 1024 ** 2;
 
 /** The value of a JSON file; `what` names it in errors, e.g. `model config`. */
 export function readJsonFile(path: string, what: string): unknown {
-  const text = readText(path, what);
+  const text = readTextFile(path, what);
   const name = `${what} '${path}'`;
   const kind = kindOf(text);
   if (kind === undefined) return parseJsonText(text, name);
@@ -30,7 +30,7 @@ export function isFolder(path: string): boolean {
 }
 
 /** Through a handle: what is no plain file has no size, and one that never ends is not read to its end. */
-function readText(path: string, what: string): string {
+export function readTextFile(path: string, what: string): string {
   let handle: number | undefined;
   try {
     handle = openSync(path, 'r');
