@@ -17,6 +17,7 @@ import {
 } from '../schedule/policies/index.js';
 import type { Strategy } from '../spec/strategy.js';
 import { windowChunks } from './fewChunks.js';
+import { perSetting } from './perSetting.js';
 import { quadratic } from './quadratic.js';
 import { type Setting, policyContext, scratchFormula } from './setting.js';
 
@@ -59,12 +60,11 @@ function wholeSeconds(setting: Setting, { contexts, at }: Points): Seconds {
     );
 }
 
-const KNOWN = new WeakMap<Setting, Map<string, number>>();
+const knownPrices = perSetting<number>();
 
 /** Strategies of one search have most sections in common. */
 function knownSeconds(setting: Setting, points: Points, program: StepProgram): Seconds {
-  const known = KNOWN.get(setting) ?? new Map<string, number>();
-  KNOWN.set(setting, known);
+  const known = knownPrices(setting);
   const keyOf = keysOf(points, program);
   const called = new Set(program.turns.flatMap(({ calls }) => calls.flatMap(({ owner, section }) => (owner === 'plan' ? [section] : []))));
   const writers = points.contexts.map((context) => sectionWriters(context, program).filter(({ name }) => called.has(name)));

@@ -5,6 +5,7 @@ import { estimateComputing } from './estimateComputing.js';
 import { estimateMemory } from './estimateMemory.js';
 import { estimateTime } from './estimateTime.js';
 import { isHopeless } from './hopeless.js';
+import { perSetting } from './perSetting.js';
 import type { Setting } from './setting.js';
 
 /** Of a setting, which is the caller's own but where a change is tried to explain a misfit. */
@@ -34,10 +35,9 @@ export function memoryEstimator(): Evaluator {
 }
 
 function remembered<T>(estimate: (setting: Setting, strategy: Strategy) => T): (setting: Setting, strategy: Strategy) => T {
-  const bySetting = new WeakMap<Setting, Map<string, T>>();
+  const knownOf = perSetting<T>();
   return (setting, strategy) => {
-    const known = bySetting.get(setting) ?? new Map<string, T>();
-    bySetting.set(setting, known);
+    const known = knownOf(setting);
     const key = JSON.stringify(strategy);
     const found = known.get(key) ?? estimate(setting, strategy);
     known.set(key, found);

@@ -8,6 +8,7 @@ import { hasTemporaries } from '../catalog/ops/index.js';
 import type { LogicalOp, LogicalSection, Tensor, TensorRef } from '../schedule/logical.js';
 import type { Op, Range } from '../schedule/op.js';
 import { declareTensors, layerPlan, type PolicyContext, type StepProgram } from '../schedule/policies/index.js';
+import { perSetting } from './perSetting.js';
 import type { Setting } from './setting.js';
 
 export interface MemoryShape {
@@ -27,12 +28,11 @@ export interface ShapedSection {
   readonly streams: readonly string[];
 }
 
-const KNOWN = new WeakMap<Setting, Map<string, MemoryShape>>();
+const knownShapes = perSetting<MemoryShape>();
 
 /** Of the program of a few chunks that `context` describes, whose calls are those of `program`. */
 export function memoryShape(setting: Setting, context: PolicyContext, program: StepProgram): MemoryShape {
-  const known = KNOWN.get(setting) ?? new Map<string, MemoryShape>();
-  KNOWN.set(setting, known);
+  const known = knownShapes(setting);
   const key = keyOf(context, program);
   const shape = known.get(key) ?? shapeOf(setting, context);
   known.set(key, shape);

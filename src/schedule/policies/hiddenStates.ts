@@ -1,6 +1,6 @@
 /** Which instance of which pool's `x` holds the hidden states before each layer, and where outputs and lse are kept. */
-import type { Places } from '../places.js';
 import { type PolicyContext, inPool } from './context.js';
+import { lastFor } from './lastFor.js';
 import type { LayerPlan, Segment } from './layerClasses.js';
 
 /** One instance of the hidden states in a pool. */
@@ -26,17 +26,17 @@ export interface HiddenSlots {
  * are staged, so that the last layer may write each over the one it was formed from.
  */
 export function hiddenSlots(context: SlotInput, plan: LayerPlan): HiddenSlots {
-  const known = KNOWN.get(plan);
-  if (known !== undefined && known.places === context.places) return known.slots;
-  const slots = slotsOf(context, plan);
-  KNOWN.set(plan, { places: context.places, slots });
-  return slots;
+  return lastSlots({ context, plan });
 }
 
 type SlotInput = Pick<PolicyContext, 'strategy' | 'model' | 'places'>;
 
-/** Of a plan, which is of one list of ranges and one model, for the last places that were asked for. */
-const KNOWN = new WeakMap<LayerPlan, { readonly places: Places; readonly slots: HiddenSlots }>();
+/** A plan is of one list of ranges and one model. */
+const lastSlots = lastFor(
+  ({ plan }: { readonly context: SlotInput; readonly plan: LayerPlan }) => plan,
+  (one, other) => one.context.places === other.context.places,
+  ({ context, plan }) => slotsOf(context, plan),
+);
 
 function slotsOf({ strategy, model, places }: SlotInput, { segments }: LayerPlan): HiddenSlots {
   const counts = new Map<string, number>();

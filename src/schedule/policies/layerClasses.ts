@@ -3,9 +3,10 @@
  * no suffix.
  */
 import { layerParameters } from '../../catalog/parameters.js';
-import type { LayerStrategy, Strategy } from '../../spec/strategy.js';
+import type { LayerStrategy } from '../../spec/strategy.js';
 import { RECOMPUTE } from '../../spec/strategy.js';
 import type { PolicyContext } from './context.js';
+import { lastFor } from './lastFor.js';
 
 export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 'rebuiltOutput'> {
   /** '' for the first class, '.2' for the second: what section names end with. */
@@ -43,15 +44,11 @@ export interface LayerPlan {
 type PlanInput = Pick<PolicyContext, 'strategy' | 'model' | 'parameters'>;
 
 /** Of the ranges of a strategy, for the last model that was asked for: a search asks for the same ones with many numbers of chunks. */
-const KNOWN = new WeakMap<Strategy['layers'], Omit<PlanInput, 'strategy'> & { readonly plan: LayerPlan }>();
-
-export function layerPlan({ strategy, model, parameters }: PlanInput): LayerPlan {
-  const known = KNOWN.get(strategy.layers);
-  if (known !== undefined && known.model === model && known.parameters === parameters) return known.plan;
-  const plan = planOf({ strategy, model, parameters });
-  KNOWN.set(strategy.layers, { model, parameters, plan });
-  return plan;
-}
+export const layerPlan: (input: PlanInput) => LayerPlan = lastFor(
+  ({ strategy }) => strategy.layers,
+  (one, other) => one.model === other.model && one.parameters === other.parameters,
+  planOf,
+);
 
 function planOf({ strategy, model, parameters }: PlanInput): LayerPlan {
   const segments = strategy.layers.flatMap((one, index) => segmentsOf(one, index));

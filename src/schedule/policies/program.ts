@@ -2,6 +2,7 @@
 import type { Call, Turn } from '../program.js';
 import { type PolicyContext, sizesOf } from './context.js';
 import { gradientName, hiddenName, hiddenSlots, savedSlots, type Slot } from './hiddenStates.js';
+import { lastFor } from './lastFor.js';
 import { type LayerClass, type LayerPlan, type Segment, layerPlan } from './layerClasses.js';
 
 /** Hidden states move between two tensors before a layer; the section that does it. */
@@ -19,17 +20,9 @@ export interface StepProgram {
   readonly relocations: readonly Relocation[];
 }
 
-export function stepProgram(context: PolicyContext): StepProgram {
-  const plan = layerPlan(context);
-  const known = KNOWN.get(plan);
-  if (known !== undefined && isSame(known.context, context)) return known.program;
-  const program = new ProgramWriter(context).write();
-  KNOWN.set(plan, { context, program });
-  return program;
-}
-
-/** The last program of a plan of layers. */
-const KNOWN = new WeakMap<LayerPlan, { readonly context: PolicyContext; readonly program: StepProgram }>();
+export const stepProgram: (context: PolicyContext) => StepProgram = lastFor(layerPlan, isSame, (context) =>
+  new ProgramWriter(context).write(),
+);
 
 /** All that a program hangs on beside the plan of its layers: instances in files are counted in chunks. */
 function isSame(one: PolicyContext, other: PolicyContext): boolean {

@@ -3,6 +3,7 @@ import type { Tensor } from '../logical.js';
 import type { Places } from '../places.js';
 import { type PolicyContext, type Sizes, inPool, sizesOf, tensor } from './context.js';
 import { hiddenSlots, savedSlots } from './hiddenStates.js';
+import { lastFor } from './lastFor.js';
 import { type LayerClass, type LayerPlan, layerPlan } from './layerClasses.js';
 
 /** Tensors that loadBatch fills, in its order. */
@@ -134,18 +135,23 @@ export interface AttentionNames {
   readonly lse: string;
 }
 
-/** Of a class, for the last places that were asked for: every op of a section asks again. */
-const KNOWN = new WeakMap<LayerClass, { readonly places: Places; readonly names: AttentionNames }>();
-
+/** Every op of a section asks again. */
 export function attentionNames({ places }: PolicyContext, layer: LayerClass): AttentionNames {
-  const known = KNOWN.get(layer);
-  if (known !== undefined && known.places === places) return known.names;
-  const names = namesOf(places, layer);
-  KNOWN.set(layer, { places, names });
-  return names;
+  return lastNames({ places, layer });
 }
 
-function namesOf(places: Places, layer: LayerClass): AttentionNames {
+const lastNames = lastFor(
+  ({ layer }: NamesInput) => layer,
+  (one, other) => one.places === other.places,
+  namesOf,
+);
+
+interface NamesInput {
+  readonly places: Places;
+  readonly layer: LayerClass;
+}
+
+function namesOf({ places, layer }: NamesInput): AttentionNames {
   const isOuter = layer.backwardOrder === 'keyValueOuterAscending';
   const keyValue = (name: string): string => inPool(name, layer.keyValues, places);
   const kept = (name: string): string => (layer.keyValues === places.device ? `${name}.all` : keyValue(name));
