@@ -165,7 +165,7 @@ def test_calibration_times_links_and_the_host_through_streams_and_events(monkeyp
     assert {*copied} == {"h2d", "d2h"}
     assert Device.current.name == "compute"
     # Each event that is recorded takes a millisecond: two around every copy, one to end with.
-    assert rates["h2dBytes"] == rates["d2hBytes"] == pytest.approx(4 * 4096 / (2 * 4 + 1) * 1000)
+    assert [rates["h2dBytes"], rates["d2hBytes"]] == pytest.approx([4 * 4096 / (2 * 4 + 1) * 1000] * 2)
     assert rates["duplexBytes"] == pytest.approx(8 * 4096 / (2 * 8 + 1) * 1000)
     # A made-up device is never busy.
     monkeypatch.setattr("fpdt.measure.host_rates.MAX_SIZE", 512)
