@@ -1,5 +1,5 @@
 /** Strategies that a user might force, drawn at random. */
-import { BACKWARD_ORDERS, type LayerStrategy, type Strategy, segmentLengths } from '../src/spec/strategy.js';
+import { BACKWARD_ORDERS, type LayerStrategy, RECOMPUTE, type Strategy, segmentLengths } from '../src/spec/strategy.js';
 import { placesOf } from '../src/spec/strategyPlaces.js';
 import { toStrategy } from '../src/strategy/candidates.js';
 import type { Evaluator } from '../src/strategy/evaluator.js';
@@ -31,6 +31,7 @@ function draw(setting: Setting, random: () => number): Strategy {
     keyValues: pick(placesOf('keyValues', pools)),
     keyValueGradients: descending ? pick(placesOf('keyValueGradients', pools)) : places.device,
     attentionOutput: pick(placesOf('attentionOutput', pools)),
+    internals: random() < 1 / 2 ? RECOMPUTE : pick(placesOf('internals', pools)),
     checkpoints: pick(placesOf('checkpoints', pools)),
     backwardOrder: BACKWARD_ORDERS[descending ? 0 : 1],
     segments: segmentLengths(end - start, pick(LENGTHS)),

@@ -113,7 +113,9 @@ class Built:
         self.head_dim = self.width("q") // len(family.head_map.query[0])
 
     def width(self, view: str) -> int:
-        return self.family.code.classes[0].pre.widths[f"@{view}"]
+        return max(
+            code.widths.get(f"@{view}", 0) for one in self.family.code.classes for code in (one.pre, one.post_keep)
+        )
 
     def empty(self, view: str) -> Tensor:
         return torch.empty(ROWS, self.width(view), dtype=self.dtype)
@@ -179,6 +181,11 @@ def measure_codes(model: Built, measure: Measure) -> dict[str, Any]:
                 "preBwd": measure(layer.pre_bwd, {**tokens, **grads, "wgrad": wgrad}),
                 "post": measure(layer.post, {**after, "@y": rows("x")}),
                 "postBwd": measure(layer.post_bwd, {**after, "@do": rows("q"), "@dx": rows("x"), "wgrad": wgrad}),
+                "postKeep": measure(layer.post_keep, {**after, "@y": rows("x"), "@kept": rows("kept")}),
+                "postBwdKept": measure(
+                    layer.post_bwd_kept,
+                    {**after, "@kept": rows("kept"), "@do": rows("q"), "@dx": rows("x"), "wgrad": wgrad},
+                ),
             }
         )
     engine, ids = model.engine, token_ids(int(model.family.config["vocab_size"]))
@@ -194,16 +201,24 @@ def measure_codes(model: Built, measure: Measure) -> dict[str, Any]:
 
 
 class LayerRun:
-    """A decoder layer by its code, as the ops run it: forward, then backward into `dx` and `wgrad`."""
+    """A decoder layer by its code, as the ops run it: forward, then backward into `dx` and `wgrad`.
 
-    def __init__(self, built: Built, number: int, x: Tensor) -> None:
+    With `keeps`, products of forward are kept for backward.
+    """
+
+    def __init__(self, built: Built, number: int, x: Tensor, *, keeps: bool = False) -> None:
         self.built, self.layer, self.x = built, built.layers[number], x
         self.positions, self.mask = torch.arange(ROWS), built.mask(number)
         self.q, self.k, self.v = (built.empty(name) for name in "qkv")
         self.layer.pre.run({"@x": x, "@positions": self.positions, "@q": self.q, "@k": self.k, "@v": self.v})
         self.o, self.lse = backend_named("reference").forward(*self._qkv(), self.layer.attention, self.mask, 0, 0)
         self.y = torch.empty_like(x)
-        self.layer.post.run({"@x": x, "@o": self.o.reshape(ROWS, -1), "@y": self.y})
+        self.kept = built.empty("kept") if keeps else None
+        views = {"@x": x, "@o": self.o.reshape(ROWS, -1), "@y": self.y}
+        if self.kept is None:
+            self.layer.post.run(views)
+        else:
+            self.layer.post_keep.run({**views, "@kept": self.kept})
 
     def _qkv(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.built.heads(self.q), self.built.heads(self.k), self.built.heads(self.v)
@@ -212,7 +227,11 @@ class LayerRun:
         """`dx` holds the gradient of y on entry and that of x on return."""
         o = self.o.reshape(ROWS, -1)
         do = torch.empty_like(o)
-        self.layer.post_bwd.run({"@x": self.x, "@o": o, "@do": do, "@dx": dx, "wgrad": wgrad})
+        after = {"@x": self.x, "@o": o, "@do": do, "@dx": dx, "wgrad": wgrad}
+        if self.kept is None:
+            self.layer.post_bwd.run(after)
+        else:
+            self.layer.post_bwd_kept.run({**after, "@kept": self.kept})
         config = self.layer.attention
         grads = backend_named("reference").backward(
             self.built.heads(do), *self._qkv(), self.o, self.lse, config, self.mask, 0, 0

@@ -276,7 +276,7 @@ def write_plan(frames: Frames, path: Path) -> Path:
 
 def no_code(num_layers: int) -> dict[str, Any]:
     """The code of a model that computes nothing; tests of single ops have handlers of their own."""
-    layer = dict.fromkeys(("pre", "preQ", "preKv", "preBwd", "post", "postBwd"), NO_CODE)
+    layer = dict.fromkeys(("pre", "preQ", "preKv", "preBwd", "post", "postBwd", "postKeep", "postBwdKept"), NO_CODE)
     return {
         "layers": "layers",
         "classes": [{"attention": {"scale": 1.0, "softcap": None}, **layer}],

@@ -27,6 +27,8 @@ const DIMENSIONS = {
   attentionOutput: [...POOLS_AND_DISK, 'recompute'],
   /** Of layers that are rebuilt. */
   rebuiltOutput: [...POOLS_AND_DISK, 'recompute'],
+  /** Products inside of what follows attention. */
+  internals: ['recompute', ...POOLS_AND_DISK],
   checkpoints: POOLS_AND_DISK,
   hiddenGradients: POOLS,
   backwardOrder: ['queryOuterDescending', 'keyValueOuterAscending'],
@@ -59,6 +61,7 @@ export const FPDT_CASE: ParityCase = {
   keyValueGradients: 'hbm',
   attentionOutput: 'recompute',
   rebuiltOutput: 'recompute',
+  internals: 'recompute',
   checkpoints: 'host',
   hiddenGradients: 'hbm',
   backwardOrder: 'keyValueOuterAscending',
@@ -141,6 +144,7 @@ export function caseName(one: ParityCase): string {
     `kv${PLACE[one.keyValues]}`,
     `dkv${PLACE[one.keyValueGradients]}`,
     `o${PLACE[one.attentionOutput]}${PLACE[one.rebuiltOutput]}`,
+    `i${PLACE[one.internals]}`,
     `x${PLACE[one.checkpoints]}`,
     `dx${PLACE[one.hiddenGradients]}`,
     one.backwardOrder === 'keyValueOuterAscending' ? 'asc' : 'desc',

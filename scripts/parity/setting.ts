@@ -81,13 +81,14 @@ export function strategyOf(one: ParityCase): ForcedStrategy {
 }
 
 function rangeOf(one: ParityCase, layers: readonly [number, number]): ForcedLayerStrategy {
-  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder } = one;
+  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, internals, checkpoints, backwardOrder } = one;
   return {
     layers,
     keyValues,
     keyValueGradients,
     attentionOutput,
     rebuiltOutput,
+    internals,
     checkpoints,
     backwardOrder,
     segments: segmentsOf(one, layers[1] - layers[0]),
@@ -108,6 +109,7 @@ function opposite(one: ParityCase): ParityCase {
     keyValues: one.keyValues === 'hbm' ? 'host' : 'hbm',
     keyValueGradients: 'hbm',
     attentionOutput: one.attentionOutput === 'recompute' ? 'host' : 'recompute',
+    internals: one.internals === 'recompute' ? 'hbm' : 'recompute',
     checkpoints: one.checkpoints === 'host' ? 'hbm' : 'host',
     backwardOrder: isOuter || one.window !== null ? 'queryOuterDescending' : 'keyValueOuterAscending',
   };

@@ -95,7 +95,7 @@ export const tableSchema = z.strictObject({
 } satisfies Shape<Table>);
 
 const roleSchema = z.strictObject({
-  value: z.enum(['hidden', 'hiddenGradient', 'attentionOutput']),
+  value: z.enum(['hidden', 'hiddenGradient', 'attentionOutput', 'internals']),
   layer: z.int(),
 } satisfies Shape<Role>);
 const parameterSchema = z.strictObject({

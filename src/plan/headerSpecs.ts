@@ -73,6 +73,8 @@ const layerCodeSchema = z.strictObject({
   preBwd: codeSchema,
   post: codeSchema,
   postBwd: codeSchema,
+  postKeep: codeSchema,
+  postBwdKept: codeSchema,
 } satisfies Shape<LayerCode>);
 
 const modelCodeSchema = z.strictObject({
@@ -113,6 +115,7 @@ const forcedLayerSchema = z.strictObject({
   keyValueGradients: option(place),
   attentionOutput: option(outputPlace),
   rebuiltOutput: option(outputPlace),
+  internals: option(outputPlace),
   checkpoints: option(place),
   backwardOrder: option(backwardOrder),
   segments: option(z.array(positive)),
@@ -153,6 +156,7 @@ const layerStrategySchema = z.strictObject({
   keyValueGradients: place,
   attentionOutput: outputPlace,
   rebuiltOutput: option(outputPlace),
+  internals: option(outputPlace),
   checkpoints: place,
   backwardOrder,
   segments: z.array(positive),

@@ -82,7 +82,8 @@ function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles }: Strategy): rea
 }
 
 function layersLine(range: LayerStrategy): string {
-  const { layers, keyValues, keyValueGradients, attentionOutput, rebuiltOutput = RECOMPUTE, checkpoints, backwardOrder, segments } = range;
+  const { layers, keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder, segments } = range;
+  const { rebuiltOutput = RECOMPUTE, internals = RECOMPUTE } = range;
   const [start, end] = layers;
   const name = end - start === 1 ? `layer ${start}` : `layers ${start}-${end - 1}`;
   const rebuilt = rebuiltOutput === RECOMPUTE ? '' : `, in ${rebuiltOutput} once rebuilt`;
@@ -90,6 +91,7 @@ function layersLine(range: LayerStrategy): string {
   const parts = [
     `k, v in ${keyValues}, their gradients in ${keyValueGradients}`,
     `attention output ${output}`,
+    ...(internals === RECOMPUTE ? [] : [`products of each layer kept in ${internals}`]),
     `layer inputs in ${checkpoints}, every ${everyText(segments)}`,
     `backward ${backwardOrder}`,
   ];

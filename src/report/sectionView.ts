@@ -87,7 +87,7 @@ function queryTurn(op: Op, plan: ViewPlan): string | undefined {
 }
 
 function keyValueTurn(op: Op, plan: ViewPlan): string | undefined {
-  if (op.kind === 'postBwd') return 'backward of the output projection and the mlp, all chunks';
+  if (op.kind === 'postBwd' || op.kind === 'postBwdKept') return 'backward of the output projection and the mlp, all chunks';
   if (op.kind !== 'attnBwd' || op.kv === undefined) return queryTurn(op, plan);
   return `attention backward: k, v of ${chunkName(tileOf(op.kv, plan), plan)} (outer), q ascending (inner)`;
 }

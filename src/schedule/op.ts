@@ -51,7 +51,7 @@ export interface Attribute {
 
 /** What the values behind a parameter are, `layer` relative to the layer of the call. */
 export interface Role {
-  readonly value: 'hidden' | 'hiddenGradient' | 'attentionOutput';
+  readonly value: 'hidden' | 'hiddenGradient' | 'attentionOutput' | 'internals';
   readonly layer: number;
 }
 

@@ -151,7 +151,7 @@ export function sectionFromText(text: string, schedule: TextSchedule): Section {
   return { ...section, ops: lines.map((line) => opFromText(line, section, schedule)) };
 }
 
-const ROLE = String.raw`(hidden|hiddenGradient|attentionOutput)([+-]\d+)`;
+const ROLE = String.raw`(hidden|hiddenGradient|attentionOutput|internals)([+-]\d+)`;
 const PARAMETER = new RegExp(String.raw`^(\w+)(?::(?: ${ROLE})? ->(?: ${ROLE})?)?$`);
 
 function parameterFromText(text: string): Parameter {

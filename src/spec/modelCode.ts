@@ -38,7 +38,10 @@ export const PRIMITIVE_NAMES = [
 ] as const;
 export type PrimitiveName = (typeof PRIMITIVE_NAMES)[number];
 
-/** What the worker does beside a step, or the reverse of one. `store` and `addTo` touch the views that an op is given. */
+/**
+ * What the worker does beside a step, or the reverse of one. `store`, `load` and `addTo` touch the views that an op is given: `start` and
+ * `end`: the columns of the view that a value has.
+ */
 export const INSTRUCTION_NAMES = [
   ...PRIMITIVE_NAMES,
   'linearBwd',
@@ -51,6 +54,7 @@ export const INSTRUCTION_NAMES = [
   'lookupBwd',
   'cast',
   'store',
+  'load',
   'addTo',
 ] as const;
 export type InstructionName = (typeof INSTRUCTION_NAMES)[number];
@@ -84,6 +88,9 @@ export interface LayerCode {
   readonly preBwd: Code;
   readonly post: Code;
   readonly postBwd: Code;
+  /** `post` that keeps what `postBwdKept` would form again by products. */
+  readonly postKeep: Code;
+  readonly postBwdKept: Code;
 }
 
 /** Logits are scale * (y weight + bias), z, or softcap * tanh(z / softcap). A tied one has the embedding's weight and none of its own. */
@@ -106,4 +113,9 @@ export interface ModelCode {
   readonly head: Code;
   readonly headBwd: Code;
   readonly lmHead: LmHead;
+}
+
+/** Columns of what `postKeep` keeps of a row, in the kind of layer that keeps most; 0: nothing that a reverse forms again is a product. */
+export function keptWidth({ classes }: Pick<ModelCode, 'classes'>): number {
+  return Math.max(...classes.map(({ postBwdKept }) => postBwdKept.widths['@kept'] ?? 0));
 }

@@ -24,6 +24,11 @@ export interface LayerStrategy {
    * left out: formed a third time.
    */
   readonly rebuiltOutput?: string;
+  /**
+   * Products inside of what follows attention in a layer (output projection, MLP) that its reverse needs, from forward on: a pool.
+   * RECOMPUTE, or left out: formed again from the layer's input and the output of attention.
+   */
+  readonly internals?: string;
   /** Layer inputs kept for backward, one per segment. */
   readonly checkpoints: string;
   readonly backwardOrder: BackwardOrder;

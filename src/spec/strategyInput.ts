@@ -7,7 +7,7 @@ import { type JsonObject, parseWith, readJsonObject } from './parseJson.js';
 import type { NamedPool } from './pools.js';
 import type { RunInput } from './runInput.js';
 import { BACKWARD_ORDERS, type ForcedLayerStrategy, type ForcedPlaces, type ForcedStrategy } from './strategy.js';
-import { checkBackwardOrder, checkPlaces } from './strategyPlaces.js';
+import { checkBackwardOrder, checkInternals, checkPlaces } from './strategyPlaces.js';
 import type { ModelSpec } from './types.js';
 
 /** Options of the run that a strategy may name too. */
@@ -21,6 +21,7 @@ const layerSchema = z.strictObject({
   keyValueGradients: z.string().optional(),
   attentionOutput: z.string().optional(),
   rebuiltOutput: z.string().optional(),
+  internals: z.string().optional(),
   checkpoints: z.string().optional(),
   backwardOrder: z.enum(BACKWARD_ORDERS).optional(),
   segments: z.union([count, z.array(count).min(1)]).optional(),
@@ -84,6 +85,7 @@ function resolveLayers(
     model.numLayers,
   );
   return ranges.map((range, i) => {
+    checkInternals(range, `strategy.layers.${i}`, model);
     checkBackwardOrder(range, `strategy.layers.${i}`, model, pools);
     return defined<ForcedLayerStrategy>({ ...range, segments: resolveSegments(range, `strategy.layers.${i}.segments`, run.segmentLayers) });
   });

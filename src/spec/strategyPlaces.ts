@@ -2,6 +2,7 @@
 import { FpdtError } from './errors.js';
 import { nearestKey } from './nearestKey.js';
 import type { NamedPool, PoolKind } from './pools.js';
+import { keptWidth } from './modelCode.js';
 import { type BackwardOrder, RECOMPUTE } from './strategy.js';
 import type { ModelSpec } from './types.js';
 
@@ -12,12 +13,22 @@ const HOLDERS = {
   keyValueGradients: ['device', 'pinned'],
   attentionOutput: ['device', 'pinned', 'file'],
   rebuiltOutput: ['device', 'pinned', 'file'],
+  internals: ['device', 'pinned', 'file'],
   checkpoints: ['device', 'pinned', 'file'],
 } satisfies Readonly<Record<string, readonly PoolKind[]>>;
 
 type PlacedTensor = keyof typeof HOLDERS;
 
-const LAYER_TENSORS = ['keyValues', 'keyValueGradients', 'attentionOutput', 'rebuiltOutput', 'checkpoints'] satisfies PlacedTensor[];
+const LAYER_TENSORS = [
+  'keyValues',
+  'keyValueGradients',
+  'attentionOutput',
+  'rebuiltOutput',
+  'internals',
+  'checkpoints',
+] satisfies PlacedTensor[];
+/** What can be formed again. */
+const RECOMPUTED: readonly PlacedTensor[] = ['attentionOutput', 'rebuiltOutput', 'internals'];
 
 type Places = { readonly [tensor in PlacedTensor]?: string | undefined };
 
@@ -25,7 +36,7 @@ type Places = { readonly [tensor in PlacedTensor]?: string | undefined };
 export function placesOf(tensor: PlacedTensor, pools: readonly NamedPool[]): readonly string[] {
   const holders: readonly PoolKind[] = HOLDERS[tensor];
   const names = pools.filter(({ kind }) => holders.includes(kind)).map(({ name }) => name);
-  return tensor === 'attentionOutput' || tensor === 'rebuiltOutput' ? [...names, RECOMPUTE] : names;
+  return RECOMPUTED.includes(tensor) ? [...names, RECOMPUTE] : names;
 }
 
 /** Throws `bad-place` for a place that is no pool, or of a kind that cannot hold the tensor. */
@@ -60,6 +71,16 @@ function placesHint(tensor: PlacedTensor, allowed: readonly string[], pools: rea
   const holders: readonly PoolKind[] = HOLDERS[tensor];
   const wantsFile = holders.includes('file') && pools.every(({ kind }) => kind !== 'file');
   return `places that work: ${allowed.join(', ')}${wantsFile ? '; a file, where the cluster has diskBytes' : ''}`;
+}
+
+/** Throws `unsupported` where products are to be kept of a model whose reverse forms none again. */
+export function checkInternals({ internals = RECOMPUTE }: Places, at: string, { code }: Pick<ModelSpec, 'code'>): void {
+  if (internals === RECOMPUTE || keptWidth(code) > 0) return;
+  throw new FpdtError(`${at}.internals: backward of this model forms no product again, so there is none to keep`, {
+    code: 'unsupported',
+    hint: `leave it out, or set it to ${RECOMPUTE}`,
+    details: { path: `${at}.internals` },
+  });
 }
 
 interface OrderedRange {

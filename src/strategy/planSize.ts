@@ -2,7 +2,7 @@
 import { type LayerClass, layerPlan } from '../schedule/policies/layerClasses.js';
 import { mostRangeChunks } from '../schedule/policies/index.js';
 import { FpdtError } from '../spec/errors.js';
-import type { Strategy } from '../spec/strategy.js';
+import { RECOMPUTE, type Strategy } from '../spec/strategy.js';
 import type { Setting } from './setting.js';
 
 /** Ops of all sections; an op takes a few hundred bytes on the controller and on every rank. */
@@ -57,10 +57,10 @@ type Hops = (pool: string) => number;
 /**
  * Ops on each chunk of queries but for those on each tile of keys: forward, rerun and backward with two attention ops each, three of
  * merging; rebuilding, and moving hidden states to another range's pool. Layer inputs are copied once forward and up to three times
- * backward, outputs once a direction, what a ring of the ascending order passes on once.
+ * backward, outputs and products once a direction, what a ring of the ascending order passes on once.
  */
 function opsPerChunk(
-  { savesOutput, rebuilds, checkpoints, attentionOutput, keyValues, keyValueGradients }: LayerClass,
+  { savesOutput, rebuilds, checkpoints, attentionOutput, internals, keyValues, keyValueGradients }: LayerClass,
   hops: Hops,
 ): number {
   return (
@@ -68,6 +68,7 @@ function opsPerChunk(
     (rebuilds ? 2 : 0) +
     (7 + (rebuilds ? 2 : 0)) * hops(checkpoints) +
     (savesOutput ? (5 + (rebuilds ? 1 : 0)) * hops(attentionOutput) : 0) +
+    (internals === RECOMPUTE ? 0 : (2 + (rebuilds ? 1 : 0)) * hops(internals)) +
     9 * hops(keyValues) +
     2 * hops(keyValueGradients)
   );

@@ -72,7 +72,7 @@ export function flatten(section: Section, { input }: Context): FlatSection {
   };
 }
 
-const LAYER_ADDITIONS: readonly string[] = ['postBwd', 'preBwd'];
+const LAYER_ADDITIONS: readonly string[] = ['postBwd', 'postBwdKept', 'preBwd'];
 
 function layerAdditions(ops: readonly Op[]): readonly Op[] {
   const byRange = new Map<string, Op>();

@@ -8,7 +8,7 @@ import { emittedRegion, gradientViews } from './regions.js';
 import { atOp } from './text.js';
 
 /** Kinds that use the weights of the call's layer. */
-const LAYER_KINDS: ReadonlySet<string> = new Set(['pre', 'preQ', 'preKv', 'post', 'postBwd', 'preBwd']);
+const LAYER_KINDS: ReadonlySet<string> = new Set(['pre', 'preQ', 'preKv', 'post', 'postKeep', 'postBwd', 'postBwdKept', 'preBwd']);
 
 /** The only turn in which a kind may run, in one call: its weights are that module's, and autograd takes their gradients there. */
 const TURN_OF_KIND: Readonly<Record<string, string>> = {
@@ -20,6 +20,9 @@ const TURN_OF_KIND: Readonly<Record<string, string>> = {
   attnBwd: 'layer backward',
   preBwd: 'layer backward',
 };
+
+/** Kinds that stand for another where something was kept. */
+const VARIANTS: Readonly<Record<string, string>> = { postBwdKept: 'postBwd' };
 
 export function checkTurns(calls: readonly PlacedCall[], context: Context): void {
   checkOrder(context);
@@ -95,7 +98,7 @@ function checkWeights(turn: Turn, calls: readonly PlacedCall[], context: Context
   const name = `${turn.module} ${turn.direction}`;
   for (const [kind, only] of Object.entries(TURN_OF_KIND)) {
     if (only !== name) continue;
-    const count = calls.filter(({ flat }) => flat.firstOfKind.has(kind)).length;
+    const count = calls.filter(({ flat }) => [...flat.firstOfKind.keys()].some((one) => (VARIANTS[one] ?? one) === kind)).length;
     const expected = kind === 'embedBwd' && !trainsEmbedding(context.input.parameters) ? 0 : 1;
     if (count === expected) continue;
     const problem = `has ${kind} in ${count} calls, expected ${expected === 1 ? 'one' : 'none'}`;
@@ -104,11 +107,12 @@ function checkWeights(turn: Turn, calls: readonly PlacedCall[], context: Context
   for (const { flat, call, name: callName } of calls) {
     for (const op of flat.firstOfKind.values()) {
       const report = (problem: string): void => context.violations.add(atOp(flat, op.id, problem, context, callName));
-      const only = TURN_OF_KIND[op.kind];
+      const kind = VARIANTS[op.kind] ?? op.kind;
+      const only = TURN_OF_KIND[kind];
       if (only !== undefined && only !== name) report(`runs in the turn ${turnName(turn)}, its kind in ${only} alone`);
       if (!LAYER_KINDS.has(op.kind)) continue;
       if (call.layer === undefined) report('uses weights of a layer, and its call names none');
-      else if (op.kind.endsWith('Bwd') && call.layer !== turn.layer)
+      else if (kind.endsWith('Bwd') && call.layer !== turn.layer)
         report(`forms gradients of layer ${call.layer} in the turn ${turnName(turn)}`);
     }
   }

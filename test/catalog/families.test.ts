@@ -97,9 +97,10 @@ describe.each(Object.entries(CONFIGS))('the small %s', (_name, config) => {
   test('has a gradient in reverse for every weight that it uses going forward, as often', () => {
     const { code, ...model } = small();
     const pairs = [
-      ...code.classes.flatMap(({ pre, preBwd, post, postBwd }) => [
+      ...code.classes.flatMap(({ pre, preBwd, post, postBwd, postKeep, postBwdKept }) => [
         [pre, preBwd],
         [post, postBwd],
+        [postKeep, postBwdKept],
       ]),
       [code.embed, code.embedBwd],
       [code.head, code.headBwd],
@@ -113,6 +114,21 @@ describe.each(Object.entries(CONFIGS))('the small %s', (_name, config) => {
     const { layers, numModelParameters } = parameterTable({ ...model, code });
     for (const { weights } of layers) expect(new Set(weights.map(({ name }) => name)).size).toBe(weights.length);
     expect(Number.isSafeInteger(numModelParameters)).toBe(true);
+  });
+
+  test('keeps side by side what the reverse would form again by products', () => {
+    for (const { post, postBwd, postKeep, postBwdKept } of small().code.classes) {
+      const ofOp = ({ instructions }: Code, op: string): readonly Instruction[] => instructions.filter((one) => one.op === op);
+      expect(ofOp(postKeep, 'linear')).toEqual(ofOp(post, 'linear'));
+      expect(ofOp(postBwdKept, 'linear')).toEqual([]);
+      const again = ofOp(postBwd, 'linear').flatMap(({ writes }) => writes);
+      const kept = ofOp(postKeep, 'store').filter(({ into }) => into === '@kept');
+      const starts = new Map(kept.map(({ reads: [value], attributes: { start } }) => [value, start]));
+      expect(new Set(starts.keys())).toEqual(new Set(again));
+      expect(new Map(ofOp(postBwdKept, 'load').map(({ writes: [value], attributes: { start } }) => [value, start]))).toEqual(starts);
+      const width = again.reduce((sum, value) => sum + (postBwd.widths[value] ?? 0), 0);
+      expect([postKeep.widths['@kept'], postBwdKept.widths['@kept']]).toEqual([width, width]);
+    }
   });
 
   test('has widths that fit, and leaves no value behind', () => {
@@ -184,7 +200,13 @@ function misfit({ op, reads, writes, into, weights, attributes }: Instruction, w
     case 'multiply':
     case 'multiplyBwd':
       return first === second && first === made ? undefined : `${first} and ${second} -> ${made}`;
+    case 'load':
+      return Number(attributes.end) - Number(attributes.start) === made && Number(attributes.end) <= first
+        ? undefined
+        : `${first} -> ${made}`;
     case 'store':
+      if (attributes.start !== undefined) return Number(attributes.start) + first <= made ? undefined : `${first} into ${made}`;
+      return first === made ? undefined : `${first} -> ${made}`;
     case 'addTo':
     case 'cast':
     case 'scale':

@@ -17,7 +17,9 @@ mergeFirst compute oPart lsePart -> oAcc lse
 merge compute oPart lsePart -> ; oAcc lse
 cast compute many -> many
 post compute x o -> y
+postKeep compute x o -> y kept
 postBwd compute x o -> do; dx wgrad
+postBwdKept compute x o kept -> do; dx wgrad
 attnBwd compute q k v o lse do -> ; dq dk dv
 preBwd compute x positions dq dk dv -> ; dx wgrad
 loss compute x labels -> dx; lossSum wgrad wgradLmHead

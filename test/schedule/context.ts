@@ -58,9 +58,9 @@ export function smallContext(policy: PolicyName, numChunks: number, more: Small 
     rangeChunks = numChunks,
     ...chosen
   } = more;
-  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder, ...whole } = chosen;
+  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, internals, checkpoints, backwardOrder, ...whole } = chosen;
   const places = Object.fromEntries(
-    Object.entries({ keyValues, keyValueGradients, attentionOutput, rebuiltOutput, checkpoints, backwardOrder }).filter(
+    Object.entries({ keyValues, keyValueGradients, attentionOutput, rebuiltOutput, internals, checkpoints, backwardOrder }).filter(
       ([, place]) => place !== undefined,
     ),
   );

@@ -14,6 +14,17 @@ const CASES: readonly (readonly [string, PolicyName, number, Small])[] = [
   ['auto-segment2-host', 'auto', 2, { segmentLayers: 2, attentionOutput: 'host', checkpoints: 'host' }],
   ['fpdt-segment3-rebuilt', 'fpdt', 2, { segmentLayers: 3, rebuiltOutput: 'hbm' }],
   [
+    'auto-internals',
+    'auto',
+    2,
+    {
+      ranges: [
+        { layers: [0, 2], internals: 'hbm' },
+        { layers: [2, 4], internals: 'host' },
+      ],
+    },
+  ],
+  [
     'auto-ranges-disk',
     'auto',
     2,

@@ -38,6 +38,7 @@ test('a whole strategy is taken as it is, one segment length made a list', () =>
     keyValueGradients: 'near',
     attentionOutput: 'recompute',
     rebuiltOutput: 'far',
+    internals: 'far',
     checkpoints: 'far',
     segments: 2,
   };
@@ -235,4 +236,13 @@ describe('with the options of the run', () => {
       hint: 'places that work: hbm, host; a file, where the cluster has diskBytes',
     });
   });
+});
+
+test('products are kept of a model that has some', () => {
+  const { code } = specs().model;
+  const classes = code.classes.map((one) => ({ ...one, postBwdKept: { ...one.postBwdKept, widths: {} } }));
+  const layers = [{ layers: [0, 4], internals: 'near' }];
+  expect(refusal({ layers }, {}, POOLS, { code: { ...code, classes } })).toMatchObject({ code: 'unsupported' });
+  expect(forced({ layers: [{ layers: [0, 4], internals: 'recompute' }] }, {}, POOLS, { code: { ...code, classes } })).toBeDefined();
+  expect(forced({ layers })).toBeDefined();
 });

@@ -63,6 +63,16 @@ describe('estimateMemory equals the memory of the full schedule', () => {
     }
   });
 
+  test.each([1, 2, 3])('prefetch depth %i, products kept', (prefetchDepth) => {
+    for (const internals of ['hbm', 'host', 'disk']) {
+      const layers = [
+        { layers: [0, 1], internals, checkpoints: 'host' },
+        { layers: [1, 4], internals, attentionOutput: 'recompute', rebuiltOutput: 'host', segments: 3 },
+      ];
+      for (const policy of ['fpdt', 'auto']) expectEqual({ policy, prefetchDepth, strategy: { layers } }, {}, [1, 9, 13]);
+    }
+  });
+
   test.each([1, 2, 3])('prefetch depth %i, ranges on disk, dx on the host', (prefetchDepth) => {
     const saved = { checkpoints: 'disk', attentionOutput: 'disk', keyValues: 'hbm' };
     const layers = [

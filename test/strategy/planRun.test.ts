@@ -102,6 +102,7 @@ const anyLayers = fc.record({
   keyValueGradients: device,
   attentionOutput: fc.oneof(anyPlace, fc.constant('recompute')),
   rebuiltOutput: fc.oneof(anyPlace, fc.constant('recompute')),
+  internals: fc.oneof(anyPlace, fc.constant('recompute')),
   checkpoints: anyPlace,
   backwardOrder: fc.constantFrom(...BACKWARD_ORDERS),
   segments: fc.integer({ min: 1, max: 2 }),

@@ -43,6 +43,26 @@ describe('auto', () => {
     expect(strategy.layers).toMatchObject([{ layers: [0, 6], keyValues: 'hbm', attentionOutput: 'hbm', checkpoints: 'hbm' }]);
   });
 
+  test('keeps products of layers where a short sequence leaves room for them, of some where it leaves little, of none of a long one', () => {
+    const find = (seqLen: string, hbmBytes: string) => {
+      const input = inputOf({ run: { seqLen }, cluster: { hbmBytes, hostBytes: '400G' } });
+      const { strategy } = findStrategy(input, estimator());
+      const recomputed = { ...strategy, layers: strategy.layers.map((one) => ({ ...one, internals: RECOMPUTE })) };
+      const [seconds, without] = [strategy, recomputed].map((one) => estimateTime(settingOf(input), one));
+      const numKept = strategy.layers.reduce(
+        (sum, { layers: [start, end], internals }) => sum + (internals === 'hbm' ? end - start : 0),
+        0,
+      );
+      return { numKept, gain: (without ?? 0) / (seconds ?? 0) };
+    };
+    const [roomy, small, long] = [find('16K', '40G'), find('16K', '10G'), find('4M', '40G')];
+    expect([roomy.numKept, long.numKept]).toEqual([6, 0]);
+    expect(small.numKept).toBeGreaterThan(0);
+    expect(small.numKept).toBeLessThan(6);
+    expect(roomy.gain).toBeGreaterThan(small.gain);
+    expect(small.gain).toBeGreaterThan(1);
+  });
+
   test('keeps the outputs of layers without a window first, and counts of loss tiles are no powers of two', () => {
     const layer_types = Array.from({ length: 6 }, (_, layer) => (layer % 3 === 2 ? 'full_attention' : 'sliding_attention'));
     const model = { ...MODEL, model_type: 'ministral', sliding_window: 4096, head_dim: 128, layer_types };
@@ -122,6 +142,7 @@ function drawn(setting: Setting, random: () => number, count: number): readonly 
       keyValues: pick(placesOf('keyValues', pools)),
       keyValueGradients: order === 'keyValueOuterAscending' ? places.device : pick(placesOf('keyValueGradients', pools)),
       attentionOutput: pick(placesOf('attentionOutput', pools)),
+      internals: pick([RECOMPUTE, ...placesOf('internals', pools)]),
       checkpoints: pick(placesOf('checkpoints', pools)),
       backwardOrder: order,
       segments: segmentLengths(end - start, pick([1, 1, 2, 3])),
@@ -198,11 +219,11 @@ describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
 });
 
 describe('fill', () => {
-  const costs = { recompute: Array<number>(8).fill(10), rebuild: 1, rerun: 20, file: 4 };
-  const bytes = { checkpoint: 1, output: 1 };
+  const costs = { recompute: Array<number>(8).fill(10), rebuild: 1, rerun: 20, file: 4, internals: 2 };
+  const bytes = { checkpoint: 1, output: 1, internals: 8 };
   const room = (pool: string, free: number, isFile = false) => ({ pool, isFile, isDevice: pool === 'hbm', bytes: free });
   const summary = (rooms: Parameters<typeof fill>[2]): string | undefined =>
-    fill(optionsOf(costs), bytes, rooms)
+    fill(optionsOf(costs, 0), bytes, rooms)
       ?.segments.map(({ length, attentionOutput, checkpoints }) => `${length}${checkpoints[0]}${attentionOutput[0]}`)
       .join(' ');
 
@@ -218,26 +239,42 @@ describe('fill', () => {
   });
 
   test('outputs of layers that are rebuilt where they have room, which makes longer segments cheap', () => {
-    const cheap = { recompute: Array<number>(8).fill(10), rebuild: 9, rerun: 1, file: 4 };
+    const cheap = { recompute: Array<number>(8).fill(10), rebuild: 9, rerun: 1, file: 4, internals: 2 };
     const rebuilt = (...rooms: Parameters<typeof fill>[2]) =>
-      fill(optionsOf(cheap, 4), bytes, rooms)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
+      fill(optionsOf(cheap, 0, 4), bytes, rooms)?.segments.map((one) => `${one.attentionOutput[0]}${one.rebuiltOutput?.[0] ?? '-'}`);
     // Two checkpoints and three states that segments share, then three outputs of a segment.
     expect(rebuilt(room('pinned', 8))).toEqual(['rp', 'rp']);
     expect(rebuilt(room('pinned', 7))).toEqual(['r-', 'r-']);
     expect(rebuilt(room('hbm', 3), room('pinned', 5))).toEqual(['rh', 'rh']);
     expect(rebuilt(room('pinned', 5), room('file', 3, true))).toEqual(['r-', 'r-']);
-    expect(fill(optionsOf(cheap, 4), bytes, [room('pinned', 8)])?.seconds).toBe(8 * 10 + 6 * 1);
-    expect(fill(optionsOf(cheap, 4), bytes, [room('pinned', 7)])?.seconds).toBe(8 * 10 + 6 * (1 + 10));
+    expect(fill(optionsOf(cheap, 0, 4), bytes, [room('pinned', 8)])?.seconds).toBe(8 * 10 + 6 * 1);
+    expect(fill(optionsOf(cheap, 0, 4), bytes, [room('pinned', 7)])?.seconds).toBe(8 * 10 + 6 * (1 + 10));
   });
 
   test('outputs of the layers whose attention costs most, where a checkpoint a layer has room', () => {
     const mixed = { ...costs, recompute: [1, 1, 30, 1, 1, 30, 1, 1] };
     const kept = (free: number) =>
-      fill(optionsOf(mixed), { checkpoint: 1, output: 4 }, [room('pinned', free)])?.segments.map(
+      fill(optionsOf(mixed, 0), { checkpoint: 1, output: 4, internals: 16 }, [room('pinned', free)])?.segments.map(
         ({ length, attentionOutput }) => `${length}${attentionOutput[0]}`,
       );
     expect(kept(16)?.join(' ')).toBe('1r 1r 1p 1r 1r 1p 1r 1r');
     expect(kept(20)?.join(' ')).toBe('1p 1r 1p 1r 1r 1p 1r 1r');
+  });
+
+  test('products of as many layers as the device has room for beside outputs, where each layer has a checkpoint', () => {
+    const kept = (most: number, free: number) => {
+      const found = fill(optionsOf(costs, most), bytes, [room('hbm', free), room('pinned', 100)]);
+      return [found?.segments.filter(({ internals }) => internals === 'hbm').length, found?.seconds];
+    };
+    // Eight checkpoints, what the head reads, and eight outputs.
+    expect([kept(8, 17), kept(8, 24), kept(8, 25), kept(8, 200), kept(3, 200)]).toEqual([
+      [0, 16],
+      [0, 16],
+      [1, 14],
+      [8, 0],
+      [3, 0],
+    ]);
+    expect(fill(optionsOf(costs, 8), bytes, [room('pinned', 13)])?.segments.map(({ internals }) => internals)).toEqual(Array(4));
   });
 
   test('nothing where not even one checkpoint has room', () => {

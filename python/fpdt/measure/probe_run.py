@@ -34,7 +34,9 @@ LAYER_CODES = {
     "preQ": "pre_q",
     "preKv": "pre_kv",
     "post": "post",
+    "postKeep": "post_keep",
     "postBwd": "post_bwd",
+    "postBwdKept": "post_bwd_kept",
     "preBwd": "pre_bwd",
 }
 

@@ -33,6 +33,8 @@ class LayerBinding:
     pre_bwd: LinkedCode
     post: LinkedCode
     post_bwd: LinkedCode
+    post_keep: LinkedCode
+    post_bwd_kept: LinkedCode
     weights: tuple[WeightSlice, ...]
 
 

@@ -87,6 +87,8 @@ def bind_layer(
         pre_bwd=link(code.pre_bwd),
         post=link(code.post),
         post_bwd=link(code.post_bwd),
+        post_keep=link(code.post_keep),
+        post_bwd_kept=link(code.post_bwd_kept),
         weights=weights,
     )
 

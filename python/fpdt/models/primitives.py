@@ -214,10 +214,27 @@ def cast(link: Link) -> Work:
 
 
 def store(link: Link) -> Work:
+    """Into a view, or into its columns from `start` on."""
     (source,), into = link.reads, str(link.into)
+    start = link.attributes.get("start")
+
+    def whole(env: Env) -> None:
+        env[into].copy_(env[source])
+
+    def columns(env: Env) -> None:
+        value = env[source]
+        env[into].narrow(1, int(start or 0), value.shape[1]).copy_(value)
+
+    return whole if start is None else columns
+
+
+def load(link: Link) -> Work:
+    """Columns of a view, which stay where they are: nothing after it changes them."""
+    (source,), (target,) = link.reads, link.writes
+    start, end = int(link.attributes["start"]), int(link.attributes["end"])
 
     def work(env: Env) -> None:
-        env[into].copy_(env[source])
+        env[target] = env[source][:, start:end]
 
     return work
 
@@ -253,5 +270,6 @@ PRIMITIVES: Mapping[str, Callable[[Link], Work]] = {
     "lookupBwd": lookup_bwd,
     "cast": cast,
     "store": store,
+    "load": load,
     "addTo": add_to,
 }

@@ -32,9 +32,19 @@ def post(ctx: OpContext, x: Tensor, o: Tensor, y: Tensor) -> None:
     _run(ctx, ctx.layer.post, {"@x": x, "@o": o, "@y": y})
 
 
+def post_keep(ctx: OpContext, x: Tensor, o: Tensor, y: Tensor, kept: Tensor) -> None:
+    """`kept`: [rows, columns of all products that post_bwd_kept needs]."""
+    _run(ctx, ctx.layer.post_keep, {"@x": x, "@o": o, "@y": y, "@kept": kept})
+
+
 def post_bwd(ctx: OpContext, x: Tensor, o: Tensor, do: Tensor, dx: Tensor, wgrad: Tensor) -> None:
     """dx holds dL/dy on entry and dL/dx of post on return; pre_bwd adds the rest."""
     _run(ctx, ctx.layer.post_bwd, {"@x": x, "@o": o, "@do": do, "@dx": dx}, wgrad)
+
+
+def post_bwd_kept(ctx: OpContext, x: Tensor, o: Tensor, kept: Tensor, do: Tensor, dx: Tensor, wgrad: Tensor) -> None:
+    """post_bwd, with products that post_keep kept."""
+    _run(ctx, ctx.layer.post_bwd_kept, {"@x": x, "@o": o, "@kept": kept, "@do": do, "@dx": dx}, wgrad)
 
 
 def pre_bwd(

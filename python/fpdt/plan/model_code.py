@@ -28,6 +28,7 @@ InstructionName = Literal[
     "lookupBwd",
     "cast",
     "store",
+    "load",
     "addTo",
 ]
 
@@ -76,6 +77,8 @@ class LayerCode(Part):
     pre_bwd: Code
     post: Code
     post_bwd: Code
+    post_keep: Code
+    post_bwd_kept: Code
 
 
 class LmHead(Part):

@@ -9,14 +9,41 @@ import { type Steps, viewName } from './instantiate.js';
 type Draft = Omit<Instruction, 'frees'>;
 
 /** The steps that `results` (a value to the view it is stored in) need, each stored as soon as it is there. */
-export function compileForward({ steps, widths }: Steps, results: Readonly<Record<string, string>>): Code {
-  const needed = neededSteps(steps, Object.keys(results));
+export function compileForward({ steps, widths }: Steps, results: Readonly<Record<string, string>>, kept: Kept = NOTHING): Code {
+  const needed = neededSteps(steps, [...Object.keys(results), ...kept.starts.keys()]);
   const drafts = needed.flatMap((step): readonly Draft[] => {
     const view = results[step.to];
-    return [forward(step), ...(view === undefined ? [] : [store(step.to, viewName(view))])];
+    const start = kept.starts.get(step.to);
+    return [
+      forward(step),
+      ...(view === undefined ? [] : [store(step.to, viewName(view))]),
+      ...(start === undefined ? [] : [{ ...store(step.to, KEPT), attributes: { start } }]),
+    ];
   });
   const views = Object.fromEntries(Object.entries(results).map(([value, view]) => [viewName(view), widths[value] ?? 0]));
-  return finish(drafts, { ...widths, ...views });
+  return finish(drafts, { ...widths, ...views, [KEPT]: kept.width });
+}
+
+/** Values that forward keeps for the reverse, side by side in one view: the first column of each, and the width of all. */
+export interface Kept {
+  readonly starts: ReadonlyMap<string, number>;
+  readonly width: number;
+}
+
+const KEPT = viewName('kept');
+const NOTHING: Kept = { starts: new Map(), width: 0 };
+
+/** Results of products that the reverse would form again; what is element-wise is formed from them. */
+export function productsAgain(steps: Steps, reverse: Reverse): Kept {
+  const starts = new Map<string, number>();
+  let width = 0;
+  for (const { op, writes } of compileReverse(steps, reverse).instructions) {
+    const [value = ''] = writes;
+    if (op !== 'linear') continue;
+    starts.set(value, width);
+    width += steps.widths[value] ?? 0;
+  }
+  return { starts, width };
 }
 
 export interface Reverse {
@@ -29,8 +56,9 @@ export interface Reverse {
   readonly owned?: string;
 }
 
-export function compileReverse({ steps, widths }: Steps, reverse: Reverse): Code {
-  return new ReverseWriter(steps, widths, reverse).write();
+/** Values that are `kept` are not formed again. */
+export function compileReverse({ steps, widths }: Steps, reverse: Reverse, kept: Kept = NOTHING): Code {
+  return new ReverseWriter(steps, { ...widths, [KEPT]: kept.width }, reverse, kept).write();
 }
 
 class ReverseWriter {
@@ -45,9 +73,11 @@ class ReverseWriter {
   /** Views of gradients, and their casts, which are the views themselves where dtypes agree. */
   private readonly given = new Set<string>();
   private readonly reached: ReadonlySet<string>;
+  private readonly kept: Kept;
 
-  constructor(steps: readonly Step[], widths: Readonly<Record<string, number>>, reverse: Reverse) {
+  constructor(steps: readonly Step[], widths: Readonly<Record<string, number>>, reverse: Reverse, kept: Kept) {
     this.steps = steps;
+    this.kept = kept;
     this.reverse = withViewNames(reverse);
     this.widths = { ...widths };
     this.reached = differentiable(steps, Object.keys(this.reverse.inputs));
@@ -62,7 +92,12 @@ class ReverseWriter {
     );
     for (const [input, { view, add }] of inputs) this.end(input, view, add);
     const saved = this.drafts.flatMap(({ reads }) => reads);
-    return finish([...neededSteps(this.steps, saved).map(forward), ...this.drafts], this.widths);
+    const needed = neededSteps(this.steps, saved, this.kept);
+    const again = needed.map((step) => {
+      const start = this.kept.starts.get(step.to);
+      return start === undefined ? forward(step) : load(step, start);
+    });
+    return finish([...again, ...this.drafts], this.widths);
   }
 
   private begin(value: string, view: string): void {
@@ -208,10 +243,14 @@ function store(value: string, view: string): Draft {
   return { op: 'store', reads: [value], writes: [], into: view, weights: [], attributes: {} };
 }
 
-/** Steps whose value is among `results`, or needed for one that is. */
-function neededSteps(steps: readonly Step[], results: readonly string[]): readonly Step[] {
+function load({ to, width }: Step, start: number): Draft {
+  return { op: 'load', reads: [KEPT], writes: [to], weights: [], attributes: { start, end: start + width } };
+}
+
+/** Steps whose value is among `results`, or needed for one that is and not kept. */
+function neededSteps(steps: readonly Step[], results: readonly string[], { starts }: Kept = NOTHING): readonly Step[] {
   const needed = new Set(results);
-  for (const { to, of } of steps.toReversed()) if (needed.has(to)) for (const name of of) needed.add(name);
+  for (const { to, of } of steps.toReversed()) if (needed.has(to) && !starts.has(to)) for (const name of of) needed.add(name);
   return steps.filter(({ to }) => needed.has(to));
 }
 

@@ -57,9 +57,9 @@ export function instructionWork(one: Instruction, widths: Code['widths'], rows: 
   };
 }
 
-/** A cast to the dtype that a view has already is the view. */
+/** What is loaded is the view, and so is a cast to the dtype that a view has already. */
 function bytesOf({ op }: Instruction, name: string, widths: Code['widths'], rows: number, w: number): number {
-  return op === 'cast' && w >= 4 ? 0 : rows * w * (widths[name] ?? 0);
+  return op === 'load' || (op === 'cast' && w >= 4) ? 0 : rows * w * (widths[name] ?? 0);
 }
 
 function factsOf(

@@ -207,6 +207,7 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   },
   cast: { moments: (facts) => [facts.w < 4 ? result(facts) : 0], matmulFlops: nothing, kernels: ({ w }) => (w < 4 ? 1 : 0) },
   store: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
+  load: { moments: noMoments, matmulFlops: nothing, kernels: () => 0 },
   addTo: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
 };
 

@@ -43,6 +43,7 @@ export const ELEMENT_BYTES: Readonly<Record<InstructionName, Bytes>> = {
     rows * outWidth * ((w < WIDE ? w + WIDE : 0) + 3 * WIDE) + (attributes.padding === undefined ? 0 : 4 * WIDE * outWidth),
   cast: ({ rows, w, outWidth }) => (w < WIDE ? rows * outWidth * (WIDE + w) : 0),
   store: passes(2),
+  load: () => 0,
   addTo: passes(3),
 };
 

@@ -6,7 +6,7 @@ import type { ModelSpec } from '../../spec/types.js';
 import { checkKeys } from './keys.js';
 import { checkSizes, checkTotal } from './limits.js';
 import { checkRope } from './rope.js';
-import { compileForward, compileReverse } from './compile.js';
+import { compileForward, compileReverse, productsAgain, type Reverse } from './compile.js';
 import { adapt, markFrozen } from './adapt.js';
 import { instantiate, linearModules, type Steps, weightNames } from './instantiate.js';
 import { evaluate, isTrue, resolveSettings, type Settings, type SettingValue, valueAt } from './settings.js';
@@ -150,6 +150,13 @@ function layerCode(plain: LayerSteps, settings: Settings, training: Training): L
   const [before, after] = [adapt(plain.before, training), adapt(plain.after, training)];
   const [q, k, v, y] = [outputOf(before, 'q'), outputOf(before, 'k'), outputOf(before, 'v'), outputOf(after, 'y')];
   const forward = (results: Readonly<Record<string, string>>): Code => compileForward(before, results);
+  const reverse: Reverse = {
+    upstream: { [y]: 'dx' },
+    cast: false,
+    inputs: { o: { view: 'do', add: false }, x: { view: 'dx', add: false } },
+    owned: 'dx',
+  };
+  const kept = productsAgain(after, reverse);
   return {
     attention: { scale: Number(settings.get('attentionScale')), softcap: numberOrNull(settings.get('attentionSoftcap')) },
     pre: forward({ [q]: 'q', [k]: 'k', [v]: 'v' }),
@@ -161,12 +168,9 @@ function layerCode(plain: LayerSteps, settings: Settings, training: Training): L
       inputs: { x: { view: 'dx', add: true } },
     }),
     post: compileForward(after, { [y]: 'y' }),
-    postBwd: compileReverse(after, {
-      upstream: { [y]: 'dx' },
-      cast: false,
-      inputs: { o: { view: 'do', add: false }, x: { view: 'dx', add: false } },
-      owned: 'dx',
-    }),
+    postBwd: compileReverse(after, reverse),
+    postKeep: compileForward(after, { [y]: 'y' }, kept),
+    postBwdKept: compileReverse(after, reverse, kept),
   };
 }
 

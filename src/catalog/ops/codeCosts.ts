@@ -3,7 +3,16 @@ import type { Code, LayerCode, ModelCode } from '../../spec/modelCode.js';
 import { type CodeWork, peakBytes, workOf } from '../model/liveness.js';
 
 export type LayerCodeName = Exclude<keyof LayerCode, 'attention'>;
-const LAYER_CODE_NAMES = ['pre', 'preQ', 'preKv', 'post', 'postBwd', 'preBwd'] as const satisfies readonly LayerCodeName[];
+const LAYER_CODE_NAMES = [
+  'pre',
+  'preQ',
+  'preKv',
+  'post',
+  'postKeep',
+  'postBwd',
+  'postBwdKept',
+  'preBwd',
+] as const satisfies readonly LayerCodeName[];
 const END_CODE_NAMES = ['embed', 'embedBwd', 'head', 'headBwd'] as const;
 export type EndCodeName = (typeof END_CODE_NAMES)[number];
 export type CodeName = LayerCodeName | EndCodeName;

@@ -3,7 +3,7 @@ import { attn, attnBwd, merge, mergeFirst } from './attention.js';
 import { embed, embedBwd, emitGrads, loss, rescale } from './ends.js';
 import { cast, copy, loadBatch, toHeads, toSequence, zero } from './moves.js';
 import type { OpRow } from './row.js';
-import { post, postBwd, pre, preBwd, preKv, preQ } from './tokenwise.js';
+import { post, postBwd, postBwdKept, postKeep, pre, preBwd, preKv, preQ } from './tokenwise.js';
 import type { OpViews } from './views.js';
 import { gather, optimizerStep, reduce, release } from './zero.js';
 
@@ -21,7 +21,9 @@ export const OP_ROWS = {
   merge,
   cast,
   post,
+  postKeep,
   postBwd,
+  postBwdKept,
   attnBwd,
   preBwd,
   loss,

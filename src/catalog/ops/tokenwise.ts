@@ -64,6 +64,15 @@ export const post: OpRow = {
   roughly: 'y = x + oProj(o); y = y + mlp(norm2(y))',
 };
 
+export const postKeep: OpRow = {
+  ...common,
+  ...costs('postKeep'),
+  reads: ['x', 'o'],
+  writes: ['y', 'kept'],
+  accumulates: [],
+  roughly: 'post, and the products that its reverse would form again',
+};
+
 export const postBwd: OpRow = {
   ...common,
   ...costs('postBwd'),
@@ -71,6 +80,15 @@ export const postBwd: OpRow = {
   writes: ['do'],
   accumulates: ['dx', 'wgrad'],
   roughly: 'what post needs again, and its reverse; dx becomes that of its input',
+};
+
+export const postBwdKept: OpRow = {
+  ...common,
+  ...costs('postBwdKept'),
+  reads: ['x', 'o', 'kept'],
+  writes: ['do'],
+  accumulates: ['dx', 'wgrad'],
+  roughly: 'postBwd without the products that were kept',
 };
 
 export const preBwd: OpRow = {

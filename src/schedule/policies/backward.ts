@@ -2,7 +2,18 @@
 import type { SectionBody, TensorRef } from '../logical.js';
 import type { Parameter } from '../op.js';
 import { type PolicyContext, SectionWriter, at, range, ref, rowsOf } from './context.js';
-import { LAYER_INPUT, SAVED, attentionResult, exchangeOutput, fetchedTile, layerInput, streamAttention } from './forward.js';
+import {
+  KEPT,
+  LAYER_INPUT,
+  SAVED,
+  attentionResult,
+  exchangeOutput,
+  fetchedTile,
+  keepsInternals,
+  keptProducts,
+  layerInput,
+  streamAttention,
+} from './forward.js';
 import { gradientName } from './hiddenStates.js';
 import type { LayerClass } from './layerClasses.js';
 import { type KeyRange, keyRanges, keyRangesWithin } from './masks.js';
@@ -21,7 +32,7 @@ export function backwardSection(context: PolicyContext, layer: LayerClass): Sect
   if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
   else queryOuter(section, context, layer);
   section.add('emitGrads', 0, { reads: [region] });
-  return section.finish([LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : [])]);
+  return section.finish([LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : []), ...(keepsInternals(layer) ? [KEPT] : [])]);
 }
 
 /** Gradients of the weights of the layer that train: each op adds to those it uses. */
@@ -136,8 +147,9 @@ function keyValueOuter(section: SectionWriter, context: PolicyContext, layer: La
 
 function postBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
   exchangeOutput(section, context, layer, chunk);
-  section.add('postBwd', chunk, {
-    reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
+  const keeps = keepsInternals(layer);
+  section.add(keeps ? 'postBwdKept' : 'postBwd', chunk, {
+    reads: [layerInput(context, layer, chunk), ref('oLocal', chunk), ...(keeps ? [keptProducts(context, layer, chunk)] : [])],
     writes: [ref('doLocal', chunk)],
     accumulates: [hiddenGradient(context, chunk), layerWeights(layer)],
   });

@@ -1,7 +1,8 @@
 /** Forward of one decoder layer, streamed chunk by chunk; also what backward reruns. */
 import type { SectionBody, TensorRef } from '../logical.js';
 import type { Parameter } from '../op.js';
-import { type PolicyContext, SectionWriter, at, ref } from './context.js';
+import { RECOMPUTE } from '../../spec/strategy.js';
+import { type PolicyContext, SectionWriter, at, inPool, ref } from './context.js';
 import { hiddenName } from './hiddenStates.js';
 import type { LayerClass } from './layerClasses.js';
 import { type KeyRange, keyRanges } from './masks.js';
@@ -10,6 +11,8 @@ import { attentionNames } from './tensors.js';
 export const LAYER_INPUT: Parameter = { name: 'x', entry: { value: 'hidden', layer: 0 } };
 const LAYER_OUTPUT: Parameter = { name: 'y', exit: { value: 'hidden', layer: 1 } };
 export const SAVED: Parameter = { name: 'saved', entry: { value: 'attentionOutput', layer: 0 } };
+export const KEPT: Parameter = { name: 'kept', entry: { value: 'internals', layer: 0 } };
+const KEEPING: Parameter = { name: 'kept', exit: { value: 'internals', layer: 0 } };
 const SAVING: Parameter = { name: 'saved', exit: { value: 'attentionOutput', layer: 0 } };
 
 /** Input of the layer, on the pool of its range. */
@@ -27,6 +30,15 @@ export function attentionResult(context: PolicyContext, layer: LayerClass, name:
   return layer.savesOutput ? at(result, SAVED.name) : result;
 }
 
+/** Products of the layer that are kept from forward to backward. */
+export function keptProducts(context: PolicyContext, { internals }: LayerClass, chunk: number): TensorRef {
+  return at(ref(inPool('kept', internals, context.places), chunk), KEPT.name);
+}
+
+export function keepsInternals({ internals }: LayerClass): boolean {
+  return internals !== RECOMPUTE;
+}
+
 /**
  * The whole layer: q, k, v of the next chunk are exchanged while attention of this one runs, and post runs one chunk
  * behind so that its exchange is hidden too.
@@ -35,10 +47,15 @@ export function forwardSection(context: PolicyContext, layer: LayerClass): Secti
   const section = new SectionWriter(context);
   streamAttention(section, context, layer, (chunk) => {
     exchangeOutput(section, context, layer, chunk);
-    if (chunk > 0) post(section, context, layer, chunk - 1);
+    if (chunk > 0) after(chunk - 1);
   });
-  post(section, context, layer, context.strategy.numChunks - 1);
-  return section.finish([LAYER_INPUT, LAYER_OUTPUT, ...(layer.savesOutput ? [SAVING] : [])]);
+  after(context.strategy.numChunks - 1);
+  return section.finish([LAYER_INPUT, LAYER_OUTPUT, ...(layer.savesOutput ? [SAVING] : []), ...(keepsInternals(layer) ? [KEEPING] : [])]);
+
+  function after(chunk: number): void {
+    if (keepsInternals(layer)) postKeep(section, context, layer, chunk);
+    else post(section, context, layer, chunk);
+  }
 }
 
 /** x of the next layer is post(x, o) where o was saved; where it was not, the forward section itself is run again. */
@@ -61,6 +78,13 @@ function post(section: SectionWriter, context: PolicyContext, layer: LayerClass,
   section.add('post', chunk, {
     reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
     writes: [layerOutput(context, layer, chunk)],
+  });
+}
+
+function postKeep(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
+  section.add('postKeep', chunk, {
+    reads: [layerInput(context, layer, chunk), ref('oLocal', chunk)],
+    writes: [layerOutput(context, layer, chunk), keptProducts(context, layer, chunk)],
   });
 }
 

@@ -1,4 +1,5 @@
 /** Which instance of which pool's `x` holds the hidden states before each layer, and where outputs and lse are kept. */
+import { RECOMPUTE } from '../../spec/strategy.js';
 import { type PolicyContext, inPool } from './context.js';
 import { lastFor } from './lastFor.js';
 import type { LayerPlan, Segment } from './layerClasses.js';
@@ -73,6 +74,17 @@ function slotsOf({ strategy, model, places }: SlotInput, { segments }: LayerPlan
     }
   }
   return { counts, inputs: [...inputs, outputs.at(-1) as Slot], outputs, stashesInput: isInPlace && isAlone };
+}
+
+/** Number of each layer among those that keep their products in the same pool. */
+export function keptSlots({ classOf }: LayerPlan): readonly (number | undefined)[] {
+  const counts = new Map<string, number>();
+  return classOf.map(({ internals }) => {
+    if (internals === RECOMPUTE) return undefined;
+    const slot = counts.get(internals) ?? 0;
+    counts.set(internals, slot + 1);
+    return slot;
+  });
 }
 
 /** Name of the tensor that holds hidden states in a pool. */

@@ -8,7 +8,7 @@ import { RECOMPUTE } from '../../spec/strategy.js';
 import type { PolicyContext } from './context.js';
 import { lastFor } from './lastFor.js';
 
-export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 'rebuiltOutput'> {
+export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 'rebuiltOutput' | 'internals'> {
   /** '' for the first class, '.2' for the second: what section names end with. */
   readonly suffix: string;
   /** Sliding window in tokens; null: all earlier keys. */
@@ -19,6 +19,8 @@ export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 
   readonly savesOutput: boolean;
   /** They are kept from the rebuild of the layer's segment on, not from its forward. */
   readonly isRebuilt: boolean;
+  /** Where products of the layer are kept, or RECOMPUTE. */
+  readonly internals: string;
   /** Elements of the region of its weight gradients. */
   readonly regionElements: number;
 }
@@ -69,7 +71,8 @@ function planOf({ strategy, model, parameters }: PlanInput): LayerPlan {
 
 /** Classes of the layers of a range; and those as which layers before the last of a segment are rebuilt, where these are others. */
 function kindsOf(range: LayerStrategy, classes: Classes) {
-  const { layers: _, segments, rebuiltOutput = RECOMPUTE, ...choice } = range;
+  const { layers: _, segments, rebuiltOutput = RECOMPUTE, internals = RECOMPUTE, ...rest } = range;
+  const choice = { ...rest, internals };
   const rebuilds = segments.some((length) => length > 1);
   const savesOutput = choice.attentionOutput !== RECOMPUTE;
   const keeps = !savesOutput && rebuiltOutput !== RECOMPUTE;

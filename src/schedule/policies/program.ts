@@ -1,7 +1,8 @@
 /** The step program: the turns of one micro-step and its end, and which instances each call is bound to. */
+import { RECOMPUTE } from '../../spec/strategy.js';
 import type { Call, Turn } from '../program.js';
 import { type PolicyContext, sizesOf } from './context.js';
-import { gradientName, hiddenName, hiddenSlots, savedSlots, type Slot } from './hiddenStates.js';
+import { gradientName, hiddenName, hiddenSlots, keptSlots, savedSlots, type Slot } from './hiddenStates.js';
 import { lastFor } from './lastFor.js';
 import { type LayerClass, type LayerPlan, type Segment, layerPlan } from './layerClasses.js';
 
@@ -40,6 +41,7 @@ class ProgramWriter {
   private readonly plan: LayerPlan;
   private readonly slots: ReturnType<typeof hiddenSlots>;
   private readonly saved: readonly (number | undefined)[];
+  private readonly kept: readonly (number | undefined)[];
   private readonly relocations = new Map<string, Relocation>();
 
   constructor(context: PolicyContext) {
@@ -47,6 +49,7 @@ class ProgramWriter {
     this.plan = layerPlan(context);
     this.slots = hiddenSlots(context, this.plan);
     this.saved = savedSlots(this.plan);
+    this.kept = keptSlots(this.plan);
   }
 
   write(): StepProgram {
@@ -87,11 +90,15 @@ class ProgramWriter {
 
   private forwardCalls(layer: number): readonly Call[] {
     const one = this.classOf(layer);
-    return [...this.relocate(layer), ...this.stash(layer), own(`layerForward${one.suffix}`, this.forwardArgs(layer, one), layer)];
+    return [...this.relocate(layer), ...this.stash(layer), this.forward(layer, one)];
+  }
+
+  private forward(layer: number, one: LayerClass): Call {
+    return own(`layerForward${one.suffix}`, [...this.outputArgs(layer, one), ...this.keptArgs(layer, one)], layer);
   }
 
   /** Input, output, and where the output of attention is kept. */
-  private forwardArgs(layer: number, one: LayerClass): readonly number[] {
+  private outputArgs(layer: number, one: LayerClass): readonly number[] {
     return [this.arg(this.slots.inputs[layer]), this.arg(this.slots.outputs[layer]), ...this.savedArgs(layer, one)];
   }
 
@@ -122,7 +129,7 @@ class ProgramWriter {
     const rebuilt = segment?.end === layer + 1 ? this.rebuildCalls(segment) : [];
     const one = this.plan.rebuiltOf[layer] ?? this.classOf(layer);
     const dx = 0;
-    const args = [this.arg(this.slots.inputs[layer]), dx, ...this.savedArgs(layer, one)];
+    const args = [this.arg(this.slots.inputs[layer]), dx, ...this.savedArgs(layer, one), ...this.keptArgs(layer, one)];
     return [...rebuilt, own(`layerBackward${one.suffix}`, args, layer)];
   }
 
@@ -133,7 +140,7 @@ class ProgramWriter {
       const one = this.plan.rebuiltOf[layer] ?? this.classOf(layer);
       const hasOutput = one.savesOutput && !one.isRebuilt;
       if (layer + 1 < end - 1) calls.push(own('gather', [], layer + 1));
-      calls.push(own(`${hasOutput ? 'layerRebuild' : 'layerForward'}${one.suffix}`, this.forwardArgs(layer, one), layer));
+      calls.push(hasOutput ? own(`layerRebuild${one.suffix}`, this.outputArgs(layer, one), layer) : this.forward(layer, one));
       calls.push(own('release', [], layer));
     }
     return calls;
@@ -150,6 +157,10 @@ class ProgramWriter {
 
   private savedArgs(layer: number, { savesOutput, attentionOutput }: LayerClass): readonly number[] {
     return savesOutput ? [this.instance(attentionOutput, this.saved[layer] ?? 0)] : [];
+  }
+
+  private keptArgs(layer: number, { internals }: LayerClass): readonly number[] {
+    return internals === RECOMPUTE ? [] : [this.instance(internals, this.kept[layer] ?? 0)];
   }
 
   private instance(pool: string, slot: number): number {

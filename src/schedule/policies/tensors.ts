@@ -1,6 +1,8 @@
 /** The tensors of a step, declared once for all policies; the strategy decides home and ring size of each. */
 import type { Tensor } from '../logical.js';
 import type { Places } from '../places.js';
+import { keptWidth } from '../../spec/modelCode.js';
+import { RECOMPUTE } from '../../spec/strategy.js';
 import { type PolicyContext, type Sizes, inPool, sizesOf, tensor } from './context.js';
 import { hiddenSlots, savedSlots } from './hiddenStates.js';
 import { lastFor } from './lastFor.js';
@@ -19,6 +21,7 @@ export function declareTensors(context: PolicyContext): readonly Tensor[] {
     ...localTensors(context, sizes),
     ...plan.classes.flatMap((one) => attentionTensors(context, sizes, one)),
     ...savedTensors(context, sizes, plan),
+    ...keptTensors(context, sizes, plan),
     ...gradientTensors(context),
   ];
   return [...new Map(all.map((one) => [one.name, one])).values()];
@@ -211,6 +214,27 @@ function savedTensors(context: PolicyContext, sizes: Sizes, plan: LayerPlan): re
     );
   };
   return [...kept(plan.classOf, 'saved'), ...kept(plan.rebuiltOf, 'rebuilt')];
+}
+
+/** Products that are kept: an instance for each layer that keeps them in a pool. */
+function keptTensors(context: PolicyContext, sizes: Sizes, { classOf }: LayerPlan): readonly Tensor[] {
+  const homes = [...new Set(classOf.map(({ internals }) => internals))].filter((home) => home !== RECOMPUTE);
+  return homes.map((home) =>
+    placed(
+      context,
+      tensor({
+        name: 'kept',
+        dtype: sizes.dtype,
+        layout: 'local',
+        inner: [keptWidth(context.model.code)],
+        chunkRows: sizes.localTokens,
+        slots: sizes.numChunks,
+        home,
+        instances: classOf.filter(({ internals }) => internals === home).length,
+        scope: 'step',
+      }),
+    ),
+  );
 }
 
 /** Flat fp32 regions that weight gradients accumulate in, and the sum of token losses. */

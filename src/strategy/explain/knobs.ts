@@ -1,5 +1,5 @@
 /** Strategies that differ from one in one choice. */
-import { type LayerStrategy, type Strategy, segmentLengths } from '../../spec/strategy.js';
+import { type LayerStrategy, RECOMPUTE, type Strategy, segmentLengths } from '../../spec/strategy.js';
 import { placesOf } from '../../spec/strategyPlaces.js';
 import { toStrategy } from '../candidates.js';
 import { pinnedPool } from '../search/assemble.js';
@@ -44,11 +44,11 @@ function rangeKnobs({ pools, places }: Setting, strategy: Strategy, at: number):
     value,
     strategy: { ...strategy, layers: strategy.layers.map((one, i) => (i === at ? { ...one, ...change } : one)) },
   });
-  const tensors = ['keyValues', 'keyValueGradients', 'attentionOutput', 'checkpoints'] as const;
+  const tensors = ['keyValues', 'keyValueGradients', 'attentionOutput', 'internals', 'checkpoints'] as const;
   const isOuter = range.backwardOrder === 'keyValueOuterAscending';
   const moved = tensors.flatMap((tensor) =>
     placesOf(tensor, pools)
-      .filter((place) => place !== range[tensor] && !(isOuter && tensor === 'keyValueGradients' && place !== places.device))
+      .filter((place) => place !== (range[tensor] ?? RECOMPUTE) && !(isOuter && tensor === 'keyValueGradients' && place !== places.device))
       .map((place) => knobOf(tensor, place, { [tensor]: place })),
   );
   const lengths = around(range.segments[0] ?? 1, end - start);

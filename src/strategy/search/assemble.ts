@@ -1,4 +1,5 @@
 /** From a frame and what each segment keeps to a strategy. */
+import { keptWidth } from '../../spec/modelCode.js';
 import { type LayerStrategy, segmentLengths, type Strategy } from '../../spec/strategy.js';
 import { toStrategy } from '../candidates.js';
 import type { Setting } from '../setting.js';
@@ -28,10 +29,15 @@ export function pinnedPool({ pools, places }: Pick<Setting, 'pools' | 'places'>)
   return pools.find(({ kind }) => kind === 'pinned')?.name ?? places.device;
 }
 
-/** Hidden states are sharded by tokens, outputs by heads; of lse there is an fp32 number a head. */
-export function keptBytes({ sizes }: Pick<Setting, 'sizes'>, { numChunks, chunkTokens }: Strategy): KeptBytes {
+/** Hidden states and products are sharded by tokens, outputs by heads; of lse there is an fp32 number a head. */
+export function keptBytes({ sizes, model }: Pick<Setting, 'sizes' | 'model'>, { numChunks, chunkTokens }: Strategy): KeptBytes {
   const tokens = numChunks * chunkTokens;
-  return { checkpoint: (tokens * sizes.h * sizes.w) / sizes.ranks, output: tokens * (sizes.ownQ * sizes.w + sizes.ownHeads * 4) };
+  const local = (tokens * sizes.w) / sizes.ranks;
+  return {
+    checkpoint: local * sizes.h,
+    output: tokens * (sizes.ownQ * sizes.w + sizes.ownHeads * 4),
+    internals: local * keptWidth(model.code),
+  };
 }
 
 /** Neighbours that keep alike are one range. */
@@ -53,5 +59,10 @@ function toRanges(
 }
 
 function keepsAlike(a: Omit<FilledSegment, 'length'>, b: Omit<FilledSegment, 'length'>): boolean {
-  return a.checkpoints === b.checkpoints && a.attentionOutput === b.attentionOutput && a.rebuiltOutput === b.rebuiltOutput;
+  return (
+    a.checkpoints === b.checkpoints &&
+    a.attentionOutput === b.attentionOutput &&
+    a.rebuiltOutput === b.rebuiltOutput &&
+    a.internals === b.internals
+  );
 }

@@ -7,8 +7,17 @@ import type { FilledSegment, LayerCosts } from './fill.js';
 
 type StrategyOf = (segments: readonly FilledSegment[]) => Strategy;
 
-/** From computing alone; of files, from whole steps. `kept` is a layer that keeps its input and output on the host. */
-export function layerCosts(setting: Setting, evaluate: Evaluator, strategyOf: StrategyOf, kept: FilledSegment): LayerCosts {
+/**
+ * From computing alone; of files, from whole steps. `kept` is a layer that keeps its input and output on the host; `internals` is what
+ * keeping the products of one saves.
+ */
+export function layerCosts(
+  setting: Setting,
+  evaluate: Evaluator,
+  strategyOf: StrategyOf,
+  kept: FilledSegment,
+  internals: number,
+): LayerCosts {
   const { model, pools } = setting;
   const { numLayers } = model;
   const length = Math.min(2, numLayers);
@@ -23,6 +32,7 @@ export function layerCosts(setting: Setting, evaluate: Evaluator, strategyOf: St
     rebuild: Math.max(0, computing(ofAll({ length })) - all) / numRebuilt,
     rerun: Math.max(0, computing(ofAll(rerun)) - computing(ofAll({ attentionOutput: RECOMPUTE }))) / numRebuilt,
     file: file === undefined ? 0 : fileSeconds(file) / numLayers,
+    internals,
   };
 
   function fileSeconds(pool: string): number {

@@ -10,6 +10,8 @@ export interface KeptBytes {
   readonly checkpoint: number;
   /** Attention output and lse of a layer. */
   readonly output: number;
+  /** Products of a layer that its reverse needs. */
+  readonly internals: number;
 }
 
 /** Seconds more for a layer than where its output is kept on the host beside a checkpoint of its own. */
@@ -22,6 +24,8 @@ export interface LayerCosts {
   readonly rerun: number;
   /** Its output is kept in a file. */
   readonly file: number;
+  /** Its products are formed again. */
+  readonly internals: number;
 }
 
 /** A pool to keep things in, and the bytes that are free there. */
@@ -40,6 +44,8 @@ export interface FilledSegment {
   readonly attentionOutput: string;
   /** Where recomputed outputs stay once the segment is rebuilt; absent: nowhere. */
   readonly rebuiltOutput?: string;
+  /** Where products are kept; absent: nowhere. */
+  readonly internals?: string;
 }
 
 export interface Filling {
@@ -65,11 +71,13 @@ export interface Options {
   readonly costs: LayerCosts;
   /** Layers in the order in which they are kept where each has a checkpoint of its own: by what they cost. Else the first come first. */
   readonly dearest: readonly number[];
+  /** Layers whose products may be kept, at most. */
+  readonly mostInternals: number;
   /** The fastest first. */
   readonly all: readonly Option[];
 }
 
-export function optionsOf(costs: LayerCosts, segmentLayers?: number): Options {
+export function optionsOf(costs: LayerCosts, mostInternals: number, segmentLayers?: number): Options {
   const numLayers = costs.recompute.length;
   const inOrder = [...costs.recompute.keys()];
   const dearest = inOrder.toSorted((a, b) => (costs.recompute[b] ?? 0) - (costs.recompute[a] ?? 0) || a - b);
@@ -86,11 +94,11 @@ export function optionsOf(costs: LayerCosts, segmentLayers?: number): Options {
       }
     }
   }
-  return { costs, dearest, all: options.sort((a, b) => a.seconds - b.seconds) };
+  return { costs, dearest, mostInternals, all: options.sort((a, b) => a.seconds - b.seconds) };
 }
 
 /** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
-export function fill({ costs, dearest, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
+export function fill({ costs, dearest, mostInternals, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
   const numLayers = costs.recompute.length;
   const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   let best: Filling | undefined;
@@ -98,10 +106,11 @@ export function fill({ costs, dearest, all }: Options, bytes: KeptBytes, rooms: 
   for (const { numKept, kept, rerun, seconds } of all) {
     if (seconds >= atMost) break;
     if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
-    const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, rooms);
+    const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, rooms, mostInternals);
     if (found === undefined) continue;
     const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
-    const total = seconds + inFiles * costs.file + numFormedAgain(found) * mean(costs.recompute);
+    const formed = mostInternals - found.filter(({ internals }) => internals !== undefined).length;
+    const total = seconds + inFiles * costs.file + numFormedAgain(found) * mean(costs.recompute) + formed * costs.internals;
     if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
   }
   return best;
@@ -165,8 +174,13 @@ function cut(numLayers: number, length: number, isKept: boolean): readonly Cut[]
   return Array.from({ length: numSegments }, (_, i) => ({ length: Math.min(length, numLayers - i * length), isKept }));
 }
 
-/** Each checkpoint and output in the first pool with room; undefined where one finds none. */
-function place(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[]): readonly FilledSegment[] | undefined {
+/** Each checkpoint and output in the first pool with room; undefined where one finds none. Products in what is left on the device. */
+function place(
+  cuts: readonly Cut[],
+  bytes: KeptBytes,
+  rooms: readonly Room[],
+  mostInternals: number,
+): readonly FilledSegment[] | undefined {
   const checkpoints = placeCheckpoints(cuts, bytes, rooms);
   if (checkpoints === undefined) return undefined;
   const free = rooms.map((room, at) => room.bytes - instancesIn(at, room, cuts, checkpoints) * bytes.checkpoint);
@@ -179,7 +193,23 @@ function place(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[]): 
     const attentionOutput = isKept ? (rooms[at] as Room).pool : RECOMPUTE;
     segments.push({ length, checkpoints: (rooms[checkpoints[i] as number] as Room).pool, attentionOutput });
   }
-  return withRebuilt(segments, bytes, rooms, free);
+  const isAlone = segments.every(({ length }) => length === 1);
+  return isAlone ? withInternals(segments, bytes, rooms, free, mostInternals) : withRebuilt(segments, bytes, rooms, free);
+}
+
+/** Products of the first layers: of as many as there is room for. */
+function withInternals(
+  segments: readonly FilledSegment[],
+  bytes: KeptBytes,
+  rooms: readonly Room[],
+  free: readonly number[],
+  most: number,
+): readonly FilledSegment[] {
+  const at = rooms.findIndex(({ isDevice }) => isDevice);
+  const device = rooms[at];
+  if (device === undefined || most === 0) return segments;
+  const count = Math.min(most, Math.floor((free[at] ?? 0) / bytes.internals));
+  return segments.map((one, i) => (i < count ? { ...one, internals: device.pool } : one));
 }
 
 /** Recomputed outputs of a segment that is rebuilt in the first pool with room; one segment is rebuilt at a time. */

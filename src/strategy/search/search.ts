@@ -63,7 +63,10 @@ class Search {
   /** Every layer's output and input on the host. */
   private readonly allPinned: FilledSegment;
   private best: Candidate | undefined;
-  /** Of computing alone where every output is kept, in as few chunks as there can be. */
+  /** Layers whose products the device has room for beside model states, at most, and what keeping those of one saves. */
+  private readonly mostInternals: number;
+  private readonly internalSeconds: number;
+  /** Of computing alone where every output and so many products are kept, in as few chunks as there can be. */
   private readonly boundSeconds: number;
   private hasCosts = false;
   private options: Options | undefined;
@@ -78,7 +81,13 @@ class Search {
     this.allPinned = { length: 1, checkpoints: pinned, attentionOutput: pinned };
     const [fewest = 1] = this.counts;
     const [roomiest] = frames(setting);
-    this.boundSeconds = roomiest === undefined ? 0 : evaluate.computeSeconds(setting, this.uniform(roomiest, fewest));
+    const computing = (change: Partial<FilledSegment>): number =>
+      roomiest === undefined ? 0 : evaluate.computeSeconds(setting, this.uniform(roomiest, fewest, change));
+    const all = computing({});
+    const most = roomiest === undefined ? 0 : this.numInternals(this.uniform(roomiest, fewest));
+    this.internalSeconds = most === 0 ? 0 : (all - computing({ internals: setting.places.device })) / setting.model.numLayers;
+    this.mostInternals = all > WORTH_A_LOOK * (all - most * this.internalSeconds) ? most : 0;
+    this.boundSeconds = all - this.mostInternals * this.internalSeconds;
   }
 
   *run(): Steps<Found | undefined> {
@@ -156,7 +165,8 @@ class Search {
     if (!this.hasCosts && this.filled(frame, numChunks)?.seconds !== 0) {
       this.hasCosts = true;
       const strategyOf = (segments: readonly FilledSegment[]): Strategy => assemble(this.setting, frame, numChunks, segments);
-      this.options = optionsOf(layerCosts(this.setting, this.evaluate, strategyOf, this.allPinned), this.setting.run.segmentLayers);
+      const costs = layerCosts(this.setting, this.evaluate, strategyOf, this.allPinned, this.internalSeconds);
+      this.options = optionsOf(costs, this.mostInternals, this.setting.run.segmentLayers);
     }
     return this.tryFilling(frame, numChunks, atMost);
   }
@@ -214,9 +224,18 @@ class Search {
   private fill(bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
     const { model, run } = this.setting;
     // Until costs are known: whether everything can be kept does not hang on them.
-    const anyCosts = { recompute: Array.from({ length: model.numLayers }, () => 1), rebuild: 1, rerun: 1, file: 1 };
-    this.options ??= optionsOf(anyCosts, run.segmentLayers);
+    const anyCosts = { recompute: Array.from({ length: model.numLayers }, () => 1), rebuild: 1, rerun: 1, file: 1, internals: 1 };
+    this.options ??= optionsOf(anyCosts, this.mostInternals, run.segmentLayers);
     return fill(this.options, bytes, rooms);
+  }
+
+  private numInternals(strategy: Strategy): number {
+    const { model, run } = this.setting;
+    const { internals } = keptBytes(this.setting, strategy);
+    const device = this.memory(strategy).pools.find(({ kind }) => kind === 'device');
+    if (device === undefined || internals === 0 || (run.segmentLayers ?? 1) > 1) return 0;
+    const free = roomBytes(device) - device.persistent.reduce((sum, { bytes }) => sum + bytes, 0);
+    return Math.min(model.numLayers, Math.max(0, Math.floor(free / internals)));
   }
 
   /** What pools have left beside what of them is not kept for the whole step: the device's first, files last. */
