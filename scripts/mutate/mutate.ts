@@ -21,7 +21,7 @@ import { allMutants } from './mutations.js';
 import { reorderPlan } from './reorder.js';
 
 /** Keys, values and layer inputs on the host, segments of unequal length: rings, rebuilds that keep their outputs and an outer loop over keys. */
-const HOSTED: ParityCase = { ...FPDT_CASE, kvTileChunks: 3, rebuiltOutput: 'host', segments: 'unequal' };
+const HOSTED: ParityCase = { ...FPDT_CASE, kvTileChunks: 3, rebuiltOutput: 'host', rebuildsLast: true, segments: 'unequal' };
 /** Two ranges of layers, saved outputs, a file, kernels with rectangles and windows. */
 const MIXED: ParityCase = {
   ...HOSTED,
@@ -33,6 +33,7 @@ const MIXED: ParityCase = {
   keyValueGradients: 'host',
   attentionOutput: 'host',
   rebuiltOutput: 'recompute',
+  rebuildsLast: false,
   checkpoints: 'disk',
   hiddenGradients: 'host',
   backwardOrder: 'queryOuterDescending',

@@ -29,6 +29,8 @@ const DIMENSIONS = {
   rebuiltOutput: [...POOLS_AND_DISK, 'recompute'],
   /** Products inside of what follows attention. */
   internals: ['recompute', ...POOLS_AND_DISK],
+  /** Whether the last layer of a segment is. */
+  rebuildsLast: [false, true],
   checkpoints: POOLS_AND_DISK,
   hiddenGradients: POOLS,
   backwardOrder: ['queryOuterDescending', 'keyValueOuterAscending'],
@@ -62,6 +64,7 @@ export const FPDT_CASE: ParityCase = {
   attentionOutput: 'recompute',
   rebuiltOutput: 'recompute',
   internals: 'recompute',
+  rebuildsLast: false,
   checkpoints: 'host',
   hiddenGradients: 'hbm',
   backwardOrder: 'keyValueOuterAscending',
@@ -73,8 +76,10 @@ export const FPDT_CASE: ParityCase = {
 export function isLegal(one: Partial<ParityCase>): boolean {
   if (one.backwardOrder === 'keyValueOuterAscending' && (one.keyValueGradients === 'host' || typeof one.window === 'number')) return false;
   if (typeof one.window === 'number' && one.kernel === 'cpu_flash') return false;
-  const { attentionOutput = 'recompute', rebuiltOutput = 'recompute' } = one;
-  if (rebuiltOutput !== 'recompute' && (attentionOutput !== 'recompute' || one.segments === 'ones')) return false;
+  const { attentionOutput = 'recompute', rebuiltOutput = 'recompute', rebuildsLast = false } = one;
+  if (rebuildsLast && one.rebuiltOutput === 'recompute') return false;
+  const keeps = rebuildsLast || rebuiltOutput !== 'recompute';
+  if (keeps && (attentionOutput !== 'recompute' || one.segments === 'ones')) return false;
   // Of eight chunks on four ranks each rank has two tokens.
   const tiles = Math.max(one.numLossTiles ?? 1, one.numTokenTiles ?? 1);
   if (tiles > 2 && one.numChunks === 8 && one.sequenceParallelSize === 4) return false;
@@ -143,7 +148,7 @@ export function caseName(one: ParityCase): string {
     `depth${one.prefetchDepth}`,
     `kv${PLACE[one.keyValues]}`,
     `dkv${PLACE[one.keyValueGradients]}`,
-    `o${PLACE[one.attentionOutput]}${PLACE[one.rebuiltOutput]}`,
+    `o${PLACE[one.attentionOutput]}${PLACE[one.rebuiltOutput]}${one.rebuildsLast ? 'all' : ''}`,
     `i${PLACE[one.internals]}`,
     `x${PLACE[one.checkpoints]}`,
     `dx${PLACE[one.hiddenGradients]}`,

@@ -81,7 +81,7 @@ export function strategyOf(one: ParityCase): ForcedStrategy {
 }
 
 function rangeOf(one: ParityCase, layers: readonly [number, number]): ForcedLayerStrategy {
-  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, internals, checkpoints, backwardOrder } = one;
+  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, rebuildsLast, internals, checkpoints, backwardOrder } = one;
   return {
     layers,
     keyValues,
@@ -89,6 +89,7 @@ function rangeOf(one: ParityCase, layers: readonly [number, number]): ForcedLaye
     attentionOutput,
     rebuiltOutput,
     internals,
+    rebuildsLast,
     checkpoints,
     backwardOrder,
     segments: segmentsOf(one, layers[1] - layers[0]),

@@ -83,11 +83,10 @@ function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles }: Strategy): rea
 
 function layersLine(range: LayerStrategy): string {
   const { layers, keyValues, keyValueGradients, attentionOutput, checkpoints, backwardOrder, segments } = range;
-  const { rebuiltOutput = RECOMPUTE, internals = RECOMPUTE } = range;
+  const { internals = RECOMPUTE } = range;
   const [start, end] = layers;
   const name = end - start === 1 ? `layer ${start}` : `layers ${start}-${end - 1}`;
-  const rebuilt = rebuiltOutput === RECOMPUTE ? '' : `, in ${rebuiltOutput} once rebuilt`;
-  const output = attentionOutput === RECOMPUTE ? `recomputed${rebuilt}` : `saved in ${attentionOutput}`;
+  const output = attentionOutput === RECOMPUTE ? `recomputed${rebuiltText(range)}` : `saved in ${attentionOutput}`;
   const parts = [
     `k, v in ${keyValues}, their gradients in ${keyValueGradients}`,
     `attention output ${output}`,
@@ -96,6 +95,11 @@ function layersLine(range: LayerStrategy): string {
     `backward ${backwardOrder}`,
   ];
   return `  ${name.padEnd(12)}  ${parts.join('; ')}`;
+}
+
+function rebuiltText({ rebuiltOutput = RECOMPUTE, rebuildsLast = false }: LayerStrategy): string {
+  if (rebuiltOutput === RECOMPUTE) return '';
+  return `, in ${rebuiltOutput} once rebuilt${rebuildsLast ? ', the last of a segment too' : ''}`;
 }
 
 /** `layer`, `2 layers`, or `2 or 3 layers` where segments differ. */

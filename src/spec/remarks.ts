@@ -53,9 +53,11 @@ function tileRemark({ kvTileChunks, layers }: Strategy, pools: readonly NamedPoo
 }
 
 function rebuiltRemarks({ layers }: Strategy): readonly string[] {
-  return layers.flatMap(({ layers: [start, end], attentionOutput, rebuiltOutput = RECOMPUTE, segments }) => {
-    if (rebuiltOutput === RECOMPUTE) return [];
-    const which = `rebuiltOutput=${rebuiltOutput} of layers ${start}-${end - 1} has no effect`;
+  return layers.flatMap(({ layers: [start, end], attentionOutput, rebuiltOutput = RECOMPUTE, rebuildsLast = false, segments }) => {
+    const ofLayers = `of layers ${start}-${end - 1} has no effect`;
+    if (rebuiltOutput === RECOMPUTE)
+      return rebuildsLast ? [`rebuildsLast ${ofLayers}: no outputs are kept once rebuilt (rebuiltOutput)`] : [];
+    const which = `rebuiltOutput=${rebuiltOutput} ${ofLayers}`;
     if (attentionOutput !== RECOMPUTE) return [`${which}: their attention output is kept in ${attentionOutput} from forward on`];
     return segments.some((length) => length > 1) ? [] : [`${which}: each has a checkpoint of its own, so none is rebuilt`];
   });

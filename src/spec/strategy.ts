@@ -25,6 +25,11 @@ export interface LayerStrategy {
    */
   readonly rebuiltOutput?: string;
   /**
+   * With rebuilt outputs that of a segment's last layer, which no successor's input is rebuilt from: backward is then the same section for all layers.
+   * Left out: false, that layer's output is recomputed in its backward.
+   */
+  readonly rebuildsLast?: boolean;
+  /**
    * Products inside of what follows attention in a layer (output projection, MLP) that its reverse needs, from forward on: a pool.
    * RECOMPUTE, or left out: formed again from the layer's input and the output of attention.
    */

@@ -22,6 +22,7 @@ const layerSchema = z.strictObject({
   attentionOutput: z.string().optional(),
   rebuiltOutput: z.string().optional(),
   internals: z.string().optional(),
+  rebuildsLast: z.boolean().optional(),
   checkpoints: z.string().optional(),
   backwardOrder: z.enum(BACKWARD_ORDERS).optional(),
   segments: z.union([count, z.array(count).min(1)]).optional(),

@@ -28,15 +28,22 @@ export function estimateOps(
   strategy: Strategy,
   rangeChunks = mostRangeChunks(strategy),
 ): number {
-  const { classes } = layerPlan({ strategy, model, parameters });
+  const { classes, classOf, rebuiltOf } = layerPlan({ strategy, model, parameters });
+  const inBackward = new Set(classOf.map((one, layer) => rebuiltOf[layer] ?? one));
   const hops = (pool: string): number => places.route(pool).length - 1;
   const last = hops(strategy.layers.at(-1)?.checkpoints ?? '');
   const stash = last === 0 ? 0 : STASH_PER_CHUNK + STASH_COPIES * (last + hops(strategy.hiddenGradients));
   const ends = OPS_OF_ENDS + strategy.numChunks * (ENDS_PER_CHUNK + ENDS_COPIES * hops(strategy.hiddenGradients) + stash);
   return classes.reduce((sum, layer) => {
+    const pairs = numPairs(strategy, layer.window, strategy.kvTileChunks);
+    const ranges = opsOfRanges(layer, strategy, rangeChunks, hops);
+    if (!inBackward.has(layer)) {
+      return sum + forwardPerChunk(layer, hops) * strategy.numChunks + forwardPerPair(layer, hops) * pairs + ranges.forward;
+    }
     const perChunk = opsPerChunk(layer, hops) + DX_COPIES * hops(strategy.hiddenGradients);
-    const tiles = opsPerPair(layer, hops) * numPairs(strategy, layer.window, strategy.kvTileChunks);
-    return sum + OPS_PER_CLASS + perChunk * strategy.numChunks + tiles + opsOfRanges(layer, strategy, rangeChunks, hops);
+    const numForward = layer.savesOutput ? 1 : 2;
+    const perPair = numForward * forwardPerPair(layer, hops) + backwardPerPair(layer, hops);
+    return sum + OPS_PER_CLASS + perChunk * strategy.numChunks + perPair * pairs + numForward * ranges.forward + ranges.backward;
   }, ends);
 }
 
@@ -74,29 +81,38 @@ function opsPerChunk(
   );
 }
 
-/** k and v are fetched, attended to and merged forward, and where outputs are not kept again; what backward moves hangs on its order. */
-function opsPerPair({ keyValues, keyValueGradients, savesOutput, attentionOutput, backwardOrder }: LayerClass, hops: Hops): number {
-  const forward = hops(keyValues) === 0 ? 0 : (2 + 2 * hops(keyValues)) * (savesOutput ? 1 : 2);
+/** The same of forward alone, of layers that go backward as another class. */
+function forwardPerChunk({ checkpoints, keyValues }: LayerClass, hops: Hops): number {
+  return 9 + 4 * hops(checkpoints) + 2 * hops(keyValues);
+}
+
+/** k and v are fetched, attended to and merged; once more where backward forms outputs again. */
+function forwardPerPair({ keyValues }: LayerClass, hops: Hops): number {
+  return hops(keyValues) === 0 ? 0 : 2 + 2 * hops(keyValues);
+}
+
+/** What backward moves hangs on its order. */
+function backwardPerPair({ keyValues, keyValueGradients, savesOutput, attentionOutput, backwardOrder }: LayerClass, hops: Hops): number {
   if (backwardOrder === 'keyValueOuterAscending') {
     const output = hops(savesOutput ? attentionOutput : keyValues);
-    return forward + 1 + 4 * hops(keyValues) + 2 * output;
+    return 1 + 4 * hops(keyValues) + 2 * output;
   }
   const moved = 2 * hops(keyValues) + 4 * hops(keyValueGradients);
-  return forward + (moved === 0 ? 0 : 1 + moved);
+  return moved === 0 ? 0 : 1 + moved;
 }
 
 /** What comes on top where ranges of keys are bounded: an op for each more of them and direction, and in forward its merge. */
 function opsOfRanges(
-  { keyValues, keyValueGradients, savesOutput, backwardOrder, window }: LayerClass,
+  { keyValues, keyValueGradients, backwardOrder, window }: LayerClass,
   strategy: Strategy,
   most: number,
   hops: Hops,
-): number {
+): { readonly forward: number; readonly backward: number } {
   const { numChunks, kvTileChunks } = strategy;
   const inTiles = numPairs(strategy, window, kvTileChunks) * (Math.ceil(kvTileChunks / most) - 1);
   const atHand = numPairs(strategy, window, Math.min(most, numChunks)) - numChunks;
   const isTiled = backwardOrder === 'keyValueOuterAscending' || hops(keyValues) + hops(keyValueGradients) > 0;
-  return (hops(keyValues) > 0 ? inTiles : atHand) * (savesOutput ? 2 : 4) + (isTiled ? inTiles : atHand);
+  return { forward: 2 * (hops(keyValues) > 0 ? inTiles : atHand), backward: isTiled ? inTiles : atHand };
 }
 
 /** Tiles of keys that each chunk of queries meets, summed; in a window no more than it reaches. */

@@ -58,11 +58,19 @@ export function smallContext(policy: PolicyName, numChunks: number, more: Small 
     rangeChunks = numChunks,
     ...chosen
   } = more;
-  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, internals, checkpoints, backwardOrder, ...whole } = chosen;
+  const { keyValues, keyValueGradients, attentionOutput, rebuiltOutput, rebuildsLast, internals, checkpoints, backwardOrder, ...whole } =
+    chosen;
   const places = Object.fromEntries(
-    Object.entries({ keyValues, keyValueGradients, attentionOutput, rebuiltOutput, internals, checkpoints, backwardOrder }).filter(
-      ([, place]) => place !== undefined,
-    ),
+    Object.entries({
+      keyValues,
+      keyValueGradients,
+      attentionOutput,
+      rebuiltOutput,
+      rebuildsLast,
+      internals,
+      checkpoints,
+      backwardOrder,
+    }).filter(([, place]) => place !== undefined),
   );
   const numLayers = modelMore?.numLayers ?? 4;
   const toLayers = ({ layers, segments, ...choice }: SmallRange): LayerStrategy => ({
@@ -165,6 +173,7 @@ export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, n
   ['fpdt, outputs saved', 'fpdt', 4, { attentionOutput: 'host' }],
   ['fpdt, segments of two', 'fpdt', 4, { segmentLayers: 2 }],
   ['fpdt, segments of three, outputs kept once rebuilt', 'fpdt', 3, { segmentLayers: 3, rebuiltOutput: 'hbm' }],
+  ['fpdt, segments of three, all outputs kept once rebuilt', 'fpdt', 4, { segmentLayers: 3, rebuiltOutput: 'host', rebuildsLast: true }],
   [
     'auto, unequal segments, outputs kept once rebuilt',
     'auto',
@@ -177,7 +186,7 @@ export const EVERY_KIND: readonly (readonly [name: string, policy: PolicyName, n
       masks: { rectangle: true, window: true },
       ranges: [
         { layers: [0, 4], segments: [3, 1] },
-        { layers: [4, 6], rebuiltOutput: 'disk', segments: [2] },
+        { layers: [4, 6], rebuiltOutput: 'disk', rebuildsLast: true, segments: [2] },
       ],
     },
   ],

@@ -13,6 +13,7 @@ const CASES: readonly (readonly [string, PolicyName, number, Small])[] = [
   ['auto', 'auto', 3, {}],
   ['auto-segment2-host', 'auto', 2, { segmentLayers: 2, attentionOutput: 'host', checkpoints: 'host' }],
   ['fpdt-segment3-rebuilt', 'fpdt', 2, { segmentLayers: 3, rebuiltOutput: 'hbm' }],
+  ['fpdt-segment3-all-rebuilt', 'fpdt', 2, { segmentLayers: 3, rebuiltOutput: 'host', rebuildsLast: true }],
   [
     'auto-internals',
     'auto',

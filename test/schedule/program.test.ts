@@ -17,6 +17,8 @@ describe('the size of a program', () => {
     ['auto', { attentionOutput: 'host', checkpoints: 'host' }],
     ['auto', { attentionOutput: RECOMPUTE, keyValues: 'host', keyValueGradients: 'host' }],
     ['auto', { attentionOutput: 'disk', checkpoints: 'disk' }],
+    ['fpdt', { rebuiltOutput: 'hbm' }],
+    ['fpdt', { rebuiltOutput: 'host', rebuildsLast: true }],
   ];
 
   it.each(CASES)('%s %o: ops and sections do not grow with the layers of a segment', (policy, more) => {
@@ -25,6 +27,20 @@ describe('the size of a program', () => {
       return [schedule.sections.map(({ name }) => name), numOps(schedule)];
     });
     for (const size of sizes) expect(size).toEqual(sizes[0]);
+  });
+
+  it('outputs of all layers kept by a rebuild: one kind of backward, whose attention is not run again', () => {
+    const sectionsOf = (rebuildsLast: boolean) =>
+      smallSchedule('fpdt', 3, { rebuiltOutput: 'host', rebuildsLast, segmentLayers: 3 }).sections.filter(({ name }) =>
+        name.startsWith('layer'),
+      );
+    const some = ['layerForward', 'layerForward.2', 'layerBackward', 'layerBackward.2'];
+    expect(sectionsOf(false).map(({ name }) => name)).toEqual(some);
+    expect(sectionsOf(true).map(({ name }) => name)).toEqual(['layerForward', 'layerAttend.2', 'layerRebuild.2', 'layerBackward.2']);
+    expect(sectionsOf(true).flatMap(({ name, ops }) => (ops.some(({ kind }) => kind === 'attn') ? [name] : []))).toEqual([
+      'layerForward',
+      'layerAttend.2',
+    ]);
   });
 
   it('m ranges of layers take at most m + 1 times the ops of the costliest of them', () => {
@@ -122,19 +138,26 @@ describe('how often attention of a layer runs in a step', () => {
     for (const rebuiltOutput of ['hbm', 'host', 'disk']) expect(runsOf({ segmentLayers: 3, rebuiltOutput })).toEqual([2, 2, 2, 2]);
     expect(runsOf({ segmentLayers: 4, rebuiltOutput: 'host' })).toEqual([2, 2, 2, 2]);
     expect(runsOf({ segmentLayers: 3, rebuiltOutput: RECOMPUTE })).toEqual([3, 3, 2, 2]);
+    expect(runsOf({ segmentLayers: 3, rebuiltOutput: 'host', rebuildsLast: true })).toEqual([2, 2, 2, 2]);
+    expect(runsOf({ rebuiltOutput: 'host', rebuildsLast: true })).toEqual([2, 2, 2, 2]);
   });
 
   it('once where it is kept, whatever its rebuild would keep', () => {
     expect(runsOf({ segmentLayers: 3, attentionOutput: 'host', rebuiltOutput: 'hbm' })).toEqual([1, 1, 1, 1]);
   });
 
-  it('outputs kept by a rebuild have an instance for each layer of the longest segment but its last', () => {
+  it('outputs kept by a rebuild have an instance for each layer of the longest segment, for its last one where that is kept too', () => {
     const ranges = [
       { layers: [0, 4], segments: [3, 1] },
       { layers: [4, 6], segments: [2] },
     ] as const satisfies readonly SmallRange[];
-    const { buffers } = smallSchedule('auto', 3, { ranges, attentionOutput: RECOMPUTE, rebuiltOutput: 'host', model: { numLayers: 6 } });
-    for (const name of ['o.rebuilt@host', 'lse.rebuilt@host']) expect(buffers.find((one) => one.name === name)?.instances).toBe(2);
+    const more = { ranges, attentionOutput: RECOMPUTE, rebuiltOutput: 'host', model: { numLayers: 6 } };
+    for (const rebuildsLast of [false, true]) {
+      const { buffers } = smallSchedule('auto', 3, { ...more, rebuildsLast });
+      for (const name of ['o.rebuilt@host', 'lse.rebuilt@host']) {
+        expect(buffers.find((one) => one.name === name)?.instances).toBe(rebuildsLast ? 3 : 2);
+      }
+    }
   });
 });
 
@@ -181,6 +204,21 @@ describe('turns', () => {
     expect(own(3)).toBe('gather0 gather1 layerRebuild0 release0 gather2 layerRebuild1 release1 layerRebuild2 release2 layerBackward3');
     expect([4, 2, 1, 0].map(own)).toEqual([4, 2, 1, 0].map((layer) => `layerBackward${layer}`));
     expect(own(6)).toBe('gather5 layerRebuild5 release5 layerBackward6');
+  });
+
+  it('where the last layer is rebuilt too, its attention comes before its backward, under its own weights', () => {
+    const ranges = [{ layers: [0, 4], segments: [3, 1] }] as const;
+    const schedule = smallSchedule('fpdt', 2, { ranges, rebuiltOutput: 'host', rebuildsLast: true });
+    const own = (layer: number): string =>
+      (turnsOf(schedule).find((turn) => turnName(turn) === `layer ${layer} backward`)?.calls ?? [])
+        .filter(({ owner }) => owner === 'plan')
+        .map((call) => `${call.section}${call.layer}`)
+        .join(' ');
+    expect(own(3)).toBe('layerAttend.23 layerBackward.23');
+    expect(own(2)).toBe(
+      'gather0 gather1 layerAttend.20 layerRebuild.20 release0 layerAttend.21 layerRebuild.21 release1 layerAttend.22 layerBackward.22',
+    );
+    expect([1, 0].map(own)).toEqual(['layerBackward.21', 'layerBackward.20']);
   });
 
   it('where outputs are not kept, a layer is rebuilt by its forward', () => {

@@ -70,7 +70,10 @@ test('outputs to be kept by a rebuild that never comes', () => {
   const on = (change: Partial<LayerStrategy>) =>
     remarksOn(8, 4, 4, 1, ['near'], {}, {}, { layers: [0, 2], rebuiltOutput: 'far', ...change });
   const recomputed = { attentionOutput: 'recompute', segments: [2] };
-  expect([on(recomputed), on({ rebuiltOutput: 'recompute' })]).toEqual([[], []]);
+  expect([on(recomputed), on({ rebuiltOutput: 'recompute' }), on({ ...recomputed, rebuildsLast: true })]).toEqual([[], [], []]);
+  expect(on({ ...recomputed, rebuiltOutput: 'recompute', rebuildsLast: true })).toEqual([
+    'rebuildsLast of layers 0-1 has no effect: no outputs are kept once rebuilt (rebuiltOutput)',
+  ]);
   expect(on({ segments: [2] })).toEqual([
     'rebuiltOutput=far of layers 0-1 has no effect: their attention output is kept in near from forward on',
   ]);

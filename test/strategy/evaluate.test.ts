@@ -54,7 +54,7 @@ describe('estimateMemory equals the memory of the full schedule', () => {
 
   test.each([1, 2, 3])('prefetch depth %i, outputs kept once rebuilt', (prefetchDepth) => {
     for (const rebuiltOutput of ['hbm', 'host', 'disk']) {
-      const given = { attentionOutput: 'recompute', rebuiltOutput, checkpoints: 'host' };
+      const given = { attentionOutput: 'recompute', rebuiltOutput, rebuildsLast: prefetchDepth > 1, checkpoints: 'host' };
       const layers = [
         { ...given, layers: [0, 3], segments: 3 },
         { ...given, layers: [3, 4], checkpoints: 'hbm' },

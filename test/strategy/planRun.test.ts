@@ -103,6 +103,7 @@ const anyLayers = fc.record({
   attentionOutput: fc.oneof(anyPlace, fc.constant('recompute')),
   rebuiltOutput: fc.oneof(anyPlace, fc.constant('recompute')),
   internals: fc.oneof(anyPlace, fc.constant('recompute')),
+  rebuildsLast: fc.boolean(),
   checkpoints: anyPlace,
   backwardOrder: fc.constantFrom(...BACKWARD_ORDERS),
   segments: fc.integer({ min: 1, max: 2 }),

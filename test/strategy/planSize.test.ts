@@ -32,6 +32,8 @@ describe('the estimate of ops is not below the real number, nor above twice that
       checkpoints: fc.constantFrom('hbm', 'host', 'disk'),
       isOuter: fc.boolean(),
       isSegment: fc.boolean(),
+      rebuiltOutput: fc.constantFrom(RECOMPUTE, 'hbm', 'host', 'disk'),
+      rebuildsLast: fc.boolean(),
     });
     const anyCase = fc.record({
       ranges: fc.array(anyRange, { minLength: 1, maxLength: 3 }),

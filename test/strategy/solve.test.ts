@@ -166,6 +166,30 @@ describe('outputs of layers that are rebuilt', () => {
     expect(kept({ hbmReserve: 0 }, `${device - 1}`, `${host - 1}`)).toBeUndefined();
   });
 
+  test('of all layers beside keys and values in the ascending order, where that takes at most 0.2% longer and has room', () => {
+    const taken = (more: number, range: object = {}, hostBytes = '5G') => {
+      const strategy = { layers: [{ layers: [0, 4], ...range }] };
+      const seconds = ({ layers }: Strategy): number => (layers[0]?.rebuildsLast === true ? 1 + more : 1);
+      const evaluate = { ...estimator(), seconds: (_: unknown, found: Strategy) => seconds(found) };
+      const [first] = solveStrategy(input({ strategy, hbmReserve: 0 }, '9G', hostBytes), evaluate).layers;
+      return [first?.rebuiltOutput, first?.rebuildsLast];
+    };
+    expect(taken(0.002)).toEqual(['host', true]);
+    expect(taken(0.003)).toEqual(['hbm', undefined]);
+    expect(taken(0.003, { rebuildsLast: true })).toEqual(['host', true]);
+    expect(taken(0, { rebuildsLast: false })).toEqual(['hbm', false]);
+    expect(taken(0, { keyValues: 'hbm' })).toEqual(['hbm', true]);
+    expect(taken(0, { backwardOrder: 'queryOuterDescending' })).toEqual(['hbm', undefined]);
+    const peak = (range: object): number => {
+      const given = input({ strategy: { layers: [{ layers: [0, 4], ...range }] }, hbmReserve: 0 }, '9G');
+      return Math.ceil(estimator().memory(settingOf(given), solveStrategy(given, estimator())).pools[1]?.peakBytes ?? 0);
+    };
+    const least = peak({ rebuiltOutput: 'host', rebuildsLast: true });
+    expect(least).toBe(peak({ rebuiltOutput: 'host' }));
+    expect(taken(0, {}, `${least}`)).toEqual(['host', true]);
+    expect(taken(0, {}, `${least - 1}`)).toEqual(['hbm', undefined]);
+  });
+
   test('stay as a user says, and are nowhere where no layer is rebuilt or outputs are kept anyway', () => {
     const named = (range: object) => kept({ strategy: { layers: [{ layers: [0, 4], ...range }] } }, '9G');
     expect(named({ rebuiltOutput: 'recompute' })).toBe('recompute');

@@ -58,6 +58,13 @@ export function forwardSection(context: PolicyContext, layer: LayerClass): Secti
   }
 }
 
+/** Attention alone, where what follows it is rebuilt apart. */
+export function attendSection(context: PolicyContext, layer: LayerClass): SectionBody {
+  const section = new SectionWriter(context);
+  streamAttention(section, context, layer, () => {});
+  return section.finish([LAYER_INPUT, SAVING]);
+}
+
 /** x of the next layer is post(x, o) where o was saved; where it was not, the forward section itself is run again. */
 export function rebuildSection(context: PolicyContext, layer: LayerClass): SectionBody {
   const section = new SectionWriter(context);

@@ -6,7 +6,7 @@ import type { LogicalSchedule, LogicalSection, SectionBody } from '../logical.js
 import { backwardSection } from './backward.js';
 import type { PolicyContext } from './context.js';
 import { embedBackward, embedForward, lossBackward, lossForward, relocate, zeroSection } from './ends.js';
-import { forwardSection, rebuildSection } from './forward.js';
+import { attendSection, forwardSection, rebuildSection } from './forward.js';
 import { type LayerClass, layerPlan } from './layerClasses.js';
 import { type StepProgram, stepProgram } from './program.js';
 import { TABLES, declareTensors } from './tensors.js';
@@ -46,6 +46,11 @@ export function sectionWriters(context: PolicyContext, { relocations }: Pick<Ste
     ...relocations.map(({ section, from, to }) => one(section, () => relocate(context, from, to))),
     one('lossForward', () => lossForward(context)),
     one('lossBackward', () => lossBackward(context)),
+    ...ofClasses(
+      'layerAttend',
+      rebuilt.filter(({ isRebuilt }) => isRebuilt),
+      attendSection,
+    ),
     ...ofClasses('layerRebuild', rebuilt, rebuildSection),
     ...ofClasses('layerBackward', classes, backwardSection),
     one('embedBackward', () => embedBackward(context)),

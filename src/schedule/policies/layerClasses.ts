@@ -8,12 +8,12 @@ import { RECOMPUTE } from '../../spec/strategy.js';
 import type { PolicyContext } from './context.js';
 import { lastFor } from './lastFor.js';
 
-export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 'rebuiltOutput' | 'internals'> {
+export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 'rebuiltOutput' | 'rebuildsLast' | 'internals'> {
   /** '' for the first class, '.2' for the second: what section names end with. */
   readonly suffix: string;
   /** Sliding window in tokens; null: all earlier keys. */
   readonly window: number | null;
-  /** Some segment of these layers has inputs to rebuild. */
+  /** Some segment of these layers has inputs to rebuild; where its rebuild keeps outputs too, from these, in a section of its own. */
   readonly rebuilds: boolean;
   /** Attention output and lse are kept. */
   readonly savesOutput: boolean;
@@ -63,25 +63,28 @@ function planOf({ strategy, model, parameters }: PlanInput): LayerPlan {
       const window = model.windows[layer] ?? null;
       const regionElements = layerParameters(parameters, model, layer).numElements;
       classOf.push(kinds[range]?.of(window, regionElements) as LayerClass);
-      rebuiltOf.push(layer + 1 < end ? kinds[range]?.rebuiltOf(window, regionElements) : undefined);
+      rebuiltOf.push(kinds[range]?.rebuiltOf(window, regionElements, layer + 1 === end));
     }
   }
   return { classes: classes.all, classOf, rebuiltOf, segments };
 }
 
-/** Classes of the layers of a range; and those as which layers before the last of a segment are rebuilt, where these are others. */
+/**
+ * Classes of the layers of a range; and those as which layers are rebuilt, where these are others: all of a segment but its last one, or
+ * that one too.
+ */
 function kindsOf(range: LayerStrategy, classes: Classes) {
-  const { layers: _, segments, rebuiltOutput = RECOMPUTE, internals = RECOMPUTE, ...rest } = range;
+  const { layers: _, segments, rebuiltOutput = RECOMPUTE, rebuildsLast = false, internals = RECOMPUTE, ...rest } = range;
   const choice = { ...rest, internals };
   const rebuilds = segments.some((length) => length > 1);
   const savesOutput = choice.attentionOutput !== RECOMPUTE;
-  const keeps = !savesOutput && rebuiltOutput !== RECOMPUTE;
-  const kept = { ...choice, attentionOutput: rebuiltOutput, rebuilds: false, savesOutput: true, isRebuilt: true };
+  const keeps = rebuilds && !savesOutput && rebuiltOutput !== RECOMPUTE;
+  const kept = { ...choice, attentionOutput: rebuiltOutput, rebuilds: rebuildsLast, savesOutput: true, isRebuilt: true };
   return {
     of: (window: number | null, regionElements: number): LayerClass =>
       classes.of({ ...choice, window, regionElements, rebuilds, savesOutput, isRebuilt: false }),
-    rebuiltOf: (window: number | null, regionElements: number): LayerClass | undefined =>
-      keeps ? classes.of({ ...kept, window, regionElements }) : undefined,
+    rebuiltOf: (window: number | null, regionElements: number, isLast: boolean): LayerClass | undefined =>
+      keeps && (rebuildsLast || !isLast) ? classes.of({ ...kept, window, regionElements }) : undefined,
   };
 }
 

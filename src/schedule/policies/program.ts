@@ -137,13 +137,24 @@ class ProgramWriter {
   private rebuildCalls({ first, end }: Segment): readonly Call[] {
     const calls: Call[] = end - first > 1 ? [own('gather', [], first)] : [];
     for (let layer = first; layer < end - 1; layer++) {
-      const one = this.plan.rebuiltOf[layer] ?? this.classOf(layer);
-      const hasOutput = one.savesOutput && !one.isRebuilt;
       if (layer + 1 < end - 1) calls.push(own('gather', [], layer + 1));
-      calls.push(hasOutput ? own(`layerRebuild${one.suffix}`, this.outputArgs(layer, one), layer) : this.forward(layer, one));
-      calls.push(own('release', [], layer));
+      calls.push(...this.attendCalls(layer), this.rebuildCall(layer), own('release', [], layer));
     }
-    return calls;
+    return [...calls, ...this.attendCalls(end - 1)];
+  }
+
+  /** Attention of a layer whose output backward finds where it was put, apart from its successor's input, which the last one has none of. */
+  private attendCalls(layer: number): readonly Call[] {
+    const one = this.plan.rebuiltOf[layer];
+    if (one?.rebuilds !== true) return [];
+    return [own(`layerAttend${one.suffix}`, [this.arg(this.slots.inputs[layer]), ...this.savedArgs(layer, one)], layer)];
+  }
+
+  /** From an output that is there, or from the layer's input alone. */
+  private rebuildCall(layer: number): Call {
+    const one = this.plan.rebuiltOf[layer] ?? this.classOf(layer);
+    const hasOutput = one.savesOutput && one.rebuilds;
+    return hasOutput ? own(`layerRebuild${one.suffix}`, this.outputArgs(layer, one), layer) : this.forward(layer, one);
   }
 
   private classOf(layer: number): LayerClass {
