@@ -26,20 +26,24 @@ export interface Machine {
 
 /** A schedule without addresses and entry masks: see address/layout.ts. */
 export function buildSchedule(context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula): Schedule {
-  return placeSchedule(movedSchedule(context), context, machine, scratchBytes);
+  const moved = moveData(logicalSchedule(context), context.places, context.strategy.prefetchDepth);
+  return placeSchedule(moved, context, machine, scratchBytes);
 }
 
-export function movedSchedule(context: PolicyContext): LogicalSchedule {
-  return moveData(logicalSchedule(context), context.places, context.strategy.prefetchDepth);
-}
-
-export function placeSchedule(logical: LogicalSchedule, context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula): Schedule {
+/** Rows of buffers for chunks of tensors, and waits, which who only asks what ops cost can do without: `order`. */
+export function placeSchedule(
+  logical: LogicalSchedule,
+  context: PolicyContext,
+  machine: Machine,
+  scratchBytes: ScratchFormula,
+  order = addWaits,
+): Schedule {
   const placement = placeTensors(logical, context.places);
   const attributes = new Attributes();
   const placer = new OpPlacer(context, placement, attributes, scratchBytes);
   const toSection = (section: LogicalSection): Section => {
     const ops = section.ops.map((op, id) => placer.place(op, id, section));
-    return { name: section.name, params: section.params, ops: addWaits(ops) };
+    return { name: section.name, params: section.params, ops: order(ops) };
   };
   return {
     ...machine,
@@ -73,6 +77,11 @@ class Attributes {
     this.known.set(attribute, number);
     return number;
   }
+}
+
+/** As an `order`: none. */
+export function unordered(ops: readonly Unordered[]): readonly Op[] {
+  return ops;
 }
 
 const NO_WAITS: readonly number[] = [];

@@ -4,7 +4,7 @@
  */
 import { callSeconds, computeSeconds } from '../predict/computeTime.js';
 import { deviceOf } from '../predict/device.js';
-import { buildSchedule, placeSchedule } from '../schedule/build.js';
+import { buildSchedule, placeSchedule, unordered } from '../schedule/build.js';
 import type { LogicalSection } from '../schedule/logical.js';
 import {
   declareTensors,
@@ -98,5 +98,5 @@ function keysOf({ contexts: [context], at }: Points, { relocations }: StepProgra
 function secondsOf(setting: Setting, context: PolicyContext, sections: readonly LogicalSection[]): Seconds {
   if (sections.length === 0) return () => 0;
   const logical = { tensors: declareTensors(context), sections, turns: [], tables: [] };
-  return callSeconds({ ...setting, ...placeSchedule(logical, context, setting.machine, () => 0) });
+  return callSeconds({ ...setting, ...placeSchedule(logical, context, setting.machine, () => 0, unordered) });
 }

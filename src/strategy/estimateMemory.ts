@@ -65,9 +65,9 @@ function useOf(sized: Sized): ScheduleUse {
   const sections = shape.sections.map(({ section }) => section);
   const { toAccesses, buffers } = placeTensors({ tensors, sections }, setting.places);
   const tiles = tilesOf(strategy);
-  const scale = strategy.chunkTokens / shape.chunkTokens;
-  const opsOf = ({ section, streams }: ShapedSection) =>
-    section.ops.map(({ kind, tokens, kv, attribute, ...views }, id) => {
+  const opsOf = ({ section, streams, chunkTokens }: ShapedSection) => {
+    const scale = strategy.chunkTokens / chunkTokens;
+    return section.ops.map(({ kind, tokens, kv, attribute, ...views }, id) => {
       const reads = toAccesses(views.reads, section);
       const writes = toAccesses(views.writes, section);
       const accumulates = toAccesses(views.accumulates, section);
@@ -76,6 +76,7 @@ function useOf(sized: Sized): ScheduleUse {
       const op = kv === undefined ? bare : { ...bare, kv: times(kv, scale) };
       return { kind, stream, scratchBytes: formula(op, attribute?.mask === undefined ? tiles(kind) : attribute, buffers) };
     });
+  };
   const placed = shape.sections.map((one) => ({ name: one.section.name, ops: opsOf(one) }));
   return scheduleUse({ sections: placed, programs: { train: sized.train } });
 }

@@ -3,6 +3,8 @@
  * Between them they have every kind of op and every instruction of the model's code, long rows and short ones.
  */
 import { fewerLayers } from '../catalog/fewerLayers.js';
+import { parseModel } from '../catalog/index.js';
+import { devicePool, poolsOf } from '../catalog/pools.js';
 import { parseSpecs } from '../catalog/specs.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import type { ModelDtype } from '../spec/dtype.js';
@@ -38,19 +40,27 @@ export function probesFit(input: ProbeInput): boolean {
   });
 }
 
+type ProbeRun = Omit<RunInput, 'seqLen'> & { readonly numChunks: number };
+
 function probesOf({ model, cluster, chunkTokens, dtype, deepspeed }: ProbeInput): readonly PlanInput[] {
   const { config } = readHfConfig(model);
   const made = { cluster: { ...cluster }, deepspeed: readJsonObject(deepspeed ?? defaultConfig(dtype), 'deepspeed') };
-  const probe = (layers: number, run: Omit<RunInput, 'seqLen'> & { readonly numChunks: number }): PlanInput => ({
-    ...made,
-    model: fewerLayers(config, layers),
-    run: { dtype, ...run, seqLen: run.numChunks * chunkTokens },
-  });
+  const probe = (least: number, runOf: (numLayers: number) => ProbeRun): PlanInput => {
+    const few = fewerLayers(config, least);
+    const run = runOf(parseModel(few).numLayers);
+    return { ...made, model: few, run: { dtype, ...run, seqLen: run.numChunks * chunkTokens } };
+  };
   return [
     // k and v travel, and attention is formed again: copies, merges and the loop over keys outside.
-    probe(2, { policy: 'fpdt', numChunks: 2 }),
-    // Everything stays: keys of several chunks at once, and row tiles.
-    probe(1, { policy: 'auto', numChunks: 3, numTokenTiles: SHORT_ROWS, numLossTiles: SHORT_ROWS }),
+    probe(2, () => ({ policy: 'fpdt', numChunks: 2 })),
+    // Everything stays, products too: keys of several chunks at once, and row tiles.
+    probe(1, (numLayers) => ({
+      policy: 'auto',
+      numChunks: 3,
+      numTokenTiles: SHORT_ROWS,
+      numLossTiles: SHORT_ROWS,
+      strategy: { layers: [{ layers: [0, numLayers], internals: devicePool(poolsOf(cluster)) }] },
+    })),
   ];
 }
 

@@ -1,10 +1,13 @@
 import { describe, expect, test } from 'vitest';
+import { mulberry32 } from '../../src/address/layout.js';
+import { placesOf } from '../../src/spec/strategyPlaces.js';
 import { candidates } from '../../src/strategy/candidates.js';
 import { estimateMemory } from '../../src/strategy/estimateMemory.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { type Setting, settingOf } from '../../src/strategy/setting.js';
 import type { Strategy } from '../../src/spec/strategy.js';
 import { type Bend, specs } from '../spec/inputs.js';
+import { drawStrategy } from './drawStrategy.js';
 
 const CHUNK_COUNTS = [1, 6, 9, 13, 24];
 
@@ -70,6 +73,23 @@ describe('estimateMemory equals the memory of the full schedule', () => {
         { layers: [1, 4], internals, attentionOutput: 'recompute', rebuiltOutput: 'host', segments: 3 },
       ];
       for (const policy of ['fpdt', 'auto']) expectEqual({ policy, prefetchDepth, strategy: { layers } }, {}, [1, 9, 13]);
+    }
+  });
+
+  test.each([{ model_type: 'llama' }, { model_type: 'mistral', sliding_window: 700 }])('many strategies of one setting, %o', (model) => {
+    const random = mulberry32(model.model_type.length);
+    const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
+    const { setting } = strategies({ seqLen: 65536 }, 16, { model });
+    for (let n = 0; n < 150; n++) {
+      const one = drawStrategy(setting, random);
+      const layers = one.layers.map((range) => ({
+        ...range,
+        ...(model.model_type === 'mistral' ? { backwardOrder: 'queryOuterDescending' as const } : {}),
+        rebuiltOutput: pick(placesOf('rebuiltOutput', setting.pools)),
+        rebuildsLast: pick([false, true]),
+      }));
+      const strategy = { ...one, prefetchDepth: pick([1, 2, 3]), layers };
+      expect(estimateMemory(setting, strategy), JSON.stringify(strategy)).toEqual(buildStrategy(setting, strategy).memory);
     }
   });
 

@@ -1,9 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { callSeconds, computeSeconds } from '../../src/predict/computeTime.js';
 import { predictRun } from '../../src/predict/predict.js';
-import { type BackwardOrder, POLICIES, RECOMPUTE, segmentLengths, type Strategy } from '../../src/spec/strategy.js';
-import { placesOf } from '../../src/spec/strategyPlaces.js';
-import { toStrategy } from '../../src/strategy/candidates.js';
+import { POLICIES, RECOMPUTE, type Strategy } from '../../src/spec/strategy.js';
 import { estimateComputing } from '../../src/strategy/estimateComputing.js';
 import { estimateTime } from '../../src/strategy/estimateTime.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
@@ -14,6 +12,7 @@ import { fill, optionsOf } from '../../src/strategy/search/fill.js';
 import { mulberry32 } from '../../src/address/layout.js';
 import { roomBytes } from '../../src/memory/ledger.js';
 import { type Bend, errorOf, specs } from '../spec/inputs.js';
+import { drawStrategy } from './drawStrategy.js';
 
 /** Layers of a width at which computing takes longer than copying, so that a choice costs what it costs in large. */
 const MODEL = {
@@ -130,31 +129,10 @@ describe('auto', () => {
 
 /** Strategies drawn at random, of those that fit. */
 function drawn(setting: Setting, random: () => number, count: number): readonly Strategy[] {
-  const { model, run, pools, places } = setting;
-  const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
   const evaluate = estimator();
   const found: Strategy[] = [];
   for (let tries = 0; found.length < count && tries < 20 * count; tries++) {
-    const order = pick<BackwardOrder>(['queryOuterDescending', 'queryOuterDescending', 'keyValueOuterAscending']);
-    const cut = Math.floor(random() * model.numLayers);
-    const range = (start: number, end: number) => ({
-      layers: [start, end] as const,
-      keyValues: pick(placesOf('keyValues', pools)),
-      keyValueGradients: order === 'keyValueOuterAscending' ? places.device : pick(placesOf('keyValueGradients', pools)),
-      attentionOutput: pick(placesOf('attentionOutput', pools)),
-      internals: pick([RECOMPUTE, ...placesOf('internals', pools)]),
-      checkpoints: pick(placesOf('checkpoints', pools)),
-      backwardOrder: order,
-      segments: segmentLengths(end - start, pick([1, 1, 2, 3])),
-    });
-    const layers = cut === 0 ? [range(0, model.numLayers)] : [range(0, cut), range(cut, model.numLayers)];
-    const numChunks = pick([1, 2, 3, 4, 6, 8, 12, 16, 32]);
-    const kvTileChunks = pick([1, 1, 2, 4].filter((tile) => tile <= numChunks));
-    const strategy = {
-      ...toStrategy({ model, run, pools: { device: 'hbm', pinned: 'host' } }, layers, numChunks),
-      kvTileChunks,
-      hiddenGradients: pick(placesOf('hiddenGradients', pools)),
-    };
+    const strategy = drawStrategy(setting, random);
     if (evaluate.memory(setting, strategy).fits) found.push(strategy);
   }
   return found;

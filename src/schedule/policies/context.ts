@@ -48,7 +48,8 @@ export function ref(tensor: string, chunk = 0, end = chunk + 1): TensorRef {
 
 /** A ref to the instance that a parameter of the section names. */
 export function at(base: TensorRef, param: string): TensorRef {
-  return { ...base, param };
+  const { tensor, chunks, rows } = base;
+  return rows === undefined ? { tensor, chunks, param } : { tensor, chunks, rows, param };
 }
 
 export function rowsOf(base: TensorRef, start: number, end: number): TensorRef {

@@ -31,8 +31,14 @@ function isSame(one: PolicyContext, other: PolicyContext): boolean {
     one.model === other.model &&
     one.places === other.places &&
     one.run.zeroStage === other.run.zeroStage &&
-    one.strategy.numChunks === other.strategy.numChunks &&
-    one.strategy.hiddenGradients === other.strategy.hiddenGradients
+    one.strategy.hiddenGradients === other.strategy.hiddenGradients &&
+    (one.strategy.numChunks === other.strategy.numChunks || !usesFiles(one))
+  );
+}
+
+function usesFiles({ strategy, places }: PolicyContext): boolean {
+  return strategy.layers.some(({ checkpoints, attentionOutput, rebuiltOutput = RECOMPUTE }) =>
+    [checkpoints, attentionOutput, rebuiltOutput].some((place) => place !== RECOMPUTE && places.isFile(place)),
   );
 }
 
