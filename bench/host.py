@@ -5,8 +5,9 @@
     PYTHONPATH=python .venv/bin/python bench/host.py plan.json --legacy CHECKOUT --legacy-plan old.plan.json
 
 Telemetry as in a run (totals by kind, no records). Without a plan, one of Llama-3-8B on 8 GPUs is made. `cpu` is eager
-CPU mode; `null` the CUDA runtime over streams and events whose methods count and return, with its calls of them an op.
-Seconds are the process's own CPU time. Every repeat runs all calls of a micro-step; the
+CPU mode; `null` the CUDA runtime over streams and events whose methods count and return, with its calls of them an op:
+of `plain` steps, of `timed` ones, in which every op has a time of its own, and of the mean step of a long run, in which
+one in `stepsPerTimed` is timed. Seconds are the process's own CPU time. Every repeat runs all calls of a micro-step; the
 result is the median of the repeats. With --legacy an old checkout (plan version 1) is measured in turn with this one,
 each in a process of its own, so that both meet the same noise. Prints one JSON object.
 """
@@ -63,12 +64,12 @@ def measure(args: argparse.Namespace, plan: Path) -> None:
     if args.legacy is not None:
         servers["legacy"] = start(args.legacy, args.legacy_plan, "legacy")
     facts = {name: json.loads(readline(server)) for name, server in servers.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in servers}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
     for _ in range(args.repeats):
         for name, server in servers.items():
             assert server.stdin is not None
             print("run", file=server.stdin, flush=True)
-            seconds[name].append(float(readline(server)))
+            seconds[name].append(json.loads(readline(server)))
     for server in servers.values():
         server.communicate()
     found = {name: summary(facts[name], seconds[name]) for name in servers}
@@ -84,10 +85,20 @@ def make_plan(folder: Path) -> Path:
     return folder / "plan.json"
 
 
-def summary(facts: dict[str, Any], seconds: list[float]) -> dict[str, Any]:
-    per_op = [1e6 * item / facts["executedOps"] for item in seconds]
-    found = {"microsecondsPerOp": round(statistics.median(per_op), 3)}
-    return {**facts, **found, "all": [round(item, 3) for item in per_op]}
+def summary(facts: dict[str, Any], seconds: list[dict[str, float]]) -> dict[str, Any]:
+    """`facts` has under the name of a way to run a step what is known of it."""
+    ways = {name: facts.pop(name) for name in seconds[0]}
+    for name, way in ways.items():
+        per_op = [1e6 * item[name] / facts["executedOps"] for item in seconds]
+        way.update(microsecondsPerOp=round(statistics.median(per_op), 3), all=[round(item, 3) for item in per_op])
+    if "timed" not in ways:
+        return {**facts, **ways["plain"]}
+    every = facts["stepsPerTimed"]
+    means = {
+        name: round((ways["plain"][name] * (every - 1) + ways["timed"][name]) / every, 3)
+        for name in ("microsecondsPerOp", "streamCallsPerOp")
+    }
+    return {**facts, **means, **ways}
 
 
 def start(checkout: Path, plan: Path, api: str) -> subprocess.Popen[str]:
@@ -105,7 +116,7 @@ def readline(server: subprocess.Popen[str]) -> str:
 
 
 def serve(plan: Path, api: str) -> None:
-    """Answers facts of the plan, and then the seconds of a micro-step to every line."""
+    """Answers facts of the plan, and then to every line the seconds of a micro-step, by the way to run it."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     run, executed, num_ops, calls = legacy_runner(plan) if api == "legacy" else new_runner(plan, api)
@@ -115,19 +126,35 @@ def serve(plan: Path, api: str) -> None:
         "linkSeconds": round(time.perf_counter() - started, 3),
         "linkMiB": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, 1),
     }
-    run()
+    ways = {"plain": False} if calls is None else {"plain": False, "timed": True}
+    for name, times_ops in ways.items():
+        run(times_ops)
+        facts[name] = {}
+        if calls is not None:
+            calls.clear()
+            run(times_ops)
+            facts[name] = calls_per_op(calls, executed)
     if calls is not None:
-        calls.clear()
-        run()
-        facts["callsPerOp"] = {name: round(count / executed, 3) for name, count in sorted(calls.items())}
-        facts["streamCallsPerOp"] = round(sum(calls[name] for name in STREAM_CALLS) / executed, 3)
+        facts["stepsPerTimed"] = steps_per_timed()
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
-        print(run(), flush=True)
+        print(json.dumps({name: run(times_ops) for name, times_ops in ways.items()}), flush=True)
 
 
-Runner = tuple[Callable[[], float], int, int, Counter[str] | None]
-"""Runs a micro-step and answers its seconds; executed ops, ops of the plan, and calls of streams and events."""
+def calls_per_op(calls: Counter[str], executed: int) -> dict[str, Any]:
+    per_op = {name: round(count / executed, 3) for name, count in sorted(calls.items())}
+    return {"streamCallsPerOp": round(sum(calls[name] for name in STREAM_CALLS) / executed, 3), "callsPerOp": per_op}
+
+
+def steps_per_timed() -> int:
+    from fpdt.measure.sampling import OPS_EVERY
+
+    return OPS_EVERY
+
+
+Runner = tuple[Callable[[bool], float], int, int, Counter[str] | None]
+"""Runs a micro-step, its ops timed or not, and answers its seconds; executed ops, ops of the plan, and calls of streams
+and events."""
 STREAM_CALLS = ("record", "set_stream", "wait_event", "wait_stream")
 
 
@@ -156,8 +183,8 @@ def new_runner(path: Path, device: str) -> Runner:
     calls = [call for turn in plan.turns for call in turn.calls if call.owner == "plan"]
     executed = sum(plan.sections[call.section].num_ops for call in calls)
 
-    def run() -> float:
-        recorder.begin_step()
+    def run(times_ops: bool) -> float:
+        recorder.begin_step(times_ops=times_ops)
         executor.begin_micro_step()
         begun = time.process_time()
         for turn in plan.turns[:-1]:
@@ -199,7 +226,8 @@ def legacy_runner(path: Path) -> Runner:
     stages = plan.timeline()
     parts = [plan.sections[stage.section].parts[stage.part] for stage in stages]
 
-    def run() -> float:
+    def run(times_ops: bool) -> float:
+        del times_ops  # They always are.
         recorder.begin_step()
         begun = time.process_time()
         for stage, part in zip(stages, parts, strict=True):

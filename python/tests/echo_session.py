@@ -67,6 +67,7 @@ class EchoSession:
             "copied_bytes": {"h2d": 4, "d2h": 8},
             "by_kind": {"attn": protocol.KindTime(count=2, seconds=0.25)},
             "idle_seconds": 0.25,
+            "ops_timed": True,
             "non_finite": non_finite,
             "records": [record] * 300,
         }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fpdt.measure.device_timing import EventRecorder
-from fpdt.measure.timing import MAX_RECORDS, Recorder
+from fpdt.measure.timing import MAX_RECORDS, Recorder, StepTimes
 from fpdt.measure.trace import TraceWriter
 
 KINDS = ("attn", "gather", "reduce", "optimizerStep")
@@ -122,6 +122,25 @@ def test_device_times_are_those_of_events_that_are_used_again() -> None:
     recorder.close(recorder.open(0, 0, None, None), None)
     assert recorder.end_step().by_kind == {}
     assert clock.num_made == made + 2, "only the marks of the step are new"
+
+
+def test_a_device_times_no_op_where_nobody_asks() -> None:
+    clock = DeviceClock(0, 0, 7)
+    recorder = EventRecorder(clock, KINDS, record_layers=1)
+    recorder.begin_step(times_ops=False)
+    assert not recorder.times_ops and recorder.log(Ops(), 0, 1) is None
+    recorder.count([(0, 2)])
+    with recorder.timed("optimizerStep"), recorder.timed("reduce"):
+        pass
+    assert clock.num_made == 2
+    assert recorder.end_step() == StepTimes(7.0, ops_timed=False, by_kind={}, idle_seconds=0.0, ops=())
+
+
+def test_a_traced_step_is_timed(tmp_path: Path) -> None:
+    recorder = EventRecorder(DeviceClock(0, 0, 1), KINDS)
+    with TraceWriter(tmp_path, 0, 0, ("compute",), KINDS) as sink:
+        recorder.begin_step(sink, times_ops=False)
+        assert recorder.times_ops
 
 
 def test_a_host_far_ahead_of_its_device_waits_for_the_oldest_ops(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_a_step_reports_what_was_measured(two_ranks: tuple[Path, Path]) -> None:
     assert sum(kind["seconds"] for kind in step["by_kind"].values()) <= step["seconds"]
     assert 0 < step["idle_seconds"] < step["seconds"]
     pools = {pool.name: pool.bytes for pool in load_plan(plan).header.pools}
-    assert step["memory_measured"]
+    assert step["memory_measured"] and step["ops_timed"]
     assert step["pool_bytes"].keys() == pools.keys()
     assert step["pool_bytes"]["hbm"] > pools["hbm"] // 2
     assert step["pool_bytes"]["host"] == step["pool_bytes"]["disk"] == 0

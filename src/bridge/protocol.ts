@@ -76,9 +76,12 @@ const stepDoneSchema = z.strictObject({
   memoryMeasured: z.boolean(),
   /** By stream of the copies. */
   copiedBytes: z.record(z.string(), count),
+  /** Empty where ops were not timed. */
   byKind: z.record(z.string(), kindTimeSchema),
-  /** Time of the step in no timed op, measured as the gaps between them. */
+  /** Time of the step in no timed op, measured as the gaps between them; 0 where ops were not timed. */
   idleSeconds: seconds,
+  /** Whether `byKind` and `idleSeconds` were measured. A CPU times the ops of every step, a GPU those of some. */
+  opsTimed: z.boolean(),
   nonFinite: z.array(z.string()),
 });
 export type StepDone = z.infer<typeof stepDoneSchema>;

@@ -21,17 +21,22 @@ export interface StepResult {
   readonly memoryMeasured: boolean;
   /** By stream, of the rank with most; all ranks run the same ops. */
   readonly copiedBytes: Readonly<Record<string, number>>;
-  /** Mean of one rank, as a prediction is one rank's. */
+  /** Mean of one rank, as a prediction is one rank's. Empty where ops were not timed. */
   readonly byKind: Readonly<Record<string, KindResult>>;
-  /** Seconds outside every op, mean of one rank. */
+  /** Seconds outside every op, mean of one rank; 0 where ops were not timed. */
   readonly idleSeconds: number;
+  /** A CPU times the ops of every step, a GPU those of the first three and of one in 32. */
+  readonly opsTimed: boolean;
   readonly nonFinite: readonly string[];
   readonly lossScale: number;
   /** DeepSpeed left the weights as they were, because a gradient of some rank was not finite. */
   readonly skipped: boolean;
 }
 
-/** A whole run. Peaks are the largest of the steps in which memory was measured; the other numbers are sums over all steps. */
+/**
+ * A whole run. Peaks are the largest of the steps in which memory was measured; `byKind` and `idleSeconds` sums over those in which ops were
+ * timed, the other numbers over all.
+ */
 export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'lossScale' | 'skipped'> {
   readonly kind: 'runResult';
   readonly digest: string;
@@ -63,6 +68,7 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
       ranks.length,
     ),
     idleSeconds: sum(ranks, (one) => one.idleSeconds) / ranks.length,
+    opsTimed: ranks.every((one) => one.opsTimed),
     nonFinite: uniqueSorted(ranks.flatMap((one) => one.nonFinite)),
     lossScale: first.lossScale,
     skipped: ranks.some((one) => one.skipped),
@@ -90,6 +96,7 @@ export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunRe
       1,
     ),
     idleSeconds: sum(steps, (one) => one.idleSeconds),
+    opsTimed: steps.some((one) => one.opsTimed),
     numSkipped: steps.filter((one) => one.skipped).length,
     nonFinite: uniqueSorted(steps.flatMap((one) => one.nonFinite)),
   };

@@ -37,10 +37,12 @@ export interface Comparison {
   readonly kind: 'comparison';
   /** Steps the times are taken from: not the first, which also allocates and warms up, nor those that measured memory, if others are left. */
   readonly numTimedSteps: number;
+  /** Of them, those in which ops were timed: `kinds`, `idleSeconds` and the two means are of these. Where there are none, of any step. */
+  readonly numOpSteps: number;
   readonly kinds: readonly KindComparison[];
   readonly idleSeconds: number;
   readonly stepSeconds: PlannedMeasured;
-  /** Mean over the timed steps, and the mean of all op kinds plus idle. */
+  /** Mean over the steps whose ops were timed, and the mean of all op kinds plus idle. */
   readonly meanStepSeconds: number;
   readonly meanAccountedSeconds: number;
   readonly pools: readonly PoolComparison[];
@@ -57,15 +59,17 @@ export interface Comparison {
 
 export function compareRun({ prediction, memory }: ReportPlan, result: RunResult): Comparison {
   const timed = timedSteps(result.steps);
+  const detailed = opSteps(timed, result.steps);
   const memorySteps = result.steps.filter(({ memoryMeasured }) => memoryMeasured).map(({ step }) => step);
   return {
     kind: 'comparison',
     numTimedSteps: timed.length,
-    kinds: compareKinds(prediction.byKind, timed),
-    idleSeconds: median(timed.map((step) => step.idleSeconds)),
+    numOpSteps: detailed.length,
+    kinds: compareKinds(prediction.byKind, detailed),
+    idleSeconds: median(detailed.map((step) => step.idleSeconds)),
     stepSeconds: { planned: prediction.stepSeconds, measured: median(timed.map((step) => step.seconds)) },
-    meanStepSeconds: mean(timed.map((step) => step.seconds)),
-    meanAccountedSeconds: mean(timed.map(accountedSeconds)),
+    meanStepSeconds: mean(detailed.map((step) => step.seconds)),
+    meanAccountedSeconds: mean(detailed.map(accountedSeconds)),
     pools: comparePools(memory, memorySteps.length > 0 ? result.poolBytes : undefined),
     load: compareLoad(memory, result.loadPoolBytes),
     memorySteps,
@@ -81,6 +85,11 @@ function timedSteps(steps: readonly StepResult[]): readonly StepResult[] {
   const later = steps.length > 1 ? steps.slice(1) : steps;
   const undisturbed = later.filter(({ memoryMeasured }) => !memoryMeasured);
   return undisturbed.length > 0 ? undisturbed : later;
+}
+
+function opSteps(timed: readonly StepResult[], all: readonly StepResult[]): readonly StepResult[] {
+  const detailed = timed.filter(({ opsTimed }) => opsTimed);
+  return detailed.length > 0 ? detailed : all.filter(({ opsTimed }) => opsTimed);
 }
 
 /** The plan's pools, then those that only the run has. */
@@ -163,8 +172,10 @@ export function comparisonToText(comparison: Comparison): string {
     formatSeconds(stepSeconds.measured),
     formatRatio(stepSeconds.measured, stepSeconds.planned),
   ];
+  const { numTimedSteps, numOpSteps } = comparison;
+  const ofOps = numOpSteps === numTimedSteps ? '' : `, of ops over ${numOpSteps}`;
   return [
-    `per step and rank, median of ${comparison.numTimedSteps} steps:`,
+    `per step and rank, median of ${numTimedSteps} steps${ofOps}:`,
     formatTable(['op kind', 'planned', 'run', 'planned time', 'measured', 'ratio'], [...rows, idle, step]),
     '',
     formatTable(['bytes per rank', 'planned', 'measured', 'ratio'], byteRows(comparison)),

@@ -16,6 +16,7 @@ const done = (changes: Partial<StepDone>): StepDone => ({
   copiedBytes: { h2d: 1, d2h: 2 },
   byKind: {},
   idleSeconds: 0,
+  opsTimed: true,
   nonFinite: [],
   lossScale: 1,
   skipped: false,
@@ -75,7 +76,8 @@ test('a step takes peaks of the worst rank and mean times', () => {
 });
 
 test('a step counts as measured when every rank measured it', () => {
-  expect(mergeRanks([done({}), done({ memoryMeasured: false })])).toMatchObject({ memoryMeasured: false });
+  expect(mergeRanks([done({}), done({ memoryMeasured: false })])).toMatchObject({ memoryMeasured: false, opsTimed: true });
+  expect(mergeRanks([done({}), done({ opsTimed: false })])).toMatchObject({ memoryMeasured: true, opsTimed: false });
 });
 
 test('a run adds its steps up and keeps the peaks of those that measured memory', () => {
@@ -89,9 +91,10 @@ test('a run adds its steps up and keeps the peaks of those that measured memory'
   expect(run.steps[1]).toMatchObject({ lossScale: 8, skipped: true });
   expect(run.poolBytes).toEqual({ hbm: 9 });
   expect(run.copiedBytes).toEqual({ d2h: 4, h2d: 2, read: 5 });
+  expect(run.opsTimed).toBe(true);
 });
 
 test('a run without a step measured nothing', () => {
   const run = mergeSteps([], { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0, loadPoolBytes: {} });
-  expect(run).toMatchObject({ poolBytes: {}, memoryMeasured: false, copiedBytes: {} });
+  expect(run).toMatchObject({ poolBytes: {}, memoryMeasured: false, opsTimed: false, copiedBytes: {} });
 });

@@ -60,6 +60,17 @@ describe('planned against measured', () => {
     expect(comparisonToText(never)).toMatch(/hbm, peak\s+100 MiB\s+not measured\s+-\n[\s\S]*\nmemory was measured in no step$/);
   });
 
+  it('takes times of ops from the steps that have them', () => {
+    const untimed = (index: number) => step(index, { opsTimed: false, byKind: {}, idleSeconds: 0, seconds: 1.9 });
+    const some = compareRun(PLAN, result([step(0), step(1), untimed(2), untimed(3)]));
+    expect(some).toMatchObject({ numTimedSteps: 3, numOpSteps: 1, idleSeconds: 0.1, meanStepSeconds: 2.1, stepSeconds: { measured: 1.9 } });
+    expect(some.kinds).toEqual(COMPARISON.kinds);
+    expect(comparisonToText(some)).toMatch(/^per step and rank, median of 3 steps, of ops over 1:\n/);
+    const first = compareRun(PLAN, result([step(0), untimed(1)]));
+    expect(first).toMatchObject({ numTimedSteps: 1, numOpSteps: 1, stepSeconds: { measured: 1.9 }, meanStepSeconds: 2.1 });
+    expect(comparisonToText(COMPARISON)).toMatch(/^per step and rank, median of 2 steps:\n/);
+  });
+
   it('has the load of pools that start-up fills, measured or not', () => {
     expect(COMPARISON.load).toEqual([{ pool: 'hbm', planned: 40 * MIB, measured: 39 * MIB }]);
     const other = compareRun(PLAN, result(STEPS, { loadPoolBytes: { host: 2 * MIB } }));

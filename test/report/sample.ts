@@ -75,6 +75,7 @@ export function step(index: number, changes: Partial<StepResult> = {}): StepResu
     tokens: 1000,
     poolBytes: { hbm: 99 * MIB, host: 10 * MIB },
     memoryMeasured: index > 0,
+    opsTimed: true,
     copiedBytes: { h2d: 4096, d2h: 2048 },
     byKind: { attn: { count: 4, seconds: 1.6 }, pre: { count: 2, seconds: 0.3 }, gather: { count: 1, seconds: 0.1 } },
     idleSeconds: 0.1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch.cuda import Event, Stream
 
 from fpdt.devices.device_memory import allocator_peak_bytes, reset_allocator_peak
 from fpdt.devices.file_pool import FilePool, Ticket
+from fpdt.devices.launch_order import launch_order
 from fpdt.errors import ArenaError
 from fpdt.measure.device_timing import EventRecorder
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
-from fpdt.run.context import Bound, OpContext
+from fpdt.run.context import Bound, Handler, OpContext
 from fpdt.run.link import LinkedSection
 from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
 
@@ -55,7 +57,7 @@ class CudaRuntime(Runtime):
         self._entries = [Event() for _ in streams]  # type: ignore[no-untyped-call]
         self._turn_ends = [Event() for _ in range(TURNS_AHEAD)]  # type: ignore[no-untyped-call]
         self._turn = 0
-        self._linked: dict[str, _Events] = {}
+        self._linked: dict[str, _Launches] = {}
 
     def begin_turn(self) -> None:
         """Waits on the host until the turn before the last has ended, so that the device always has a turn to do."""
@@ -73,36 +75,26 @@ class CudaRuntime(Runtime):
         section.frame.entry = call.waits
         gates = masked_gates(call, self._tickets, section.frame)
         self._enter(call)
-        log = recorder.log(section, call.layer, section.num_ops)
-        events = self._events_of(section)
-        context, current = None, self._compute
-        rows = zip(
-            section.handlers,
-            section.contexts,
-            section.views,
-            section.kinds,
-            section.streams,
-            gates,
-            events.waits,
-            events.own,
-            strict=True,
-        )
+        log, is_timed = recorder.log(section, call.layer, section.num_ops), recorder.times_ops
+        views, context, current = section.views, None, self._compute
         try:
-            for handler, context, views, kind, place, gate, waits, own in rows:
+            for op, handler, context, kind, place, waits, own in self._launches_of(section).rows:
+                gate = gates[op]
                 if gate is not None:
                     await_gate(gate, section.frame)
                 stream = self._streams[place]
                 if stream is None:
-                    handler(context, *views)
+                    handler(context, *views[op])
                     continue
                 if stream is not current:
                     torch.cuda.set_stream(stream)
                     current = stream
                 for event in waits:
                     stream.wait_event(event)
-                pair = recorder.open(kind, context.op.id, log, stream)
-                handler(context, *views)
-                recorder.close(pair, stream)
+                pair = recorder.open(kind, op, log, stream) if is_timed else None
+                handler(context, *views[op])
+                if pair is not None:
+                    recorder.close(pair, stream)
                 if own is not None:
                     own.record(stream)
         except Exception as error:
@@ -208,10 +200,10 @@ class CudaRuntime(Runtime):
                 if mask >> other & 1 and before is not None and other != place:
                     stream.wait_event(self._entries[other])
 
-    def _events_of(self, section: LinkedSection) -> _Events:
+    def _launches_of(self, section: LinkedSection) -> _Launches:
         found = self._linked.get(section.name)
         if found is None:
-            found = self._linked[section.name] = _link_events(section)
+            found = self._linked[section.name] = _link_launches(section)
         return found
 
     def _before_transfer(self, ctx: OpContext) -> Sequence[Ticket]:
@@ -226,29 +218,35 @@ class CudaRuntime(Runtime):
         return [*super()._before_transfer(ctx), *(_EventTicket(stream) for stream in streams)]
 
 
-class _Events:
-    """What the ops of a section wait for and record, made once: `own[i]` is None where nobody waits for op i."""
-
-    def __init__(self, waits: list[tuple[Event, ...]], own: list[Event | None], first_ops: list[int]) -> None:
-        self.waits, self.own, self.first_ops = waits, own, first_ops
+_Launch = tuple[int, Handler, OpContext, int, int, tuple[Event, ...], Event | None]
+"""An op, its handler, context, kind and stream, the events it waits for, and its own where somebody waits for it."""
 
 
-def _link_events(section: LinkedSection) -> _Events:
+@dataclass(frozen=True, slots=True)
+class _Launches:
+    """The ops of a section as the host launches them, made once."""
+
+    rows: list[_Launch]
+    first_ops: list[int]
+
+
+def _link_launches(section: LinkedSection) -> _Launches:
     """Ops of one stream are ordered already, and those that wait for a transfer have a gate."""
     own: list[Event | None] = [None] * section.num_ops
-    waits: list[tuple[Event, ...]] = []
-    streams, shared = section.streams, dict[tuple[int, ...], tuple[Event, ...]]()
-    for op in range(section.num_ops):
-        awaited = tuple(
-            wait
-            for wait in section.section.waits(op)
+    streams, all_waits = section.streams, [section.section.waits(op) for op in range(section.num_ops)]
+    awaited = [
+        tuple(
+            _event_of(own, wait)
+            for wait in waits
             if streams[wait] != streams[op] and wait not in section.transfers and op not in section.transfers
         )
-        events = shared.get(awaited)
-        if events is None:
-            events = shared[awaited] = tuple(_event_of(own, wait) for wait in awaited)
-        waits.append(events)
-    return _Events(waits, own, section.first_ops)
+        for op, waits in enumerate(all_waits)
+    ]
+    # Where the host waits for transfers, nothing may come later than the plan has it.
+    order = range(section.num_ops) if section.transfers else launch_order(streams, all_waits)
+    columns = (section.handlers, section.contexts, section.kinds, streams, awaited, own)
+    rows = list(zip(range(section.num_ops), *columns, strict=True))
+    return _Launches([rows[op] for op in order], section.first_ops)
 
 
 def _event_of(own: list[Event | None], op: int) -> Event:

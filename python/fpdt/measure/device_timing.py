@@ -35,7 +35,7 @@ class EventRecorder(Recorder):
 
     def open(self, kind: int, op: int, log: CallLog | None, stream: Any) -> Pair:
         """To be called with the op's stream, which is current, before it; `close` after it."""
-        pair = self._take()
+        pair = self._free.pop() if self._free else self._take()
         pair.kind, pair.op, pair.log = kind, op, log
         pair.start = self._clock.remark(pair.start, stream)
         return pair
@@ -44,8 +44,10 @@ class EventRecorder(Recorder):
         pair.end = self._clock.remark(pair.end, stream)
         self._pending.append(pair)
 
-    def begin_step(self, sink: Sink | None = None) -> None:
+    def begin_step(self, sink: Sink | None = None, times_ops: bool = True) -> None:
+        """Two marks an op more than double the calls that the host makes: where nobody asks, ops have none."""
         super().begin_step(sink)
+        self.times_ops = times_ops or sink is not None
         self._free.extend(self._pending)
         self._pending.clear()
 
@@ -66,8 +68,7 @@ class EventRecorder(Recorder):
             self._pending.append(_SpanPair(one.start, one.end, one.kind, sign))
 
     def _take(self) -> Pair:
-        if self._free:
-            return self._free.pop()
+        """One that is free again, or a new one."""
         self._harvest(everything=False)
         if not self._free and self._num_pairs < MAX_PAIRS:
             self._num_pairs += 1
@@ -81,27 +82,33 @@ class EventRecorder(Recorder):
         """Read the pairs that have been reached, oldest first."""
         if self._open:
             return
-        clock, reached = self._clock, list[tuple[float, float]]()
-        while self._pending and (everything or clock.is_reached(self._pending[0].end)):
-            pair = self._pending.popleft()
-            start = clock.seconds_between(self.origin, pair.start)
-            duration = clock.seconds_between(pair.start, pair.end)
-            if isinstance(pair, _SpanPair):
-                self.seconds[pair.kind] += pair.sign * duration
-                if pair.counts_as_cover:
-                    reached.append((start, start + duration))
-                if self._sink is not None and pair.sign > 0:
-                    self._sink.write_span(self.kinds[pair.kind], start, start + duration)
+        pending, free, seconds, origin = self._pending, self._free, self.seconds, self.origin
+        is_reached, between = self._clock.is_reached, self._clock.seconds_between
+        reached: list[tuple[float, float]] = []
+        while pending and (everything or is_reached(pending[0].end)):
+            pair = pending.popleft()
+            start, duration = between(origin, pair.start), between(pair.start, pair.end)
+            if type(pair) is _SpanPair:
+                self._add_span(pair, start, duration, reached)
                 continue
-            self.seconds[pair.kind] += duration
+            seconds[pair.kind] += duration
             reached.append((start, start + duration))
             if pair.log is not None:
                 pair.log.add(pair.op, start, start + duration)
-            pair.log = None
-            self._free.append(pair)
-        for start, end in sorted(reached):
+                pair.log = None
+            free.append(pair)
+        reached.sort()
+        for start, end in reached:
             self._idle += max(0.0, start - self._covered)
             self._covered = max(self._covered, end)
+
+    def _add_span(self, pair: _SpanPair, start: float, duration: float, reached: list[tuple[float, float]]) -> None:
+        self.seconds[pair.kind] += pair.sign * duration
+        if pair.sign < 0:
+            return
+        reached.append((start, start + duration))
+        if self._sink is not None:
+            self._sink.write_span(self.kinds[pair.kind], start, start + duration)
 
 
 class _SpanPair(Pair):
@@ -110,10 +117,6 @@ class _SpanPair(Pair):
     def __init__(self, start: Any, end: Any, kind: int, sign: int) -> None:
         super().__init__(start, end, kind)
         self.sign = sign
-
-    @property
-    def counts_as_cover(self) -> bool:
-        return self.sign > 0
 
 
 def _walk(span: Span) -> Iterator[tuple[Span, int]]:

@@ -73,9 +73,11 @@ class OpTime:
 @dataclass(frozen=True, slots=True)
 class StepTimes:
     """`by_kind` holds {count, seconds} and counts nested time once; `idle_seconds` is the sum of the gaps in which no
-    timed work ran, found from the intervals themselves and not by subtraction."""
+    timed work ran, found from the intervals themselves and not by subtraction. Where ops were not timed, these are
+    empty, and 0."""
 
     seconds: float
+    ops_timed: bool
     by_kind: dict[str, dict[str, Any]]
     idle_seconds: float
     ops: tuple[OpTime, ...]
@@ -134,9 +136,14 @@ class Recorder:
         self._open: list[Span] = []
         self._covered = 0.0
         self._idle = 0.0
+        self.times_ops = True
+        """Whether anything but the step has a time now."""
 
-    def begin_step(self, sink: Sink | None = None) -> None:
-        """Drop what was recorded before and start the step's clock. With a sink every op of the step goes there."""
+    def begin_step(self, sink: Sink | None = None, times_ops: bool = True) -> None:
+        """Drop what was recorded before and start the step's clock. With a sink every op of the step goes there.
+
+        Without `times_ops`, what costs time to find may be left out: here nothing does.
+        """
         self.seconds[:] = [0.0] * len(self.kinds)
         self.counts[:] = [0] * len(self.kinds)
         self._logs.clear()
@@ -153,10 +160,11 @@ class Recorder:
         self._settle()
         self.flush()
         seconds = self._clock.seconds_between(self.origin, end)
-        idle = self._idle + max(0.0, seconds - self._covered)
-        ops = tuple(self._op_times())
         self._sink = None
-        return StepTimes(seconds, self._by_kind(), idle, ops)
+        if not self.times_ops:
+            return StepTimes(seconds, False, {}, 0.0, ())
+        idle = self._idle + max(0.0, seconds - self._covered)
+        return StepTimes(seconds, True, self._by_kind(), idle, tuple(self._op_times()))
 
     def _settle(self) -> None:
         """Every mark of the step has been reached."""
@@ -165,7 +173,12 @@ class Recorder:
         """Where to note the single ops of a call, None where nobody asked for them."""
         if self._sink is None:
             n = self._record_layers
-            if n == 0 or (layer is not None and layer % n) or self._num_recorded + num_ops > MAX_RECORDS:
+            if (
+                not self.times_ops
+                or n == 0
+                or (layer is not None and layer % n)
+                or self._num_recorded + num_ops > MAX_RECORDS
+            ):
                 return None
             self._num_recorded += num_ops
         log = CallLog(source, layer or 0)
@@ -202,6 +215,9 @@ class Recorder:
     @contextmanager
     def timed(self, kind: str) -> Iterator[None]:
         """Time external work, such as reduce or optimizerStep, under its kind. Nested time counts once."""
+        if not self.times_ops:
+            yield
+            return
         span = Span(self._places[kind], self._clock.mark())
         self._open.append(span)
         try:

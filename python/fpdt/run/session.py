@@ -15,6 +15,7 @@ import transformers
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
 from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
+from fpdt.measure.sampling import samples_memory, samples_ops
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
@@ -39,9 +40,6 @@ from fpdt.version import VERSION
 from fpdt.wire.telemetry_batch import MemoryRecord, OpRecord
 
 MICROSECONDS = 1e6
-FIRST_MEASURED_STEPS = 3
-MEASURED_EVERY = 16
-"""Live bytes are tracked on the CPU in the first steps and then in one of so many: tracking takes a sixth of a step."""
 
 
 def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> PlanSession:
@@ -87,7 +85,9 @@ class PlanSession:
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
         self.runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
         self._exit.callback(self.runtime.close)
-        self._recorder = self.runtime.make_recorder(plan.kind_names, int(options.get("record_layers") or 0))
+        record_layers = int(options.get("record_layers") or 0)
+        self._recorder = self.runtime.make_recorder(plan.kind_names, record_layers)
+        self._records_ops = record_layers > 0
         self.debug = DebugMode(plan, self.runtime, poison=True, tracker=self._live) if is_debug else None
         """What checks ops, where the options ask for it."""
         handlers = HANDLERS if self.debug is None else self.debug.wrap(HANDLERS)
@@ -133,8 +133,9 @@ class PlanSession:
 
     def run_step(self, step: int) -> dict[str, Any]:
         """One optimizer step. Keys: those of protocol.StepDone without `step`, and `records` for telemetry."""
-        measures = self._begin_measuring()
-        outcome, times = self.time_step(step)
+        number, self._num_steps = self._num_steps, self._num_steps + 1
+        measures = self._begin_measuring(number)
+        outcome, times = self.time_step(step, times_ops=samples_ops(number) or self._records_ops)
         if measures:
             self._pool_bytes = measure_pools(self._plan.pool_kinds, self.runtime, self._live)
         return {
@@ -145,10 +146,10 @@ class PlanSession:
             "records": self._records(step, times, measures),
         }
 
-    def time_step(self, step: int) -> tuple[StepOutcome, StepTimes]:
-        """One optimizer step, with nothing of it measured but time."""
+    def time_step(self, step: int, times_ops: bool = True) -> tuple[StepOutcome, StepTimes]:
+        """One optimizer step, with nothing measured but time: that of ops where it is free, or asked for."""
         with self._trace(step) as sink:
-            self._recorder.begin_step(sink)
+            self._recorder.begin_step(sink, times_ops)
             outcome = self._steps.run(step)
             times = self._recorder.end_step()
         return outcome, times
@@ -173,13 +174,12 @@ class PlanSession:
         """Gives back arenas and turns the memory tracker off. The process group stays: see worker.leave."""
         self._exit.close()
 
-    def _begin_measuring(self) -> bool:
+    def _begin_measuring(self, number: int) -> bool:
         """Whether this step's memory is measured. A device's allocator keeps its peak for nothing."""
-        number, self._num_steps = self._num_steps, self._num_steps + 1
         self.runtime.reset_device_peak()
         if self.runtime.device_peak_bytes() is not None:
             return True
-        measures = self._tracks_always or number < FIRST_MEASURED_STEPS or number % MEASURED_EVERY == 0
+        measures = self._tracks_always or samples_memory(number)
         self._track(measures)
         self._live.reset_peak()
         return measures
@@ -242,6 +242,7 @@ def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:
         "skipped": outcome.skipped,
         "by_kind": times.by_kind,
         "idle_seconds": times.idle_seconds,
+        "ops_timed": times.ops_timed,
         "non_finite": outcome.non_finite,
     }
 

@@ -118,6 +118,7 @@ class StepDone(Wire):
     copied_bytes: dict[str, Count]
     by_kind: dict[str, KindTime]
     idle_seconds: Seconds
+    ops_timed: bool
     non_finite: list[str]
 
 

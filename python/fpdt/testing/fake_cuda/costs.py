@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from fpdt.devices.launch_order import launch_order
 from fpdt.plan import Call, Plan, Section
 from fpdt.testing.fake_cuda.oracle import OrderError
 
@@ -13,16 +14,17 @@ JOINS = 3
 """Of a step: at its beginning, at its end, and the oracle's own."""
 
 
-def check_costs(plan: Plan, found: Counter[str]) -> None:
+def check_costs(plan: Plan, found: Counter[str], times_ops: bool) -> None:
     """`found` are the calls of a step by name. Raises OrderError where there are more than the plan needs."""
-    allowed = step_costs(plan)
+    allowed = step_costs(plan, times_ops)
     for name, most in allowed.items():
         if found[name] > most:
             raise OrderError(f"a step calls {name} {found[name]} times, the plan needs {most}")
 
 
-def step_costs(plan: Plan) -> dict[str, int]:
+def step_costs(plan: Plan, times_ops: bool) -> dict[str, int]:
     """The most calls of a step after the first: of waits, records, set_stream, and events made."""
+    marks = 2 if times_ops else 0
     calls = [call for turn in plan.turns for call in turn.calls if call.owner == "plan"]
     total: Counter[str] = Counter(
         wait=JOINS * len(plan.streams),
@@ -30,28 +32,30 @@ def step_costs(plan: Plan) -> dict[str, int]:
         create=JOINS * len(plan.streams) + 2,
         set_stream=0,
     )
-    by_section = {name: _section_costs(plan, section) for name, section in plan.sections.items()}
+    by_section = {name: _section_costs(plan, section, marks) for name, section in plan.sections.items()}
     for call in calls:
         total += by_section[call.section] + _entry_costs(plan, call)
     return dict(total)
 
 
-def _section_costs(plan: Plan, section: Section) -> Counter[str]:
+def _section_costs(plan: Plan, section: Section, marks: int) -> Counter[str]:
+    """`marks`: of time, an op."""
     kinds = [section.kinds[number] for number in section.columns.kind[section.rows].tolist()]
     if kinds and kinds[0].external:
-        return Counter(record=2 * len(kinds), create=2 * len(kinds))
+        return Counter(record=marks * len(kinds), create=marks * len(kinds))
     streams = section.columns.stream[section.rows].tolist()
     is_file = [plan.streams[place] in _file_streams(plan) for place in streams]
     awaited, costs, current = set[int](), Counter[str](set_stream=1), 0
-    for op in range(section.num_ops):
-        waits = [wait for wait in section.waits(op) if not is_file[wait] and streams[wait] != streams[op]]
+    all_waits = [section.waits(op) for op in range(section.num_ops)]
+    for op in range(section.num_ops) if any(is_file) else launch_order(streams, all_waits):
+        waits = [wait for wait in all_waits[op] if not is_file[wait] and streams[wait] != streams[op]]
         if is_file[op]:
             # An event a ticket.
             num_streams = len({streams[wait] for wait in waits})
             costs += Counter(record=num_streams, create=num_streams)
             continue
         awaited.update(waits)
-        costs += Counter(wait=len(waits), record=2, set_stream=int(streams[op] != current))
+        costs += Counter(wait=len(waits), record=marks, set_stream=int(streams[op] != current))
         current = streams[op]
     return costs + Counter(record=len(awaited))
 

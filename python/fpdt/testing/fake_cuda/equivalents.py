@@ -20,7 +20,7 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
     ): "a wait names its stream, whichever is current",
     (
         "CudaRuntime.run_call",
-        "`if own is not None:` before `recorder.close(pair, stream)`",
+        "`if own is not None:` before `if pair is not None:`",
     ): "who waits for an op need not wait for the record of its time",
     (
         "CudaRuntime.run_call",
@@ -56,7 +56,6 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
         "CudaRuntime._enter",
         "`mask >> other & 1 and before is not None and (other != place)` without `other != place`",
     ): _SELF,
-    ("_link_events", "`events is None` as True"): "ops that wait for the same share a tuple to save memory",
     (
         "_Reached.__init__",
         "without `super().__init__()`",

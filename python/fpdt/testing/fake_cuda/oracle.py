@@ -46,7 +46,8 @@ class CallTrace:
 
     call: LinkedCall
     entry: list[list[Work]]
-    done: list[Work]
+    done: dict[int, Work]
+    """By number of the op, in the order in which they were launched."""
 
 
 class Oracle:
@@ -62,6 +63,8 @@ class Oracle:
         self.fail_at: int | None = None
         """The number of works after which one fails."""
         self.num_works = 0
+        self.times_ops = True
+        """Whether ops are to have times of their own now, or none is."""
         self.timed: Counter[str] = Counter()
         """By kind, works that have a time of their own: all but transfers with files."""
         runtime.begin_call = self._begin_call
@@ -120,7 +123,7 @@ class Oracle:
 
     def _begin_call(self, call: LinkedCall, frame: Frame) -> None:
         self._end_call()
-        self._trace = CallTrace(call, [list(works.values()) for works in self._last], [])
+        self._trace = CallTrace(call, [list(works.values()) for works in self._last], {})
         if frame.layer_number != call.layer or frame.args != call.args:
             raise OrderError(f"a call of {call.section.name} has the frame of another")
 
@@ -131,7 +134,7 @@ class Oracle:
 
     def _note(self, ctx: OpContext, *views: Any) -> None:
         trace, op = self._trace, ctx.op
-        if trace is None or trace.call.section.section is not op.section or len(trace.done) != op.id:
+        if trace is None or trace.call.section.section is not op.section or not _is_next(op, trace):
             raise OrderError(f"{ctx.describe()} ran out of turn")
         self.num_works += 1
         if self.num_works == self.fail_at:
@@ -144,7 +147,7 @@ class Oracle:
             clock, work = self._launch(op)
             self.timed[op.kind] += 1
         self._check(ctx, place, clock, trace)
-        trace.done.append(work)
+        trace.done[op.id] = work
         self._last[place][work.stream] = work
 
     def _check_views(self, ctx: OpContext, views: tuple[Any, ...]) -> None:
@@ -168,8 +171,9 @@ class Oracle:
         if stream is not expected or (op.stream != compute and any(stream is other for other in others)):
             raise OrderError(f"op {op.id} {op.kind} of {op.section.name} is not on the stream {op.stream}")
         clock = stream.clock | self._device.host
-        if stream.last_timed is None:
-            raise OrderError(f"the time of op {op.id} {op.kind} of {op.section.name} does not begin with it")
+        if (stream.last_timed is not None) != self.times_ops:
+            begins = "does not begin with it" if self.times_ops else "is not asked for"
+            raise OrderError(f"the time of op {op.id} {op.kind} of {op.section.name} {begins}")
         stream.queue_work(lambda: None)
         return clock, self._last_of(stream)
 
@@ -182,7 +186,7 @@ class Oracle:
 
     def _check(self, ctx: OpContext, place: int, clock: Clock, trace: CallTrace) -> None:
         for wait in ctx.op.waits:
-            if not trace.done[wait].is_before(clock):
+            if wait not in trace.done or not trace.done[wait].is_before(clock):
                 raise OrderError(f"{ctx.describe()} does not come after op {wait}")
         for other, works in enumerate(trace.entry):
             if trace.call.waits[place] >> other & 1 and not all(work.is_before(clock) for work in works):
@@ -190,6 +194,17 @@ class Oracle:
 
     def _last_of(self, stream: Stream) -> Work:
         return Work(stream.number, stream.clock[stream.number])
+
+
+def _is_next(op: Op, trace: CallTrace) -> bool:
+    """Whether the op has not run, and none has that comes later on its stream.
+
+    Where a section moves data to or from a file, and the host may wait, ops come in the plan's order.
+    """
+    if trace.call.section.transfers:
+        return len(trace.done) == op.id
+    streams = trace.call.section.streams
+    return all(other < op.id or (other > op.id and streams[other] != streams[op.id]) for other in trace.done)
 
 
 def _work_of(ticket: MadeUpTicket) -> Work:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from fpdt.devices import cuda
-from fpdt.measure.timing import Recorder
+from fpdt.measure.timing import Recorder, StepTimes
 from fpdt.plan import OP_KINDS, Plan
 from fpdt.run.context import Bound
 from fpdt.run.executor import Executor
@@ -51,11 +51,12 @@ class _Run:
 
     def all(self) -> None:
         """Steps with their times, turns that fail in the middle of one, and a step whose caller has another stream."""
-        self._timed_step()
+        self._step(times_ops=True)
         works = self._oracle.num_works
-        before = self._device.calls.copy()
-        self._timed_step()
-        check_costs(self._plan, self._device.calls - before)
+        for times_ops in (False, True):
+            before = self._device.calls.copy()
+            self._step(times_ops)
+            check_costs(self._plan, self._device.calls - before, times_ops)
         for share in (0.2, 0.5, 0.9):
             self._oracle.fail_at = self._oracle.num_works + int(share * works) + 1
             self._failing_micro_step()
@@ -67,11 +68,18 @@ class _Run:
         self._runtime.synchronize()
         self._oracle.check_waited("synchronize")
 
-    def _timed_step(self) -> None:
+    def _step(self, times_ops: bool) -> None:
         self._oracle.timed.clear()
-        self._recorder.begin_step()
+        self._oracle.times_ops = times_ops
+        self._recorder.begin_step(times_ops=times_ops)
         self._micro_step()
         times = self._recorder.end_step()
+        if times.ops_timed != times_ops:
+            raise OrderError(f"times of ops: {times.ops_timed}, asked for: {times_ops}")
+        if times_ops:
+            self._check_times(times)
+
+    def _check_times(self, times: StepTimes) -> None:
         for kind, count in self._oracle.timed.items():
             found = times.by_kind[kind]
             if found["count"] < count or not math.isclose(found["seconds"], count * WORK_SECONDS):
