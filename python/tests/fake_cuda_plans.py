@@ -57,12 +57,18 @@ CASES = {
 }
 
 
+WIDE = {**LLAMA, "hidden_size": 64, "intermediate_size": 1024, "num_hidden_layers": 12}
+FEW_LARGE_OPS = Case(None, WIDE, ("--policy", "ulysses", "--chunks", "1"), num_ranks=2)
+"""Little work in a layer, and many weights: launch queues hold most of a forward."""
+
+
 PlanOf = Callable[[str], Path]
 """plan.json of a case, by its name."""
 
 
-def plan_of(case: Case, folder: Path) -> Path:
-    options = ["--gpus", str(case.num_ranks), "--chunks", "4", "--seq-len", "59", *case.options]
+def plan_of(case: Case, folder: Path, *more: str) -> Path:
+    """`more`: options after the case's own."""
+    options = ["--gpus", str(case.num_ranks), "--chunks", "4", "--seq-len", "59", *case.options, *more]
     if case.ranges is not None:
         strategy = {"hiddenGradients": "hbm", "prefetchDepth": 2, "layers": case.ranges}
         (folder / "strategy.json").write_text(json.dumps(strategy))

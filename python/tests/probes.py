@@ -202,6 +202,28 @@ def asynchronous_rank(job: Job, rank: int, port: int) -> Result:
     return {"cpu": plain, "losses": losses, "steps": steps}
 
 
+def run_allocations(job: Job) -> Result:
+    return harness.on_ranks(job, allocations_rank)
+
+
+def allocations_rank(job: Job, rank: int, port: int) -> Result:
+    from fpdt.devices import cuda
+    from fpdt.testing.fake_cuda.allocations import QUEUE_DEPTH, allocated_on
+    from fpdt.testing.fake_cuda.allocator import CachingAllocator
+    from fpdt.testing.fake_cuda.device import Device
+    from fpdt.testing.fake_cuda.session import sessions_on
+
+    device, allocator = Device(is_lazy=True, queue_depth=QUEUE_DEPTH), CachingAllocator()
+    mock.patch.object(cuda, "TURNS_AHEAD", job["turnsAhead"] or cuda.TURNS_AHEAD).start()
+    with sessions_on(device, is_postponed=False), allocated_on(device, allocator) as seen:
+        session = harness.open_session(job, rank, port)
+        for step in range(int(job["steps"])):
+            session.run_step(step)
+        peaks = dict(seen.peaks)
+        session.close()
+    return {"peaks": peaks, "reserved": allocator.reserved_bytes}
+
+
 def _steps_dumped(job: Job, rank: int, port: int) -> list[Any]:
     """Losses, and a digest of each step's gradients, which rank 0 writes."""
     folder = Path(job["dumpGrads"])
@@ -218,6 +240,7 @@ def _steps_dumped(job: Job, rank: int, port: int) -> list[Any]:
 if __name__ == "__main__":
     harness.KINDS.update(
         {
+            "allocations": run_allocations,
             "asynchronous": run_asynchronous,
             "collectives": run_collectives,
             "fakeCuda": run_fake_cuda,
@@ -229,6 +252,6 @@ if __name__ == "__main__":
         }
     )
     worker = harness.KEYS["worker"]
-    more = {"fakeCuda": {"seeds"}, "heldLayer": {"layer"}}
+    more = {"allocations": {"turnsAhead"}, "fakeCuda": {"seeds"}, "heldLayer": {"layer"}}
     harness.KEYS.update({kind: worker | more.get(kind, set()) for kind in harness.KINDS if kind not in harness.KEYS})
     harness.main()

@@ -52,9 +52,9 @@ def test_the_host_waits_for_the_device_between_turns_only(
     for step in answer["steps"]:
         # Tokens are counted in the batch as the host has it.
         ours = [wait for wait in step["waits"] if wait[0] == "ours" and not wait[1].startswith("Batch.")]
-        bounds = [wait for wait in ours if wait[1] == "CudaRuntime.begin_turn: synchronize"]
+        bounds = [wait for wait in ours if wait[1] == "CudaRuntime.end_turn: synchronize"]
         assert [wait for wait in ours if wait[2] and wait not in bounds] == []
-        # A turn begins when the one before the last has ended. Besides: the clock's start and end; tokens, loss and
+        # A turn's launch ends when the turn before has ended. Besides: the clock's start and end; tokens, loss and
         # norm; the upstream gradient of each micro-step's loss.
         assert len(ours) - len(bounds) <= 5 + CASES[name].accumulation_steps
     # DeepSpeed's, once it has traced the order of modules in the first steps: one a gather where a rank is alone

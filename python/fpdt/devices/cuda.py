@@ -60,8 +60,6 @@ class CudaRuntime(Runtime):
         self._linked: dict[str, _Launches] = {}
 
     def begin_turn(self) -> None:
-        """Waits on the host until the turn before the last has ended, so that the device always has a turn to do."""
-        self._turn_ends[self._turn % TURNS_AHEAD].synchronize()
         self._compute = torch.cuda.current_stream(self.device)
         self._streams[COMPUTE] = self._compute
 
@@ -106,9 +104,14 @@ class CudaRuntime(Runtime):
         recorder.count(section.kind_counts)
 
     def end_turn(self) -> None:
-        """Compute is the caller's own stream; the others go on by themselves."""
+        """Compute is the caller's own stream; the others go on by themselves.
+
+        The host waits until the turn before has ended: the device has one to do, and ZeRO gathers no more weights
+        meanwhile.
+        """
         self._turn_ends[self._turn % TURNS_AHEAD].record(self._compute)
         self._turn += 1
+        self._turn_ends[self._turn % TURNS_AHEAD].synchronize()
         self._check_transfers()
 
     def before_gather(self) -> None:

@@ -6,6 +6,7 @@ clock: what surely is done before the next thing it is given begins, in any orde
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,9 @@ class Command:
 class Device:
     """`current` is the stream that is current; at first the default one. Lazily, nothing ever runs by itself."""
 
-    def __init__(self, seed: int = 0, *, is_lazy: bool = False) -> None:
+    def __init__(self, seed: int = 0, *, is_lazy: bool = False, queue_depth: float = math.inf) -> None:
+        self.queue_depth = queue_depth
+        """Commands that a stream holds; the host waits until there is room for another."""
         self._bursts = (0,) if is_lazy else BURSTS
         self.streams: list[Stream] = []
         self.seconds = 0.0
@@ -188,6 +191,8 @@ class Stream:
         return self.queue_command(needs, body)
 
     def queue_command(self, needs: Sequence[Need], body: Callable[[], None] | None = None) -> Command:
+        while len(self.queue) >= self.device.queue_depth:
+            self.queue[0].complete()
         command = Command(self, needs, body)
         self.last_timed = None
         self.queue.append(command)

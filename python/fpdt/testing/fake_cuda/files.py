@@ -28,7 +28,8 @@ class MadeUpFile:
     def __init__(self, num_bytes: int, device: Device) -> None:
         self.num_bytes = num_bytes
         self.is_closed = False
-        self._bytes = torch.zeros(num_bytes, dtype=torch.uint8)
+        # Not of PyTorch's, whose allocations are counted.
+        self._bytes = torch.frombuffer(bytearray(max(num_bytes, 1)), dtype=torch.uint8)
         self._reads, self._writes = Stream(device, is_file=True), Stream(device, is_file=True)
 
     def read(self, offset: int, tensor: Tensor, after: Sequence[Ticket] = ()) -> Ticket:

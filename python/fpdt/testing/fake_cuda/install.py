@@ -41,15 +41,21 @@ def make_runtime(
     files: Mapping[str, FilePool],
     group: dist.ProcessGroup | None = None,
     module: ModuleType = cuda,
+    *,
+    is_attended: bool = True,
 ) -> Runtime:
-    """The CUDA runtime of `module` with its arenas in the memory of the CPU; inside `made_up`."""
+    """The CUDA runtime of `module` with its arenas in the memory of the CPU; inside `made_up`.
+
+    `is_attended`: what the caller does at once, on CPU tensors, waits for what was queued before it.
+    """
     pools = [pool for pool in plan.header.pools if pool.kind != "file"]
     arenas = {pool.name: mapped_arena(pool.name, pool.bytes) for pool in pools}
     in_file = {pool.name for pool in plan.header.pools if pool.kind == "file"}
     links = [link for link in plan.header.links if in_file & {link.from_, link.to}]
     device.file_streams = frozenset(link.stream for link in links)
     places = frozenset(plan.streams.index(link.stream) for link in links)
-    runtime: Runtime = _attended(module, device)(arenas, files, plan.streams, places, group)
+    made: Any = _attended(module, device) if is_attended else module.CudaRuntime
+    runtime: Runtime = made(arenas, files, plan.streams, places, group)
     runtime.device = torch.device("cpu")
     return runtime
 

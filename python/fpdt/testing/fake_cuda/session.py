@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -11,7 +12,7 @@ from unittest import mock
 from fpdt.devices import cuda
 from fpdt.devices.file_pool import FilePool
 from fpdt.ops import HANDLERS
-from fpdt.plan import Plan
+from fpdt.plan import Plan, decode
 from fpdt.run import session
 from fpdt.run.ranks import sequence_group
 from fpdt.run.runtime import Runtime
@@ -21,12 +22,16 @@ from fpdt.testing.fake_cuda.install import made_up, make_runtime, queueing
 
 
 @contextmanager
-def sessions_on(device: Device, module: ModuleType = cuda) -> Iterator[None]:
-    """Sessions that are made and run inside are on the device, whatever their plan says."""
+def sessions_on(device: Device, module: ModuleType = cuda, *, is_postponed: bool = True) -> Iterator[None]:
+    """Sessions that are made and run inside are on the device, whatever their plan says.
+
+    Unless `is_postponed`, ops run at once: the device is there for its streams, events and queues alone.
+    """
 
     def runtime(plan: Plan, options: Mapping[str, Any], rank: int, _: int, files: Mapping[str, FilePool]) -> Runtime:
         del options
-        return make_runtime(plan, device, files, sequence_group(plan, rank), module)
+        group = sequence_group(plan, rank)
+        return make_runtime(plan, device, files, group, module, is_attended=is_postponed)
 
     def files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:
         del options
@@ -36,6 +41,13 @@ def sessions_on(device: Device, module: ModuleType = cuda) -> Iterator[None]:
         made_up(device, module),
         mock.patch.object(session, "_make_runtime", runtime),
         mock.patch.object(session, "_open_files", files),
-        mock.patch.object(session, "HANDLERS", queueing(HANDLERS, device)),
+        mock.patch.object(session, "HANDLERS", queueing(HANDLERS, device) if is_postponed else HANDLERS),
+        mock.patch.object(session, "decode", _on_cpu),
     ):
         yield
+
+
+def _on_cpu(*frames: Any) -> Plan:
+    """A plan, which may be for a GPU."""
+    plan = decode(*frames)
+    return dataclasses.replace(plan, header=plan.header.model_copy(update={"device": "cpu"}))
