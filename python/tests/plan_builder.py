@@ -210,6 +210,7 @@ class PlanBuilder:
             "links": [{"from": source, "to": target, "stream": stream} for source, target, stream in LINKS],
             "streams": STREAMS,
             "kernels": self.kernels,
+            "collectiveTimeoutSeconds": 1800,
             "opKinds": [op_kind_row(kind) for kind in OP_KINDS.values()],
             "buffers": self.buffers,
             "attributes": self.attributes,

@@ -11,7 +11,8 @@
 - ``{"kind": "asynchronous", ...}``: the same with DeepSpeed's branches for streams, answers ``{"cpu", "losses"}`` and,
   for each of ``{"steps"}``, who made the host wait and where, and the calls of DeepSpeed's streams;
 - ``{"kind": "collectives", ...}``: every rank's collectives by phase, each with its group's size and tensors' elements;
-- ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on.
+- ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on,
+  and ``{"timeouts"}``, after how many seconds a collective of each of its groups fails.
 """
 
 from __future__ import annotations
@@ -101,12 +102,20 @@ def run_groups(job: Job) -> Result:
 
 
 def groups_rank(job: Job, rank: int, port: int) -> Result:
+    from torch.distributed import distributed_c10d
+
     used: set[Any] = set()
     _note_collectives(lambda _, group, __: used.add(group) if group is not None and group.size() > 1 else None)
     session = harness.open_session(job, rank, port)
     session.run_step(0)
     session.close()
-    return {"groups": len(used)}
+    return {"groups": len(used), "timeouts": [_timeout_seconds(group) for group in distributed_c10d._world.pg_map]}
+
+
+def _timeout_seconds(group: Any) -> float:
+    import torch
+
+    return float(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
 
 
 def _note_collectives(note: Callable[[str, Any, tuple[Any, ...]], None]) -> None:

@@ -6,13 +6,19 @@ And what is asked of them, in which order; and of the driver, for page-locked me
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
-from fpdt.plan import load_plan
+from fpdt.plan import load_plan, read_frames
+from fpdt.plan.columns import digest_of, inflate_columns
+from fpdt.plan.header import parse_header
+from fpdt.run import ranks
 from fpdt.run.arena import Views
 from fpdt.testing.fake_cuda.device import Device
 from fpdt.testing.fake_cuda.files import made_up_files
@@ -20,8 +26,10 @@ from fpdt.testing.fake_cuda.install import made_up, make_runtime
 from fpdt.testing.fake_cuda.pinned import ALREADY_REGISTERED, NOT_REGISTERED, OUT_OF_MEMORY, PinnedRanges
 from tests.conftest import Probes
 from tests.fake_cuda_plans import PlanOf
+from tests.plan_builder import PlanBuilder
 from tests.planned import ROOT, ZERO_3, make_plan, write_data
 
+HEADS = {"query": [[0]], "keyValue": [[0]]}
 CASES: Mapping[str, int] = json.loads((ROOT / "test/fixtures/communicators.json").read_text(encoding="utf-8"))
 """By `stage N, P of R ranks`, which the planner's tests read too."""
 ZERO: Mapping[int, Mapping[str, Any]] = {0: {"stage": 0}, 1: {"stage": 1}, 2: {"stage": 2}, 3: ZERO_3}
@@ -77,3 +85,38 @@ def test_page_locked_ranges_are_refused_as_the_driver_does() -> None:
     assert ranges.cudaHostUnregister(4097) == NOT_REGISTERED
     assert ranges.cudaHostUnregister(4096) == 0
     assert ranges.cudaHostUnregister(4096) == NOT_REGISTERED
+
+
+def test_every_group_has_the_limit_of_the_plan(probes: Probes, tmp_path: Path) -> None:
+    """DeepSpeed makes groups of its own; a step of a plan may take hours."""
+    plan = with_limit(make_plan(tmp_path, "--gpus", "2", zero={"stage": 1}), 7200)
+    answer = probes.run(kind="groups", plan=plan, data=write_data(tmp_path), worldSize=2)
+    assert answer.get("timeouts") and set(answer["timeouts"]) == {7200}, answer
+
+
+def with_limit(path: Path, seconds: int) -> Path:
+    """The plan with another limit for its collectives."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["header"] = json.dumps({**json.loads(document["header"]), "collectiveTimeoutSeconds": seconds})
+    header, frames = document["header"].encode(), read_frames(path)
+    document["digest"] = digest_of(header, inflate_columns(parse_header(header).columns, frames.columns))
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("environment", [{}, {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}])
+def test_groups_are_made_with_the_limit(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of NCCL is ten minutes."""
+    made: list[Any] = []
+    num_ranks = int(environment.get("WORLD_SIZE", "1"))
+    monkeypatch.setattr(os, "environ", dict(environment))
+    monkeypatch.setattr(dist, "is_initialized", lambda: False)
+    for name in ("init_process_group", "new_group"):
+        monkeypatch.setattr(dist, name, lambda *_, **keywords: made.append(keywords["timeout"]))
+    layout = {"sequenceGroups": [[rank] for rank in range(num_ranks)], "heads": HEADS}
+    run = {"sequenceParallelSize": 1, "dataParallelSize": num_ranks, "dtype": "float32", "seed": 0}
+    overrides = {"collectiveTimeoutSeconds": 7200, "numRanks": num_ranks, "layout": layout, "run": run}
+    plan = PlanBuilder(overrides=overrides).build()
+    ranks.join_process_group(plan)
+    ranks.sequence_group(plan, 0)
+    assert made == [timedelta(hours=2)] * (1 + num_ranks)

@@ -26,6 +26,8 @@ export interface ExecutionPlan extends Schedule {
   readonly layout: ParallelLayout;
   /** What the plan's masks, rates and temporaries assume; the worker obeys or refuses. */
   readonly kernels: Kernels;
+  /** Of every process group, see collectiveTimeout.ts. */
+  readonly collectiveTimeoutSeconds: number;
   readonly memory: MemoryLedger;
   readonly prediction: Prediction;
 }

@@ -38,7 +38,8 @@ export interface SectionHeader extends Pick<Section, 'name' | 'params'> {
 
 type ExecutedField =
   | ('kind' | 'version' | 'features' | 'model' | 'run' | 'deepspeed' | 'strategy' | 'parameters' | 'layout')
-  | ('pools' | 'links' | 'streams' | 'kernels' | 'buffers' | 'attributes' | 'tables' | 'programs');
+  | ('pools' | 'links' | 'streams' | 'kernels' | 'buffers' | 'attributes' | 'tables' | 'programs')
+  | 'collectiveTimeoutSeconds';
 
 export interface PlanHeader extends Pick<ExecutionPlan, ExecutedField> {
   readonly device: ClusterSpec['device'];
@@ -144,6 +145,7 @@ export const planHeaderSchema = z
     links: z.array(linkSchema),
     streams: z.array(word),
     kernels: kernelsSchema,
+    collectiveTimeoutSeconds: positive,
     opKinds: z.array(opKindSchema),
     buffers: z.array(bufferSchema),
     attributes: z.array(attributeSchema),

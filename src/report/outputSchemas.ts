@@ -121,6 +121,7 @@ const planSummarySchema = z.strictObject({
   deepspeed: foreignObject,
   strategy: strategySchema,
   kernels: kernelsSchema,
+  collectiveTimeoutSeconds: positive,
   pools: z.array(poolSchema),
   links: z.array(linkSchema),
   streams: z.array(z.string()),

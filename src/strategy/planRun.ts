@@ -1,6 +1,7 @@
 /** The planner: specs in, a verified execution plan out. Pure except that paths among the inputs are read. */
 import { type SpecInput, parseSpecs } from '../catalog/specs.js';
 import { explainMisfit } from '../memory/misfit.js';
+import { collectiveTimeoutSeconds } from '../plan/collectiveTimeout.js';
 import { sealPlan } from '../plan/encode.js';
 import { type ExecutionPlan, PLAN_VERSION, type UnsealedPlan } from '../plan/executionPlan.js';
 import { predictRun } from '../predict/predict.js';
@@ -72,7 +73,9 @@ function draftOf(asked: BuildInput, strategy: Strategy): Draft {
 function predicted({ setting, strategy, built }: Draft): UnsealedPlan {
   const { model, cluster, run, deepspeed, parameters, layout, kernels } = setting;
   const body = { model, cluster, run, deepspeed, strategy, parameters, layout, kernels, ...built.schedule };
-  return { kind: 'executionPlan', version: PLAN_VERSION, ...body, memory: built.memory, prediction: predictRun(body) };
+  const prediction = predictRun(body);
+  const limits = { collectiveTimeoutSeconds: collectiveTimeoutSeconds(prediction) };
+  return { kind: 'executionPlan', version: PLAN_VERSION, ...body, ...limits, memory: built.memory, prediction };
 }
 
 function verifyInputOf({ setting: { model, parameters }, built: { schedule } }: Draft): VerifyInput {

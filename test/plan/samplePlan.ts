@@ -186,6 +186,7 @@ export function samplePlan(changes: Partial<UnsealedPlan> = {}): ExecutionPlan {
     links: LINKS,
     streams: STREAMS,
     kernels: { attn: 'reference', attnBwd: 'reference' },
+    collectiveTimeoutSeconds: 1800,
     buffers,
     attributes: ATTRIBUTES,
     tables: [table('tokenIds', 0), table('positions', 1), table('labels', 2)],

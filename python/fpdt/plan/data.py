@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +40,11 @@ class Plan:
     @property
     def ranks_per_node(self) -> int:
         return self.header.ranks_per_node
+
+    @property
+    def collective_timeout(self) -> timedelta:
+        """Of every process group."""
+        return timedelta(seconds=self.header.collective_timeout_seconds)
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:

@@ -74,6 +74,7 @@ class Header(Part):
     links: tuple[Link, ...]
     streams: tuple[str, ...]
     kernels: Kernels
+    collective_timeout_seconds: Positive
     op_kinds: tuple[OpKindRow, ...]
     buffers: tuple[Buffer, ...]
     attributes: tuple[Attribute, ...]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
+from torch.distributed import distributed_c10d
 
 from fpdt.errors import FpdtError
 from fpdt.plan import Plan
@@ -45,9 +47,17 @@ def join_process_group(plan: Plan) -> Ranks:
     os.environ.setdefault("LOCAL_RANK", str(rank % plan.ranks_per_node))
     local_rank = int(os.environ["LOCAL_RANK"])
     device = _use_device(plan.device, local_rank)
-    if not dist.is_initialized():
-        _initialize(BACKENDS[device.type], rank, world_size)
+    if dist.is_initialized():
+        limit_groups(plan.collective_timeout)
+    else:
+        _initialize(BACKENDS[device.type], rank, world_size, plan.collective_timeout)
     return Ranks(rank, local_rank, world_size, device)
+
+
+def limit_groups(timeout: timedelta) -> None:
+    """Gives every process group that is there, those of DeepSpeed too, this limit for a collective."""
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def _use_device(name: str, local_rank: int) -> torch.device:
@@ -59,16 +69,16 @@ def _use_device(name: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _initialize(backend: str, rank: int, world_size: int) -> None:
+def _initialize(backend: str, rank: int, world_size: int, timeout: timedelta) -> None:
     if world_size == 1:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
         return
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise RankError(
             f"{' and '.join(missing)} not set for {world_size} ranks", "start the ranks with torchrun or `fpdt run`"
         )
-    dist.init_process_group(backend, rank=rank, world_size=world_size)
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def check_same_plan(plan: Plan, ranks: Ranks) -> None:
@@ -85,5 +95,6 @@ def check_same_plan(plan: Plan, ranks: Ranks) -> None:
 def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup:
     """The group this rank exchanges heads with, of the plan's layout. Every rank makes all groups."""
     lists = plan.layout.sequence_groups
-    groups: list[dist.ProcessGroup] = [dist.new_group(list(ranks)) for ranks in lists]
+    timeout = plan.collective_timeout
+    groups: list[dist.ProcessGroup] = [dist.new_group(list(ranks), timeout=timeout) for ranks in lists]
     return next(group for group, ranks in zip(groups, lists, strict=True) if rank in ranks)

@@ -30,7 +30,7 @@ from fpdt.run.executor import Executor
 from fpdt.run.kernels import plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.rank_model import rank_model
-from fpdt.run.ranks import check_same_plan, join_process_group, sequence_group
+from fpdt.run.ranks import check_same_plan, join_process_group, limit_groups, sequence_group
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.stream import StreamedModel, stream
@@ -107,7 +107,9 @@ class PlanSession:
         start_deepspeed()
         model = rank_model(plan, self._weights, device)
         streamed = stream(model, plan, kernels, device)
-        return streamed, build_engine(streamed, plan)
+        engine = build_engine(streamed, plan)
+        limit_groups(plan.collective_timeout)
+        return streamed, engine
 
     def _attach(self, engine: Any, executor: Executor) -> StreamedEngine:
         plan, streamed = self._plan, self.streamed
