@@ -32,6 +32,7 @@ class EchoSession:
         self._export = options["export"]
         self._rank = int(os.environ["RANK"])
         self.load_pool_bytes = {"hbm": 500 + self._rank}
+        self.communicator_bytes = 70 + self._rank
         self._fault, _, where = str(options["data"]).partition("@")
         self._where = where
         if self._fault == "import":

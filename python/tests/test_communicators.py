@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
-from fpdt.plan import load_plan, read_frames
+from fpdt import devices
+from fpdt.plan import Plan, load_plan, read_frames
 from fpdt.plan.columns import digest_of, inflate_columns
 from fpdt.plan.header import parse_header
-from fpdt.run import ranks
+from fpdt.run import communicators, ranks
 from fpdt.run.arena import Views
 from fpdt.testing.fake_cuda.device import Device
 from fpdt.testing.fake_cuda.files import made_up_files
@@ -29,7 +31,6 @@ from tests.fake_cuda_plans import PlanOf
 from tests.plan_builder import PlanBuilder
 from tests.planned import ROOT, ZERO_3, make_plan, write_data
 
-HEADS = {"query": [[0]], "keyValue": [[0]]}
 CASES: Mapping[str, int] = json.loads((ROOT / "test/fixtures/communicators.json").read_text(encoding="utf-8"))
 """By `stage N, P of R ranks`, which the planner's tests read too."""
 ZERO: Mapping[int, Mapping[str, Any]] = {0: {"stage": 0}, 1: {"stage": 1}, 2: {"stage": 2}, 3: ZERO_3}
@@ -56,6 +57,8 @@ def test_ranks_call_the_same_collectives_in_the_same_order(
     assert first == second
     # Communicators that connect only now would ask for memory that the arenas have taken.
     assert first["arenas"] == []
+    warmed = {(name, size) for name, size, *_ in first["before arenas"]}
+    assert {(name, 2) for name in ("all_to_all_single", "all_gather_into_tensor", "reduce_scatter_tensor")} <= warmed
     assert {"all_to_all_single", "all_gather_into_tensor"} <= {name for name, *_ in first["step 1"]}
 
 
@@ -104,19 +107,72 @@ def with_limit(path: Path, seconds: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("environment", [{}, {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}])
-def test_groups_are_made_with_the_limit(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default of NCCL is ten minutes."""
-    made: list[Any] = []
-    num_ranks = int(environment.get("WORLD_SIZE", "1"))
+ALONE: Mapping[str, str] = {}
+OF_TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Keywords of the groups that would be made."""
+    made: list[dict[str, Any]] = []
     monkeypatch.setattr(os, "environ", dict(environment))
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
     for name in ("init_process_group", "new_group"):
-        monkeypatch.setattr(dist, name, lambda *_, **keywords: made.append(keywords["timeout"]))
-    layout = {"sequenceGroups": [[rank] for rank in range(num_ranks)], "heads": HEADS}
-    run = {"sequenceParallelSize": 1, "dataParallelSize": num_ranks, "dtype": "float32", "seed": 0}
+        monkeypatch.setattr(dist, name, lambda *_, **keywords: made.append(keywords))
+    return made
+
+
+def plan_of_ranks(num_ranks: int, sequence: int, device: str = "cpu") -> Plan:
+    groups = [list(range(first, first + sequence)) for first in range(0, num_ranks, sequence)]
+    layout = {"sequenceGroups": groups, "heads": {"query": [[0]] * sequence, "keyValue": [[0]] * sequence}}
+    sizes = {"sequenceParallelSize": sequence, "dataParallelSize": num_ranks // sequence}
+    run = {**sizes, "dtype": "float32", "seed": 0}
     overrides = {"collectiveTimeoutSeconds": 7200, "numRanks": num_ranks, "layout": layout, "run": run}
-    plan = PlanBuilder(overrides=overrides).build()
-    ranks.join_process_group(plan)
-    ranks.sequence_group(plan, 0)
-    assert made == [timedelta(hours=2)] * (1 + num_ranks)
+    return PlanBuilder(overrides=overrides, device=device).build()
+
+
+@pytest.mark.parametrize("environment", [ALONE, OF_TWO])
+def test_groups_are_made_with_the_limit(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of NCCL is ten minutes."""
+    made = recorded(monkeypatch, environment)
+    num_ranks = int(environment.get("WORLD_SIZE", "1"))
+    ranks.join_process_group(plan_of_ranks(num_ranks, num_ranks))
+    ranks.sequence_group(plan_of_ranks(4, 2), 3)
+    assert [keywords["timeout"] for keywords in made] == [timedelta(hours=2)] * 3
+
+
+def test_no_group_is_made_for_one_rank_or_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recorded(monkeypatch, ALONE)
+    assert ranks.sequence_group(plan_of_ranks(4, 1), 2) is None
+    assert ranks.sequence_group(plan_of_ranks(4, 4), 2) is dist.group.WORLD
+    assert made == []
+
+
+def test_nccl_connects_at_once_and_keeps_the_order_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recorded(monkeypatch, OF_TWO)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    ranks.join_process_group(plan_of_ranks(2, 2, "cuda"))
+    # RANK 1 is the only one of its node that the environment knows of.
+    assert [keywords["device_id"] for keywords in made] == [torch.device("cuda", 0)]
+    assert os.environ["NCCL_LAUNCH_ORDER_IMPLICIT"] == "1"
+
+
+def test_what_communicators_take_is_what_pytorch_did_not_allocate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device says what is free; before the ranks are joined, and when every collective has run once."""
+    memory = {"free": 1000, "reserved": 50}
+    device = torch.device("cuda", 0)
+    place = ranks.Ranks(0, 0, 2, device)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory["free"], 2000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: memory["reserved"])
+    monkeypatch.setattr(communicators, "rank_place", lambda _: place)
+    monkeypatch.setattr(communicators, "join_process_group", lambda _: place)
+    monkeypatch.setattr(communicators, "check_same_plan", lambda *_: None)
+
+    def warm_up(*_: object) -> None:
+        memory.update(free=memory["free"] - 120, reserved=memory["reserved"] + 20)
+
+    monkeypatch.setattr(communicators, "_warm_up", warm_up)
+    found = communicators.connect(plan_of_ranks(1, 1))
+    assert found.num_bytes == 2 * (120 - 20)
+    assert (found.ranks, found.exchange) == (place, None)
+    assert devices.foreign_bytes(torch.device("cpu")) is None

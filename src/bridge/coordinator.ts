@@ -12,7 +12,7 @@ import {
   type StepDone,
 } from './protocol.js';
 import type { RankState, RunEvent } from './events.js';
-import { largestByName, mergeRanks, type StepResult } from './runResult.js';
+import { mergeRanks, mergeReadies, type StartFacts, type StepResult } from './runResult.js';
 
 /** Steps sent ahead, so that no rank waits for the controller between two steps. */
 const STEPS_IN_FLIGHT = 2;
@@ -33,7 +33,7 @@ export interface WirePlan {
 export interface Host {
   readonly send: <T extends MessageType>(rank: number, type: T, body: Body<T>, frames?: readonly Uint8Array[]) => void;
   readonly emit: (event: Exclude<RunEvent, { type: 'end' }>) => void;
-  readonly onReady: (versions: Readonly<Record<string, string>>, loadPoolBytes: Readonly<Record<string, number>>) => void;
+  readonly onReady: (facts: StartFacts) => void;
   readonly fail: (failure: Failure) => void;
   /** Every rank has said bye. */
   readonly complete: () => void;
@@ -53,7 +53,7 @@ export class Coordinator {
   readonly #packageVersion: string;
   readonly #host: Host;
   readonly #ranks: RankView[];
-  readonly #loadPoolBytes: Readonly<Record<string, number>>[] = [];
+  readonly #readies: Body<'ready'>[] = [];
   readonly #pending = new Map<number, StepDone[]>();
   #numSent = 0;
 
@@ -133,9 +133,9 @@ export class Coordinator {
   #ready(rank: number, ready: Body<'ready'>): void {
     if (!this.#checkDigest(rank, ready.digest)) return;
     if (!this.#advance(rank, 'planAccepted', 'ready', `${ready.device} after ${ready.seconds.toFixed(1)} s`)) return;
-    this.#loadPoolBytes.push(ready.poolBytes);
+    this.#readies.push(ready);
     if (!this.#ranks.every((one) => one.state === 'ready')) return;
-    this.#host.onReady(ready.versions, largestByName(this.#loadPoolBytes));
+    this.#host.onReady(mergeReadies(this.#readies));
     this.#sendSteps();
   }
 

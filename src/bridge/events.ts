@@ -3,21 +3,15 @@
 import type { FpdtError } from '../spec/errors.js';
 import type { StepDone } from './protocol.js';
 import type { LogStream } from './ranks.js';
-import type { RunResult, StepResult } from './runResult.js';
+import type { RunResult, StartFacts, StepResult } from './runResult.js';
 import type { TelemetryBatch } from './telemetryBatch.js';
 
 export type RankState = 'started' | 'hello' | 'planAccepted' | 'ready' | 'bye' | 'exited';
 
 export type RunEvent =
   | { readonly type: 'rank'; readonly rank: number; readonly state: RankState; readonly detail: string }
-  /** All ranks hold the plan with the same digest. `loadPoolBytes`: see RunResult. */
-  | {
-      readonly type: 'ready';
-      readonly digest: string;
-      readonly seconds: number;
-      readonly versions: Readonly<Record<string, string>>;
-      readonly loadPoolBytes: Readonly<Record<string, number>>;
-    }
+  /** All ranks hold the plan with the same digest. */
+  | ({ readonly type: 'ready'; readonly digest: string; readonly seconds: number } & StartFacts)
   /** All ranks finished the step; `ranks` is what each of them measured. */
   | { readonly type: 'step'; readonly step: StepResult; readonly ranks: readonly StepDone[] }
   /** The trained model is in a Hugging Face folder. */

@@ -105,6 +105,8 @@ const BODIES = {
     seconds,
     /** High water of start-up by pool, before the arenas were made; only pools that were measured. */
     poolBytes: z.record(z.string(), count),
+    /** Of the device, taken for collectives beside what PyTorch allocated; null where it cannot tell. */
+    communicatorBytes: count.nullable(),
   }),
   /** Run steps [from, to) of the plan with this digest. */
   runSteps: z.strictObject({ digest, from: count, to: count }),

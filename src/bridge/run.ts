@@ -11,7 +11,7 @@ import { stopGroups } from './killLadder.js';
 import type { Body, Message, MessageType, RunOptions } from './protocol.js';
 import { freePort, rankEnvironment, type Environment } from './rankEnvironment.js';
 import { startRank, type RankExit, type RankProcess } from './ranks.js';
-import { mergeSteps, type RunResult } from './runResult.js';
+import { mergeSteps, type RunResult, type StartFacts } from './runResult.js';
 import { Watchdog, type WatchLimits } from './watchdog.js';
 
 /** Everything a run needs, resolved. */
@@ -62,8 +62,7 @@ class ActiveRun implements Run {
   #watchdog: Watchdog | null = null;
   #isEnding = false;
   #loadSeconds = 0;
-  #versions: Readonly<Record<string, string>> = {};
-  #loadPoolBytes: Readonly<Record<string, number>> = {};
+  #start: StartFacts = { versions: {}, loadPoolBytes: {}, communicatorBytes: null };
   #settle: (outcome: RunOutcome) => void = () => undefined;
 
   constructor(setup: RunSetup) {
@@ -76,7 +75,7 @@ class ActiveRun implements Run {
     this.#coordinator = new Coordinator(setup.plan, setup.options, setup.numSteps, setup.packageVersion, {
       send: (rank, type, body, frames) => this.#send(rank, type, body, frames),
       emit: (event) => this.#events.push(event),
-      onReady: (versions, loadPoolBytes) => this.#onReady(versions, loadPoolBytes),
+      onReady: (facts) => this.#onReady(facts),
       fail: (failure) => this.#fail(failure),
       complete: () => this.#end(),
     });
@@ -137,11 +136,10 @@ class ActiveRun implements Run {
     this.#coordinator.receive(rank, message);
   }
 
-  #onReady(versions: Readonly<Record<string, string>>, loadPoolBytes: Readonly<Record<string, number>>): void {
-    this.#versions = versions;
-    this.#loadPoolBytes = loadPoolBytes;
+  #onReady(facts: StartFacts): void {
+    this.#start = facts;
     this.#loadSeconds = (performance.now() - this.#startedMs) / 1000;
-    this.#events.push({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, versions, loadPoolBytes });
+    this.#events.push({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, ...facts });
   }
 
   #onExit(process: RankProcess, detail: string): void {
@@ -219,9 +217,8 @@ class ActiveRun implements Run {
     const facts = {
       digest: plan.digest,
       numRanks: plan.numRanks,
-      versions: this.#versions,
       loadSeconds: this.#loadSeconds,
-      loadPoolBytes: this.#loadPoolBytes,
+      ...this.#start,
     };
     return { ok: true, result: mergeSteps(this.#coordinator.steps, facts) };
   }

@@ -1,6 +1,6 @@
 /** What a run measured, put together from what each rank says about each step. */
 
-import type { StepDone } from './protocol.js';
+import type { Body, StepDone } from './protocol.js';
 
 export interface KindResult {
   readonly count: number;
@@ -49,6 +49,8 @@ export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'lossScale
   readonly loadSeconds: number;
   /** Peak bytes of start-up by pool, before the arenas were made, of the rank with most; only pools that were measured. */
   readonly loadPoolBytes: Readonly<Record<string, number>>;
+  /** Of the device, taken for collectives beside what PyTorch allocated, of the rank with most; null where no rank could tell. */
+  readonly communicatorBytes: number | null;
 }
 
 /** `ranks`: what each rank says about the same step, by rank. */
@@ -75,7 +77,19 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
   };
 }
 
-export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'versions' | 'loadSeconds' | 'loadPoolBytes'>;
+/** What ranks say when they are ready, put together. */
+export type StartFacts = Pick<RunResult, 'versions' | 'loadPoolBytes' | 'communicatorBytes'>;
+export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'loadSeconds' | keyof StartFacts>;
+
+/** `ranks`: what each rank says when it is ready. */
+export function mergeReadies(ranks: readonly Body<'ready'>[]): StartFacts {
+  const known = ranks.flatMap(({ communicatorBytes }) => (communicatorBytes === null ? [] : [communicatorBytes]));
+  return {
+    versions: ranks.at(-1)?.versions ?? {},
+    loadPoolBytes: largestByName(ranks.map(({ poolBytes }) => poolBytes)),
+    communicatorBytes: known.length === 0 ? null : Math.max(...known),
+  };
+}
 
 export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunResult {
   const measured = steps.filter((one) => one.memoryMeasured);
@@ -116,7 +130,7 @@ function addKinds(tables: readonly Readonly<Record<string, KindResult>>[], divis
   );
 }
 
-export function largestByName(tables: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+function largestByName(tables: readonly Readonly<Record<string, number>>[]): Record<string, number> {
   return byName(tables, Math.max);
 }
 

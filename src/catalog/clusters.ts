@@ -8,6 +8,9 @@ import { ALL_DEVICES, DEVICE_NAMES } from './devices.js';
 import { type DeviceEntry, GIB } from './gpus.js';
 import { catalogOrigins } from './rateOrigins.js';
 
+/** Of a cluster's overheads. */
+export const FIRST_COMMUNICATOR = 'NCCL communicator';
+
 /** `{gpus, gpu}` of the catalog, a full ClusterSpec, or the path of a JSON file with either. */
 export function parseCluster(input: string | JsonObject): ClusterSpec {
   const cluster = readClusterInput(input);
@@ -77,7 +80,7 @@ function overheads(entry: DeviceEntry, numRanks: number): ClusterSpec['overheads
   } as const;
   if (numRanks === 1) return [context, cublas];
   const communicator = {
-    name: 'NCCL communicator',
+    name: FIRST_COMMUNICATOR,
     bytes: 1.5 * GIB,
     provenance: 'assumed',
     source: 'first collective, with its kernels: 0.55 to 2.00 GiB in use on 2 GPUs (stas00/ml-engineering)',

@@ -1,5 +1,6 @@
 /** Planned against measured: op kinds, step time, memory and copied bytes. Pure functions of a plan and a run's result. */
 import type { RunResult, StepResult } from '../bridge/runResult.js';
+import { communicatorBytes } from '../memory/communicators.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import { formatRatio, formatTable } from './table.js';
@@ -48,6 +49,8 @@ export interface Comparison {
   readonly pools: readonly PoolComparison[];
   /** The peak of start-up; only pools that it fills or that were measured. */
   readonly load: readonly PoolComparison[];
+  /** What collectives took of the device; null where no rank could tell. */
+  readonly communicators: PlannedMeasured | null;
   /** Steps, counted from 0, in which memory was measured. */
   readonly memorySteps: readonly number[];
   readonly copies: readonly CopyComparison[];
@@ -72,6 +75,7 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     meanAccountedSeconds: mean(detailed.map(accountedSeconds)),
     pools: comparePools(memory, memorySteps.length > 0 ? result.poolBytes : undefined),
     load: compareLoad(memory, result.loadPoolBytes),
+    communicators: compareCommunicators(memory, result.communicatorBytes),
     memorySteps,
     copies: compareCopies(prediction.copiedBytes, timed),
     firstLoss: result.steps[0]?.loss ?? null,
@@ -108,6 +112,11 @@ function compareLoad({ pools }: ReportPlan['memory'], measured: RunResult['loadP
   const planned = new Map(pools.filter(({ load }) => load.totalBytes > 0).map(({ pool, load }) => [pool, load.totalBytes]));
   const names = new Set([...planned.keys(), ...Object.keys(measured)]);
   return [...names].map((pool) => ({ pool, planned: planned.get(pool) ?? 0, measured: measured[pool] ?? null }));
+}
+
+function compareCommunicators({ pools }: ReportPlan['memory'], measured: number | null): PlannedMeasured | null {
+  const device = pools.find(({ kind }) => kind === 'device');
+  return device === undefined || measured === null ? null : { planned: communicatorBytes(device.persistent), measured };
 }
 
 /** The plan's streams, then those that only the run has. */
@@ -185,10 +194,11 @@ export function comparisonToText(comparison: Comparison): string {
 }
 
 /** Pools and streams that neither plan nor run uses are left out. */
-function byteRows({ pools, load, copies }: Comparison): readonly (readonly string[])[] {
+function byteRows({ pools, load, communicators, copies }: Comparison): readonly (readonly string[])[] {
   const rows = [
     ...pools.map(({ pool, ...bytes }) => ({ name: `${pool}, peak`, ...bytes })),
     ...load.map(({ pool, ...bytes }) => ({ name: `${pool}, load`, ...bytes })),
+    ...(communicators === null ? [] : [{ name: 'communicators', ...communicators }]),
     ...copies.map(({ stream, ...bytes }) => ({ name: `copied ${stream}`, ...bytes })),
   ];
   return rows

@@ -63,8 +63,8 @@ describe('a run of two ranks', { timeout: PATIENCE_MS }, () => {
   test('what start-up needed is that of the rank with most', async () => {
     const run = await runEcho('ok');
     const events = await collect(run);
-    expect(events.find((one) => one.type === 'ready')).toMatchObject({ loadPoolBytes: { hbm: 501 } });
-    expect((await run.result).loadPoolBytes).toEqual({ hbm: 501 });
+    expect(events.find((one) => one.type === 'ready')).toMatchObject({ loadPoolBytes: { hbm: 501 }, communicatorBytes: 71 });
+    expect(await run.result).toMatchObject({ loadPoolBytes: { hbm: 501 }, communicatorBytes: 71 });
   });
 
   test('a loss that is not finite is a null with a name', async () => {

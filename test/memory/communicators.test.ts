@@ -7,13 +7,12 @@ import { communicatorItems, numCommunicators } from '../../src/memory/communicat
 const COUNTED = JSON.parse(readFileSync('test/fixtures/communicators.json', 'utf8')) as Readonly<Record<string, number>>;
 
 test.each(Object.entries(COUNTED))('%s have %i', (name, count) => {
-  const [stage, sequenceParallelSize, numRanks] = (name.match(/\d+/g) ?? []).map(Number);
-  const run = { zeroStage: stage as 0 | 1 | 2 | 3, sequenceParallelSize: sequenceParallelSize ?? 0 };
-  expect(numCommunicators({ numRanks: numRanks ?? 0 }, run)).toBe(count);
+  const [, sequenceParallelSize, numRanks] = (name.match(/\d+/g) ?? []).map(Number);
+  expect(numCommunicators({ numRanks: numRanks ?? 0 }, { sequenceParallelSize: sequenceParallelSize ?? 0 })).toBe(count);
 });
 
 const bytes = (gpus: number, sequenceParallelSize: number, name: string, cluster: object = {}): number =>
-  communicatorItems({ ...parseCluster({ gpus, gpu: 'h100-80gb' }), ...cluster }, { sequenceParallelSize, zeroStage: 3 }).find(
+  communicatorItems({ ...parseCluster({ gpus, gpu: 'h100-80gb' }), ...cluster }, { sequenceParallelSize }).find(
     (item) => item.name === name,
   )?.bytes ?? 0;
 
@@ -26,11 +25,11 @@ test('all-to-all buffers are those of the peers in a sequence and a node', () =>
 
 test('communicators are those beside the first', () => {
   const more = (gpus: number, size: number): number => bytes(gpus, size, 'more NCCL communicators');
-  expect([more(8, 8), more(8, 1), more(1, 1)]).toEqual([688e6, 0, 0]);
+  expect([more(8, 4), more(8, 8), more(8, 1), more(1, 1)]).toEqual([688e6, 0, 0, 0]);
 });
 
 test('a number of the cluster stands in the place of ours; a CPU has none', () => {
   const own = { name: 'NCCL all-to-all buffers', bytes: 5, provenance: 'measured', source: 'nvidia-smi' } as const;
   expect(bytes(8, 8, own.name, { overheads: [own] })).toBe(0);
-  expect(communicatorItems(parseCluster({ gpus: 2, gpu: 'cpu' }), { sequenceParallelSize: 2, zeroStage: 2 })).toEqual([]);
+  expect(communicatorItems(parseCluster({ gpus: 2, gpu: 'cpu' }), { sequenceParallelSize: 2 })).toEqual([]);
 });

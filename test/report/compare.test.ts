@@ -81,6 +81,18 @@ describe('planned against measured', () => {
     expect(comparisonToText(other)).toMatch(/hbm, load\s+40 MiB\s+not measured\s+-/);
   });
 
+  it('has what communicators took beside what the ledger has for them, where a rank could tell', () => {
+    expect(COMPARISON.communicators).toBeNull();
+    const [device, ...others] = PLAN.memory.pools;
+    if (device === undefined) throw new Error('no device');
+    const items = ['NCCL communicator', 'more NCCL communicators', 'NCCL all-to-all buffers', 'arena'];
+    const persistent = items.map((name) => ({ name, bytes: MIB, provenance: 'assumed', note: '' }) as const);
+    const plan = { ...PLAN, memory: { ...PLAN.memory, pools: [{ ...device, persistent }, ...others] } };
+    const comparison = compareRun(plan, result(STEPS, { communicatorBytes: 4 * MIB }));
+    expect(comparison.communicators).toEqual({ planned: 3 * MIB, measured: 4 * MIB });
+    expect(comparisonToText(comparison)).toMatch(/\ncommunicators\s+3 MiB\s+4 MiB\s+1\.33/);
+  });
+
   it('has a median of none, odd and even many', () => {
     expect([median([]), median([3, 1, 2]), median([4, 1, 3, 2])]).toEqual([0, 2, 2.5]);
   });

@@ -90,5 +90,6 @@ export function result(steps: readonly StepResult[], changes: Partial<RunResult>
   const { step: _step, loss: _loss, lossScale: _scale, skipped: _skipped, ...last } = steps.at(-1) ?? step(0);
   const numSkipped = steps.filter(({ skipped }) => skipped).length;
   const facts = { digest: 'd'.repeat(64), numRanks: 2, steps, numSkipped, versions: {}, loadSeconds: 3, loadPoolBytes: { hbm: 39 * MIB } };
-  return { kind: 'runResult', ...last, ...facts, ...changes };
+  const communicatorBytes = null;
+  return { kind: 'runResult', ...last, ...facts, communicatorBytes, ...changes };
 }

@@ -10,7 +10,12 @@ import torch.distributed as dist
 
 from fpdt.devices.cpu import CopyMode, CpuRuntime
 from fpdt.devices.cuda import CudaRuntime
-from fpdt.devices.device_memory import allocator_peak_bytes, device_arena, reset_allocator_peak
+from fpdt.devices.device_memory import (
+    allocated_elsewhere_bytes,
+    allocator_peak_bytes,
+    device_arena,
+    reset_allocator_peak,
+)
 from fpdt.devices.file_pool import FilePool
 from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Link, Plan, Pool
@@ -22,6 +27,7 @@ __all__ = [
     "CpuRuntime",
     "CudaRuntime",
     "create_runtime",
+    "foreign_bytes",
     "open_files",
     "peak_bytes",
     "plan_runtime",
@@ -86,6 +92,11 @@ def create_runtime(
 def peak_bytes(device: torch.device) -> int | None:
     """What Runtime.device_peak_bytes says, for when there is no runtime yet."""
     return allocator_peak_bytes(device) if device.type == "cuda" else None
+
+
+def foreign_bytes(device: torch.device) -> int | None:
+    """Bytes of the device in use that PyTorch did not allocate; None where it cannot tell."""
+    return allocated_elsewhere_bytes(device) if device.type == "cuda" else None
 
 
 def reset_peak(device: torch.device) -> None:

@@ -16,6 +16,12 @@ def reset_allocator_peak(device: torch.device) -> None:
     torch.cuda.reset_peak_memory_stats(device)
 
 
+def allocated_elsewhere_bytes(device: torch.device) -> int:
+    """What of the device is in use, but for what PyTorch's allocator has: context, communicators, other processes."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - int(torch.cuda.memory_reserved(device))
+
+
 def device_arena(name: str, num_bytes: int, device: torch.device) -> Arena:
     """Raises ArenaError where the device has no room for it."""
     try:

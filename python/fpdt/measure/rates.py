@@ -40,7 +40,7 @@ class Sizes:
 
 
 def measure_rates(
-    plan: Plan, group: dist.ProcessGroup, sizes: Sizes, seconds: float, folder: Path | None
+    plan: Plan, group: dist.ProcessGroup | None, sizes: Sizes, seconds: float, folder: Path | None
 ) -> dict[str, float]:
     """Takes about `seconds`. All ranks call it together; `group` is the sequence group."""
     ring = max(RING_BYTES, 2 * sizes.copy_bytes)
@@ -91,9 +91,9 @@ def _copies(runtime: Runtime, num_bytes: int) -> Iterator[Callable[[int], LoopOp
         yield lambda _, handler=handler, place=place: (handler, (), place)  # type: ignore[misc]
 
 
-def exchange_rates(runtime: Runtime, timer: Timer, group: dist.ProcessGroup, num_bytes: int) -> dict[str, float]:
+def exchange_rates(runtime: Runtime, timer: Timer, group: dist.ProcessGroup | None, num_bytes: int) -> dict[str, float]:
     """Of an all-to-all of the sequence group in which a rank has so many bytes; and the time of one of a byte."""
-    ranks = group.size()
+    ranks = 1 if group is None else group.size()
 
     def exchange(size: int) -> Callable[[], None]:
         read, write = (torch.zeros(size, dtype=torch.uint8, device=runtime.device) for _ in range(2))

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
+import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import set_z3_leaf_module
+from deepspeed.utils import groups, set_z3_leaf_module
 from torch import Tensor, nn
 
 from fpdt.errors import FpdtError
@@ -122,6 +123,8 @@ def start_deepspeed() -> None:
     # No shared-memory all-reduce of its own on CPU: it would compile it at start, on every rank, with g++.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_init_required=False)
+    # DeepSpeed would copy it, for a torch whose default group had no ranks to name, and NCCL connect once more.
+    groups._WORLD_GROUP = dist.group.WORLD
 
 
 def quiet_deepspeed() -> None:

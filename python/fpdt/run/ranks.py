@@ -36,6 +36,19 @@ def join_process_group(plan: Plan) -> Ranks:
 
     Raises RankError when the number of ranks is not the plan's.
     """
+    place = rank_place(plan)
+    if dist.is_initialized():
+        limit_groups(plan.collective_timeout)
+    else:
+        _initialize(place, plan.collective_timeout)
+    return place
+
+
+def rank_place(plan: Plan) -> Ranks:
+    """The rank that this process is, by its environment, with its device made current.
+
+    Raises RankError when the number of ranks is not the plan's.
+    """
     if "RANK" not in os.environ:
         os.environ.update(RANK="0", WORLD_SIZE="1")
     rank, world_size = int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1"))
@@ -46,12 +59,7 @@ def join_process_group(plan: Plan) -> Ranks:
         )
     os.environ.setdefault("LOCAL_RANK", str(rank % plan.ranks_per_node))
     local_rank = int(os.environ["LOCAL_RANK"])
-    device = _use_device(plan.device, local_rank)
-    if dist.is_initialized():
-        limit_groups(plan.collective_timeout)
-    else:
-        _initialize(BACKENDS[device.type], rank, world_size, plan.collective_timeout)
-    return Ranks(rank, local_rank, world_size, device)
+    return Ranks(rank, local_rank, world_size, _use_device(plan.device, local_rank))
 
 
 def limit_groups(timeout: timedelta) -> None:
@@ -69,7 +77,9 @@ def _use_device(name: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _initialize(backend: str, rank: int, world_size: int, timeout: timedelta) -> None:
+def _initialize(place: Ranks, timeout: timedelta) -> None:
+    rank, world_size, device = place.rank, place.world_size, place.device
+    backend = BACKENDS[device.type]
     if world_size == 1:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
         return
@@ -78,7 +88,11 @@ def _initialize(backend: str, rank: int, world_size: int, timeout: timedelta) ->
         raise RankError(
             f"{' and '.join(missing)} not set for {world_size} ranks", "start the ranks with torchrun or `fpdt run`"
         )
-    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
+    # NCCL then keeps collectives of several communicators in the order in which the host launches them: the plan's.
+    os.environ.setdefault("NCCL_LAUNCH_ORDER_IMPLICIT", "1")
+    # With its device NCCL connects at once, and not in the first collective.
+    bound = device if device.type == "cuda" else None
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout, device_id=bound)
 
 
 def check_same_plan(plan: Plan, ranks: Ranks) -> None:
@@ -92,9 +106,17 @@ def check_same_plan(plan: Plan, ranks: Ranks) -> None:
         raise RankError(f"the ranks hold different plans ({table})", "give every rank the same plan.json")
 
 
-def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup:
-    """The group this rank exchanges heads with, of the plan's layout. Every rank makes all groups."""
+def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup | None:
+    """The group this rank exchanges heads with, of the plan's layout; None where it is alone in it.
+
+    Where the sequence has all ranks it is the default group: another one would be another communicator. Every rank
+    makes all groups.
+    """
     lists = plan.layout.sequence_groups
+    if plan.sequence_parallel_size == 1:
+        return None
+    if lists == (tuple(range(plan.world_size)),):
+        return dist.group.WORLD
     timeout = plan.collective_timeout
     groups: list[dist.ProcessGroup] = [dist.new_group(list(ranks), timeout=timeout) for ranks in lists]
     return next(group for group, ranks in zip(groups, lists, strict=True) if rank in ranks)

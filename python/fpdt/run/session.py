@@ -24,13 +24,14 @@ from fpdt.models.plan_model import plan_writer
 from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
+from fpdt.run.communicators import Communicators, connect
 from fpdt.run.data import ShardedBatches, sharded_batches
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.rank_model import rank_model
-from fpdt.run.ranks import check_same_plan, join_process_group, limit_groups, sequence_group
+from fpdt.run.ranks import limit_groups
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.stream import StreamedModel, stream
@@ -67,9 +68,11 @@ class PlanSession:
         self._tracks_always = is_debug
         # On from here, so that weights and DeepSpeed's own buffers are counted too.
         self._track(self._tracks)
-        self._ranks = join_process_group(plan)
+        communicators = connect(plan)
+        self.communicator_bytes = communicators.num_bytes
+        """Of the device, taken for collectives; None where it cannot tell."""
+        self._ranks = communicators.ranks
         reset_peak(self._ranks.device)
-        check_same_plan(plan, self._ranks)
         check_config(plan)
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
         batches = sharded_batches(plan, options["data"], self._ranks.rank)
@@ -83,7 +86,7 @@ class PlanSession:
         self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._live)
         """High water of start-up by pool."""
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
-        self.runtime = _make_runtime(plan, options, self._ranks.rank, self._ranks.local_rank, files)
+        self.runtime = _make_runtime(plan, options, communicators, files)
         self._exit.callback(self.runtime.close)
         record_layers = int(options.get("record_layers") or 0)
         self._recorder = self.runtime.make_recorder(plan.kind_names, record_layers)
@@ -218,14 +221,14 @@ class PlanSession:
 
 
 def _make_runtime(
-    plan: Plan, options: Mapping[str, Any], rank: int, local_rank: int, files: Mapping[str, FilePool]
+    plan: Plan, options: Mapping[str, Any], communicators: Communicators, files: Mapping[str, FilePool]
 ) -> Runtime:
     return plan_runtime(
         plan,
-        sequence_group(plan, rank),
+        communicators.exchange,
         copy_mode=options["copy_mode"] or "eager",
-        seed=(options["seed"] or 0) + rank,
-        device_index=local_rank,
+        seed=(options["seed"] or 0) + communicators.ranks.rank,
+        device_index=communicators.ranks.local_rank,
         files=files,
     )
 

@@ -98,6 +98,7 @@ class Ready(Wire):
     versions: dict[str, str]
     seconds: Seconds
     pool_bytes: dict[str, Count]
+    communicator_bytes: Count | None
 
 
 class RunSteps(Wire):

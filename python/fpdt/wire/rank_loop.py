@@ -41,6 +41,11 @@ class Session(Protocol):
         """High water of start-up by pool, before the arenas were made; only pools that were measured."""
         ...
 
+    @property
+    def communicator_bytes(self) -> int | None:
+        """Of the device, taken for collectives; None where it cannot tell."""
+        ...
+
     def run_step(self, step: int) -> Mapping[str, Any]:
         """Run one optimizer step. Keys: those of protocol.StepDone without `step`, and optionally `records`."""
         ...
@@ -162,6 +167,7 @@ def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_fac
             versions=dict(session.versions),
             seconds=seconds,
             pool_bytes=dict(session.load_pool_bytes),
+            communicator_bytes=session.communicator_bytes,
         )
     )
     return session

@@ -32,7 +32,7 @@ export function releasedLedger(setting: ReleasedSetting, held: Held): MemoryLedg
   const { cluster, run } = setting;
   const overheads = [
     ...cluster.overheads.map(({ name, bytes, provenance, source }) => ({ name, bytes, provenance, note: source })),
-    ...communicatorItems(cluster, run),
+    ...communicatorItems(cluster, run, numCommunicators(setting)),
   ];
   const persistent: Readonly<Record<PoolKind, readonly MemoryItem[]>> = {
     device: [...overheads, ...held.states.device, ...(held.device ?? [])],
@@ -55,6 +55,15 @@ export function releasedLedger(setting: ReleasedSetting, held: Held): MemoryLedg
       ),
     );
   return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools };
+}
+
+/**
+ * Not ours: the default group, in which ZeRO-3 gathers and reduces, in other stages DeepSpeed's copy of it (`_clone_world_group`,
+ * utils/groups.py), and a group of the sequence's own.
+ */
+function numCommunicators({ cluster, run }: ReleasedSetting): number {
+  if (cluster.numRanks === 1) return 0;
+  return 1 + (run.zeroStage < 3 ? 1 : 0) + (run.sequenceParallelSize > 1 ? 1 : 0);
 }
 
 /** DeepSpeed's states by stage; with weights on the host a rank's share of them is there. */

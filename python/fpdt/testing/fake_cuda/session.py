@@ -14,7 +14,7 @@ from fpdt.devices.file_pool import FilePool
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
 from fpdt.run import session
-from fpdt.run.ranks import sequence_group
+from fpdt.run.communicators import Communicators
 from fpdt.run.runtime import Runtime
 from fpdt.testing.fake_cuda.device import Device
 from fpdt.testing.fake_cuda.files import made_up_files
@@ -28,10 +28,11 @@ def sessions_on(device: Device, module: ModuleType = cuda, *, is_postponed: bool
     Unless `is_postponed`, ops run at once: the device is there for its streams, events and queues alone.
     """
 
-    def runtime(plan: Plan, options: Mapping[str, Any], rank: int, _: int, files: Mapping[str, FilePool]) -> Runtime:
+    def runtime(
+        plan: Plan, options: Mapping[str, Any], communicators: Communicators, files: Mapping[str, FilePool]
+    ) -> Runtime:
         del options
-        group = sequence_group(plan, rank)
-        return make_runtime(plan, device, files, group, module, is_attended=is_postponed)
+        return make_runtime(plan, device, files, communicators.exchange, module, is_attended=is_postponed)
 
     def files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:
         del options
