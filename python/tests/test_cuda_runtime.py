@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,8 +79,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     names = iter(STREAMS[1:])
     monkeypatch.setattr(cuda, "Stream", lambda device, priority: FakeStream(next(names)))
     monkeypatch.setattr(cuda, "Event", FakeEvent)
-    monkeypatch.setattr(cuda, "_page_lock", lambda arena: None)
-    monkeypatch.setattr(cuda, "_page_unlock", lambda arena: None)
+    monkeypatch.setattr(cuda, "PageLocks", lambda arenas: SimpleNamespace(release=lambda: None))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: Device.current)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(Device, "current", stream))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpdt.devices import CopyMode, _arena, create_runtime
+from fpdt.devices import CopyMode, _arena, _no_spans, create_runtime
 from fpdt.errors import FpdtError
 from fpdt.plan import Plan, Pool
 from fpdt.run.context import OpContext
@@ -128,8 +128,9 @@ def test_clock_goes_forward() -> None:
 
 def test_a_page_locked_arena_is_touched_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fpdt.run.arena._resident_bytes", pytest.fail)
+    monkeypatch.setattr("fpdt.devices.host_arena._near_cpus", lambda _: frozenset())
     pool = next(pool for pool in POOLS if pool.kind == "pinned")
-    assert _arena(pool, "cuda", 0).touched_bytes() == pool.bytes > 0
+    assert _arena(pool, "cuda", 0, _no_spans).touched_bytes() == pool.bytes > 0
 
 
 def test_unknown_device_is_refused() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -17,6 +20,7 @@ from fpdt.devices.device_memory import (
     reset_allocator_peak,
 )
 from fpdt.devices.file_pool import FilePool
+from fpdt.devices.host_arena import pinned_arena, view_spans
 from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Link, Plan, Pool
 from fpdt.run.arena import Arena, mapped_arena
@@ -34,7 +38,13 @@ __all__ = [
     "reset_peak",
 ]
 
+SpansOf = Callable[[str], Any]
 DEFAULT_STREAMS = ("compute", "comm", "h2d", "d2h")
+
+
+def _no_spans(pool: str) -> Any:
+    del pool
+    return np.empty((0, 2), np.int64)
 
 
 def plan_runtime(
@@ -57,6 +67,7 @@ def plan_runtime(
         seed=seed,
         device_index=device_index,
         files=open_files(plan.header.pools, None) if files is None else files,
+        spans_of=partial(view_spans, plan),
     )
 
 
@@ -71,8 +82,11 @@ def create_runtime(
     seed: int = 0,
     device_index: int = 0,
     files: Mapping[str, FilePool] | None = None,
+    spans_of: SpansOf = _no_spans,
 ) -> Runtime:
     """The runtime of one rank with its arenas. `group` is the sequence group; `copy_mode`, `seed` the CPU's.
+
+    `spans_of`: the views of a pool, for a GPU; see host_arena.view_spans.
 
     Raises FpdtError for a device this worker does not know, ArenaError when the arenas cannot be allocated.
     """
@@ -80,7 +94,7 @@ def create_runtime(
         raise FpdtError(f"the plan is for device {device!r}", "this worker runs on cpu or cuda")
     if device == "cuda":
         torch.cuda.set_device(device_index)
-    arenas = {pool.name: _arena(pool, device, device_index) for pool in pools if pool.kind != "file"}
+    arenas = {pool.name: _arena(pool, device, device_index, spans_of) for pool in pools if pool.kind != "file"}
     files = dict(files or {})
     if device == "cpu":
         return CpuRuntime(arenas, files, streams, group, copy_mode, seed)
@@ -113,12 +127,12 @@ def open_files(pools: Sequence[Pool], folder: Path | None, direct: bool | None =
     return {pool.name: _file(pool, folder, direct) for pool in pools if pool.kind == "file" and pool.bytes > 0}
 
 
-def _arena(pool: Pool, device: str, device_index: int) -> Arena:
-    if pool.kind == "device" and device == "cuda":
+def _arena(pool: Pool, device: str, device_index: int, spans_of: SpansOf) -> Arena:
+    if device == "cpu":
+        return mapped_arena(pool.name, pool.bytes)
+    if pool.kind == "device":
         return device_arena(pool.name, pool.bytes, torch.device("cuda", device_index))
-    arena = mapped_arena(pool.name, pool.bytes)
-    # Page-locked, all of it is in memory from the start, and the kernel need not be asked in every step.
-    return arena if device == "cpu" else Arena(arena.pool, arena.tensor)
+    return pinned_arena(pool.name, pool.bytes, device_index, spans_of(pool.name))
 
 
 def _file(pool: Pool, folder: Path | None, direct: bool | None) -> FilePool:

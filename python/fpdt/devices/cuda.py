@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,8 +11,8 @@ from torch.cuda import Event, Stream
 
 from fpdt.devices.device_memory import allocator_peak_bytes, reset_allocator_peak
 from fpdt.devices.file_pool import FilePool, Ticket
+from fpdt.devices.host_arena import PageLocks
 from fpdt.devices.launch_order import launch_order
-from fpdt.errors import ArenaError
 from fpdt.measure.device_timing import EventRecorder
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
@@ -45,8 +43,7 @@ class CudaRuntime(Runtime):
     ) -> None:
         device = torch.device("cuda", device_index)
         super().__init__(device, arenas, files, streams, group)
-        self._locked: list[Arena] = []
-        self._lock_arenas()
+        self._locks = PageLocks(arenas.values())
         self._compute = torch.cuda.current_stream(device)
         # Exchanges come first: their few blocks would else start when those of a long kernel have all been issued.
         side: list[Stream | None] = [
@@ -163,22 +160,7 @@ class CudaRuntime(Runtime):
     def close(self) -> None:
         torch.cuda.synchronize(self.device)
         super().close()
-        self._unlock_arenas()
-
-    def _lock_arenas(self) -> None:
-        """All of those in host memory, or none."""
-        try:
-            for arena in self.arenas.values():
-                if arena.tensor.device.type == "cpu":
-                    _page_lock(arena)
-                    self._locked.append(arena)
-        except ArenaError:
-            self._unlock_arenas()
-            raise
-
-    def _unlock_arenas(self) -> None:
-        while self._locked:
-            _page_unlock(self._locked.pop())
+        self._locks.release()
 
     def _join_streams(self) -> None:
         """The caller may have another stream than when the last turn began."""
@@ -280,22 +262,3 @@ class _EventTicket(Ticket):
     def __init__(self, stream: Stream) -> None:
         super().__init__()
         self._finished = _Reached(stream.record_event())
-
-
-def _cudart() -> Any:
-    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
-
-
-def _page_lock(arena: Arena) -> None:
-    """Lock the arena as it is: PyTorch's own pinned allocator would round it up to a power of two."""
-    if arena.num_bytes == 0:
-        return
-    code = int(_cudart().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))
-    if code != 0:
-        hint = "raise the limit of locked memory (ulimit -l), or lower hostBytes of the cluster"
-        raise ArenaError(f"cudaHostRegister of {arena.num_bytes} bytes failed with code {code}", hint)
-
-
-def _page_unlock(arena: Arena) -> None:
-    if arena.num_bytes:
-        _cudart().cudaHostUnregister(arena.tensor.data_ptr())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
@@ -38,13 +38,21 @@ class MappedMemory:
         return _resident_bytes(self._address)
 
 
-class Arena:
-    """The memory of one pool. `tensor` is uint8, on the pool's device."""
+Piece = tuple[int, int]
+"""First and last byte + 1, from the start of an arena."""
 
-    def __init__(self, pool: str, tensor: Tensor, mapped: MappedMemory | None = None) -> None:
+
+class Arena:
+    """The memory of one pool. `tensor` is uint8, on the pool's device. No view lies in two of its `pieces`."""
+
+    def __init__(
+        self, pool: str, tensor: Tensor, mapped: MappedMemory | None = None, pieces: Sequence[Piece] | None = None
+    ) -> None:
         self.pool = pool
         self.num_bytes = tensor.numel()
         self.tensor = tensor
+        whole = [(0, self.num_bytes)] if self.num_bytes else []
+        self.pieces: Sequence[Piece] = whole if pieces is None else pieces
         self._storage = tensor.untyped_storage()
         self._mapped = mapped
 

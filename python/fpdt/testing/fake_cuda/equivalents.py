@@ -60,8 +60,4 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
         "_Reached.__init__",
         "without `super().__init__()`",
     ): "nothing of threading.Event's own is used",
-    (
-        "_page_lock",
-        "`code = int(_cudart().cudaHostRegister(arena.tensor.data_ptr(), arena.num_bytes, 0))` with 1 for 0",
-    ): "cudaHostRegisterPortable: page-locked for all contexts, of which a process has one",
 }

@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
+import fpdt.devices.host_arena as host_arena
 from fpdt.devices import cuda
 from fpdt.devices.file_pool import FilePool
 from fpdt.plan import Plan
@@ -30,6 +31,7 @@ def made_up(device: Device, module: ModuleType = cuda, ranges: PinnedRanges | No
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(module, "Stream", lambda _, priority=0: Stream(device, priority)))
         patches.enter_context(mock.patch.object(module, "Event", partial(Event, device)))
+        patches.enter_context(mock.patch.object(host_arena, "_last_error", lambda: found.cudaGetLastError))
         for name, value in _torch_cuda(device, found).items():
             patches.enter_context(mock.patch.object(torch.cuda, name, value))
         yield

@@ -42,6 +42,11 @@ class PinnedRanges:
             self._before_release()
         return SUCCESS if self.ranges.pop(address, None) is not None else self._failed(NOT_REGISTERED)
 
+    def cudaGetLastError(self) -> int:  # noqa: N802 - CUDA's name
+        """The pending error, which is none from then on."""
+        found, self.pending_error = self.pending_error, SUCCESS
+        return found
+
     def is_copyable(self, address: int, num_bytes: int) -> bool:
         """Whether an asynchronous copy of it is legal: within one range, or outside of all of them."""
         touched = [

@@ -63,6 +63,7 @@ def _check_start(module: ModuleType) -> None:
         except ArenaError as error:
             _require("4096 bytes" in str(error) and "code 2" in str(error), f"an error that says nothing: {error}")
             _require(few.ranges == {}, "memory stays page-locked after an error")
+            _require(few.pending_error == 0, "the next launch reports the error of a registration")
         else:
             raise OrderError("memory that cannot be page-locked is used all the same")
 
