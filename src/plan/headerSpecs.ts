@@ -131,6 +131,7 @@ export const runSchema = z.strictObject({
   kind: z.literal('run'),
   seqLen: positive,
   paddedSeqLen: positive,
+  rowTile: positive,
   sequenceParallelSize: positive,
   dataParallelSize: positive,
   policy,

@@ -5,7 +5,7 @@ import { resolveParallelism } from './parallelism.js';
 import type { NamedPool } from './pools.js';
 import { isPlanOnly, planOnlyError } from './releasedPrograms.js';
 import { parseRunInput, type RunInput } from './runInput.js';
-import { padSeqLen, parseTokens } from './sizes.js';
+import { parseTokens, withChunks } from './sizes.js';
 import { resolveForced } from './strategyInput.js';
 import type { ClusterSpec, ModelSpec, PolicyName, RunSpec } from './types.js';
 
@@ -33,9 +33,7 @@ export function parseRun(
   checkSegments(run.segmentLayers, model);
   return {
     kind: 'run',
-    seqLen,
-    paddedSeqLen: padSeqLen(seqLen, knobs.numChunks ?? 1, sequenceParallelSize),
-    ...parallelism,
+    ...withChunks({ seqLen, ...parallelism, rowTile: rowTile(model, cluster) }, knobs.numChunks ?? 1),
     policy: runnable(run),
     ...(run.segmentLayers === undefined ? {} : { segmentLayers: run.segmentLayers }),
     prefetchDepth: DEFAULT_PREFETCH_DEPTH,
@@ -51,6 +49,17 @@ export function parseRun(
     seed: run.seed ?? 0,
   };
 }
+
+/**
+ * Matrix products and attention work in tiles of 128 rows on a GPU, and a backward of cuDNN's may be NaN where the last one is half full
+ * (pytorch issue 196678). A table of positions ends where it ends: padding must not look past it.
+ */
+function rowTile({ code }: ModelSpec, { device }: ClusterSpec): number {
+  const hasTable = code.embed.instructions.some(({ op, reads }) => op === 'lookup' && reads.includes('@positions'));
+  return device === 'cuda' && !hasTable ? GPU_ROW_TILE : 1;
+}
+
+const GPU_ROW_TILE = 128;
 
 function runnable({ policy = 'auto', released }: RunInput): PolicyName {
   if (isPlanOnly(policy)) throw planOnlyError(policy);

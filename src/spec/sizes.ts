@@ -34,14 +34,16 @@ export function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
 }
 
-/** seqLen rounded up so that every one of `numChunks` chunks divides over the ranks. The rest is padded and masked. */
-export function padSeqLen(seqLen: number, numChunks: number, sequenceParallelSize: number): number {
-  return roundUp(seqLen, numChunks * sequenceParallelSize);
+type Divided = Pick<RunSpec, 'seqLen' | 'sequenceParallelSize' | 'rowTile'>;
+
+/** seqLen rounded up so that every one of `numChunks` chunks divides over the ranks, into whole tiles of rows. The rest is masked. */
+export function padSeqLen({ seqLen, sequenceParallelSize, rowTile }: Divided, numChunks: number): number {
+  return roundUp(seqLen, numChunks * sequenceParallelSize * rowTile);
 }
 
 /** The run with its padding for a chunk count, once the solver has chosen one. */
-export function withChunks(run: RunSpec, numChunks: number): RunSpec {
-  return { ...run, paddedSeqLen: padSeqLen(run.seqLen, numChunks, run.sequenceParallelSize) };
+export function withChunks<T extends Divided>(run: T, numChunks: number): T & Pick<RunSpec, 'paddedSeqLen'> {
+  return { ...run, paddedSeqLen: padSeqLen(run, numChunks) };
 }
 
 /** `71.2 GiB`: three digits, or a whole number, of the largest unit below the number. */

@@ -141,8 +141,10 @@ export interface ClusterSpec {
 export interface RunSpec {
   readonly kind: 'run';
   readonly seqLen: number;
-  /** seqLen rounded up so that every chunk divides over the ranks; the rest is padded and masked. */
+  /** seqLen rounded up so that every chunk divides over the ranks, into whole tiles of rows; the rest is padded and masked. */
   readonly paddedSeqLen: number;
+  /** What the rows that a rank has of a chunk are a multiple of. */
+  readonly rowTile: number;
   readonly sequenceParallelSize: number;
   readonly dataParallelSize: number;
   readonly policy: PolicyName;

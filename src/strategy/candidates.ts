@@ -81,6 +81,6 @@ export function toStrategy({ model, run, pools }: CandidateInput, layers: readon
   };
 }
 
-function localChunkTokens({ seqLen, sequenceParallelSize }: RunSpec, numChunks: number): number {
-  return padSeqLen(seqLen, numChunks, sequenceParallelSize) / numChunks / sequenceParallelSize;
+function localChunkTokens(run: RunSpec, numChunks: number): number {
+  return padSeqLen(run, numChunks) / numChunks / run.sequenceParallelSize;
 }

@@ -4,7 +4,7 @@ import { FpdtError } from '../spec/errors.js';
 import { sharesHeads } from '../spec/parallelism.js';
 import type { JsonObject } from '../spec/parseJson.js';
 import { DEFAULT_RESERVE } from '../spec/runSpec.js';
-import { formatBytes, padSeqLen } from '../spec/sizes.js';
+import { formatBytes, withChunks } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
 import type { ModelSpec, RunSpec } from '../spec/types.js';
 import { POLICIES } from './policies/index.js';
@@ -133,12 +133,7 @@ function moreRanks(request: Request): readonly Change[] {
 function onRanks(run: RunSpec, model: ModelSpec, numRanks: number): RunSpec {
   let size = run.sequenceParallelSize;
   while (numRanks % (2 * size) === 0 && sharesHeads(2 * size, model)) size *= 2;
-  return {
-    ...run,
-    sequenceParallelSize: size,
-    dataParallelSize: numRanks / size,
-    paddedSeqLen: padSeqLen(run.seqLen, run.numChunks ?? 1, size),
-  };
+  return withChunks({ ...run, sequenceParallelSize: size, dataParallelSize: numRanks / size }, run.numChunks ?? 1);
 }
 
 function shorter(request: Request): readonly Change[] {
@@ -147,7 +142,7 @@ function shorter(request: Request): readonly Change[] {
     .filter((seqLen) => seqLen >= MIN_SEQ_LEN)
     .map((seqLen) => ({
       name: () => `seqLen=${seqLen} with policy=auto`,
-      input: withRun(request, { ...request.run, seqLen, paddedSeqLen: padSeqLen(seqLen, 1, request.run.sequenceParallelSize) }),
+      input: withRun(request, withChunks({ ...request.run, seqLen }, 1)),
     }));
 }
 
@@ -157,5 +152,5 @@ function withRun(request: Request, run: RunSpec): Request {
 
 function withoutChunks(run: RunSpec): RunSpec {
   const { numChunks: _, ...rest } = run;
-  return { ...rest, paddedSeqLen: padSeqLen(run.seqLen, 1, run.sequenceParallelSize) };
+  return withChunks(rest, 1);
 }

@@ -79,6 +79,7 @@ const RUN: RunSpec = {
   kind: 'run',
   seqLen: 60,
   paddedSeqLen: 64,
+  rowTile: 1,
   sequenceParallelSize: 2,
   dataParallelSize: 1,
   policy: 'auto',

@@ -33,6 +33,7 @@ const RUN: RunSpec = {
   kind: 'run',
   seqLen: 1000,
   paddedSeqLen: 1000,
+  rowTile: 1,
   sequenceParallelSize: 2,
   dataParallelSize: 1,
   policy: 'auto',

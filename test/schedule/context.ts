@@ -127,6 +127,7 @@ function smallRun(policy: PolicyName, { numChunks, chunkTokens, prefetchDepth }:
     kind: 'run',
     seqLen,
     paddedSeqLen: seqLen,
+    rowTile: 1,
     sequenceParallelSize: RANKS,
     dataParallelSize: 1,
     policy,

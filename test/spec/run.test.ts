@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { parseSpecs } from '../../src/catalog/index.js';
 import { withChunks } from '../../src/spec/sizes.js';
 import { errorOf, specs } from './inputs.js';
 
@@ -7,6 +8,7 @@ test('defaults are filled in', () => {
     kind: 'run',
     seqLen: 1024,
     paddedSeqLen: 1024,
+    rowTile: 1,
     sequenceParallelSize: 4,
     dataParallelSize: 1,
     policy: 'auto',
@@ -26,6 +28,23 @@ test('sequences that do not divide are padded', () => {
   const { run } = specs({ run: { seqLen: 1001 } });
   expect(run.paddedSeqLen).toBe(1004);
   expect(withChunks(run, 16).paddedSeqLen).toBe(1024);
+});
+
+describe('on a GPU', () => {
+  const cluster = { gpu: 'h100-80gb', gpus: 4 };
+
+  test('a rank has whole tiles of 128 rows of every chunk', () => {
+    expect(specs({ cluster, run: { seqLen: 1001, numChunks: 3 } }).run).toMatchObject({ seqLen: 1001, paddedSeqLen: 1536 });
+    const { run } = specs({ cluster, run: { seqLen: '1M' } });
+    expect([run.paddedSeqLen, withChunks(run, 48).paddedSeqLen]).toEqual([2 ** 20, 43 * 48 * 4 * 128]);
+  });
+
+  test('a table of positions is not looked at past its end', () => {
+    const dropout = { resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0 };
+    const gpt2 = { model_type: 'gpt2', n_embd: 64, n_head: 8, n_layer: 2, n_positions: 1024, vocab_size: 100, ...dropout };
+    const { run } = parseSpecs({ model: gpt2, cluster, run: { seqLen: 1024, numChunks: 8 } });
+    expect(run).toMatchObject({ paddedSeqLen: 1024, rowTile: 1 });
+  });
 });
 
 describe('ranks and heads', () => {

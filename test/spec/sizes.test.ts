@@ -15,14 +15,14 @@ test.each(['', '2MB', '-1', '0', '1.5', 'two', 0, -4, 2.5, Number.NaN, Number.PO
   expect(() => parseTokens(value)).toThrow(FpdtError);
 });
 
-test('padding reaches the next multiple of chunks times ranks, by less than one', () => {
+test('padding reaches the next multiple of chunks times ranks times tiles, by less than one', () => {
   const count = fc.integer({ min: 1, max: 64 });
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 1e6 }), count, count, (seqLen, chunks, ranks) => {
-      const padded = padSeqLen(seqLen, chunks, ranks);
-      expect(padded % (chunks * ranks)).toBe(0);
+    fc.property(fc.integer({ min: 1, max: 1e6 }), count, count, fc.constantFrom(1, 128), (seqLen, chunks, ranks, rowTile) => {
+      const padded = padSeqLen({ seqLen, sequenceParallelSize: ranks, rowTile }, chunks);
+      expect(padded % (chunks * ranks * rowTile)).toBe(0);
       expect(padded).toBeGreaterThanOrEqual(seqLen);
-      expect(padded - seqLen).toBeLessThan(chunks * ranks);
+      expect(padded - seqLen).toBeLessThan(chunks * ranks * rowTile);
     }),
   );
 });

@@ -65,7 +65,7 @@ describe('auto', () => {
   test('keeps the outputs of layers without a window first, and counts of loss tiles are no powers of two', () => {
     const layer_types = Array.from({ length: 6 }, (_, layer) => (layer % 3 === 2 ? 'full_attention' : 'sliding_attention'));
     const model = { ...MODEL, model_type: 'ministral', sliding_window: 4096, head_dim: 128, layer_types };
-    const input = inputOf({ model, cluster: { hbmBytes: '11G', hostBytes: '5G' } });
+    const input = inputOf({ model, cluster: { hbmBytes: '10650M', hostBytes: '5G' } });
     const setting = settingOf(input);
     const { strategy, memory } = findStrategy(input, estimator());
     expect(memory.fits).toBe(true);

@@ -3,7 +3,7 @@ import { parseSpecs } from '../../catalog/specs.js';
 import type { ExecutionPlan } from '../../plan/executionPlan.js';
 import { FpdtError } from '../../spec/errors.js';
 import type { RunInput } from '../../spec/runInput.js';
-import { padSeqLen } from '../../spec/sizes.js';
+import { padSeqLen, withChunks } from '../../spec/sizes.js';
 import { memoryEstimator, type Evaluator } from '../evaluator.js';
 import { type PlanInput, planFitting } from '../planRun.js';
 import { type BuildInput, settingOf } from '../setting.js';
@@ -101,13 +101,12 @@ function lookAt(asked: BuildInput, seqLen: number, evaluate: Evaluator): Probe {
 }
 
 function withSeqLen(asked: BuildInput, seqLen: number): BuildInput {
-  const { numChunks = 1, sequenceParallelSize } = asked.run;
-  return { ...asked, run: { ...asked.run, seqLen, paddedSeqLen: padSeqLen(seqLen, numChunks, sequenceParallelSize) } };
+  return { ...asked, run: withChunks({ ...asked.run, seqLen }, asked.run.numChunks ?? 1) };
 }
 
-/** The smallest length that no padding is needed for: a token for each rank, or for each rank and chunk where chunks are counted. */
+/** The smallest length that no padding is needed for: a tile for each rank, or for each rank and chunk where chunks are counted. */
 function baseTokens({ run }: BuildInput): number {
-  return run.sequenceParallelSize * (run.numChunks ?? 1);
+  return padSeqLen({ ...run, seqLen: 1 }, run.numChunks ?? 1);
 }
 
 /** Shorter lengths first: a longer one fits only where a forced tile refuses the short ones. */

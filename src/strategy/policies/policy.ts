@@ -42,8 +42,8 @@ const ALWAYS_TRIED_CHUNKS = 8;
 
 /** Doubling from `first` until chunks get small. */
 export function doublingCounts(run: RunSpec, first: number): readonly number[] {
-  const localTokens = Math.ceil(run.seqLen / run.sequenceParallelSize);
-  const most = Math.min(localTokens, MAX_CHUNKS, Math.max(ALWAYS_TRIED_CHUNKS, Math.floor(run.seqLen / MIN_CHUNK_TOKENS)));
+  const localTiles = Math.ceil(run.seqLen / run.sequenceParallelSize / run.rowTile);
+  const most = Math.min(localTiles, MAX_CHUNKS, Math.max(ALWAYS_TRIED_CHUNKS, Math.floor(run.seqLen / MIN_CHUNK_TOKENS)));
   const counts: number[] = [];
   for (let count = first; count <= most || counts.length === 0; count *= 2) counts.push(count);
   return counts;

@@ -9,6 +9,7 @@ import { sharesOrCopiesHeads } from '../../spec/parallelism.js';
 import { type ParallelLayout, parallelLayout } from '../../spec/parallelLayout.js';
 import { isPlanOnly, parseReleased, type PlanOnlyPolicy, type ReleasedOptions } from '../../spec/releasedPrograms.js';
 import { parseRunInput, type RunInput } from '../../spec/runInput.js';
+import { withChunks } from '../../spec/sizes.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
 import { layerShape, type LayerShape } from './layerShape.js';
 
@@ -100,12 +101,14 @@ export function withTokens(setting: ReleasedSetting, seqLen: number): ReleasedSe
 type Specs = Pick<ReleasedSetting, 'model' | 'cluster' | 'run' | 'deepspeed'>;
 
 function assemble(policy: PlanOnlyPolicy, options: ReleasedOptions, specs: Specs, program: ProgramFacts): ReleasedSetting {
-  const { model, cluster, run } = specs;
+  const { model, cluster } = specs;
+  // They pad to their ranks alone.
+  const run = withChunks({ ...specs.run, rowTile: 1 }, specs.run.numChunks ?? 1);
   const parameters = parameterTable(model);
   const layout = parallelLayout(model, run, cluster.ranksPerNode);
   const kernel = kernelOf(run.attention, program, cluster);
   const sizes = opSizes({ model, run, parameters, layout, device: cluster.device, kernels: { attn: kernel, attnBwd: kernel } });
-  return { policy, options, ...specs, parameters, layout, kernel, sizes, ...lengthsOf(run, { model, sizes }) };
+  return { policy, options, ...specs, run, parameters, layout, kernel, sizes, ...lengthsOf(run, { model, sizes }) };
 }
 
 function lengthsOf(
