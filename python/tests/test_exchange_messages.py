@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections import Counter
 from typing import Any
@@ -15,6 +16,9 @@ from fpdt.errors import PlanError
 from fpdt.ops.exchange import head_geometry, to_heads, to_sequence
 from fpdt.plan.data import HeadMap
 from tests.head_maps import QKV, context, head_map_of, lists_of, num_heads
+from tests.planned import ROOT
+
+EXCHANGES = json.loads((ROOT / "test/fixtures/exchanges.json").read_text(encoding="utf-8"))
 
 
 class CountCopies(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -77,23 +81,35 @@ def test_one_message_is_alive_at_a_time() -> None:
     assert len(sender.messages) == len(receiver.messages) == 3
 
 
-def test_consecutive_and_repeated_heads_are_one_slice() -> None:
+def test_runs_of_heads_alike_are_one_strided_copy() -> None:
     geometry = head_geometry(((0, 1, 2, 2, 2), (3, -1, -1, 2, 3)))
-    assert [(run.rank, run.place, run.first, run.num_heads) for run in geometry.packed] == [
+    assert [run.start[:4] for run in geometry.packed] == [
         (0, 0, 0, 3),
         (0, 3, 2, 2),
         (1, 0, 3, 1),
         (1, 1, -1, 2),
         (1, 3, 2, 2),
     ]
-    assert [(run.rank, run.place, run.first, run.num_heads, first) for run, first in geometry.unpacked] == [
-        (0, 0, 0, 3, True),
-        (0, 3, 2, 1, False),
-        (0, 4, 2, 1, False),
-        (1, 0, 3, 1, True),
-        (1, 3, 2, 2, False),
+    assert [(run.start[:4], first) for run, first in geometry.unpacked] == [
+        ((0, 0, 0, 3), True),
+        ((1, 0, 3, 1), True),
+        ((0, 3, 2, 1), False),
+        ((1, 4, 3, 1), False),
+        ((0, 4, 2, 1), False),
+        ((1, 3, 2, 1), False),
     ]
     assert head_geometry(((0, 1, 2, 2, 2), (3, -1, -1, 2, 3))) is geometry, "made once"
+    copied = head_geometry(((0,), (0,), (1,), (1,)))
+    assert [(run[1:], first) for run, first in copied.unpacked] == [((2, 2, 1), True), ((2, 2, 1), False)]
+
+
+@pytest.mark.parametrize("case", EXCHANGES, ids=lambda case: case["name"])
+def test_copies_are_as_many_as_are_priced(case: dict[str, Any]) -> None:
+    """Which the planner's tests read too."""
+    lists = tuple(map(tuple, case["lists"]))
+    geometry = head_geometry(lists)
+    assert (len(geometry.packed), len(geometry.unpacked)) == (case["packed"], case["unpacked"])
+    assert geometry.has_copies == case["summed"]
 
 
 def test_what_does_not_fit_the_map_is_refused_by_name() -> None:

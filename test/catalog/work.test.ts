@@ -132,12 +132,16 @@ describe('bytes of element-wise kernels', () => {
   });
 });
 
-test('kernels: a pair of an exchange takes a copy and a message, copies of heads a copy for each rank; a tiled op launches for each tile', () => {
+test('kernels: a pair of an exchange takes a copy and a message, padded and copied heads several copies; a tiled op launches for each tile', () => {
   const access = { buffer: 0, rows: { start: 0, end: 8 } };
   const kernels = (op: OpShape, of: OpSizes): number => opWork(op, undefined, BUFFERS, of).kernels;
   const exchange = sampleOp('toHeads', 8, { reads: [access, access, access], writes: [access, access, access] });
   expect(kernels(exchange, sizes)).toBe(3 * 2);
   expect(kernels(exchange, sampleSizes())).toBe(3);
-  expect(kernels(exchange, sampleSizes({ layout: UNEVEN }))).toBe(3 * (3 + 1));
+  const uneven = sampleSizes({ layout: UNEVEN });
+  const { packed, unpacked } = uneven.copies.query;
+  expect([packed, unpacked]).toEqual([3, 2]);
+  expect(kernels(exchange, uneven)).toBe(3 * (packed + 1));
+  expect(kernels({ ...exchange, kind: 'toSequence' }, uneven)).toBe(3 * (unpacked + 1));
   expect(work('post', 8, 4).kernels).toBe(4 * work('post', 8).kernels);
 });

@@ -2,11 +2,14 @@
 
 Which heads a rank owns is the plan's head map: a list of head numbers per rank, -1 for a padded head. Of a view
 [rows, own heads, d] the r-th of P row blocks is what is exchanged with rank r, so that its memory is the message: a
-pair takes one all-to-all and one copy, into the message (toHeads) or out of it (toSequence).
+pair takes one all-to-all and strided copies, one where no head is padded or copied, into the message (toHeads) or out
+of it (toSequence).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -64,6 +67,31 @@ class Run(NamedTuple):
         return tuple(range(self.first, self.first + self.num_heads))
 
 
+class Runs(NamedTuple):
+    """Runs that differ by the same numbers of ranks and heads from one to the next: one strided copy moves them all."""
+
+    start: Run
+    num_runs: int
+    rank_step: int = 1
+    head_step: int = 0
+
+    def of_blocks(self, blocks: Tensor) -> Tensor:
+        """[runs, rows / P, heads, d] of [P, rows / P, own heads, d]."""
+        rank, place = self.start.rank, self.start.place
+        ranks = slice(rank, rank + (self.num_runs - 1) * self.rank_step + 1, self.rank_step)
+        return blocks[ranks, :, place : place + self.start.num_heads]
+
+    def of_local(self, local: Tensor) -> Tensor:
+        """[runs, rows / P, heads, d] of [rows / P, heads, d]; one head where it is repeated."""
+        row, head, element = local.stride()
+        num_heads = 1 if self.start.is_repeated else self.start.num_heads
+        return local.as_strided(
+            (self.num_runs, local.shape[0], num_heads, local.shape[2]),
+            (self.head_step * head, row, head, element),
+            int(local.storage_offset()) + self.start.first * head,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """What one side's lists of a head map mean for packing and unpacking, computed once."""
@@ -73,12 +101,10 @@ class Geometry:
     """Heads of a head-sharded view, padding included."""
     num_heads: int
     """Heads of a local view."""
-    is_even: bool
-    """Each head in one place, in order and without padding: one permuting copy does it."""
     has_copies: bool
-    packed: tuple[Run, ...]
-    unpacked: tuple[tuple[Run, bool], ...]
-    """Runs without padding or repetition, and whether it is the first piece of its heads."""
+    packed: tuple[Runs, ...]
+    unpacked: tuple[tuple[Runs, bool], ...]
+    """Runs without padding or repetition, and whether they are the first pieces of their heads."""
 
     def blocks(self, sharded: Tensor) -> Tensor:
         """[rows, own heads, d] -> [P, rows / P, own heads, d]."""
@@ -93,15 +119,17 @@ def head_geometry(lists: RankHeads) -> Geometry:
     num_heads = len(heads)
     if len({len(heads) for heads in lists}) != 1 or heads != set(range(num_heads)) or not heads:
         raise PlanError(f"the lists of a head map must be equally long and hold every head, got {lists}")
-    runs = tuple(run for rank, own in enumerate(lists) for run in _runs(rank, own))
+    runs = [run for rank, own in enumerate(lists) for run in _runs(rank, own)]
+    pieces = _pieces(runs)
+    unpacked = [(alike, number == 0) for number in sorted(pieces) for alike in _alike(pieces[number])]
+    first_and_later = [alike for alike, _ in unpacked]
     return Geometry(
         num_ranks=len(lists),
         num_own=len(lists[0]),
         num_heads=num_heads,
-        is_even=places == list(range(num_heads)),
-        has_copies=sum(head >= 0 for head in places) > num_heads,
-        packed=runs,
-        unpacked=_first_and_later(runs),
+        has_copies=len(pieces) > 1,
+        packed=min(_alike(runs), (*first_and_later, *_alike([run for run in runs if run.first < 0])), key=len),
+        unpacked=tuple(unpacked),
     )
 
 
@@ -119,21 +147,44 @@ def _runs(rank: int, heads: tuple[int, ...]) -> list[Run]:
     return runs
 
 
-def _first_and_later(runs: tuple[Run, ...]) -> tuple[tuple[Run, bool], ...]:
-    """Cut so that each run holds either first pieces of its heads, which are copied, or later ones, which are added."""
-    seen: set[int] = set()
-    pieces: list[tuple[Run, bool]] = []
+def _pieces(runs: Sequence[Run]) -> dict[int, list[Run]]:
+    """Without padding, cut so that every run of the n-th list holds the n-th piece of each of its heads."""
+    seen: Counter[int] = Counter()
+    pieces: dict[int, list[Run]] = {}
     for run in runs:
-        if run.first < 0:
-            continue
-        for i, head in enumerate(run.heads):
-            is_first = head not in seen
-            seen.add(head)
-            if i > 0 and not run.is_repeated and pieces[-1][1] == is_first:
-                pieces[-1] = (pieces[-1][0]._replace(num_heads=pieces[-1][0].num_heads + 1), is_first)
+        last = -1
+        for i, head in enumerate(run.heads if run.first >= 0 else ()):
+            number = seen[head]
+            seen[head] += 1
+            mine = pieces.setdefault(number, [])
+            if number == last and not run.is_repeated:
+                mine[-1] = mine[-1]._replace(num_heads=mine[-1].num_heads + 1)
             else:
-                pieces.append((Run(run.rank, run.place + i, head, 1), is_first))
-    return tuple(pieces)
+                mine.append(Run(run.rank, run.place + i, head, 1))
+            last = number
+    return pieces
+
+
+def _alike(runs: Sequence[Run]) -> tuple[Runs, ...]:
+    """Runs at the same places and of the same lengths, taken together while ranks and heads go up in equal steps."""
+    found: dict[tuple[int, int, bool, bool], list[Runs]] = {}
+    for run in runs:
+        same = found.setdefault((run.place, run.num_heads, run.is_repeated, run.first < 0), [])
+        longer = _with(same[-1], run) if same else None
+        if longer is None:
+            same.append(Runs(run, 1))
+        else:
+            same[-1] = longer
+    return tuple(alike for same in found.values() for alike in same)
+
+
+def _with(runs: Runs, run: Run) -> Runs | None:
+    """One run more, where it is the next."""
+    start, num_runs, rank_step, head_step = runs
+    if num_runs == 1:
+        rank_step, head_step = run.rank - start.rank, run.first - start.first
+    is_next = (run.rank, run.first) == (start.rank + num_runs * rank_step, start.first + num_runs * head_step)
+    return Runs(start, num_runs + 1, rank_step, head_step) if is_next and head_step >= 0 else None
 
 
 def _geometry(ctx: OpContext, pair_heads: str, local: Tensor, sharded: Tensor) -> Geometry:
@@ -164,26 +215,19 @@ def _receive_heads(ctx: OpContext, geometry: Geometry, sharded: Tensor, local: T
 
 
 def _pack(geometry: Geometry, local: Tensor, blocks: Tensor) -> None:
-    if geometry.is_even:
-        blocks.copy_(local.view(-1, geometry.num_ranks, geometry.num_own, *local.shape[2:]).transpose(0, 1))
-        return
-    for run in geometry.packed:
-        target = blocks[run.rank, :, run.place : run.place + run.num_heads]
-        if run.first < 0:
+    for runs in geometry.packed:
+        target = runs.of_blocks(blocks)
+        if runs.start.first < 0:
             target.zero_()
         else:
-            target.copy_(local[:, run.first : run.first + (1 if run.is_repeated else run.num_heads)])
+            target.copy_(runs.of_local(local))
 
 
 def _unpack(geometry: Geometry, blocks: Tensor, local: Tensor) -> None:
-    if geometry.is_even:
-        local.view(-1, geometry.num_ranks, geometry.num_own, *local.shape[2:]).copy_(blocks.transpose(0, 1))
-        return
     is_narrow = geometry.has_copies and local.dtype.itemsize < torch.float32.itemsize
     total = torch.empty_like(local, dtype=torch.float32) if is_narrow else local
-    for run, is_first in geometry.unpacked:
-        target = total[:, run.first : run.first + run.num_heads]
-        piece = blocks[run.rank, :, run.place : run.place + run.num_heads]
+    for runs, is_first in geometry.unpacked:
+        target, piece = runs.of_local(total), runs.of_blocks(blocks)
         if is_first:
             target.copy_(piece)
         else:

@@ -1,6 +1,9 @@
 /** Ops that move or set data and compute nothing. */
+import { DTYPE_BYTES } from '../../spec/dtype.js';
+import type { ExchangeCopies } from './exchangeCopies.js';
 import { type DrawnChunks, drawKind, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow } from './row.js';
-import { viewBytes } from './views.js';
+import type { OpSizes } from './sizes.js';
+import { type AccessShape, bufferAt, viewBytes } from './views.js';
 
 const common = {
   accumulates: [],
@@ -68,9 +71,21 @@ export const copy: OpRow = {
 const messageBytes = ({ op, buffers, sizes: { ranks } }: OpFacts, side: 'reads' | 'writes'): number =>
   ranks === 1 ? 0 : viewBytes(op[side], buffers);
 
-/** A pair is packed (or unpacked) by one copy, rank by rank where heads are padded or stand in several places; and exchanged. */
-const exchangeKernels = ({ op, sizes: { ranks, evenHeads } }: OpFacts): number =>
-  op.reads.length * ((evenHeads ? 1 : ranks) + (ranks === 1 ? 0 : 1));
+/** A pair is packed, or unpacked, in strided copies, and exchanged; `local` are the views with all heads. */
+const exchangeKernels = (
+  { buffers, sizes }: OpFacts,
+  local: readonly AccessShape[],
+  copiesOf: (copies: ExchangeCopies) => number,
+): number =>
+  local.reduce((sum, { buffer }) => {
+    const { shape } = bufferAt(buffer, buffers);
+    const isQuery = shape.slice(1).reduce((elements, length) => elements * length, 1) === sizes.q;
+    return sum + copiesOf(isQuery ? sizes.copies.query : sizes.copies.keyValue) + (sizes.ranks === 1 ? 0 : 1);
+  }, 0);
+
+/** Sums of what is narrower than fp32 are cast back. */
+const unpackKernels = ({ w }: OpSizes, { unpacked, summed }: ExchangeCopies): number =>
+  unpacked + (summed && w < DTYPE_BYTES.float32 ? 1 : 0);
 
 export const toHeads: OpRow = {
   ...common,
@@ -81,7 +96,7 @@ export const toHeads: OpRow = {
   roughly: 'all-to-all: every token share, all heads -> all tokens, own heads',
   temporaries: (facts) => messageBytes(facts, 'writes'),
   elementBytes: bothSides,
-  kernels: exchangeKernels,
+  kernels: (facts) => exchangeKernels(facts, facts.op.reads, ({ packed }) => packed),
 };
 
 export const toSequence: OpRow = {
@@ -93,5 +108,5 @@ export const toSequence: OpRow = {
   roughly: 'all-to-all back: all tokens, own heads -> own tokens, all heads; copies of a head are summed',
   temporaries: (facts) => messageBytes(facts, 'reads'),
   elementBytes: bothSides,
-  kernels: exchangeKernels,
+  kernels: (facts) => exchangeKernels(facts, facts.op.writes, (copies) => unpackKernels(facts.sizes, copies)),
 };

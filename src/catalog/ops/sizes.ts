@@ -1,8 +1,9 @@
 /** The letters of all formulas, found once for a run. */
 import { DTYPE_BYTES } from '../../spec/dtype.js';
-import { kvCopies, ownHeads, ownKvHeads, paddedHeads, type ParallelLayout } from '../../spec/parallelLayout.js';
+import { ownHeads, ownKvHeads, type ParallelLayout } from '../../spec/parallelLayout.js';
 import type { ClusterSpec, ModelSpec, ParameterTable, ParameterView, RunSpec } from '../../spec/types.js';
 import { CodeCosts } from './codeCosts.js';
+import { type ExchangeCopies, exchangeCopies } from './exchangeCopies.js';
 import { defaultKernels, type Kernels } from '../kernels.js';
 
 /** Bytes and elements. `own` is what one sequence parallel rank holds of head-sharded views, copies and padded heads included. */
@@ -21,8 +22,8 @@ export interface OpSizes {
   readonly ownHeads: number;
   /** Sequence parallel ranks. */
   readonly ranks: number;
-  /** Every head stands in one place: none is padded or copied. */
-  readonly evenHeads: boolean;
+  /** Of an exchange of views with all query heads, or all key/value heads. */
+  readonly copies: { readonly query: ExchangeCopies; readonly keyValue: ExchangeCopies };
   /** Costs of what the model computes. */
   readonly code: CodeCosts;
   /** Whether logits have a softcap. */
@@ -60,7 +61,7 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     ownKv: kvHeads * model.headDim,
     ownHeads: heads,
     ranks: layout.heads.query.length,
-    evenHeads: kvCopies(layout) === 1 && paddedHeads(layout) === 0,
+    copies: { query: exchangeCopies(layout.heads.query), keyValue: exchangeCopies(layout.heads.keyValue) },
     code: new CodeCosts(model.code, DTYPE_BYTES[run.dtype], device === 'cuda'),
     softcap: model.code.lmHead.softcap !== null,
     trainsLmHead: lmHeadWeight(model, parameters)?.trainable === true,
