@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 from pathlib import Path
 
 
 def main(device: str, name: str, staging: Path, result: Path, scratch: Path) -> int:
-    os.environ.setdefault("DS_ACCELERATOR", device)
+    from fpdt.environment import prepare_imports
+
+    prepare_imports(device)
     from gpu.context import Context
     from gpu.device import open_device
     from gpu.lines import Lines

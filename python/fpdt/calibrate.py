@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpdt.environment import prepare_imports
 from fpdt.errors import FpdtError
 from fpdt.wire.exits import exit_now
 
@@ -72,7 +73,7 @@ def measure(job: Job) -> dict[str, float]:
     plans = [load_plan(Path(plan)) for plan in job.plans]
     first, folder = plans[0], None if job.disk_folder is None else Path(job.disk_folder)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("DS_ACCELERATOR", first.device)
+    prepare_imports(first.device)
     from fpdt.measure.on_ranks import RankFailedError, measure_on_ranks
     from fpdt.measure.probe_run import measure_plan
     from fpdt.measure.rates import Sizes, measure_rates

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from fpdt.environment import prepare_imports
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
 from fpdt.wire.protocol import CopyMode
@@ -35,8 +36,7 @@ class MissingPackageError(ImportError):
 
 def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> Any:
     """session.create, with the heavy imports. Raises MissingPackageError where one of them is not installed."""
-    device = json.loads(header)["device"]
-    os.environ.setdefault("DS_ACCELERATOR", str(device))
+    prepare_imports(str(json.loads(header)["device"]))
     try:
         from fpdt.run.session import create as create_session
     except (ImportError, OSError) as error:
