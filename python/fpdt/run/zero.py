@@ -7,7 +7,7 @@ from typing import Any
 
 from deepspeed.runtime.fp16.fused_optimizer import FP16_Optimizer
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
-from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from deepspeed.runtime.zero.partition_parameters import NoGatherCoalescedHandle, NoGatherHandle, ZeroParamStatus
 from torch import nn
 
 from fpdt.errors import FpdtError
@@ -60,7 +60,11 @@ class LayerWeights:
         if not self._is_sharded or layer not in self._open:
             return
         handle = self._handles.pop(layer, None)
-        if handle is not None:
+        if isinstance(handle, NoGatherHandle | NoGatherCoalescedHandle):
+            # Alone, a rank has copied them on the stream that is current; the handle would have the host wait for it.
+            for weight in self._open[layer]:
+                weight.ds_status = ZeroParamStatus.AVAILABLE
+        elif handle is not None:
             handle.wait()
         for weight in self._weights[layer]:
             if weight.ds_status == ZeroParamStatus.INFLIGHT:
