@@ -66,7 +66,8 @@ def run_case(case: Case, kernel: AttentionBackend, device: torch.device, dtype: 
     q, k, v, do = case.inputs(device, dtype)
     wide = torch.promote_types(dtype, torch.float32)
     o = torch.zeros(q.shape, dtype=wide, device=device)
-    lse = torch.full(q.shape[:2], float("-inf"), dtype=wide, device=device)
+    # In memory as a plan's: heads first.
+    lse = torch.full((q.shape[1], q.shape[0]), float("-inf"), dtype=wide, device=device).t()
     for part, mask in case.parts():
         merge_partial(o, lse, *kernel.forward(q, k[part], v[part], case.config, mask, case.start, part.start))
     out = o.to(dtype)

@@ -74,6 +74,7 @@ def measure(job: Job) -> dict[str, float]:
     first, folder = plans[0], None if job.disk_folder is None else Path(job.disk_folder)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare_imports(first.device)
+    from fpdt.attention import installed_kernels
     from fpdt.measure.on_ranks import RankFailedError, measure_on_ranks
     from fpdt.measure.probe_run import measure_plan
     from fpdt.measure.rates import Sizes, measure_rates
@@ -83,7 +84,7 @@ def measure(job: Job) -> dict[str, float]:
     def on_rank(left: float) -> dict[str, float]:
         ranks = join_process_group(first)
         start_deepspeed()
-        found: dict[str, float] = {}
+        found = {f"installed/{name}": 1.0 for name in installed_kernels()}
         for number, plan in enumerate(plans):
             share = (1 - _RATES_SHARE) * left / len(plans)
             found.update({f"plan/{number}/{name}": value for name, value in measure_plan(plan, share).items()})

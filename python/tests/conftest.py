@@ -19,9 +19,9 @@ from tests.planned import ROOT
 @pytest.fixture
 def flash2_calls() -> Iterator[list[dict[str, Any]]]:
     """FlashAttention-2 on the CPU; the arguments of its calls."""
-    from tests.fake_flash2 import flash2_on_cpu
+    from tests.fake_flash import flash_on_cpu
 
-    with flash2_on_cpu() as calls:
+    with flash_on_cpu() as calls:
         yield calls
 
 

@@ -86,6 +86,19 @@ def test_rows_may_lie_further_apart_than_their_values() -> None:
     assert byte_range(builder.build().buffer("wide"), 0) == (0, 4 * (30 + 2))
 
 
+def test_a_block_of_rows_lies_as_heads_first() -> None:
+    """The second block of the second instance: 3 heads of 4 rows each, one head after the other."""
+    builder = PlanBuilder().buffer("lse", 8, (3,), instances=2)
+    builder.buffers[0] |= {"strides": [1, 4], "blockRows": 4}
+    plan, arena = builder.build(), mapped_arena("hbm", 1024)
+    view = Views(plan, {"hbm": arena}).rows(0, 1, 4, 8)
+    assert view.shape == (4, 3) and view.t().is_contiguous()
+    assert view.data_ptr() - arena.tensor.data_ptr() == 512 + 4 * 3 * 4
+    assert byte_range(plan.buffer("lse"), 1) == (512, 512 + 8 * 3 * 4)
+    with pytest.raises(ArenaError, match=r"rows \[0:8\) of lse are no block of 4"):
+        Views(plan, {"hbm": arena}).whole("lse")
+
+
 def test_names_a_buffer_that_does_not_exist() -> None:
     plan = PlanBuilder().buffer("o", 8).build()
     views = Views(plan, {"hbm": mapped_arena("hbm", 512)})

@@ -21,7 +21,15 @@ from tests.attention_cases import CONFIG, HEAD_DIM
 
 def test_capabilities_are_those_of_the_contract() -> None:
     everything = {"full", "square", "rectangle", "window"}
-    expected = {"reference": everything, "cpu_flash": {"full", "square"}, "flash2": everything}
+    squares = {"full", "square"}
+    expected = {
+        "reference": everything,
+        "cpu_flash": squares,
+        "flash2": everything,
+        "cudnn": squares,
+        "flash3": everything,
+        "flash4": {*squares, "rectangle"},
+    }
     assert expected == CAPABILITIES
     assert [name for name in BACKENDS if backend_named(name).softcap] == ["reference"]
 
@@ -81,9 +89,9 @@ def test_flash2_refuses_what_the_kernel_cannot() -> None:
 
 
 def test_unknown_names_and_masks() -> None:
-    with pytest.raises(AttentionError, match="unknown attention backend 'flash3'") as caught:
-        backend_named("flash3")
-    assert caught.value.hint == "expected one of reference, cpu_flash, flash2"
+    with pytest.raises(AttentionError, match="unknown attention backend 'flash9'") as caught:
+        backend_named("flash9")
+    assert caught.value.hint == "expected one of reference, cpu_flash, flash2, cudnn, flash3, flash4"
     with pytest.raises(AttentionError, match="unknown mask 'sliding'"):
         Mask("sliding")  # type: ignore[arg-type]
     with pytest.raises(AttentionError, match="mask 'window' with window=None"):

@@ -9,7 +9,19 @@ import pytest
 import torch
 
 from fpdt.attention import CAUSAL, FULL, AttentionBackend, backend_named, merge_partial
-from tests.attention_cases import CONFIG, NO_KEY, TOLERANCE, WHOLE, Case, case_id, exact, largest_error, tensors
+from tests.attention_cases import (
+    CONFIG,
+    DTYPES,
+    NO_KEY,
+    TOLERANCE,
+    WHOLE,
+    Case,
+    case_id,
+    exact,
+    largest_error,
+    on_cpu,
+    tensors,
+)
 
 
 def parts_of(case: Case, cuts: list[int]) -> list[Case]:
@@ -46,20 +58,27 @@ def test_any_split_of_the_keys_merges_to_the_whole(case: Case, seed: int, dtype:
     check_parts(backend_named("reference"), case, random_cuts(case, seed), dtype, seed)
 
 
-@pytest.mark.usefixtures("flash2_calls")
 @pytest.mark.parametrize("cuts", LONG_TILES, ids=str)
-@pytest.mark.parametrize("case", WHOLE, ids=case_id)
-def test_tiles_merge_to_the_whole_with_flash2(case: Case, cuts: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [("flash2", case) for case in WHOLE]
+    + [("flash3", case) for case in WHOLE]
+    + [("flash4", case) for case in WHOLE[:2]],
+    ids=case_id,
+)
+def test_tiles_merge_to_the_whole_with_flash_attention(name: str, case: Case, cuts: list[int]) -> None:
     cuts = [cut for cut in cuts if cut < case.keys[1]]
-    check_parts(backend_named("flash2"), case, cuts, torch.bfloat16, seed=1)
+    with on_cpu(name):
+        check_parts(backend_named(name), case, cuts, torch.bfloat16, seed=1)
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name in ("cpu_flash", "cudnn") for dtype in DTYPES[name]], ids=case_id
+)
 @pytest.mark.parametrize("cuts", [[40], [7, 40], [1, 2, 39, 40]], ids=str)
-def test_the_diagonal_and_what_comes_before_merge_to_the_whole_with_cpu_flash(
-    cuts: list[int], dtype: torch.dtype
-) -> None:
-    check_parts(backend_named("cpu_flash"), WHOLE[1], cuts, dtype, seed=1)
+def test_the_diagonal_and_what_comes_before_merge_to_the_whole(cuts: list[int], name: str, dtype: torch.dtype) -> None:
+    with on_cpu(name):
+        check_parts(backend_named(name), WHOLE[1], cuts, dtype, seed=1)
 
 
 def check_parts(backend: AttentionBackend, case: Case, cuts: list[int], dtype: torch.dtype, seed: int) -> None:

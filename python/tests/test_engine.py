@@ -233,7 +233,7 @@ def test_kernels_are_obeyed_or_refused_by_name() -> None:
     hand.kernels["attnBwd"] = "reference"
     assert plan_kernels(hand.build()).attn_bwd.name == "reference"
     hand.attributes[hand.full] = {"mask": {"kind": "window", "window": 7}}
-    assert masks_of(hand.build(), "attn") == {"square", "window"}
+    assert masks_of(hand.build(), "attn") == {("square", None), ("window", 7)}
     with pytest.raises(PlanError, match="the kernel 'cpu_flash' for attn, which cannot do its mask 'window'") as caught:
         plan_kernels(hand.build())
     assert "reference" in caught.value.hint and "cpu_flash" not in caught.value.hint

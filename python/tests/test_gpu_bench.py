@@ -115,7 +115,7 @@ def test_a_wrong_wait_is_found(own_staging: Path, tmp_path: Path) -> None:
 def test_a_wrong_stride_is_found(staging: Path, tmp_path: Path) -> None:
     """lse comes from the kernel with heads before rows; here its memory is read the other way around."""
     patch = "module.rows_first = lambda x: x.squeeze(0).reshape(x.shape[2], x.shape[1], *x.shape[3:])"
-    code, lines = run_dry(staging, tmp_path / "out", "attention", plant(tmp_path, "fpdt.attention.flash2", patch))
+    code, lines = run_dry(staging, tmp_path / "out", "attention", plant(tmp_path, "fpdt.attention.aten_flash", patch))
     assert code == 1 and end_of(lines, "attention")["status"] == "failed"
     wrong = failed_checks(lines)
     assert wrong and all(what.startswith("flash2") for what in wrong)

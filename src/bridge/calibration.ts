@@ -5,6 +5,7 @@ import { cpus, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import * as z from 'zod';
 import { parseCluster } from '../catalog/clusters.js';
+import { ATTENTION_KERNELS } from '../catalog/kernels.js';
 import { viewBytes } from '../catalog/ops/index.js';
 import { numWeightElements } from '../catalog/parameters.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
@@ -76,12 +77,19 @@ export function measuredCluster(
   const { rates, origins } = measuredRates({ probes, apart }, base.rates);
   return {
     ...base,
+    ...installedKernels(numbers),
     rates,
     ratesProvenance: 'measured',
     rateOrigins: origins,
     ratesSource: `fpdt calibrate, ${input.ranks} busy ranks on ${machine}, ${shapesText(input, plans)}`,
     peakFlops: base.device === 'cpu' ? (numbers['peakFlops'] ?? base.peakFlops) : base.peakFlops,
   };
+}
+
+/** Kernels whose packages every rank found: numbers are means of the ranks. */
+export function installedKernels(numbers: MeasuredNumbers): Pick<ClusterSpec, 'installedKernels'> {
+  const names = ATTENTION_KERNELS.map(({ name }) => name).filter((name) => numbers[`installed/${name}`] === 1);
+  return names.length === 0 ? {} : { installedKernels: names };
 }
 
 /** How much faster (above 1) or slower this machine is with the rates of one cluster than of another, on the plans that measured it. */

@@ -1,6 +1,6 @@
 /**
- * Attention by chip, kernel and head dim, in TFLOP/s forward and backward on bf16: what long rows reach. Kernels that no worker has are
- * here too, for models of programs that do; what a run may ask for is in kernels.ts.
+ * Attention by chip, kernel and head dim, in TFLOP/s forward and backward on bf16: what long rows reach. A kernel without a row for a
+ * chip is not chosen there; what a run may ask for is in kernels.ts.
  */
 import type { AttentionRate } from '../spec/types.js';
 
@@ -26,13 +26,15 @@ const H100: readonly Row[] = [
 ];
 
 /**
- * FlashAttention-4 (arXiv 2603.05451): 1605 forward, 1.3 times cuDNN 9.13. Backward assumed two thirds of forward. FlashAttention-2 uses
- * instructions of an A100: assumed as on an H100.
+ * FlashAttention-4 (arXiv 2603.05451): 1605 forward, 1.3 times cuDNN 9.13. Backward assumed two thirds of forward, a head dim of 64 as much
+ * slower as on an H100. FlashAttention-2 uses instructions of an A100: assumed as on an H100.
  */
 const B200: readonly Row[] = [
   ['flash2', 64, 324, 291],
   ['flash2', 128, 370, 322],
+  ['cudnn', 64, 857, 688],
   ['cudnn', 128, 1235, 820],
+  ['flash4', 64, 1231, 904],
   ['flash4', 128, 1605, 1070],
 ];
 

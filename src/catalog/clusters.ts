@@ -6,6 +6,7 @@ import type { JsonObject } from '../spec/parseJson.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { ALL_DEVICES, DEVICE_NAMES } from './devices.js';
 import { type DeviceEntry, GIB } from './gpus.js';
+import { ATTENTION_KERNELS, kernelNamed } from './kernels.js';
 import { catalogOrigins } from './rateOrigins.js';
 
 /** Of a cluster's overheads. */
@@ -14,16 +15,39 @@ export const FIRST_COMMUNICATOR = 'NCCL communicator';
 /** `{gpus, gpu}` of the catalog, a full ClusterSpec, or the path of a JSON file with either. */
 export function parseCluster(input: string | JsonObject): ClusterSpec {
   const cluster = readClusterInput(input);
+  checkInstalled(cluster.installedKernels ?? []);
   return 'kind' in cluster ? cluster : fromCatalog(cluster);
 }
 
-function fromCatalog({ gpus, gpu, float16, ranksPerNode, hbmBytes, hostBytes, diskBytes }: ShortClusterInput): ClusterSpec {
+/** Throws `unknown-kernel`, and `invalid-value` for a kernel that is not installed but comes with PyTorch. */
+function checkInstalled(names: readonly string[]): void {
+  const builtIn = names.find((name) => kernelNamed(name).package === undefined);
+  if (builtIn === undefined) return;
+  const packaged = ATTENTION_KERNELS.filter((kernel) => kernel.package !== undefined).map(({ name }) => name);
+  throw new FpdtError(`cluster.installedKernels: PyTorch has '${builtIn}' by itself`, {
+    code: 'invalid-value',
+    hint: `leave it out; packages bring ${packaged.join(' and ')}`,
+  });
+}
+
+function fromCatalog({
+  gpus,
+  gpu,
+  installedKernels,
+  float16,
+  ranksPerNode,
+  hbmBytes,
+  hostBytes,
+  diskBytes,
+}: ShortClusterInput): ClusterSpec {
   const entry = entryNamed(gpu);
   const perNode = Math.min(gpus, ranksPerNode ?? entry.ranksPerNode);
   return {
     kind: 'cluster',
     name: `${gpus}x ${entry.name}`,
     device: entry.device,
+    ...(entry.architecture === undefined ? {} : { architecture: entry.architecture }),
+    ...(installedKernels === undefined ? {} : { installedKernels }),
     ...(float16 === undefined ? {} : { float16 }),
     numRanks: gpus,
     ranksPerNode: perNode,

@@ -2,16 +2,15 @@
  * Devices by name: achieved rates, memory and fixed overheads of one rank, each with its source. A GPU is one row; what a chip does on
  * every card that has it is said once. What is said to be assumed has no published measurement.
  */
-import type { Provenance, Rates } from '../spec/types.js';
-import { UNMEASURED } from './unmeasured.js';
-import { ATTENTION_HALF_KEYS, attentionRates } from './attentionRates.js';
-
-/** Rates of one rank. What the ranks of a node share is a cluster's, which knows how many there are. */
-export type DeviceRates = Omit<Rates, 'offloadedOptimizerSecondsPerParameter'>;
+import type { Provenance } from '../spec/types.js';
+import { attentionRates } from './attentionRates.js';
+import { type DeviceRates, rates, TERA } from './gpuRates.js';
 
 export interface DeviceEntry {
   readonly name: string;
   readonly device: 'cpu' | 'cuda';
+  /** See ClusterSpec. */
+  readonly architecture?: string;
   /** What NVML calls the boards whose rates these are: boards of the same chip on PCIe alone have others. */
   readonly nvmlNames: readonly string[];
   readonly hbmBytes: number;
@@ -30,73 +29,13 @@ export interface DeviceEntry {
 
 export const GIB = 1024 ** 3;
 const MIB = 1024 ** 2;
-const TERA = 1e12;
-const GIGA = 1e9;
 
-/** Element-wise kernels reach about 80% of the memory bandwidth; assumed. */
-const MEMORY_EFFICIENCY = 0.8;
 /** NVLink: 396 of 450 GB/s seen on H200 (nvbandwidth). */
 const NVLINK_EFFICIENCY = 0.88;
-/** Of a network adapter's line rate; assumed. */
-const NETWORK_EFFICIENCY = 0.9;
 /** Where no achieved rate is published: the share of the peak that an H100's products reach (stas00/ml-engineering). */
 const MATMUL_EFFICIENCY = 0.8;
-/** The worker's part of an op of a linked section, with its waits and events; and PyTorch's of one kernel, 4 to 5 us. Assumed until calibrated. */
-const HOST_SECONDS_PER_OP = 8e-6;
-const HOST_SECONDS_PER_KERNEL = 4.5e-6;
-/** Kernels one after the other: 0.9 us between them (NVIDIA, Getting Started with CUDA Graphs), and as much to fill the chip and drain it; assumed. */
-const LAUNCH_SECONDS = 2e-6;
-/** One PCIe 4 drive for two ranks: 7.0 GB/s read, 3.8 GB/s written in sequence (Samsung PM1733, data sheet). */
-const DISK_READ = 3.5;
-const DISK_WRITE = 1.9;
-/** Fused Adam reads master, two moments and gradient and writes master, two moments and the weight: 16 + 14 bytes. */
-const ADAM_BYTES_PER_PARAMETER = 30;
 /** DeepSpeed's CPU Adam: 0.22 s for 1, 2.57 s for 10 billion parameters on both sockets of a DGX-2 (ZeRO-Offload, arXiv 2101.06840, table of latencies). */
 const CPU_ADAM_SECONDS = 0.25e-9;
-
-interface Figures {
-  readonly matmul: number;
-  readonly attention: DeviceRates['attentionKernels'];
-  readonly hbmBandwidth: number;
-  /** Pinned copies in one direction; of both together where they share a link. */
-  readonly link: number;
-  readonly duplex: number;
-  /** What a rank sends to others of its node, and of other nodes. */
-  readonly node: number;
-  readonly network: number;
-}
-
-/** Tera-FLOP/s and giga-bytes/s to rates. */
-function rates(figures: Figures): DeviceRates {
-  const memoryBytes = figures.hbmBandwidth * GIGA * MEMORY_EFFICIENCY;
-  const [attention] = figures.attention.filter(({ kernel, headDim }) => kernel === 'flash2' && headDim === 128);
-  if (attention === undefined) throw new RangeError('a GPU has no rate of flash2 with a head dim of 128');
-  return {
-    matmulFlops: figures.matmul * TERA,
-    attentionForwardFlops: attention.forwardFlops,
-    attentionBackwardFlops: attention.backwardFlops,
-    attentionKernels: figures.attention,
-    attentionHalfKeys: ATTENTION_HALF_KEYS,
-    memoryBytes,
-    h2dBytes: figures.link * GIGA,
-    d2hBytes: figures.link * GIGA,
-    duplexBytes: figures.duplex * GIGA,
-    commBytes: figures.node * GIGA,
-    gatherBytes: figures.node * GIGA,
-    reduceBytes: figures.node * GIGA,
-    commLatencySeconds: 20e-6,
-    interNodeBytes: figures.network * GIGA * NETWORK_EFFICIENCY,
-    interNodeLatencySeconds: 40e-6,
-    launchSeconds: LAUNCH_SECONDS,
-    optimizerSecondsPerParameter: ADAM_BYTES_PER_PARAMETER / memoryBytes,
-    stepOverheadSeconds: 0.02,
-    ...UNMEASURED,
-    hostSecondsPerOp: HOST_SECONDS_PER_OP,
-    hostSecondsPerKernel: HOST_SECONDS_PER_KERNEL,
-    diskReadBytes: DISK_READ * GIGA,
-    diskWriteBytes: DISK_WRITE * GIGA,
-  };
-}
 
 const SOURCE =
   'matmul: MAMF of stas00/ml-engineering, else 80% of the peak; attention: FlashAttention papers; link: pinned copies on nvbandwidth; ' +
@@ -150,6 +89,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'a100-40gb',
+    architecture: 'sm80',
     nvmlNames: ['NVIDIA A100-SXM4-40GB'],
     // 42405855232 bytes (deviceQuery on the SXM4 module, Paderborn Center for Parallel Computing).
     hbmBytes: 39.49 * GIB,
@@ -163,6 +103,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'a100-80gb',
+    architecture: 'sm80',
     nvmlNames: ['NVIDIA A100-SXM4-80GB'],
     // torch reports 79.15 to 79.21 GiB in total.
     hbmBytes: 79.15 * GIB,
@@ -173,6 +114,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'h100-80gb',
+    architecture: 'sm90',
     nvmlNames: ['NVIDIA H100 80GB HBM3'],
     hbmBytes: 79.1 * GIB,
     peakFlops: 989 * TERA,
@@ -182,6 +124,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'h100-nvl-94gb',
+    architecture: 'sm90',
     nvmlNames: ['NVIDIA H100 NVL'],
     // torch reports 93.1 GiB in total.
     hbmBytes: 93.1 * GIB,
@@ -200,6 +143,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'h200-141gb',
+    architecture: 'sm90',
     nvmlNames: ['NVIDIA H200'],
     hbmBytes: 139.8 * GIB,
     peakFlops: 989 * TERA,
@@ -209,6 +153,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'b200',
+    architecture: 'sm100',
     nvmlNames: ['NVIDIA B200'],
     // torch reports 178.4 GiB in total, of 180 GB.
     hbmBytes: 178.3 * GIB,
@@ -226,6 +171,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'gh200',
+    architecture: 'sm90',
     nvmlNames: ['NVIDIA GH200 480GB'],
     // 96 GB of HBM3, of which about 94.5 GiB are there to use; assumed.
     hbmBytes: 94.5 * GIB,
@@ -240,6 +186,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'l40s',
+    architecture: 'sm89',
     nvmlNames: ['NVIDIA L40S'],
     // torch reports 44.4 GiB in total, with ECC.
     hbmBytes: 44.4 * GIB,
@@ -260,6 +207,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'rtx-4090',
+    architecture: 'sm89',
     nvmlNames: ['NVIDIA GeForce RTX 4090'],
     // torch reports 23.64 GiB in total.
     hbmBytes: 23.64 * GIB,
@@ -280,6 +228,7 @@ export const DEVICES: readonly DeviceEntry[] = [
   {
     ...COMMON,
     name: 'mi300x',
+    architecture: 'gfx942',
     nvmlNames: [],
     // torch reports 191.98 GiB in total.
     hbmBytes: 191.9 * GIB,

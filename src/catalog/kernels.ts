@@ -1,4 +1,4 @@
-/** Attention kernels by name, and what each can do. The plan splits and merges only what its kernel cannot. */
+/** Attention kernels by name: what each can do and which chips run it. The plan splits and merges only what its kernel cannot. */
 import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { nearestKey } from '../spec/nearestKey.js';
@@ -10,13 +10,26 @@ type Device = ClusterSpec['device'];
 export interface AttentionKernel {
   readonly name: string;
   readonly devices: readonly Device[];
+  /** GPUs that run it; absent: all of its devices. */
+  readonly architectures?: readonly string[];
   readonly dtypes: readonly RunSpec['dtype'][];
+  /** `on`: other limits of some GPUs. */
+  readonly headDims: { readonly multipleOf: number; readonly atMost: number; readonly on?: Readonly<Record<string, number>> };
+  /** Fewer key/value heads than query heads, without copies of them. */
+  readonly groupedHeads: boolean;
   /** Causal masks with fewer queries than keys, aligned at the bottom right. Square ones every kernel has. */
   readonly rectangle: boolean;
   readonly window: boolean;
   /** Scores bounded by a tanh. */
   readonly softcap: boolean;
-  readonly headDims: { readonly multipleOf: number; readonly atMost: number };
+  /** Sequences of several lengths in one call. No mask of a plan asks for them. */
+  readonly varlen: boolean;
+  /** Puts its output where it is told; the others make one, which is copied. */
+  readonly writesOutput: boolean;
+  /** Forms all scores in memory: for where no other kernel will do. */
+  readonly writesScores: boolean;
+  /** What has to be installed beside PyTorch. */
+  readonly package?: string;
 }
 
 /** Implementations of the attention ops that the plan's masks, rates and temporaries assume; the worker obeys or refuses. */
@@ -25,7 +38,17 @@ export interface Kernels {
   readonly attnBwd: string;
 }
 
-const ANY = { multipleOf: 1, atMost: Number.MAX_SAFE_INTEGER } as const;
+/** FlashAttention's ops in aten; torch 2.13 writes into a given output. */
+const FLASH = {
+  devices: ['cuda'],
+  dtypes: ['bfloat16', 'float16'],
+  groupedHeads: true,
+  rectangle: true,
+  softcap: false,
+  varlen: true,
+  writesOutput: true,
+  writesScores: false,
+} as const;
 
 export const ATTENTION_KERNELS: readonly AttentionKernel[] = [
   // Written out in plain torch: memory grows with queries * keys.
@@ -33,28 +56,69 @@ export const ATTENTION_KERNELS: readonly AttentionKernel[] = [
     name: 'reference',
     devices: ['cpu', 'cuda'],
     dtypes: MODEL_DTYPES,
+    headDims: { multipleOf: 1, atMost: Number.MAX_SAFE_INTEGER },
+    groupedHeads: true,
     rectangle: true,
     window: true,
     softcap: true,
-    headDims: ANY,
+    varlen: false,
+    writesOutput: false,
+    writesScores: true,
   },
   // aten::_scaled_dot_product_flash_attention_for_cpu masks from the top left.
-  { name: 'cpu_flash', devices: ['cpu'], dtypes: MODEL_DTYPES, rectangle: false, window: false, softcap: false, headDims: ANY },
-  // aten::_flash_attention_forward: FlashAttention-2, bottom right since its version 2.1, window_size_left.
   {
-    name: 'flash2',
-    devices: ['cuda'],
-    dtypes: ['bfloat16', 'float16'],
-    rectangle: true,
-    window: true,
+    name: 'cpu_flash',
+    devices: ['cpu'],
+    dtypes: MODEL_DTYPES,
+    headDims: { multipleOf: 1, atMost: Number.MAX_SAFE_INTEGER },
+    groupedHeads: true,
+    rectangle: false,
+    window: false,
     softcap: false,
+    varlen: false,
+    writesOutput: false,
+    writesScores: false,
+  },
+  // aten::_flash_attention_forward: FlashAttention-2, bottom right since its version 2.1, window_size_left.
+  { ...FLASH, name: 'flash2', headDims: { multipleOf: 8, atMost: 256 }, window: true },
+  // aten::_scaled_dot_product_cudnn_attention: masks from the top left; limits of torch's sdp_utils.cpp (can_use_cudnn_attention).
+  {
+    name: 'cudnn',
+    devices: ['cuda'],
+    architectures: ['sm80', 'sm89', 'sm90', 'sm100'],
+    dtypes: ['bfloat16', 'float16'],
+    headDims: { multipleOf: 8, atMost: 128, on: { sm90: 256 } },
+    groupedHeads: true,
+    rectangle: false,
+    window: false,
+    softcap: false,
+    varlen: false,
+    writesOutput: false,
+    writesScores: false,
+  },
+  // What torch.nn.attention activates behind the ops of FlashAttention-2; they hand on no softcap.
+  {
+    ...FLASH,
+    name: 'flash3',
+    architectures: ['sm90'],
     headDims: { multipleOf: 8, atMost: 256 },
+    window: true,
+    package: 'flash_attn_interface, of the folder hopper of github.com/Dao-AILab/flash-attention',
+  },
+  // Head dims of flash_attn/cute/interface.py; windows of its backward differ by version and chip.
+  {
+    ...FLASH,
+    name: 'flash4',
+    architectures: ['sm90', 'sm100'],
+    headDims: { multipleOf: 32, atMost: 128 },
+    window: false,
+    package: 'flash-attn-4',
   },
 ];
 
 const DEFAULTS: Readonly<Record<Device, string>> = { cpu: 'cpu_flash', cuda: 'flash2' };
 
-/** What a device runs unless the user asks for another. */
+/** What every device of a kind has, whatever its rates say of others. */
 export function defaultKernels(device: Device): Kernels {
   return { attn: DEFAULTS[device], attnBwd: DEFAULTS[device] };
 }

@@ -40,7 +40,7 @@ const REQUEST: readonly Option[] = [
   counted('--prefetch-depth <n>', 'slots of a buffer that is fetched chunk by chunk'),
   new Option('--hbm-reserve <share>', 'share of GPU memory to keep free; default: 4%'),
   new Option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses'),
-  new Option('--attention <kernel>', 'attention kernel, e.g. reference; default: the fastest of the device'),
+  new Option('--attention <kernel>', 'attention kernel, e.g. cudnn; default: the fastest that can run the model there (docs/kernels.md)'),
   new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES),
   new Option('--rope-theta <base>', "base of the rotary embedding, instead of the config's").argParser(positiveNumber),
   new Option('--rope-scaling <type:factor>', 'context extension: yarn:8 for 8 times the length that the model was trained at'),

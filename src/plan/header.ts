@@ -72,6 +72,7 @@ const bufferSchema = z.strictObject({
   dtype: z.enum(['float64', 'float32', 'bfloat16', 'float16', 'int64']),
   shape: z.array(positive).min(1),
   strides: z.array(count).min(1),
+  blockRows: z.exactOptional(positive),
   instances: positive,
   instanceBytes: count,
   offset: count,

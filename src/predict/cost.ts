@@ -1,9 +1,9 @@
 /** What an op costs alone: seconds on its stream, of its products, its element-wise kernels, its messages and launches; and of the host. */
 import { OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, rowsOf, viewBytes } from '../catalog/ops/index.js';
+import { BACKWARD_FLOPS, kernelRate } from '../catalog/kernelChoice.js';
 import { numWeightElements } from '../catalog/parameters.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
 import type { Access, Op } from '../schedule/op.js';
-import type { AttentionRate, Rates } from '../spec/types.js';
 import type { PredictInput } from './input.js';
 import { KernelSeconds } from './kernelSeconds.js';
 import { exchangeSeconds } from './links.js';
@@ -99,9 +99,6 @@ function largestLayer({ parameters: { layers } }: PredictInput): number {
   return Math.max(...layers.map(({ weights }) => numWeightElements(weights)));
 }
 
-/** Attention's backward over its forward (FlashAttention-2, which recomputes the scores). */
-export const BACKWARD_FLOPS = 2.5;
-
 interface Attention {
   readonly flops: number;
   /** Makes half the rate at so many keys: those keys once more for each query. */
@@ -118,10 +115,4 @@ function attentionRate({ cluster: { rates }, kernels }: PredictInput, { d }: OpS
     forward: { flops: forward?.forwardFlops ?? rates.attentionForwardFlops, startKeys, maskKeys: forward?.measured?.forwardMaskKeys },
     backward: { flops: backward?.backwardFlops ?? rates.attentionBackwardFlops, startKeys, maskKeys: backward?.measured?.backwardMaskKeys },
   };
-}
-
-/** The kernel's row with the largest head dim up to this one, else that of its smallest. */
-export function kernelRate(kernel: string, headDim: number, { attentionKernels }: Rates): AttentionRate | undefined {
-  const rows = attentionKernels.filter((row) => row.kernel === kernel).sort((a, b) => a.headDim - b.headDim);
-  return rows.findLast((row) => row.headDim <= headDim) ?? rows[0];
 }

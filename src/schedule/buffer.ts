@@ -13,6 +13,11 @@ export interface Buffer {
   readonly shape: readonly number[];
   /** In elements. */
   readonly strides: readonly number[];
+  /**
+   * Rows of a block, in which heads come first: [heads, rows], as attention kernels have lse. Blocks lie one after the other, strides hold
+   * inside one, and a view is one block. Absent: rows lie one after the other.
+   */
+  readonly blockRows?: number;
   readonly instances: number;
   readonly instanceBytes: number;
   /** Byte offset of instance 0 in its arena; -1 until the layout pass has placed it. */

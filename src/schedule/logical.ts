@@ -16,6 +16,8 @@ export interface Tensor {
   readonly layout: Rows;
   /** Dimensions after the first. */
   readonly inner: readonly number[];
+  /** Whether a chunk lies in memory as [heads, rows] instead of [rows, heads]; for tensors with one inner dimension. */
+  readonly headsFirst: boolean;
   /** Rows of one chunk; for `flat` the whole length. */
   readonly chunkRows: number;
   /** Chunks of an instance held at once. A ring holds fewer than numChunks; chunk i is then in slot i % slots. */

@@ -11,9 +11,12 @@ const positive = z.number().positive();
 const ranks = count.max(2 ** 20);
 const provenance = z.enum(['exact', 'derived', 'measured', 'assumed']);
 
+const kernelNames = z.array(z.string());
+
 const shortSchema = z.strictObject({
   gpus: ranks,
   gpu: z.string(),
+  installedKernels: kernelNames.optional(),
   float16: z.boolean().optional(),
   ranksPerNode: count.optional(),
   hbmBytes: z.union([z.number(), z.string()]).optional(),
@@ -26,6 +29,7 @@ export interface ShortClusterInput {
   readonly gpus: number;
   readonly gpu: string;
   /** See ClusterSpec. */
+  readonly installedKernels?: readonly string[] | undefined;
   readonly float16?: boolean | undefined;
   readonly ranksPerNode?: number | undefined;
   readonly hbmBytes?: number | undefined;
@@ -87,6 +91,8 @@ export const clusterSchema = z.strictObject({
   kind: z.literal('cluster'),
   name: z.string(),
   device: z.enum(['cpu', 'cuda']),
+  architecture: z.string().optional(),
+  installedKernels: kernelNames.optional(),
   float16: z.boolean().optional(),
   numRanks: ranks,
   ranksPerNode: count,

@@ -111,6 +111,10 @@ export interface ClusterSpec {
   readonly kind: 'cluster';
   readonly name: string;
   readonly device: 'cpu' | 'cuda';
+  /** Of its GPUs, as compilers call it: sm90 for compute capability 9.0. Absent: not known. */
+  readonly architecture?: string | undefined;
+  /** Attention kernels whose packages the workers' environment has beside PyTorch's own. Absent: none. */
+  readonly installedKernels?: readonly string[] | undefined;
   /** Whether DeepSpeed trains in fp16 here. Absent: GPUs do, CPUs do not; one with fp16 arithmetic in oneDNN may say true. */
   readonly float16?: boolean | undefined;
   readonly numRanks: number;

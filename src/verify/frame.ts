@@ -52,7 +52,7 @@ function checkBuffer(id: number, buffer: Buffer, context: Context, report: Repor
   if (buffer.scope !== 'call' && buffer.scope !== 'step') problem(`has scope ${String(buffer.scope)}`);
   if (!buffer.shape.every((size) => isCount(size) && size > 0) || buffer.shape.length === 0)
     problem(`has shape [${buffer.shape.join(', ')}]`);
-  else if (!isRowMajor(buffer)) problem(`has strides [${buffer.strides.join(', ')}], which are not those of rows one after the other`);
+  else checkStrides(buffer, problem);
   if (!(isCount(buffer.instances) && buffer.instances > 0)) problem(`has ${buffer.instances} instances`);
   const bytes = (buffer.shape[0] ?? 0) * (context.rowBytes[id] ?? 0);
   if (!(isCount(buffer.instanceBytes) && buffer.instanceBytes >= bytes))
@@ -66,6 +66,19 @@ function checkAddress(buffer: Buffer, alignment: number, arenaBytes: number, pro
   if (!(isCount(start) && end <= arenaBytes)) problem(`is at bytes ${start}..${end} of the ${arenaBytes} of ${buffer.pool}`);
   if (start % alignment !== 0 || buffer.instanceBytes % alignment !== 0)
     problem(`is at byte ${start}, its instances ${buffer.instanceBytes} apart: not multiples of ${alignment}`);
+}
+
+function checkStrides(buffer: Buffer, problem: (text: string) => void): void {
+  const { shape, strides, blockRows } = buffer;
+  const found = `has strides [${strides.join(', ')}]`;
+  if (blockRows === undefined) {
+    if (!isRowMajor(buffer)) problem(`${found}, which are not those of rows one after the other`);
+    return;
+  }
+  if (shape.length !== 2 || strides.length !== 2 || strides[0] !== 1 || strides[1] !== blockRows)
+    problem(`${found}, which are not those of blocks of ${blockRows} rows with heads first`);
+  if (!isCount(blockRows) || blockRows === 0 || (shape[0] ?? 0) % blockRows !== 0)
+    problem(`has ${shape[0] ?? 0} rows in blocks of ${blockRows}`);
 }
 
 function isRowMajor({ shape, strides }: Buffer): boolean {

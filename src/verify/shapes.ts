@@ -36,6 +36,9 @@ function viewProblem({ section, views }: FlatSection, view: number, { input }: C
   if (buffer === undefined) return `names buffer ${id}, and there are ${input.buffers.length}`;
   const numRows = buffer.shape[0] ?? 0;
   if (!isRange(rows) || rows.start === rows.end || rows.end > numRows) return `is outside the ${numRows} rows of ${buffer.name}`;
+  const { blockRows } = buffer;
+  if (blockRows !== undefined && (rows.start % blockRows !== 0 || length(rows) !== blockRows))
+    return `is not one block of ${blockRows} rows of ${buffer.name}`;
   if (!Number.isInteger(param) || param < -1 || param >= section.params.length)
     return `names parameter ${param}, and ${section.name} has ${section.params.length}`;
   if (!isCount(index) || index >= buffer.instances) return `names instance ${index} of the ${buffer.instances} of ${buffer.name}`;
@@ -149,6 +152,7 @@ function pairProblem(read: Access, write: Access, sameDtype: boolean, context: C
   const [from, to] = [bufferAt(context, read.buffer), bufferAt(context, write.buffer)];
   const [numRead, numWritten] = [length(read.rows), length(write.rows)];
   if (numRead !== numWritten) return `reads ${numRead} rows of ${from.name} and writes ${numWritten} of ${to.name}`;
+  if (sameDtype && from.blockRows !== to.blockRows) return `copies ${from.name} to ${to.name}, which have their heads in other places`;
   if (sameDtype && from.dtype !== to.dtype) return `copies ${from.dtype} of ${from.name} into ${to.dtype} of ${to.name}`;
   const [width, expected] = [rowElements(from, context), rowElements(to, context)];
   return width === expected ? undefined : `reads rows of ${width} elements of ${from.name} and writes rows of ${expected} of ${to.name}`;

@@ -101,9 +101,10 @@ test.each([
 
 /** By hand: 200 queries and 300 keys of 4 heads, 2 of them keys', with a head dim of 40; bf16. Rows go up to 256 and 384, the head dim to 64. */
 test.each([
-  ['flash2', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * (200 + 256 * 65) + 4 * 300 * 160],
-  ['cudnn', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 4 * 200 * (160 + 8)],
-  ['flash3', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * (200 + 256 * 66) + 8 * 2 * 64 * 384],
+  ['flash2', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * 256 * 65 + 4 * 300 * 160],
+  ['cudnn', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 4 * 200 * (160 + 8) + 4 * 300 * 160],
+  ['flash3', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * 256 * 66 + 8 * 2 * 64 * 384],
+  ['flash4', 200 * (2 * 160 + 16), 2 * 200 * 160 + 4 * 300 * 80 + 16 * 256 * 66 + 8 * 2 * 64 * 384],
 ] as const)('%s has results and sums of its own', (kernel, forward, backward) => {
   const model = parseModel({ ...LLAMA, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 40 });
   const sizes = sampleSizes({ model, dtype: 'bfloat16', device: 'cuda', kernels: { attn: kernel, attnBwd: kernel } });

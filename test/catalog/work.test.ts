@@ -127,7 +127,9 @@ describe('bytes of element-wise kernels', () => {
     const kernels = { attn: 'reference', attnBwd: 'reference' };
     const bytes = (kind: OpKind, rows: number, of = sizes): number => opWork(sampleOp(kind, rows), undefined, BUFFERS, of).elementBytes;
     expect(bytes('attn', 10)).toBe(10 * (2 * 4 * 16 + 8 * 2));
-    expect(bytes('attnBwd', 10)).toBe(12 * 10 * (16 + 2 * 8) + 8 * 10 * 2);
+    expect(bytes('attnBwd', 10)).toBe(12 * 10 * (16 + 2 * 8));
+    const inPlace = sampleSizes({ ranks: 4, device: 'cuda', kernels: { attn: 'flash2', attnBwd: 'flash2' } });
+    expect(bytes('attn', 10, inPlace)).toBe(8 * 10 * 2);
     expect(bytes('attn', 10, sampleSizes({ ranks: 4, kernels })) - bytes('attn', 10)).toBe(14 * 4 * 10 * 10 * 2);
   });
 });

@@ -118,6 +118,13 @@ describe('rates of what workers measured', () => {
     expect(row?.measured?.backwardMaskKeys).toBeCloseTo(30, 4);
   });
 
+  it('leave those of kernels that were not run as they are', () => {
+    const other = { kernel: 'flash2', headDim: 128, forwardFlops: 5e9, backwardFlops: 4e9 };
+    const old = { ...other, kernel: 'cpu_flash' };
+    const { rates } = measuredRates({ probes, apart: {} }, { ...base.rates, attentionKernels: [old, other] });
+    expect(rates.attentionKernels).toEqual([...found.rates.attentionKernels, other]);
+  });
+
   it('are those of copies, of ZeRO, of the optimizer and of the turns', () => {
     for (const name of ['h2dBytes', 'd2hBytes', 'zeroGatherSeconds', 'zeroReduceSeconds', 'zeroReleaseSeconds'] as const)
       expect(found.rates[name] / truth[name], name).toBeCloseTo(1, 6);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { can, type AttentionKernel } from '../../src/catalog/kernels.js';
+import { type AttentionKernel, can, kernelNamed } from '../../src/catalog/kernels.js';
 import type { LogicalSection, LogicalSchedule } from '../../src/schedule/logical.js';
 import { logicalSchedule } from '../../src/schedule/policies/index.js';
 import { RECOMPUTE } from '../../src/spec/strategy.js';
@@ -62,8 +62,7 @@ describe('attention', () => {
     fc.assert(
       fc.property(anyCase, (one) => {
         const { masks } = smallContext('auto', one.numChunks, one.small);
-        const headDims = { multipleOf: 1, atMost: 256 };
-        const kernel: AttentionKernel = { name: 'test', devices: [], dtypes: [], softcap: false, headDims, ...masks };
+        const kernel: AttentionKernel = { ...kernelNamed('reference'), ...masks };
         for (const part of parts(one)) {
           const square = part.kv.start === part.tokens.start && part.kv.end === part.tokens.end;
           expect(can(kernel, part.mask, { square })).toBe(true);

@@ -1,5 +1,6 @@
 /** What the verifier says of pools, ops and sections on their own. */
 import { describe } from 'vitest';
+import type { Buffer } from '../../src/schedule/buffer.js';
 import type { Op } from '../../src/schedule/op.js';
 import { withAccess, withBuffer, withLine, withOp, withoutOp } from './bend.js';
 import { findsAll, type Rule } from './rules.js';
@@ -23,6 +24,12 @@ const FRAME: readonly Rule[] = [
   ['instances that overlap', (plan) => withBuffer(plan, 'x@host', { instanceBytes: 56 }), /has instances of 64 bytes 56 apart/],
   ['strides of something else', (plan) => withBuffer(plan, 'q', { strides: [1, 8, 4] }), /has strides \[1, 8, 4\]/],
   [
+    'blocks with other strides',
+    (plan) => withBuffer(plan, 'lseAcc', { strides: [1, 8] }),
+    /has strides \[1, 8\], which are not those of blocks of 4 rows with heads first/,
+  ],
+  ['rows that are not whole blocks', (plan) => withBuffer(plan, 'lseAcc', { strides: [1, 3], blockRows: 3 }), /has 8 rows in blocks of 3/],
+  [
     'a table larger than its buffer',
     (plan) => ({ ...plan, tables: plan.tables.map((table) => ({ ...table, capacity: 9 })) }),
     /has 9 rows, its buffer 8/,
@@ -44,6 +51,19 @@ const SHAPES: readonly Rule[] = [
     'a pair without its half',
     (plan) => withOp(plan, 'layerForward', 'toHeads', (op) => ({ ...op, reads: op.reads.slice(1) })),
     /reads 2 views but writes 3/,
+  ],
+  [
+    'a part of a block',
+    (plan) => withBuffer(plan, 'lse.hbm', { strides: [1, 8], blockRows: 8 }),
+    /lse\.hbm\[0:4\) is not one block of 8 rows of lse\.hbm/,
+  ],
+  [
+    'a copy of blocks into rows',
+    (plan) => {
+      const { blockRows: _, ...rows } = plan.buffers.find(({ name }) => name === 'lse.saved') as Buffer;
+      return { ...plan, buffers: plan.buffers.map((one) => (one.name === 'lse.saved' ? { ...rows, strides: [1, 1] } : one)) };
+    },
+    /copies lse\.host to lse\.saved, which have their heads in other places/,
   ],
   ['an id out of place', (plan) => withOp(plan, 'layerForward', 'pre', (op) => ({ ...op, id: 7 })), /has id 7 at position 1/],
   [
@@ -134,7 +154,7 @@ const SHAPES: readonly Rule[] = [
   ],
   [
     'queries of another number',
-    (plan) => withAccess(plan, 'layerForward', 'attn', 'writes', 1, { rows: { start: 0, end: 2 } }),
+    (plan) => withAccess(plan, 'layerForward', 'attn', 'writes', 0, { rows: { start: 0, end: 2 } }),
     /works on 4 queries, and one of their views has 2/,
   ],
   [

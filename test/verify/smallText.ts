@@ -6,6 +6,7 @@ export type Declared = readonly [name: string, dtype: Dtype, shape: readonly num
 
 export const STEP = { scope: 'step' } as const;
 const HEAD = [8, 1, 2];
+const IN_BLOCKS = { strides: [1, 4], blockRows: 4 } as const;
 export const BUFFERS: readonly Declared[] = [
   ['tokenIds', 'int64', [8], STEP],
   ['positions', 'int64', [8], STEP],
@@ -19,12 +20,12 @@ export const BUFFERS: readonly Declared[] = [
   ['y.hbm', 'float32', [8, 2]],
   ...['qLocal', 'kLocal', 'vLocal', 'oLocal', 'doLocal', 'dqLocal', 'dkLocal', 'dvLocal'].map((name): Declared => [name, 'float32', HEAD]),
   ...['q', 'k', 'v', 'do', 'dq', 'dk', 'dv', 'oPart', 'oAcc', 'o.hbm'].map((name): Declared => [name, 'float32', HEAD]),
-  ...['lsePart', 'lseAcc', 'lse.hbm'].map((name): Declared => [name, 'float32', [8, 1]]),
+  ...['lsePart', 'lseAcc', 'lse.hbm'].map((name): Declared => [name, 'float32', [8, 1], IN_BLOCKS]),
   ['x@host', 'float32', [8, 2], { pool: 'host', instances: 3, scope: 'step' }],
   ['o.host', 'float32', HEAD, { pool: 'host' }],
-  ['lse.host', 'float32', [8, 1], { pool: 'host' }],
+  ['lse.host', 'float32', [8, 1], { pool: 'host', ...IN_BLOCKS }],
   ['o.saved', 'float32', [4, 1, 2], { pool: 'disk', instances: 6, scope: 'step' }],
-  ['lse.saved', 'float32', [4, 1], { pool: 'disk', instances: 6, scope: 'step' }],
+  ['lse.saved', 'float32', [4, 1], { pool: 'disk', instances: 6, scope: 'step', ...IN_BLOCKS }],
 ];
 
 const both = (text: (rows: string, chunk: number) => string, order = [0, 1]): string =>

@@ -8,15 +8,14 @@ from typing import Any
 
 import torch
 
-from fpdt.attention import CAUSAL, AttentionBackend, AttentionConfig
+from fpdt.attention import CAUSAL, AttentionBackend, AttentionConfig, backend_named
 from gpu.attention_cases import Case, attention_cases, run_case
 from gpu.context import Context
-from gpu.cudnn import kernel_named
 
 
 def run(context: Context) -> None:
     for name in context.sizes["kernels"]:
-        kernel = kernel_named(name)
+        kernel = backend_named(name)
         for case in attention_cases(context.table):
             check_case(context, kernel, case)
         for shape in context.sizes["rates"]:

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpdt.attention import CAUSAL, AttentionConfig
+from fpdt.attention import CAUSAL, AttentionConfig, backend_named
 from gpu.attention_cases import attention_cases, run_case
 from gpu.context import Context
-from gpu.cudnn import kernel_named
 
 BLOCKED_SECONDS = 1e-3
 BOUND = 0.01
@@ -50,13 +49,13 @@ def run(context: Context) -> None:
     context.lines.add("hostCosts", **host_costs(context))
     context.lines.add("queue", launchesUntilBlocked=queue_depth(context))
     case = attention_cases(context.table)[0]
-    sketches = run_case(case, kernel_named(context.sizes["kernel"]), context.device.torch, torch.bfloat16)
+    sketches = run_case(case, backend_named(context.sizes["kernel"]), context.device.torch, torch.bfloat16)
     context.compare("attention after it", f"attention-{case.name}", sketches, BOUND)
 
 
 def attention_of(context: Context) -> Callable[[], object]:
     sizes, device = context.sizes, context.device.torch
-    kernel, rows, dim = kernel_named(sizes["kernel"]), sizes["rows"], sizes["headDim"]
+    kernel, rows, dim = backend_named(sizes["kernel"]), sizes["rows"], sizes["headDim"]
     q = torch.randn(rows, sizes["heads"], dim, dtype=torch.bfloat16, device=device)
     k, v = (torch.randn(rows, sizes["kvHeads"], dim, dtype=torch.bfloat16, device=device) for _ in range(2))
     config = AttentionConfig(scale=dim**-0.5)

@@ -5,7 +5,7 @@ Results are partial: `lse` (natural log) lets the caller merge them, and backwar
 
 from fpdt.attention.base import CAUSAL, FULL, AttentionBackend, AttentionConfig, AttentionError, Mask
 from fpdt.attention.merge import merge_partial
-from fpdt.attention.register import BACKENDS, CAPABILITIES, backend_named
+from fpdt.attention.register import BACKENDS, CAPABILITIES, backend_named, installed_kernels
 
 __all__ = [
     "BACKENDS",
@@ -17,5 +17,6 @@ __all__ = [
     "AttentionError",
     "Mask",
     "backend_named",
+    "installed_kernels",
     "merge_partial",
 ]

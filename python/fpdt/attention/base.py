@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from fpdt.errors import FpdtError
@@ -54,8 +55,9 @@ class AttentionConfig:
 class AttentionBackend(Protocol):
     """Shapes: q, o, do, dq [rows, heads, d]; k, v, dk, dv [kvRows, kvHeads, d]; lse fp32 [rows, heads], natural log.
 
-    Query head j uses key/value head j // (heads / kvHeads). `q_start` and `kv_start` are the global positions of row 0
-    of q and of k. A row that sees no key has o = 0, lse = -inf and no part in the gradients. Nothing is modified.
+    lse lies in memory as [heads, rows], which is how the kernels have it; any other layout costs a copy. Query head j
+    uses key/value head j // (heads / kvHeads). `q_start` and `kv_start` are the global positions of row 0 of q and of
+    k. A row that sees no key has o = 0, lse = -inf and no part in the gradients. Nothing is modified but `out`.
     Both methods raise AttentionError for what the backend does not have.
     """
 
@@ -69,10 +71,22 @@ class AttentionBackend(Protocol):
     def softcap(self) -> bool:
         """Whether it can bound the scores."""
 
+    def require(self, device: torch.device) -> None:
+        """Makes the kernel ready. Raises AttentionError where it is not here, or not for this device; says what is."""
+
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        config: AttentionConfig,
+        mask: Mask,
+        q_start: int,
+        kv_start: int,
+        *,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(o, lse) of q over these k, v alone."""
+        """(o, lse) of q over these k, v alone; o is `out`, which is contiguous, where the kernel can write there."""
 
     def backward(
         self,
@@ -108,7 +122,7 @@ def check_call(
     if q.shape[1] % k.shape[1] != 0:
         raise AttentionError(f"{q.shape[1]} query heads do not divide over {k.shape[1]} key/value heads")
     queries, keys = (q_start, q_start + q.shape[0]), (kv_start, kv_start + k.shape[0])
-    name = _mask_name(mask, queries, keys)
+    name = mask_name(mask, queries, keys)
     if name not in backend.masks:
         raise AttentionError(
             f"attention backend '{backend.name}' has no mask '{name}' (queries {queries}, keys {keys}), "
@@ -117,7 +131,22 @@ def check_call(
         )
 
 
-def _mask_name(mask: Mask, queries: tuple[int, int], keys: tuple[int, int]) -> MaskName:
+def check_half(backend: AttentionBackend, q: Tensor, multiple: int, most: int) -> None:
+    """Raises AttentionError for what a kernel of half precision does not take; head dims: multiples up to `most`."""
+    if q.dtype not in (torch.bfloat16, torch.float16):
+        raise AttentionError(
+            f"attention backend '{backend.name}' takes bfloat16 or float16, got {q.dtype}", "use bfloat16"
+        )
+    if q.shape[2] % multiple or q.shape[2] > most:
+        raise AttentionError(
+            f"attention backend '{backend.name}' takes head dims of {multiple}, {2 * multiple}, .. {most}, "
+            f"got {q.shape[2]}",
+            "plan with kernels 'reference'",
+        )
+
+
+def mask_name(mask: Mask, queries: tuple[int, int], keys: tuple[int, int]) -> MaskName:
+    """What a backend must have for a mask over these ranges. Raises AttentionError for ranges that no mask fits."""
     if mask.kind == "full":
         return "full"
     if mask.kind == "window":
@@ -140,3 +169,12 @@ def heads_first(x: Tensor) -> Tensor:
 def rows_first(x: Tensor) -> Tensor:
     """The way back, of [1, heads, rows, d] and of lse [1, heads, rows]."""
     return x.squeeze(0).transpose(0, 1)
+
+
+def require_device(backend: AttentionBackend, device: torch.device, expected: str) -> None:
+    """Raises AttentionError for a device of another type."""
+    if device.type != expected:
+        raise AttentionError(
+            f"attention backend '{backend.name}' runs on {expected}, not on {device.type}",
+            "plan for this device, or with kernels 'reference', which run everywhere",
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fpdt.attention.base import AttentionConfig, Mask, MaskName, check_call, heads_first, rows_first
+from fpdt.attention.base import AttentionConfig, Mask, MaskName, check_call, heads_first, require_device, rows_first
 
 
 class CpuFlashAttention:
@@ -18,8 +18,20 @@ class CpuFlashAttention:
     masks: frozenset[MaskName] = frozenset({"full", "square"})
     softcap = False
 
+    def require(self, device: torch.device) -> None:
+        require_device(self, device, "cpu")
+
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        config: AttentionConfig,
+        mask: Mask,
+        q_start: int,
+        kv_start: int,
+        *,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         check_call(self, q, k, config, mask, q_start, kv_start)
         o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -63,5 +75,5 @@ class CpuFlashAttention:
 
 
 def _lse_heads_first(lse: Tensor, dtype: torch.dtype) -> Tensor:
-    """[1, heads, rows] with strides (., 1, heads), as the kernel's own forward gives it; fp64 takes an fp64 lse."""
+    """[1, heads, rows], of any strides; fp64 takes an fp64 lse."""
     return lse.to(torch.float64 if dtype == torch.float64 else torch.float32).transpose(0, 1).unsqueeze(0)

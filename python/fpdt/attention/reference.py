@@ -16,8 +16,20 @@ class ReferenceAttention:
     masks: frozenset[MaskName] = frozenset({"full", "square", "rectangle", "window"})
     softcap = True
 
+    def require(self, device: torch.device) -> None:
+        """Plain torch runs everywhere."""
+
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        config: AttentionConfig,
+        mask: Mask,
+        q_start: int,
+        kv_start: int,
+        *,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         check_call(self, q, k, config, mask, q_start, kv_start)
         scores = _scores(q, k, config, mask, q_start, kv_start)

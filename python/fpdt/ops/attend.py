@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 def attn(ctx: OpContext, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor) -> None:
     """Attention of q over these k, v alone; final where the plan has no other."""
-    result, result_lse = ctx.engine.kernels.attn.forward(q, k, v, ctx.layer.attention, *_mask(ctx.op))
-    o.copy_(result)
+    result, result_lse = ctx.engine.kernels.attn.forward(q, k, v, ctx.layer.attention, *_mask(ctx.op), out=o)
+    if result is not o:
+        o.copy_(result)
     lse.copy_(result_lse)
 
 

@@ -93,6 +93,11 @@ def _check_place(buffer: Buffer, pool: Pool) -> None:
     size = DTYPE_BYTES[buffer.dtype]
     place = f"buffer {buffer.name} at {buffer.offset} of {pool.name}"
     require(len(buffer.strides) == len(buffer.shape), f"{place} has {len(buffer.strides)} strides")
+    if buffer.block_rows is not None:
+        fits = len(buffer.shape) == 2 and buffer.strides == (1, buffer.block_rows)
+        require(fits, f"{place} has strides {buffer.strides}, expected those of blocks of {buffer.block_rows} rows")
+        whole = buffer.rows % buffer.block_rows == 0
+        require(whole, f"{place} has {buffer.rows} rows in blocks of {buffer.block_rows}")
     require(buffer.span_bytes <= buffer.instance_bytes, f"{place}: an instance takes {buffer.span_bytes} bytes")
     end = buffer.offset + buffer.instances * buffer.instance_bytes
     require(end <= pool.bytes, f"{place} ends at {end}, the pool has {pool.bytes} bytes")

@@ -97,6 +97,13 @@ class _Check:
             i = int(np.argmax(bad))
             name = buffers[columns.access_buffer[i]].name
             raise PlanError(f"an access names rows [{start[i]}:{end[i]}) of {name}, which has {rows[i]}", CUT_SHORT)
+        blocks = np.array([buffer.block_rows or 0 for buffer in buffers], np.int64)[columns.access_buffer]
+        bad = (blocks > 0) & ((start % np.maximum(blocks, 1) != 0) | (end - start != blocks))
+        if bad.any():
+            i = int(np.argmax(bad))
+            name = buffers[columns.access_buffer[i]].name
+            rows_named = f"rows [{start[i]}:{end[i]}) of {name}"
+            raise PlanError(f"an access names {rows_named}, which are no block of {blocks[i]}", CUT_SHORT)
         instances = np.array([buffer.instances for buffer in buffers], np.int64)[columns.access_buffer]
         index, fixed = columns.access_index, columns.access_param < 0
         bad = fixed & ((index < 0) | (index >= instances))

@@ -73,8 +73,9 @@ class Attribute(Part):
 class Buffer(Part):
     """A tensor at an address the plan owns: `instances` of it lie `instance_bytes` apart from byte `offset` on.
 
-    Strides are in elements. `call`: dead when the call ends; `step`: alive from its first to its last use in a
-    micro-step.
+    Strides are in elements. With `block_rows` they hold inside a block of so many rows, which lies in memory as
+    [heads, rows], and a view is one block. `call`: dead when the call ends; `step`: alive from its first to its last
+    use in a micro-step.
     """
 
     id: Count
@@ -83,6 +84,7 @@ class Buffer(Part):
     dtype: Dtype
     shape: tuple[Positive, ...]
     strides: tuple[Count, ...]
+    block_rows: Positive | None = None
     instances: Positive
     instance_bytes: Count
     offset: Count
@@ -100,6 +102,8 @@ class Buffer(Part):
     @property
     def span_bytes(self) -> int:
         """From the first to past the last byte of an instance."""
+        if self.block_rows is not None:
+            return self.rows * self.row_bytes
         last = sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
         return (last + 1) * DTYPE_BYTES[self.dtype]
 

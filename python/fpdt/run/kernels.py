@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from fpdt.attention import CAPABILITIES, backend_named
+from fpdt.attention import CAPABILITIES, AttentionConfig, backend_named
+from fpdt.attention.base import MaskName
+from fpdt.attention.self_test import Work, check_kernels
 from fpdt.errors import PlanError
 from fpdt.models.base import Kernels
 from fpdt.plan import Plan
+from fpdt.plan.sections import Array
+from fpdt.run.arena import TORCH_DTYPES
+
+_TILES = {"cpu": 16, "cuda": 128}
+_HEADS = 2
+"""Key/value heads of a test, at most, with all query heads of each."""
+_MOST_LEFT_OVER = 2
 
 
 def plan_kernels(plan: Plan) -> Kernels:
@@ -17,7 +27,7 @@ def plan_kernels(plan: Plan) -> Kernels:
         if name not in CAPABILITIES:
             known = ", ".join(CAPABILITIES)
             raise PlanError(f"the plan names the kernel {name!r} for {kind}, this worker has {known}", "plan again")
-        for mask in sorted(masks_of(plan, kind) - CAPABILITIES[name]):
+        for mask in sorted({mask for mask, _ in masks_of(plan, kind)} - CAPABILITIES[name]):
             able = [other for other, masks in CAPABILITIES.items() if mask in masks]
             raise PlanError(
                 f"the plan names the kernel {name!r} for {kind}, which cannot do its mask '{mask}'",
@@ -26,16 +36,55 @@ def plan_kernels(plan: Plan) -> Kernels:
     return Kernels(backend_named(names.attn), backend_named(names.attn_bwd))
 
 
-def masks_of(plan: Plan, kind: str) -> set[str]:
-    """Names of the masks that ops of a kind ask for; causal is `square` or, with more keys, `rectangle`."""
+def check_plan_kernels(plan: Plan, kernels: Kernels, device: torch.device) -> str:
+    """Makes the kernels ready and holds them against the reference on a few rows of what the plan asks for.
+
+    One line that says so. Raises AttentionError for a kernel that is not here, or that is wrong.
+    """
+    kernels.attn.require(device)
+    kernels.attn_bwd.require(device)
+    return check_kernels(kernels.attn, kernels.attn_bwd, work_of(plan, _TILES[device.type]), device)
+
+
+def work_of(plan: Plan, tile: int) -> Work:
+    """Heads as a rank has them in the plan's views, with fewer groups."""
+    rows, columns = _ops(plan, "attn"), plan.columns
+    first_view = columns.views_at[int(np.argmax(rows))]
+    q, k = (plan.buffers[columns.access_buffer[columns.view[first_view + i]]] for i in range(2))
+    group, kv_heads = q.shape[1] // k.shape[1], min(_HEADS, k.shape[1])
+    numbers = [code.attention for code in plan.code.classes]
+    return Work(
+        heads=group * kv_heads,
+        kv_heads=kv_heads,
+        head_dim=q.shape[2],
+        dtype=TORCH_DTYPES[q.dtype],
+        configs=frozenset(AttentionConfig(scale=one.scale, softcap=one.softcap) for one in numbers),
+        masks=frozenset(masks_of(plan, "attn") | masks_of(plan, "attnBwd")),
+        tile=tile,
+        left_over=_left_over(columns.kv[rows], tile),
+    )
+
+
+def masks_of(plan: Plan, kind: str) -> set[tuple[MaskName, int | None]]:
+    """Masks of the ops of a kind, a window with its tokens; causal is `square` or, with more keys, `rectangle`."""
     columns, attributes = plan.columns, plan.header.attributes
-    kinds = np.array([row.name == kind for row in plan.header.op_kinds], bool)
-    mine = kinds[columns.kind]
+    mine = _ops(plan, kind)
     is_square = columns.kv[mine, 0] == columns.tokens[mine, 0]
     found = set(zip(columns.attribute[mine].tolist(), is_square.tolist(), strict=True))
-    names = set()
+    names: set[tuple[MaskName, int | None]] = set()
     for number, square in found:
         mask = attributes[number].mask
         assert mask is not None  # checked when the plan was decoded
-        names.add(("square" if square else "rectangle") if mask.kind == "causal" else mask.kind)
+        names.add((("square" if square else "rectangle") if mask.kind == "causal" else mask.kind, mask.window))
     return names
+
+
+def _ops(plan: Plan, kind: str) -> Array:
+    """Which rows of the columns are ops of a kind."""
+    return np.array([row.name == kind for row in plan.header.op_kinds], bool)[plan.columns.kind]
+
+
+def _left_over(keys: Array, tile: int) -> frozenset[int]:
+    """What numbers of keys leave over whole tiles: half a tile first, where kernels are known to fail, then most."""
+    found = sorted(set(((keys[:, 1] - keys[:, 0]) % tile).tolist()), key=lambda rest: (rest != tile // 2, -rest))
+    return frozenset(found[:_MOST_LEFT_OVER])

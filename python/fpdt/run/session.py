@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -28,7 +29,7 @@ from fpdt.run.communicators import Communicators, connect
 from fpdt.run.data import ShardedBatches, sharded_batches
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.executor import Executor
-from fpdt.run.kernels import plan_kernels
+from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
@@ -72,7 +73,12 @@ class PlanSession:
         self.communicator_bytes = communicators.num_bytes
         """Of the device, taken for collectives; None where it cannot tell."""
         self._ranks = communicators.ranks
+        checked = check_plan_kernels(plan, kernels, self._ranks.device)
+        if self._ranks.rank == 0:
+            print(f"fpdt: {checked}", file=sys.stderr, flush=True)
+        # What the test took is free again, and no part of the load.
         reset_peak(self._ranks.device)
+        self._live.reset_peak()
         check_config(plan)
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
         batches = sharded_batches(plan, options["data"], self._ranks.rank)

@@ -1,4 +1,5 @@
 /** Attention over a range of keys, its merge with other ranges, and its gradients. Views are head-sharded: all tokens, own heads. */
+import { kernelNamed } from '../kernels.js';
 import { attentionTemporaries } from './attentionTemporaries.js';
 import { maskPairs } from './masks.js';
 import { type DrawnChunks, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow } from './row.js';
@@ -16,12 +17,13 @@ export const attn: OpRow = {
   roughly: 'attention of q over k, v under its mask; partial, or final where it is the only range',
   temporaries: (facts) => attentionTemporaries(facts.sizes.kernels.attn).forward(facts),
   flops: (facts) => ({ attentionForwardFlops: forwardFlops(facts, facts.sizes.kernels.attn) }),
-  /** o and lse of the kernel are copied into their views. */
+  /** lse of the kernel is copied into its view, and o where the kernel cannot put it there. */
   elementBytes: (facts) => {
     const { rows, sizes } = facts;
-    return rows * (2 * sizes.w * sizes.ownQ + 8 * sizes.ownHeads) + scoreBytes(facts, sizes.kernels.attn, 'forward');
+    const output = kernelNamed(sizes.kernels.attn).writesOutput ? 0 : 2 * sizes.w * sizes.ownQ;
+    return rows * (output + 8 * sizes.ownHeads) + scoreBytes(facts, sizes.kernels.attn, 'forward');
   },
-  kernels: () => 3,
+  kernels: ({ sizes }) => (kernelNamed(sizes.kernels.attn).writesOutput ? 2 : 3),
   deterministic: true,
   draw: drawPair,
 };
@@ -65,10 +67,10 @@ export const attnBwd: OpRow = {
   temporaries: (facts) => attentionTemporaries(facts.sizes.kernels.attnBwd).backward(facts),
   flops: (facts) => ({ attentionBackwardFlops: 2.5 * forwardFlops(facts, facts.sizes.kernels.attnBwd) }),
   elementBytes: (facts) => gradientBytes(facts) + scoreBytes(facts, facts.sizes.kernels.attnBwd, 'backward'),
-  /** lse made contiguous, the kernel's three, sums over the heads of a group, three additions. */
-  kernels: ({ sizes: { ownQ, ownKv } }) => 7 + (ownQ === ownKv ? 0 : 2),
+  /** The kernel's three, sums over the heads of a group, three additions. */
+  kernels: ({ sizes: { ownQ, ownKv } }) => 6 + (ownQ === ownKv ? 0 : 2),
   deterministic: false,
-  whyNot: 'FlashAttention-2 adds the parts of dq with atomics on CUDA',
+  whyNot: 'FlashAttention and cuDNN add the parts of dq with atomics on CUDA',
   draw: drawPair,
 };
 
@@ -81,11 +83,11 @@ function forwardFlops({ op, attribute, sizes: { ownQ } }: OpFacts, kernel: strin
   return 4 * maskPairs(mask, op.tokens, op.kv ?? op.tokens) * ownQ;
 }
 
-/** dq, dk, dv added to their fp32 views; lse made contiguous; on CUDA sums over the query heads of a group. */
-function gradientBytes({ op, rows, sizes: { w, ownQ, ownKv, ownHeads, cuda } }: OpFacts): number {
+/** dq, dk, dv added to their fp32 views; on CUDA sums over the query heads of a group. */
+function gradientBytes({ op, rows, sizes: { w, ownQ, ownKv, cuda } }: OpFacts): number {
   const keys = rowsOf(op.kv);
   const perGroup = cuda && ownQ !== ownKv ? 2 * w * keys * (ownQ + ownKv) : 0;
-  return (w + 8) * (rows * ownQ + 2 * keys * ownKv) + 8 * rows * ownHeads + perGroup;
+  return (w + 8) * (rows * ownQ + 2 * keys * ownKv) + perGroup;
 }
 
 /** Passes of `reference` over its matrices of scores: scaled, masked, and in forward logsumexp, in backward the two gradients. */

@@ -1,6 +1,6 @@
 /**
- * Bytes that attention makes inside, by kernel: its results, before they are copied into the arena, and what each kernel has of its own. As in
- * attentionRates.ts, kernels that no worker has are here too; of those what their sources allocate, the workspace of a cuDNN plan apart.
+ * Bytes that attention makes inside, by kernel: its results, before they are copied into the arena, and what each kernel has of its own. Of kernels
+ * that no machine here has run, what their sources allocate. Where PyTorch is older than 2.13 all have an output of their own.
  */
 import type { OpFacts } from './row.js';
 import { rowsOf } from './views.js';
@@ -17,13 +17,13 @@ const FP32 = 4;
 
 /** The kernels of NVIDIA's later chips: dq, and with grouped heads dk and dv, summed in fp32; lse once more, in powers of two (hopper/flash_api.cpp). */
 const HOPPER: Temporaries = {
-  forward: (facts) => forwardResults(facts),
+  forward: (facts) => (leavesOutQueries(facts) ? 2 : 1) * forwardResults(facts),
   backward: (facts) => {
     const { op, rows, sizes } = facts;
     const { d, ownQ, ownKv, ownHeads } = sizes;
     const dim = roundUp(d, BLOCK_DIM);
     const keySums = ownQ === ownKv ? 0 : 2 * FP32 * (ownKv / d) * dim * roundUp(rowsOf(op.kv), BLOCK_ROWS);
-    return gradients(facts) + FP32 * ownHeads * (rows + roundUp(rows, BLOCK_ROWS) * (2 + dim)) + keySums;
+    return gradients(facts) + FP32 * ownHeads * roundUp(rows, BLOCK_ROWS) * (2 + dim) + keySums + leftOut(facts);
   },
 };
 
@@ -38,24 +38,21 @@ const KERNELS: Readonly<Record<string, Temporaries>> = {
   },
   cpu_flash: { forward: (facts) => (leavesOutQueries(facts) ? 2 : 1) * forwardResults(facts), backward: (facts) => gradients(facts) },
   /**
-   * aten's FlashAttention-2 (`_flash_attention_backward`): lse, softmax sums and dq in fp32 for rows rounded up to 128 and head dim to 32,
-   * and dk, dv for every query head before they are summed over the group.
+   * aten's FlashAttention-2 (`_flash_attention_backward`): softmax sums and dq in fp32 for rows rounded up to 128 and head dim to 32, and
+   * dk, dv for every query head before they are summed over the group.
    */
   flash2: {
     forward: (facts) => (leavesOutQueries(facts) ? 2 : 1) * forwardResults(facts),
     backward: (facts) => {
-      const { op, rows, sizes } = facts;
-      const { w, d, ownQ, ownKv, ownHeads } = sizes;
-      const perGroup = ownQ === ownKv ? 0 : 2 * w * rowsOf(op.kv) * ownQ;
-      const whole = leavesOutQueries(facts) ? w * rows * ownQ : 0;
-      const sums = FP32 * ownHeads * (rows + roundUp(rows, BLOCK_ROWS) * (1 + roundUp(d, BLOCK_DIM)));
-      return gradients(facts) + whole + sums + perGroup;
+      const { rows, sizes } = facts;
+      const sums = FP32 * sizes.ownHeads * roundUp(rows, BLOCK_ROWS) * (1 + roundUp(sizes.d, BLOCK_DIM));
+      return gradients(facts) + sums + perQueryHead(facts) + leftOut(facts);
     },
   },
-  /** dq and the sums of its softmax in fp32 (cudnn-frontend, scaled dot product backward). */
+  /** dq and the sums of its softmax in fp32, and dk, dv for every query head (cudnn-frontend, CompositeSDPABackwardNode). */
   cudnn: {
     forward: (facts) => forwardResults(facts),
-    backward: (facts) => gradients(facts) + FP32 * facts.rows * (facts.sizes.ownQ + 2 * facts.sizes.ownHeads),
+    backward: (facts) => gradients(facts) + FP32 * facts.rows * (facts.sizes.ownQ + 2 * facts.sizes.ownHeads) + perQueryHead(facts),
   },
   flash3: HOPPER,
   flash4: HOPPER,
@@ -76,6 +73,17 @@ function forwardResults({ rows, sizes: { w, ownQ, ownHeads } }: OpFacts): number
 /** dq, dk and dv. */
 function gradients({ op, rows, sizes: { w, ownQ, ownKv } }: OpFacts): number {
   return w * (rows * ownQ + 2 * rowsOf(op.kv) * ownKv);
+}
+
+/** dk and dv of every query head, before those of a group are summed. */
+function perQueryHead({ op, sizes: { w, ownQ, ownKv } }: OpFacts): number {
+  return ownQ === ownKv ? 0 : 2 * w * rowsOf(op.kv) * ownQ;
+}
+
+/** Where queries see no key: dq of all, and lse of those that do, which is no longer in one piece. */
+function leftOut(facts: OpFacts): number {
+  const { rows, sizes } = facts;
+  return leavesOutQueries(facts) ? rows * (sizes.w * sizes.ownQ + FP32 * sizes.ownHeads) : 0;
 }
 
 /** A window that ends before the last query: the kernel takes the queries that see a key, and a whole result is made around theirs. */

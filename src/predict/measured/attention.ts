@@ -1,6 +1,6 @@
 /** Rates of attention from ops under different masks: seconds = (FLOPs + those of `maskKeys` more keys for each masked query) / rate. */
 import { opWork, rowsOf } from '../../catalog/ops/index.js';
-import { BACKWARD_FLOPS } from '../cost.js';
+import { BACKWARD_FLOPS } from '../../catalog/kernelChoice.js';
 import type { AttentionRate } from '../../spec/types.js';
 import { sizesOf } from './kernels.js';
 import { type Probe, timedOps } from './probe.js';

@@ -28,7 +28,8 @@ export function measuredRates({ probes, apart }: Measured, base: Rates): { reado
     ...(first.plan.cluster.device === 'cpu' ? copyRates(probes) : {}),
     ...optimizerRates(probes),
     kernelRates: kernelRates(probes),
-    attentionKernels: attention,
+    // What was not measured of the chip stays what is published of it.
+    attentionKernels: [...attention, ...base.attentionKernels.filter(({ kernel }) => !attention.some((one) => one.kernel === kernel))],
     attentionForwardFlops: attention[0]?.forwardFlops ?? base.attentionForwardFlops,
     attentionBackwardFlops: attention.at(-1)?.backwardFlops ?? base.attentionBackwardFlops,
     stepOverheadSeconds: 0,

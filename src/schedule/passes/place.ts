@@ -92,7 +92,7 @@ function touchedTensors({ sections }: Pick<LogicalSchedule, 'sections'>): Readon
 
 /** The buffer of a tensor, without an address. */
 export function toBuffer(tensor: Tensor, id: number, places: Places): Buffer {
-  const { slots, chunkRows, chunkInstances } = tensor;
+  const { slots, chunkRows, chunkInstances, headsFirst } = tensor;
   const shape = [chunkInstances ? chunkRows : slots * chunkRows, ...tensor.inner];
   const bytes = (shape[0] ?? 0) * rowBytes({ dtype: tensor.dtype, shape });
   // A chunk that a file holds is read and written whole, at an aligned address on both sides.
@@ -103,7 +103,7 @@ export function toBuffer(tensor: Tensor, id: number, places: Places): Buffer {
     pool: tensor.home,
     dtype: tensor.dtype,
     shape,
-    strides: rowMajorStrides(shape),
+    ...(headsFirst ? { strides: [1, chunkRows], blockRows: chunkRows } : { strides: rowMajorStrides(shape) }),
     instances: chunkInstances ? slots * tensor.instances : tensor.instances,
     instanceBytes: Math.ceil(bytes / alignment) * alignment,
     offset: -1,

@@ -130,5 +130,5 @@ function timesRange({ start, end }: Range, size: number): Range {
 export function tensor(
   fields: Pick<Tensor, 'name' | 'dtype' | 'layout' | 'inner' | 'chunkRows' | 'slots' | 'home'> & Partial<Tensor>,
 ): Tensor {
-  return { instances: 1, scope: 'call', tileChunks: 1, chunkInstances: false, ...fields };
+  return { instances: 1, scope: 'call', tileChunks: 1, headsFirst: false, chunkInstances: false, ...fields };
 }

@@ -180,7 +180,7 @@ function namesOf({ places, layer }: NamesInput): AttentionNames {
 
 /** Declares a head-sharded tensor: by default whole, on the device, of the model's dtype. */
 function headTensors({ places }: PolicyContext, sizes: Sizes) {
-  type Options = Partial<Pick<Tensor, 'slots' | 'home' | 'tileChunks' | 'dtype'>>;
+  type Options = Partial<Pick<Tensor, 'slots' | 'home' | 'tileChunks' | 'dtype' | 'headsFirst'>>;
   const declare = (name: string, inner: readonly number[], options: Options): Tensor =>
     tensor({
       name,
@@ -194,7 +194,8 @@ function headTensors({ places }: PolicyContext, sizes: Sizes) {
     });
   const head = (name: string, heads: number, options: Options = {}): Tensor => declare(name, [heads, sizes.headDim], options);
   return Object.assign(head, {
-    lse: (name: string, options: Options = {}): Tensor => declare(name, [sizes.ownHeads], { dtype: 'float32', ...options }),
+    lse: (name: string, options: Options = {}): Tensor =>
+      declare(name, [sizes.ownHeads], { dtype: 'float32', headsFirst: true, ...options }),
   });
 }
 

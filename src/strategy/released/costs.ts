@@ -1,6 +1,7 @@
 /** Prices of what released programs do, by the same rates as a plan's ops: named terms of one optimizer step. */
 import { maskPairs } from '../../catalog/ops/index.js';
-import { kernelRate, PAGEABLE_SLOWDOWN } from '../../predict/cost.js';
+import { kernelRate } from '../../catalog/kernelChoice.js';
+import { PAGEABLE_SLOWDOWN } from '../../predict/cost.js';
 import { exchangeSeconds } from '../../predict/links.js';
 import { optimizerSeconds, zeroCosts } from '../../predict/zeroCosts.js';
 import { DTYPE_BYTES } from '../../spec/dtype.js';

@@ -1,4 +1,4 @@
-"""FlashAttention-2's aten ops on the CPU, with the mask rules of torch's flash_attn/flash_api.cpp and softmax.h."""
+"""FlashAttention's aten ops on the CPU, with the mask rules of each version's own source."""
 
 from __future__ import annotations
 
@@ -13,36 +13,47 @@ Named = dict[str, Any]
 
 
 @contextmanager
-def flash2_on_cpu() -> Iterator[list[Named]]:
+def flash_on_cpu(version: int = 2) -> Iterator[list[Named]]:
     """Registers the ops for CPU tensors while it lasts; gives the arguments of each call, by their schema's names."""
     calls: list[Named] = []
 
+    def noted(op: str, args: tuple[Any, ...], kwargs: Named) -> Named:
+        calls.append({**named_arguments(op, args, kwargs), "version": version})
+        return calls[-1]
+
     def forward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        named = _named("_flash_attention_forward", args, kwargs)
-        calls.append(named)
-        return _forward(named)
+        return flash_forward(noted("_flash_attention_forward", args, kwargs))
+
+    def in_place(*args: Any, **kwargs: Any) -> Tensor:
+        call = noted("_flash_attention_forward_no_dropout_inplace", args, kwargs)
+        o, lse, *_ = flash_forward(call)
+        assert call["out"].is_contiguous() and call["out"].shape == o.shape
+        call["out"].copy_(o)
+        return lse
 
     def backward(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        named = _named("_flash_attention_backward", args, kwargs)
-        calls.append(named)
-        return _backward(named)
+        return flash_backward(noted("_flash_attention_backward", args, kwargs))
 
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     try:
         library.impl("_flash_attention_forward", forward, "CPU")  # type: ignore[no-untyped-call]
+        library.impl("_flash_attention_forward_no_dropout_inplace", in_place, "CPU")  # type: ignore[no-untyped-call]
         library.impl("_flash_attention_backward", backward, "CPU")  # type: ignore[no-untyped-call]
         yield calls
     finally:
         library._destroy()  # type: ignore[no-untyped-call]
 
 
-def _named(op: str, args: tuple[Any, ...], kwargs: Named) -> Named:
+def named_arguments(op: str, args: tuple[Any, ...], kwargs: Named) -> Named:
+    """All arguments of a call by name; what is left out has the schema's default."""
     schema = getattr(torch.ops.aten, op).default._schema
     names = [argument.name for argument in schema.arguments]
-    return {argument.name: None for argument in schema.arguments} | dict(zip(names, args, strict=False)) | kwargs
+    defaults = {argument.name: argument.default_value for argument in schema.arguments}
+    return defaults | dict(zip(names, args, strict=False)) | kwargs
 
 
-def _forward(call: Named) -> tuple[Tensor, ...]:
+def flash_forward(call: Named) -> tuple[Tensor, ...]:
+    """o and lse of a call, and what else the op gives."""
     scores, _, value = _scores(call)
     lse = torch.logsumexp(scores, dim=-1)
     o = torch.einsum("bhqk,bkhd->bqhd", torch.exp(scores - lse[..., None]).nan_to_num(), value)
@@ -51,7 +62,8 @@ def _forward(call: Named) -> tuple[Tensor, ...]:
     return o.to(call["query"].dtype), lse.masked_fill(no_keys, float("inf")), state, state, state
 
 
-def _backward(call: Named) -> tuple[Tensor, ...]:
+def flash_backward(call: Named) -> tuple[Tensor, ...]:
+    """dq, dk and dv of a call."""
     lse = call["logsumexp"]
     assert lse.is_contiguous() and lse.dtype == torch.float32, "the kernel takes its bare pointer"
     for name in ("grad_out", "out", "key", "value"):
@@ -81,14 +93,39 @@ def _scores(call: Named) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _visible(call: Named, num_queries: int, num_keys: int) -> Tensor:
-    """mha_fwd, then set_params_fprop, then softmax.h's apply_mask_local, in their order."""
+    """Limits as each version reads them, then those of a mask aligned at the bottom right (softmax.h, mask.h)."""
     left, right = (-1 if call[name] is None else call[name] for name in ("window_size_left", "window_size_right"))
-    left, right = (-1 if size >= num_keys else size for size in (left, right))
     if call["is_causal"]:
         right = 0
+    left, right = _LIMITS[call["version"]](left, right, num_queries, num_keys)
     if left < 0 and right < 0:
         return torch.ones(num_queries, num_keys, dtype=torch.bool)
-    left, right = (num_keys if size < 0 else size for size in (left, right))
     middle = torch.arange(num_queries)[:, None] + num_keys - num_queries
     keys = torch.arange(num_keys)
     return (keys >= middle - left) & (keys <= middle + right)
+
+
+def _limits_of_2(left: int, right: int, num_queries: int, num_keys: int) -> tuple[int, int]:
+    """torch's flash_attn/flash_api.cpp: mha_fwd, then set_params_fprop."""
+    left, right = (-1 if size >= num_keys else size for size in (left, right))
+    if left < 0 and right < 0:
+        return left, right
+    return (num_keys if left < 0 else left), (num_keys if right < 0 else right)
+
+
+def _limits_of_3(left: int, right: int, num_queries: int, num_keys: int) -> tuple[int, int]:
+    """hopper/flash_api.cpp: mha_fwd, then set_params_fprop."""
+    left = -1 if left >= num_keys - 1 else left
+    right = -1 if right >= num_queries - 1 else right
+    if left < 0 and right < 0:
+        return left, right
+    return (num_keys - 1 if left < 0 else left), (num_queries - 1 if right < 0 else right)
+
+
+def _limits_of_4(left: int, right: int, num_queries: int, num_keys: int) -> tuple[int, int]:
+    """flash_attn/cute/interface.py, which is asked for no window here."""
+    assert left < 0 and right <= 0
+    return (num_keys if right == 0 else left), right
+
+
+_LIMITS = {2: _limits_of_2, 3: _limits_of_3, 4: _limits_of_4}
