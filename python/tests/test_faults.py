@@ -17,6 +17,7 @@ from fpdt.testing.faults import (
     Half,
     InjectedFaultError,
     Leak,
+    Scale,
     Sleep,
     Stop,
     leak_in_layers,
@@ -31,6 +32,7 @@ def test_faults_are_parsed_and_others_refused_by_form() -> None:
     assert parse_fault("leak:100") == Leak(100)
     assert parse_fault("sleep:attn:0.05") == Sleep("attn", 0.05)
     assert parse_fault("kill:1:2") == Stop("kill", 1, 2)
+    assert parse_fault("scale:1.1") == Scale(1.1)
     assert parse_fault("fp16") == Half()
     for text in ("boom", "leak:many", "kill:1", "sleep:attn"):
         with pytest.raises(ValueError, match="expected leak:BYTES"):

@@ -157,6 +157,18 @@ def test_a_failing_rank_says_why_and_ends_with_1(one_rank: tuple[Path, Path]) ->
     assert killed.code == -9
 
 
+def test_a_wrong_attention_kernel_ends_a_run_before_it_trains(one_rank: tuple[Path, Path]) -> None:
+    """A right one is told in a line of rank 0."""
+    plan, data = one_rank
+    options = ("--plan", str(plan), "--data", str(data), "--steps", "1")
+    (right,) = run_ranks(1, *options)
+    assert right.code == 0 and "attention kernel cpu_flash on cpu agrees with the reference" in right.err
+    (wrong,) = run_ranks(1, *options, environment={"FPDT_FAULT": "scale:1.1"})
+    assert wrong.code == 1 and not wrong.steps
+    assert "attention kernel cpu_flash on cpu is wrong: o under the mask" in wrong.err
+    assert "--attention reference" in wrong.err
+
+
 def test_ranks_with_different_plans_stop_before_the_first_step(two_ranks: tuple[Path, Path], tmp_path: Path) -> None:
     plan, data = two_ranks
     other = hand_plan(tmp_path, ZERO_3, num_ranks=2)

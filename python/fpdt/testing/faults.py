@@ -5,6 +5,7 @@
     kill:RANK:STEP        SIGKILLs the rank when it starts the step
     raise:RANK:STEP       raises InjectedFaultError there instead
     hang:RANK:STEP        does nothing any more there instead
+    scale:FACTOR          multiplies the scores of PyTorch's flash attention for CPUs, forward
     fp16                  lets DeepSpeed train in fp16 on a CPU that has no arithmetic for it
 
 `install` plants them from outside, in the tables and classes of the worker; nothing of these knows of faults.
@@ -57,11 +58,16 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Scale:
+    factor: float
+
+
+@dataclass(frozen=True)
 class Half:
     """Slow and exact to fp16's rounding, as oneDNN and gloo compute it."""
 
 
-Fault = Leak | Sleep | Stop | Half
+Fault = Leak | Sleep | Stop | Scale | Half
 
 
 def install() -> None:
@@ -83,6 +89,8 @@ def install() -> None:
             slow_down(HANDLERS, fault)
         case Stop():
             stop_before(PlanSession, fault)
+        case Scale():
+            scale_scores(fault)
         case Half():
             allow_fp16()
 
@@ -99,6 +107,8 @@ def parse_fault(text: str) -> Fault | None:
                 return Sleep(kind, float(seconds))
             case [("kill" | "raise" | "hang") as way, rank, step]:
                 return Stop(way, int(rank), int(step))
+            case ["scale", factor]:
+                return Scale(float(factor))
             case ["fp16"]:
                 return Half()
     except ValueError as error:
@@ -107,7 +117,7 @@ def parse_fault(text: str) -> Fault | None:
 
 
 def _usage(text: str) -> str:
-    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP or fp16"
+    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP, scale:FACTOR or fp16"
     return f"{VARIABLE}={text}: expected {forms}"
 
 
@@ -145,6 +155,21 @@ def _stop(fault: Stop) -> None:
     if fault.way == "hang":
         threading.Event().wait()
     raise InjectedFaultError(f"{VARIABLE}: rank {fault.rank} was asked to fail in step {fault.step}")
+
+
+def scale_scores(fault: Scale) -> None:
+    """Makes the kernel `cpu_flash` wrong, as one of another build may be."""
+    from dataclasses import replace
+
+    from fpdt.attention import AttentionConfig
+    from fpdt.attention.cpu_flash import CpuFlashAttention
+
+    forward = CpuFlashAttention.forward
+
+    def scaled(self: Any, q: Any, k: Any, v: Any, config: AttentionConfig, *place: Any, **options: Any) -> Any:
+        return forward(self, q, k, v, replace(config, scale=fault.factor * config.scale), *place, **options)
+
+    CpuFlashAttention.forward = scaled  # type: ignore[method-assign]
 
 
 def allow_fp16() -> None:
