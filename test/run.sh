@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, then runs every check and test, one after the other; the first failure ends it, loudly.
+# Installs what is missing, then runs every check and test, the two suites side by side; the first failure ends it, loudly.
 #   FPDT_PYTHON=/path/to/python   use that environment instead of .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,8 +31,20 @@ step 'ruff' in_python ruff check . ../bench
 step 'ruff format' in_python ruff format --check . ../bench
 step 'mypy' in_python mypy
 step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py
-step 'vitest' vitest run
-step 'pytest' in_python pytest
+# Each of them mostly waits for one core. Both come to their end; what pytest says is told last.
+side_by_side() {
+  local log pid status=0
+  log=$(mktemp)
+  in_python pytest >"$log" 2>&1 &
+  pid=$!
+  vitest run || status=$?
+  wait "$pid" || status=$?
+  cat "$log"
+  rm "$log"
+  return "$status"
+}
+
+step 'vitest and pytest' side_by_side
 # A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head
 # layout, policy and kind of file, some of the covering cases and some mixtures drawn anew; mutate one damage of each kind.
 step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 5 --random 2
