@@ -10,6 +10,8 @@ export interface AttentionNeeds {
   readonly groupedHeads: boolean;
   readonly window: boolean;
   readonly softcap: boolean;
+  /** Of it every chunk has a multiple of rows. */
+  readonly rowTile: number;
 }
 
 type Place = Pick<ClusterSpec, 'device' | 'architecture' | 'installedKernels' | 'rates'>;
@@ -38,6 +40,8 @@ export function lackOf(kernel: AttentionKernel, needs: AttentionNeeds, place: Pi
   if (needs.window && !kernel.window) return 'has no sliding window';
   if (needs.softcap && !kernel.softcap) return 'has no softcap of scores';
   if (needs.groupedHeads && !kernel.groupedHeads) return 'has no grouped heads';
+  const { keysMultipleOf = 1 } = kernel;
+  if (needs.rowTile % keysMultipleOf !== 0) return `is right for multiples of ${keysMultipleOf} keys, to which this run is not padded`;
   const { multipleOf, on } = kernel.headDims;
   const atMost = on?.[architecture ?? ''] ?? kernel.headDims.atMost;
   if (needs.headDim % multipleOf !== 0 || needs.headDim > atMost)

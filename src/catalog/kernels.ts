@@ -20,6 +20,8 @@ export interface AttentionKernel {
   /** Causal masks with fewer queries than keys, aligned at the bottom right. Square ones every kernel has. */
   readonly rectangle: boolean;
   readonly window: boolean;
+  /** Numbers of keys it is right for: multiples of this. Left out: any. */
+  readonly keysMultipleOf?: number;
   /** Scores bounded by a tanh. */
   readonly softcap: boolean;
   /** Sequences of several lengths in one call. No mask of a plan asks for them. */
@@ -88,6 +90,8 @@ export const ATTENTION_KERNELS: readonly AttentionKernel[] = [
     architectures: ['sm80', 'sm89', 'sm90', 'sm100'],
     dtypes: ['bfloat16', 'float16'],
     headDims: { multipleOf: 8, atMost: 128, on: { sm90: 256 } },
+    // Backward may be NaN where 64 keys are over (pytorch issue 196678).
+    keysMultipleOf: 128,
     groupedHeads: true,
     rectangle: false,
     window: false,

@@ -55,6 +55,7 @@ function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
     groupedHeads: model.numKvHeads !== model.numHeads,
     window: model.windows.some((window) => window !== null && window < run.seqLen),
     softcap: model.code.classes.some(({ attention }) => attention.softcap !== null),
+    rowTile: run.rowTile,
   };
   const name = chooseKernel(run.attention, needs, cluster);
   return { attn: name, attnBwd: name };

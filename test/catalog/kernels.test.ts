@@ -7,7 +7,7 @@ import { ATTENTION_KERNELS, type AttentionKernel, can, defaultKernels, kernelNam
 import { MODEL_DTYPES, type ModelDtype } from '../../src/spec/dtype.js';
 import { errorOf } from '../spec/inputs.js';
 
-const LLAMA: AttentionNeeds = { dtype: 'bfloat16', headDim: 128, groupedHeads: true, window: false, softcap: false };
+const LLAMA: AttentionNeeds = { dtype: 'bfloat16', headDim: 128, groupedHeads: true, window: false, softcap: false, rowTile: 128 };
 
 const cluster = (gpu: string, installedKernels?: readonly string[]) =>
   parseCluster({ gpus: 8, gpu, ...(installedKernels === undefined ? {} : { installedKernels: [...installedKernels] }) });
@@ -61,6 +61,7 @@ test.each([
   ['b200', ['flash4'], LLAMA, 'flash4'],
   ['b200', ['flash4'], { ...LLAMA, headDim: 80 }, 'cudnn'],
   ['b200', ['flash3'], LLAMA, 'cudnn'],
+  ['h100-80gb', undefined, { ...LLAMA, rowTile: 1 }, 'flash2'],
   ['a100-80gb', undefined, LLAMA, 'flash2'],
   ['mi300x', undefined, LLAMA, 'flash2'],
   ['cpu', undefined, { ...LLAMA, dtype: 'float32' }, 'cpu_flash'],
@@ -85,6 +86,13 @@ test.each([
   ['cudnn', 'h100-80gb', { ...LLAMA, window: true }, 'has no sliding window', 'use flash2 or reference'],
   ['cudnn', 'h100-80gb', { ...LLAMA, softcap: true }, 'has no softcap of scores', 'use reference'],
   ['cudnn', 'b200', { ...LLAMA, headDim: 192 }, 'takes head dims that are multiples of 8 up to 128, not 192', 'use flash2 or reference'],
+  [
+    'cudnn',
+    'h100-80gb',
+    { ...LLAMA, rowTile: 1 },
+    'is right for multiples of 128 keys, to which this run is not padded',
+    'use flash2 or reference',
+  ],
   ['cudnn', 'mi300x', LLAMA, 'runs on sm80, sm89, sm90, sm100, not on gfx942', 'use flash2 or reference'],
   ['flash3', 'a100-80gb', LLAMA, 'runs on sm90, not on sm80', 'use flash2 or cudnn or reference'],
   ['flash4', 'l40s', LLAMA, 'runs on sm90, sm100, not on sm89', 'use flash2 or cudnn or reference'],

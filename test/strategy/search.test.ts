@@ -54,7 +54,7 @@ describe('auto', () => {
       );
       return { numKept, gain: (without ?? 0) / (seconds ?? 0) };
     };
-    const [roomy, small, long] = [find('16K', '40G'), find('16K', '10G'), find('4M', '40G')];
+    const [roomy, small, long] = [find('16K', '40G'), find('16K', '9.25G'), find('4M', '40G')];
     expect([roomy.numKept, long.numKept]).toEqual([6, 0]);
     expect(small.numKept).toBeGreaterThan(0);
     expect(small.numKept).toBeLessThan(6);
