@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fpdt.errors import ArenaError
-from fpdt.plan import DTYPE_BYTES, Plan
+from fpdt.plan import Plan
 from fpdt.run.arena import Arena, Piece
 
 MAX_PIECE_BYTES = 64 << 30
@@ -45,9 +45,8 @@ def view_spans(plan: Plan, pool: str) -> np.ndarray[Any, Any]:
         buffer = plan.buffers[number]
         if buffer.pool != pool:
             continue
-        row = buffer.strides[0] * DTYPE_BYTES[buffer.dtype]
         first = buffer.offset + np.arange(buffer.instances, dtype=np.int64) * buffer.instance_bytes
-        found.append(np.stack([first + start * row, first + end * row], axis=1))
+        found.append(np.stack([first + start * buffer.pitch_bytes, first + end * buffer.pitch_bytes], axis=1))
     return np.concatenate(found)
 
 

@@ -100,6 +100,11 @@ class Buffer(Part):
         return math.prod(self.shape[1:]) * DTYPE_BYTES[self.dtype]
 
     @property
+    def pitch_bytes(self) -> int:
+        """By which a view that begins n rows later begins later, over n."""
+        return self.row_bytes if self.block_rows else self.strides[0] * DTYPE_BYTES[self.dtype]
+
+    @property
     def span_bytes(self) -> int:
         """From the first to past the last byte of an instance."""
         if self.block_rows is not None:

@@ -102,7 +102,7 @@ class Views:
         if buffer.block_rows and end - start != buffer.block_rows:
             raise ArenaError(f"rows [{start}:{end}) of {buffer.name} are no block of {buffer.block_rows}")
         # Blocks of rows, whose own rows are not outermost, lie one after the other.
-        row = buffer.row_bytes if buffer.block_rows else buffer.strides[0] * DTYPE_BYTES[buffer.dtype]
+        row = buffer.pitch_bytes
         offset = buffer.offset + instance * buffer.instance_bytes + start * row
         return self._arenas[buffer.pool].view(offset, buffer.dtype, (end - start, *buffer.shape[1:]), buffer.strides)
 
