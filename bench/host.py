@@ -8,7 +8,7 @@ Telemetry as in a run (totals by kind, no records). Without a plan, one of Llama
 CPU mode; `null` the CUDA runtime over streams and events whose methods count and return, with its calls of them an op:
 of `plain` steps, of `timed` ones, in which every op has a time of its own, and of the mean step of a long run, in which
 one in `stepsPerTimed` is timed. Seconds are the process's own CPU time. Every repeat runs all calls of a micro-step;
-the result is the median of the repeats. With --legacy an old checkout (plan version 1) is measured in turn with this one,
+the result is the median of the repeats. With --legacy an old checkout (plan version 1) is measured in turn with this,
 each in a process of its own, so that both meet the same noise. Prints one JSON object.
 """
 
