@@ -31,7 +31,8 @@ it('every kind of op that ran is planned and measured, with rates that are said 
   expect(round.runs.map(({ policy }) => policy)).toEqual(['auto', 'fpdt']);
   for (const { policy, comparison, outsideSeconds } of round.runs) {
     expect(comparison.kinds.map(({ kind }) => kind)).toEqual(
-      expect.arrayContaining(['attn', 'attnBwd', 'postBwd', 'loss', 'optimizerStep']),
+      // Whether products are kept, for postBwdKept in the place of postBwd, is for the rates of this machine to say.
+      expect.arrayContaining(['attn', 'attnBwd', 'preBwd', 'loss', 'optimizerStep']),
     );
     for (const { kind, plannedSeconds, measuredSeconds, plannedCount, measuredCount } of comparison.kinds) {
       expect(measuredSeconds, `${policy} ${kind}`).toBeGreaterThan(0);
