@@ -10,19 +10,8 @@ import torch
 from torch import Tensor
 
 from fpdt.models.shapes import parameter_shapes
-from tests.families import (
-    CASES,
-    Built,
-    Calls,
-    LayerRun,
-    families,
-    random_rows,
-    run_model,
-    slices_of,
-    their_model,
-    token_ids,
-    trained,
-)
+from tests.families import CASES, Built, families, random_rows, token_ids, trained
+from tests.model_runs import Calls, LayerRun, run_model, slices_of, their_model
 
 TOLERANCE = 1e-11
 """Relative to the largest value of a tensor. Measured: at most 2e-12, of a key's bias whose gradient is 0 but for
