@@ -193,3 +193,16 @@ def test_version_2_takes_its_ops_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
     backend_named("flash2").require(CUDA)
     assert torch.nn.attention.current_flash_attention_impl() is None
+
+
+@pytest.mark.usefixtures("packages")
+def test_version_2_says_so_where_torch_cannot_give_its_ops_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    with monkeypatch.context() as older:
+        older.delattr(torch.nn.attention, "restore_flash_attention_impl")
+        backend_named("flash2").require(CUDA)
+    torch.nn.attention.activate_flash_attention_impl("FA4")
+    with monkeypatch.context() as older:
+        older.delattr(torch.nn.attention, "restore_flash_attention_impl")
+        with pytest.raises(AttentionError, match=r"FA4 stands behind torch's ops .* cannot take it back"):
+            backend_named("flash2").require(CUDA)

@@ -20,12 +20,25 @@ class Flash2Attention(AtenFlash):
 
     def require(self, device: torch.device) -> None:
         require_device(self, device, "cuda")
-        torch.nn.attention.restore_flash_attention_impl(_raise_warn=False)
+        self._give_back_ops()
         if not torch.backends.cuda.is_flash_attention_available():
             raise AttentionError(
                 f"attention backend '{self.name}' is not in this build of torch {torch.__version__}",
                 "install a PyTorch wheel for CUDA, or plan without it: --attention reference",
             )
+
+    def _give_back_ops(self) -> None:
+        """Another version may stand behind the ops: the environment can ask torch for one, so does a self-test."""
+        current = getattr(torch.nn.attention, "current_flash_attention_impl", lambda: None)()
+        if current is None:
+            return
+        restore = getattr(torch.nn.attention, "restore_flash_attention_impl", None)
+        if restore is None:
+            raise AttentionError(
+                f"{current} stands behind torch's ops of FlashAttention, torch {torch.__version__} cannot take it back",
+                "plan for it, install a later PyTorch, or do not activate it",
+            )
+        restore(_raise_warn=False)
 
     def _call(self, q: Tensor, k: Tensor, config: AttentionConfig, mask: Mask, q_start: int, kv_start: int) -> Call:
         call = super()._call(q, k, config, mask, q_start, kv_start)
