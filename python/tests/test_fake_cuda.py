@@ -10,7 +10,7 @@ from fpdt.devices import cuda
 from fpdt.plan import load_plan
 from fpdt.testing.fake_cuda.mutants import device_mutants
 from fpdt.testing.fake_cuda.mutate import judge, sample, stale_equivalents
-from fpdt.testing.fake_cuda.trial import try_runtime
+from fpdt.testing.fake_cuda.targets import TARGETS
 from fpdt.testing.fake_cuda.watch import OrderError, watch
 from tests.conftest import Probes
 from tests.fake_cuda_plans import CASES, PlanOf
@@ -74,7 +74,8 @@ def test_streams_and_events_imply_what_the_plan_orders(name: str, fake_cuda_plan
 
 def test_a_broken_runtime_is_found_or_is_known_to_change_nothing(fake_cuda_plan: PlanOf) -> None:
     plans = [load_plan(fake_cuda_plan(name)) for name in ("keys on the host", "windows, ranges, a file")]
-    try_runtime(cuda, plans, [0, 1])
+    for target in TARGETS:
+        target.try_module(target.module, plans)
     mutants = device_mutants()
     assert len(mutants) > 200
     verdicts = [*stale_equivalents(mutants), *(judge(mutant, plans) for mutant in sample(mutants, 3))]

@@ -60,4 +60,12 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
         "_Reached.__init__",
         "without `super().__init__()`",
     ): "nothing of threading.Event's own is used",
+    (
+        "PageLocks._lock",
+        "`code = int(_cudart().cudaHostRegister(address, num_bytes, 0))` with 1 for 0",
+    ): "cudaHostRegisterPortable: page-locked for other contexts too, of which the process has none",
+    (
+        "_places",
+        "`ends = np.maximum.accumulate(np.concatenate([[0], ordered[:, 1]]))` with 1 for 0",
+    ): "no piece ends at 0",
 }

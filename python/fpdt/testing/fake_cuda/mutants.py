@@ -1,4 +1,4 @@
-"""Ways to break the source of the CUDA runtime: statements dropped or moved, fewer waits, other streams."""
+"""Ways to break the sources of the CUDA runtime: statements dropped or moved, fewer waits, other streams."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fpdt.devices import cuda
+from fpdt.testing.fake_cuda.targets import TARGETS, Target
 
 OPERATORS = ("dropStatement", "swapStatements", "otherStream", "dropCondition", "fewer", "otherValue")
 ACTS = r"\.(record|wait_event|wait_stream|open|synchronize)\(|recorder\.close|set_stream|handler\(|await_gate|_enter\("
 STREAM_CALLS = ("record", "wait_event", "wait_stream", "set_stream")
-NO_ORDER = ("device_peak_bytes", "reset_device_peak")
-"""Functions that start, order and wait for nothing."""
 
 
 @dataclass(frozen=True)
 class DeviceMutant:
     """`what` says the change in the words of the source; `build` gives the broken module."""
 
+    target: Target
     operator: str
     function: str
     what: str
@@ -35,24 +34,29 @@ Change = tuple[str, str, Callable[[], None], Callable[[], None]]
 
 
 def device_mutants() -> list[DeviceMutant]:
-    """All of them, in the order of the source; none twice."""
-    path = Path(cuda.__file__)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """All of them, in the order of the sources; none twice."""
+    return [mutant for target in TARGETS for mutant in _mutants_of(target)]
+
+
+def _mutants_of(target: Target) -> list[DeviceMutant]:
+    tree = ast.parse(Path(str(target.module.__file__)).read_text(encoding="utf-8"))
     original, found = ast.unparse(tree), dict[str, DeviceMutant]()
     for name, function in _functions(tree):
+        if function.name in target.left_out:
+            continue
         for operator, what, change, undo in _changes(function):
             change()
             source = ast.unparse(ast.fix_missing_locations(copy.deepcopy(tree)))
             undo()
             if source != original and source not in found:
-                found[source] = DeviceMutant(operator, name, what, _builder(source))
+                found[source] = DeviceMutant(target, operator, name, what, _builder(target.module.__name__, source))
     return list(found.values())
 
 
-def _builder(source: str) -> Callable[[], ModuleType]:
+def _builder(name: str, source: str) -> Callable[[], ModuleType]:
     def build() -> ModuleType:
-        module = ModuleType(cuda.__name__)
-        exec(compile(source, cuda.__name__, "exec"), module.__dict__)
+        module = ModuleType(name)
+        exec(compile(source, name, "exec"), module.__dict__)
         return module
 
     return build
@@ -63,7 +67,7 @@ def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
         members = node.body if isinstance(node, ast.ClassDef) else [node]
         prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
         for member in members:
-            if isinstance(member, ast.FunctionDef) and member.name not in NO_ORDER:
+            if isinstance(member, ast.FunctionDef):
                 yield prefix + member.name, member
 
 

@@ -1,4 +1,5 @@
-"""`python -m fpdt.testing.fake_cuda.mutate [--sample N] plan.json ...`: breaks the CUDA runtime in every way it knows.
+"""`python -m fpdt.testing.fake_cuda.mutate [--sample N] plan.json ...`: breaks the CUDA runtime in every way it
+knows.
 
 Prints a JSON object a mutant: operator, what, fate and detail, as `npm run mutate` has them. A mutant is killed when it
 fails on a made-up device (`refused`: with an error of its own, `changed`: in what it orders); `equal` ones are listed
@@ -14,14 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fpdt.devices import cuda
 from fpdt.plan import Plan, load_plan
 from fpdt.testing.fake_cuda.equivalents import EQUIVALENT
 from fpdt.testing.fake_cuda.mutants import OPERATORS, DeviceMutant, device_mutants
 from fpdt.testing.fake_cuda.oracle import OrderError
-from fpdt.testing.fake_cuda.trial import try_runtime
-
-SEEDS = (0, 1)
+from fpdt.testing.fake_cuda.targets import TARGETS
 
 
 def main() -> None:
@@ -30,7 +28,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="mutants of each operator; default: all")
     args = parser.parse_args()
     plans = [load_plan(path) for path in args.plans]
-    try_runtime(cuda, plans, SEEDS)
+    for target in TARGETS:
+        target.try_module(target.module, plans)
     mutants = device_mutants()
     for verdict in stale_equivalents(mutants):
         print(json.dumps(verdict), flush=True)
@@ -65,7 +64,7 @@ def sample(mutants: Sequence[DeviceMutant], per_operator: int, seed: int = 11) -
 
 def _fate(mutant: DeviceMutant, plans: Sequence[Plan]) -> tuple[str, str]:
     try:
-        try_runtime(mutant.build(), plans, SEEDS)
+        mutant.target.try_module(mutant.build(), plans)
     except OrderError as error:
         return "changed", str(error)
     except Exception as error:  # Whatever a broken runtime raises.

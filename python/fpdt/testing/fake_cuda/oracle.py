@@ -25,6 +25,12 @@ class OrderError(AssertionError):
     """Something that the plan orders, and the runtime did not."""
 
 
+def require(holds: bool, otherwise: str) -> None:
+    """Raises OrderError."""
+    if not holds:
+        raise OrderError(otherwise)
+
+
 class PlannedFailure(RuntimeError):  # noqa: N818 - no error of the oracle's
     """What an op raises where the oracle wants to see how the runtime takes it."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType, ModuleType
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from fpdt.run.runtime import COMPUTE
 from fpdt.testing.fake_cuda.device import WORK_SECONDS, Clock, Device, Stream
 from fpdt.testing.fake_cuda.files import clock_of
 from fpdt.testing.fake_cuda.install import made_up
-from fpdt.testing.fake_cuda.oracle import OrderError
+from fpdt.testing.fake_cuda.oracle import OrderError, require
 from fpdt.testing.fake_cuda.pinned import PinnedRanges
 from fpdt.testing.fake_cuda.sections import made_up_call
 from fpdt.testing.fake_cuda.watch import watch
@@ -27,19 +25,15 @@ from fpdt.testing.fake_cuda.watch import watch
 STREAMS = ("compute", "comm", "h2d", "d2h")
 WITH_FILE = ("compute", "comm", "h2d", "read", "write", "d2h")
 IN_FILE = frozenset({3, 4})
-LIMIT_SECONDS = 20
-BLOCKED_SECONDS = 120
-"""The first of the processor's time, whatever else the machine does; the second of who waits and does nothing."""
 
 
 def try_runtime(module: ModuleType, plans: Sequence[Plan], seeds: Sequence[int]) -> None:
     """Raises OrderError for what the runtime of `module` does not order, and whatever else it raises."""
-    with _limited():
-        for check in CHECKS:
-            check(module)
-        for seed in seeds:
-            for plan in plans:
-                watch(plan, seed, module)
+    for check in CHECKS:
+        check(module)
+    for seed in seeds:
+        for plan in plans:
+            watch(plan, seed, module)
 
 
 def _check_start(module: ModuleType) -> None:
@@ -50,20 +44,20 @@ def _check_start(module: ModuleType) -> None:
     with made_up(Device(is_lazy=True), module, ranges):
         elsewhere = Arena("elsewhere", torch.empty(4096, dtype=torch.uint8, device="meta"))
         runtime = module.CudaRuntime({**arenas, "elsewhere": elsewhere}, {}, STREAMS, frozenset(), None, 1)
-        _require(ranges.ranges == locked, "page-locked ranges are not the arenas of the host")
-        _require(runtime.device == torch.device("cuda", 1), "another device")
+        require(ranges.ranges == locked, "page-locked ranges are not the arenas of the host")
+        require(runtime.device == torch.device("cuda", 1), "another device")
         priorities = [stream.priority for stream in runtime._streams]
-        _require(priorities == [0, -1, 0, 0], "exchanges wait for the blocks of long kernels")
+        require(priorities == [0, -1, 0, 0], "exchanges wait for the blocks of long kernels")
         runtime.close()
-        _require(ranges.ranges == {} and ranges.pending_error == 0, "page-locked memory is not given back as it came")
+        require(ranges.ranges == {} and ranges.pending_error == 0, "page-locked memory is not given back as it came")
     few = PinnedRanges(num_allowed=1)
     with made_up(Device(is_lazy=True), module, few):
         try:
             module.CudaRuntime(arenas, {}, STREAMS, frozenset())
         except ArenaError as error:
-            _require("4096 bytes" in str(error) and "code 2" in str(error), f"an error that says nothing: {error}")
-            _require(few.ranges == {}, "memory stays page-locked after an error")
-            _require(few.pending_error == 0, "the next launch reports the error of a registration")
+            require("4096 bytes" in str(error) and "code 2" in str(error), f"an error that says nothing: {error}")
+            require(few.ranges == {}, "memory stays page-locked after an error")
+            require(few.pending_error == 0, "the next launch reports the error of a registration")
         else:
             raise OrderError("memory that cannot be page-locked is used all the same")
 
@@ -76,13 +70,13 @@ def _check_marks(module: ModuleType) -> None:
         first = runtime.mark()
         device.launch(lambda: None)
         second = runtime.mark()
-        _require(not runtime.is_reached(first) and not runtime.is_reached(second), "a mark is reached too early")
+        require(not runtime.is_reached(first) and not runtime.is_reached(second), "a mark is reached too early")
         runtime.await_mark(second)
-        _require(runtime.is_reached(second) is True, "a mark that was waited for is not reached")
-        _require(runtime.seconds_between(first, second) == WORK_SECONDS, "another time between marks")
-        _require(runtime.remark(first) is first and not runtime.is_reached(first), "an old mark is not used anew")
+        require(runtime.is_reached(second) is True, "a mark that was waited for is not reached")
+        require(runtime.seconds_between(first, second) == WORK_SECONDS, "another time between marks")
+        require(runtime.remark(first) is first and not runtime.is_reached(first), "an old mark is not used anew")
         runtime.synchronize()
-        _require(runtime.is_reached(first), "synchronize does not wait")
+        require(runtime.is_reached(first), "synchronize does not wait")
         # Nobody asks to hear of its calls.
         linked_loop(runtime, [(lambda ctx: device.launch(lambda: None), (), COMPUTE)])()
 
@@ -96,7 +90,7 @@ def _check_run_ahead(module: ModuleType) -> None:
             runtime.begin_turn()
             _worked(device.current)
             runtime.end_turn()
-            _require(device.host[device.current.number] == turn, "a host too far ahead, or held back")
+            require(device.host[device.current.number] == turn, "a host too far ahead, or held back")
 
 
 def _check_entries(module: ModuleType) -> None:
@@ -111,7 +105,7 @@ def _check_entries(module: ModuleType) -> None:
                 made_up_call(runtime, [], masks)()
                 for place, stream in enumerate(runtime._streams):
                     expected = before[place] | (before[named] if place == masked else Clock())
-                    _require(stream.clock == expected, f"{STREAMS[place]} and a mask of {STREAMS[masked]}")
+                    require(stream.clock == expected, f"{STREAMS[place]} and a mask of {STREAMS[masked]}")
 
 
 def _check_joins(module: ModuleType) -> None:
@@ -123,7 +117,7 @@ def _check_joins(module: ModuleType) -> None:
             device.current = Stream(device)
             works = [_worked(stream) for stream in (*runtime._streams, device.current)]
             getattr(runtime, act)()
-            _require(all(work <= device.current.clock for work in works), f"{act} leaves work behind")
+            require(all(work <= device.current.clock for work in works), f"{act} leaves work behind")
 
 
 def _check_waits(module: ModuleType) -> None:
@@ -141,7 +135,7 @@ def _check_waits(module: ModuleType) -> None:
         for _ in range(2):
             device.calls.clear()
             run()
-            _require(device.calls["wait"] == 2 and device.calls["record"] == 2 * 4 + 1, "a wait too many, or too few")
+            require(device.calls["wait"] == 2 and device.calls["record"] == 2 * 4 + 1, "a wait too many, or too few")
 
 
 def _check_tickets(module: ModuleType) -> None:
@@ -165,10 +159,10 @@ def _check_tickets(module: ModuleType) -> None:
         ops: list[Any] = [(launch, place, ()) for place in (0, 1, 2)]
         ops += [(hand_over, 3, (0, 2)), (hand_over, 3, (1,)), (hand_over, 4, (2,))]
         made_up_call(runtime, ops, (0, 0, 0, 0b100000, 0b000011, 0))()
-        _require(found[0] == streams[0].clock | streams[2].clock | before[5], "a transfer's waits and mask")
-        _require(found[1] == streams[1].clock, "a transfer that is not its stream's first")
-        _require(found[2] == streams[0].clock | streams[1].clock | streams[2].clock, "another file stream's")
-        _require(device.current is streams[0], "a transfer makes a stream current")
+        require(found[0] == streams[0].clock | streams[2].clock | before[5], "a transfer's waits and mask")
+        require(found[1] == streams[1].clock, "a transfer that is not its stream's first")
+        require(found[2] == streams[0].clock | streams[1].clock | streams[2].clock, "another file stream's")
+        require(device.current is streams[0], "a transfer makes a stream current")
 
 
 def _check_failed_transfers(module: ModuleType) -> None:
@@ -182,10 +176,10 @@ def _check_failed_transfers(module: ModuleType) -> None:
             try:
                 getattr(runtime, act)()
             except FilePoolError:
-                _require(act != "abandon", "an error hides the one before it")
+                require(act != "abandon", "an error hides the one before it")
             else:
-                _require(act == "abandon", f"{act} tells nothing of a failed transfer")
-            _require(not runtime._transfers, f"{act} leaves a transfer")
+                require(act == "abandon", f"{act} tells nothing of a failed transfer")
+            require(not runtime._transfers, f"{act} leaves a transfer")
 
 
 CHECKS = (
@@ -203,30 +197,3 @@ CHECKS = (
 def _worked(stream: Stream) -> Clock:
     stream.queue_work(lambda: None)
     return stream.clock.copy()
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise OrderError(otherwise)
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    """A runtime that waits for ever fails too."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise OrderError(f"no end within {LIMIT_SECONDS} s of work, or {BLOCKED_SECONDS} s")
-
-    limits = [
-        (signal.SIGPROF, signal.ITIMER_PROF, LIMIT_SECONDS),
-        (signal.SIGALRM, signal.ITIMER_REAL, BLOCKED_SECONDS),
-    ]
-    before = [signal.signal(number, stop) for number, _, _ in limits]
-    for _, timer, seconds in limits:
-        signal.setitimer(timer, seconds)
-    try:
-        yield
-    finally:
-        for (number, timer, _), handler in zip(limits, before, strict=True):
-            signal.setitimer(timer, 0)
-            signal.signal(number, handler)
