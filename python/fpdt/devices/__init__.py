@@ -32,6 +32,7 @@ __all__ = [
     "CudaRuntime",
     "create_runtime",
     "foreign_bytes",
+    "free_cache",
     "open_files",
     "peak_bytes",
     "plan_runtime",
@@ -111,6 +112,13 @@ def peak_bytes(device: torch.device) -> int | None:
 def foreign_bytes(device: torch.device) -> int | None:
     """Bytes of the device in use that PyTorch did not allocate; None where it cannot tell."""
     return allocated_elsewhere_bytes(device) if device.type == "cuda" else None
+
+
+def free_cache(device: torch.device) -> None:
+    """What PyTorch keeps of a device for later tensors is free again, for whoever allocates elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
 
 
 def reset_peak(device: torch.device) -> None:

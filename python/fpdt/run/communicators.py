@@ -32,8 +32,7 @@ class Communicators:
 def connect(plan: Plan) -> Communicators:
     """Joins the ranks of the plan and runs every collective once that ZeRO or an exchange will ask for.
 
-    Itself a collective. Kernels of ops are not run here: what they work on, weights and views, is not there yet. A rank
-    that loads one late holds up no other for ever, since every rank launches its collectives in the same order.
+    Itself a collective. Kernels of ops come later, when there are weights: warm_up.
     Raises RankError where the ranks do not fit the plan, or hold different ones.
     """
     before = foreign_bytes(rank_place(plan).device)

@@ -36,6 +36,7 @@ from fpdt.run.ranks import limit_groups
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.stream import StreamedModel, stream
+from fpdt.run.warm_up import warm_up_ops
 from fpdt.run.zero import LayerWeights, time_engine
 from fpdt.testing.debug import DebugMode
 from fpdt.version import VERSION
@@ -91,6 +92,9 @@ class PlanSession:
         self.streamed, engine = self._build(plan, kernels)
         self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._live)
         """High water of start-up by pool."""
+        kernel_bytes = warm_up_ops(plan, self.streamed, self._ranks.device)
+        if kernel_bytes is not None and self._ranks.rank == 0:
+            print(f"kernels of ops took {kernel_bytes} bytes of the device", file=sys.stderr, flush=True)
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
         self.runtime = _make_runtime(plan, options, communicators, files)
         self._exit.callback(self.runtime.close)
