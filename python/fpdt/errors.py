@@ -23,3 +23,7 @@ class ScheduleError(FpdtError):
 
 class StorageLeakError(FpdtError):
     """A tensor made inside an op is alive after it; only arena buffers may cross ops."""
+
+
+class DataError(FpdtError):
+    """Data that a run cannot train on; names the file, and the line, record or token in it."""

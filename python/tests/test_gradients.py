@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fpdt.data.batches import Batches, open_batches
+from fpdt.data.options import DataOptions
+from fpdt.data.whole import plan_sequences
 from fpdt.devices import CopyMode, plan_runtime
 from fpdt.errors import ScheduleError
 from fpdt.models.build import build_model
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan
 from fpdt.run.autograd import StaleBackwardError
-from fpdt.run.data import ShardedBatches, plan_sequences, sharded_batches
 from fpdt.run.executor import Executor
 from fpdt.run.gradients import gradient_file, write_gradients
 from fpdt.run.kernels import plan_kernels
@@ -43,7 +45,7 @@ def built(plan: Plan, dtype: torch.dtype, with_buffers: bool = False) -> nn.Modu
 class Streamed:
     """A streamed model without DeepSpeed: plain autograd accumulates into `grad`."""
 
-    def __init__(self, plan: Plan, batches: ShardedBatches, copy_mode: CopyMode = "eager") -> None:
+    def __init__(self, plan: Plan, batches: Batches, copy_mode: CopyMode = "eager") -> None:
         runtime = plan_runtime(plan, copy_mode=copy_mode)
         self.model: Any = built(plan, torch.float32)
         self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
@@ -73,7 +75,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def streamed(plan: Plan, data: Path, copy_mode: CopyMode = "eager") -> Streamed:
-    return Streamed(plan, sharded_batches(plan, data, 0), copy_mode)
+    return Streamed(plan, open_batches(plan, DataOptions(data), 0), copy_mode)
 
 
 def expected(plan: Plan, data: Path, factor: float) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fpdt.data.whole import plan_sequences
 from fpdt.models.plan_model import plan_model
 from fpdt.plan import Plan, load_plan
-from fpdt.run.data import plan_sequences
 from fpdt.run.engine import start_deepspeed
 from fpdt.run.ranks import join_process_group
 from gpu.context import Context

@@ -13,6 +13,8 @@ import deepspeed
 import torch
 import transformers
 
+from fpdt.data.batches import Batches, open_batches
+from fpdt.data.options import DataOptions
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
 from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
@@ -26,7 +28,6 @@ from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
 from fpdt.run.communicators import Communicators, connect
-from fpdt.run.data import ShardedBatches, sharded_batches
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
@@ -82,7 +83,8 @@ class PlanSession:
         self._live.reset_peak()
         check_config(plan)
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
-        batches = sharded_batches(plan, options["data"], self._ranks.rank)
+        batches = open_batches(plan, DataOptions.of_run(options), self._ranks.rank)
+        self._exit.callback(batches.close)
         files = _open_files(plan, options)
         self._weights = None if options["weights"] is None else Path(options["weights"])
         export = options["export"]
@@ -212,7 +214,7 @@ class PlanSession:
         plan = self._plan
         return TraceWriter(self._trace_folder, step, self._ranks.rank, plan.streams, plan.kind_names)
 
-    def _make_steps(self, batches: ShardedBatches, options: Mapping[str, Any]) -> StepRunner:
+    def _make_steps(self, batches: Batches, options: Mapping[str, Any]) -> StepRunner:
         dump_grads = options["dump_grads"]
         return StepRunner(
             self._plan,

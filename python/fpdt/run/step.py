@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fpdt.data.batches import Batches
+from fpdt.errors import DataError
 from fpdt.plan import Plan
-from fpdt.run.data import DataError, ShardedBatches
 from fpdt.run.engine import StreamedEngine
 from fpdt.run.gradients import dump_gradients
 from fpdt.run.program import LossScale
@@ -39,7 +40,7 @@ class StepRunner:
         self,
         plan: Plan,
         engine: StreamedEngine,
-        batches: ShardedBatches,
+        batches: Batches,
         dump_grads: Path | None,
         before_micro_step: Callable[[], None] | None = None,
     ) -> None:

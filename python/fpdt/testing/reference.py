@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpdt.data.whole import WholeSequences, plan_sequences
 from fpdt.models.build import DTYPES, cast_weights
 from fpdt.models.plan_model import plan_model
 from fpdt.plan import Plan, load_plan
-from fpdt.run.data import Sequences, plan_sequences
 from fpdt.run.gradients import write_gradients
 from fpdt.testing.reference_scale import make_reference_scale
 
@@ -104,7 +104,7 @@ class ReferenceTrainer:
         return total / num_valid
 
 
-def slices(sequences: Sequences, step: int) -> Iterator[Tensor]:
+def slices(sequences: WholeSequences, step: int) -> Iterator[Tensor]:
     """Every sequence of an optimizer step, of all replicas and micro-steps."""
     for micro_step in range(sequences.accumulation_steps):
         for data_rank in range(sequences.data_parallel_size):

@@ -1,0 +1,68 @@
+"""Opens what `--data` names, by what it is, and says which sequences it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fpdt.data.corpus import Corpus
+from fpdt.data.fingerprint import of_files
+from fpdt.data.flat import open_bin, open_bytes, open_npy
+from fpdt.data.megatron import open_megatron
+from fpdt.data.options import DataOptions
+from fpdt.data.pieces import pieces_of
+from fpdt.data.sequences import PackedDocuments, Sequences, Slices
+from fpdt.errors import DataError
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a plan asks of its data. `packs`: it was made for documents that share a sequence."""
+
+    vocab_size: int
+    seq_len: int
+    packs: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """`cut` says in words what sequences are. `seed` of their order; None: that of the source."""
+
+    corpus: Corpus
+    sequences: Sequences
+    cut: str
+    seed: int | None
+    packs: bool
+    """Documents keep apart, padding too."""
+
+
+def open_data(options: DataOptions, demand: Demand) -> TrainingData:
+    """Maps files, reads no tokens. Raises DataError for what a run could not train on, as far as that is known now."""
+    corpus = open_corpus(options, demand.vocab_size)
+    if corpus.weights is not None and not demand.packs:
+        hint = "plan with --packing, or leave --data-weights out"
+        raise DataError(f"{corpus.path} has loss weights, the plan none", hint)
+    documents = corpus.documents if demand.packs else None
+    shuffles = documents is not None if options.shuffle is None else options.shuffle
+    seed = (demand.seed if options.seed is None else options.seed) if shuffles else None
+    if documents is None:
+        cut = f"slices of {demand.seq_len} tokens"
+        return TrainingData(corpus, Slices(corpus, demand.seq_len, seed), cut, seed, demand.packs)
+    long_documents = options.long_documents or "refuse"
+    pieces = pieces_of(corpus, documents, demand.seq_len, long_documents)
+    cut = f"documents packed into {demand.seq_len} tokens, longer ones: {long_documents}"
+    return TrainingData(corpus, PackedDocuments(pieces, demand.seq_len, seed), cut, seed, demand.packs)
+
+
+def open_corpus(options: DataOptions, vocab_size: int) -> Corpus:
+    """Raises DataError for what is not there, is of no known kind, or is damaged."""
+    path = options.path
+    if path.suffix == ".idx" or (path.suffix == ".bin" and path.with_suffix(".idx").exists()):
+        return open_megatron(path, vocab_size)
+    if path.suffix == ".npy":
+        tokens = open_npy(path, vocab_size)
+    elif path.suffix == ".bin":
+        tokens = open_bin(path, vocab_size, options.dtype)
+    else:
+        tokens = open_bytes(path, vocab_size)
+    return Corpus(tokens, of_files(path))
