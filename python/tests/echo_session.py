@@ -59,6 +59,8 @@ class EchoSession:
         )
         return {
             "loss": None if non_finite else 10.0 - step,
+            "learning_rate": 1e-4,
+            "gradient_norm": 0.75,
             "seconds": 0.5,
             "num_tokens": 128,
             "loss_scale": 1.0,

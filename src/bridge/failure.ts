@@ -19,6 +19,8 @@ export type Failure =
   | (Place & { readonly kind: 'hang'; readonly reason: string })
   | (Place & { readonly kind: 'protocol'; readonly reason: string; readonly hint?: string })
   | { readonly kind: 'abort'; readonly reason: string }
+  /** What the run writes by itself cannot be written, and the run was to stop then. */
+  | { readonly kind: 'output'; readonly error: FpdtError }
   /** The bridge itself failed. */
   | { readonly kind: 'internal'; readonly cause: unknown };
 
@@ -45,6 +47,7 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
   if (cause.kind === 'abort') {
     return new FpdtError(`run aborted: ${cause.reason}`, { code: 'run-aborted', details: { reason: cause.reason } });
   }
+  if (cause.kind === 'output') return cause.error;
   if (cause.kind === 'internal') return new FpdtError(describe(cause), { code: 'bridge-failed', cause: cause.cause });
   const stderrTail = stderrOf(cause.rank);
   const others = failures.filter((one) => one !== cause).map(describe);
@@ -56,6 +59,7 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
 /** One line, e.g. `rank 1: ValueError: no such token (phase stepping, step 3)`. */
 export function describe(failure: Failure): string {
   if (failure.kind === 'abort') return `aborted: ${failure.reason}`;
+  if (failure.kind === 'output') return failure.error.message;
   if (failure.kind === 'internal') return `the bridge failed: ${String(failure.cause)}`;
   const step = failure.step === null ? '' : `, step ${failure.step}${failure.kind === 'exit' ? ' or the next' : ''}`;
   return `rank ${failure.rank}: ${whatHappened(failure)} (phase ${failure.phase}${step})`;

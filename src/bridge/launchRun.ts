@@ -16,6 +16,7 @@ import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
 import { resolvePython } from './python.js';
 import { startRun, type Run } from './run.js';
+import { ON_UNWRITABLE, openRunFolder, type OnUnwritable, type RunFolder } from './runFolder/runFolder.js';
 import { weightRemarks } from './weightRemarks.js';
 import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
 
@@ -46,6 +47,10 @@ export interface LaunchOptions {
   readonly traceFolder?: string | undefined;
   /** Interpreter; default FPDT_PYTHON, else the environment that setup made. */
   readonly python?: string | undefined;
+  /** Folder, new or empty, for what is worth keeping of the run: config.json, plan.json, metrics.jsonl and rank-N.log. */
+  readonly runFolder?: string | undefined;
+  /** Whether a line that cannot be written there is remarked on, or stops the run; default remark. */
+  readonly onUnwritable?: OnUnwritable | undefined;
   /** Instead of the plan's number of steps. */
   readonly steps?: number | undefined;
   /** Python module of the worker. */
@@ -75,16 +80,22 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   checkModelFolders(options);
   options.signal?.throwIfAborted();
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
+  const numSteps = options.steps ?? plan.run.numSteps;
+  const folder = await folderOf(plan, options, { ...runOptions, numSteps });
   const run = await startRun({
     plan: wire,
     options: runOptions,
-    numSteps: options.steps ?? plan.run.numSteps,
+    numSteps,
+    folder,
     python,
     worker: options.worker ?? 'fpdt.worker',
     environment: options.environment ?? process.env,
     packageVersion: VERSION,
     remarks: options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig),
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
+  }).catch((error: unknown) => {
+    folder?.close();
+    throw error;
   });
   if (options.signal !== undefined) abortOn(options.signal, run);
   return run;
@@ -132,6 +143,20 @@ function invalidOption(path: readonly PropertyKey[], what: string, found: unknow
     code: 'invalid-option',
     hint: option === 'data' ? `give ${what}` : `give ${what}, or leave ${String(option)} out`,
     details: { option },
+  });
+}
+
+async function folderOf(plan: ExecutionPlan, { runFolder, onUnwritable }: LaunchOptions, options: object): Promise<RunFolder | undefined> {
+  if (onUnwritable !== undefined && !ON_UNWRITABLE.includes(onUnwritable))
+    throw invalidOption(['onUnwritable'], ON_UNWRITABLE.join(' or '), onUnwritable);
+  if (runFolder === undefined) return undefined;
+  return openRunFolder({
+    path: runFolder,
+    plan,
+    options: { ...options },
+    resumes: false,
+    onUnwritable: onUnwritable ?? 'remark',
+    version: VERSION,
   });
 }
 

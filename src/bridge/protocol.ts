@@ -63,6 +63,10 @@ const stepDoneSchema = z.strictObject({
   step: count,
   /** Mean token loss of the whole batch, equal on all ranks. */
   loss: z.number().nullable(),
+  /** That of the update; null where the optimizer has none. */
+  learningRate: z.number().nullable(),
+  /** Of the gradients of all ranks before clipping; null where DeepSpeed does not form it, or it is not finite. */
+  gradientNorm: z.number().nonnegative().nullable(),
   seconds,
   /** Valid target tokens of the whole optimizer step, all ranks together. */
   numTokens: count,

@@ -12,6 +12,7 @@ import type { Body, Message, MessageType, RunOptions } from './protocol.js';
 import { freePort, rankEnvironment, type Environment } from './rankEnvironment.js';
 import { startRank, type RankExit, type RankProcess } from './ranks.js';
 import { mergeSteps, type RunResult, type StartFacts } from './runResult.js';
+import type { RunFolder } from './runFolder/runFolder.js';
 import { Watchdog, type WatchLimits } from './watchdog.js';
 
 /** Everything a run needs, resolved. */
@@ -26,6 +27,8 @@ export interface RunSetup {
   readonly packageVersion: string;
   /** For whoever listens, before anything else. */
   readonly remarks: readonly string[];
+  /** Where events are recorded; closed when the run has ended. */
+  readonly folder?: RunFolder | undefined;
   readonly limits: WatchLimits;
 }
 
@@ -74,7 +77,7 @@ class ActiveRun implements Run {
     this.result.catch(() => undefined);
     this.#coordinator = new Coordinator(setup.plan, setup.options, setup.numSteps, setup.packageVersion, {
       send: (rank, type, body, frames) => this.#send(rank, type, body, frames),
-      emit: (event) => this.#events.push(event),
+      emit: (event) => this.#emit(event),
       onReady: (facts) => this.#onReady(facts),
       fail: (failure) => this.#fail(failure),
       complete: () => this.#end(),
@@ -92,11 +95,11 @@ class ActiveRun implements Run {
   }
 
   async start(): Promise<void> {
-    for (const line of this.#setup.remarks) this.#events.push(remark(line));
+    for (const line of this.#setup.remarks) this.#emit(remark(line));
     const controller = await Controller.open(this.id, {
       onMessage: (rank, message) => this.#onMessage(rank, message),
-      onBatch: (batch) => this.#events.push({ type: 'telemetry', rank: batch.rank, batch }),
-      onRemark: (line) => this.#events.push(remark(line)),
+      onBatch: (batch) => this.#emit({ type: 'telemetry', rank: batch.rank, batch }),
+      onRemark: (line) => this.#emit(remark(line)),
       onBroken: (rank, reason) => this.#fail({ kind: 'protocol', ...this.#placeOf(rank), reason }),
       onCrash: (cause) => this.#fail({ kind: 'internal', cause }),
     });
@@ -123,9 +126,9 @@ class ActiveRun implements Run {
       python,
       arguments: ['-m', worker, '--controller', controller.controlEndpoint, '--telemetry', controller.telemetryEndpoint, '--run', this.id],
       environment: rankEnvironment({ rank, numRanks: plan.numRanks, device: plan.device, masterPort }, environment),
-      onLine: (stream, line) => this.#events.push({ type: 'log', rank, stream, line }),
+      onLine: (stream, line) => this.#emit({ type: 'log', rank, stream, line }),
     });
-    this.#events.push({ type: 'rank', rank, state: 'started', detail: `pid ${process.pid ?? 'none'}` });
+    this.#emit({ type: 'rank', rank, state: 'started', detail: `pid ${process.pid ?? 'none'}` });
     void process.exited.then((exit) => this.#onExit(process, describeExit(exit)));
     return process;
   }
@@ -139,11 +142,11 @@ class ActiveRun implements Run {
   #onReady(facts: StartFacts): void {
     this.#start = facts;
     this.#loadSeconds = (performance.now() - this.#startedMs) / 1000;
-    this.#events.push({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, ...facts });
+    this.#emit({ type: 'ready', digest: this.#setup.plan.digest, seconds: this.#loadSeconds, ...facts });
   }
 
   #onExit(process: RankProcess, detail: string): void {
-    this.#events.push({ type: 'rank', rank: process.rank, state: 'exited', detail });
+    this.#emit({ type: 'rank', rank: process.rank, state: 'exited', detail });
     const exit = process.exit();
     if (exit === null || this.#coordinator.hasLeft(process.rank)) return;
     const place = this.#placeOf(process.rank);
@@ -228,7 +231,17 @@ class ActiveRun implements Run {
     return this.#failures.map((one) => (one.kind === 'exit' ? { ...one, ...this.#placeOf(one.rank) } : one));
   }
 
+  #emit(event: Exclude<RunEvent, { type: 'end' }>): void {
+    this.#events.push(event);
+    try {
+      for (const line of this.#setup.folder?.record(event) ?? []) this.#events.push(remark(line));
+    } catch (error) {
+      this.#fail({ kind: 'output', error: asFpdtError(error) });
+    }
+  }
+
   #tell(outcome: RunOutcome): void {
+    for (const line of this.#setup.folder?.close() ?? []) this.#events.push(remark(line));
     this.#events.close(outcome);
     this.#settle(outcome);
   }

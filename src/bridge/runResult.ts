@@ -12,6 +12,10 @@ export interface StepResult {
   readonly step: number;
   /** Mean token loss of the batch; null when it was NaN or infinite, then `nonFinite` has `loss`. */
   readonly loss: number | null;
+  /** That of the update; null where the optimizer has none. */
+  readonly learningRate: number | null;
+  /** Of the gradients of all ranks before clipping; null where DeepSpeed does not form it, or it was not finite. */
+  readonly gradientNorm: number | null;
   /** Of the slowest rank. */
   readonly seconds: number;
   /** Target tokens of all ranks together. */
@@ -37,7 +41,7 @@ export interface StepResult {
  * A whole run. Peaks are the largest of the steps in which memory was measured; `byKind` and `idleSeconds` sums over those in which ops were
  * timed, the other numbers over all.
  */
-export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'lossScale' | 'skipped'> {
+export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'learningRate' | 'gradientNorm' | 'lossScale' | 'skipped'> {
   readonly kind: 'runResult';
   readonly digest: string;
   readonly numRanks: number;
@@ -60,6 +64,8 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
   return {
     step: first.step,
     loss: first.loss,
+    learningRate: first.learningRate,
+    gradientNorm: first.gradientNorm,
     seconds: largest(ranks, (one) => one.seconds),
     tokens: first.numTokens,
     poolBytes: largestByName(ranks.map((one) => one.poolBytes)),

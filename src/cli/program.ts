@@ -112,6 +112,8 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .option('--poison', 'fill arenas and dead buffers with NaN')
     .option('--seed <n>', 'seed of --copy-mode random', wholeNumber)
     .option('--steps <n>', "optimizer steps, instead of the plan's number", wholeNumber)
+    .option('--run-folder <folder>', 'new folder for config.json, plan.json, metrics.jsonl and rank-N.log of the run')
+    .addOption(new Option('--on-unwritable <what>', 'where a line cannot be written there; default: remark').choices(['remark', 'stop']))
     .option('--disk-folder <folder>', "folder for what a plan keeps on disk; on the disk the plan's rates are for")
     .option('--record-layers <n>', 'telemetry has the single ops of one decoder layer in so many; default: 0, none', wholeNumber)
     .option('--trace-steps <numbers>', 'optimizer steps to take a profiler trace of, from 0: 0,5', wholeNumbers)

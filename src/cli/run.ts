@@ -20,6 +20,8 @@ export async function runCommand(path: string, options: Readonly<Record<string, 
   const { json, ...rest } = options;
   const launch = rest as unknown as LaunchOptions;
   checkTrace(launch);
+  if (launch.onUnwritable !== undefined && launch.runFolder === undefined)
+    throw new FpdtError('--on-unwritable needs --run-folder', { code: 'usage', hint: 'give both, or leave --on-unwritable out' });
   const plan = await readPlanFile(path);
   const shown = launch.steps === undefined ? plan : { ...plan, run: { ...plan.run, numSteps: launch.steps } };
   return withInterrupt(output, async (signal) => {

@@ -1,4 +1,4 @@
-/** Schemas of what the commands of planning print with --json; exported as schemas/cli, which docs/cli.md is about. */
+/** Schemas of what the commands of planning print with --json, and of what a run's folder holds; exported as schemas/cli, which docs/cli.md is about. */
 import * as z from 'zod';
 import { OP_KIND_NAMES } from '../catalog/ops/index.js';
 import { INSTANTS, LOAD, type MemoryInstant, type MemoryItem, type MemoryLedger, type PoolLedger } from '../memory/ledger.js';
@@ -20,6 +20,7 @@ import type { MaxReleasedSeqLen } from '../strategy/released/limits.js';
 import type { ReleasedPlan, ReleasedPrediction } from '../strategy/released/releasedPlan.js';
 import { choiceSchema } from './choiceSchema.js';
 import type { LimitJson } from './limitText.js';
+import { stepMetricsSchema } from './metricsSchemas.js';
 import type { NumberChange, PlanDiff, PoolChange, SettingChange } from './planDiff.js';
 import type { PlanJson } from './planJson.js';
 import { type CheckedRequirement, OPERATORS } from './requirements.js';
@@ -268,7 +269,7 @@ const errorSchema = z.strictObject({
   }),
 });
 
-/** By the `kind` of what is printed; `error` is printed in its place by a command that fails. */
+/** By the `kind` of what is printed, or written; `error` is printed in its place by a command that fails. */
 export const OUTPUT_SCHEMAS = {
   planSummary: planSummarySchema,
   maxSeqLen: maxSeqLenSchema,
@@ -278,5 +279,6 @@ export const OUTPUT_SCHEMAS = {
   releasedPlan: releasedPlanSchema,
   maxReleasedSeqLen: maxReleasedSeqLenSchema,
   planDiff: planDiffSchema,
+  stepMetrics: stepMetricsSchema,
   error: errorSchema,
 } as const;

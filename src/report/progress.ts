@@ -1,9 +1,12 @@
-/** One line per step while a run goes on: step, loss, speed, memory against plan. */
+/** One line per step while a run goes on: step, loss, learning rate, gradient norm, speed, memory against plan. */
 import type { StepResult } from '../bridge/runResult.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { ReportPlan } from './compare.js';
 
-/** `step  3/20  loss 5.1234  1.42 s (plan 1.40 s)  11,512 tokens/s  hbm 41.2 MiB of 41.9 MiB planned`; pools where memory was measured. */
+/**
+ * `step  3/20  loss 5.1234  lr 1.00e-4  grad norm 0.982  1.42 s (plan 1.40 s)  11,512 tokens/s  hbm 41.2 MiB of 41.9 MiB planned`; pools
+ * where memory was measured.
+ */
 export function progressLine({ memory, run, prediction }: ReportPlan, step: StepResult): string {
   const total = String(run.numSteps);
   const done = String(step.step + 1).padStart(total.length);
@@ -12,12 +15,18 @@ export function progressLine({ memory, run, prediction }: ReportPlan, step: Step
   return [
     `step ${done}/${total}`,
     `loss ${loss}`,
+    ...(step.learningRate === null ? [] : [`lr ${step.learningRate.toExponential(2)}`]),
+    ...(step.gradientNorm === null ? [] : [`grad norm ${formatNorm(step.gradientNorm)}`]),
     `${formatSeconds(step.seconds)} (plan ${formatSeconds(prediction.stepSeconds)})`,
     `${speed} tokens/s`,
     ...(step.memoryMeasured ? poolTexts(memory, step) : []),
     ...(step.nonFinite.length === 0 ? [] : [`not finite: ${step.nonFinite.join(', ')}`]),
     ...(run.dtype === 'float16' || step.skipped ? [`${step.skipped ? 'step skipped, ' : ''}loss scale ${step.lossScale}`] : []),
   ].join('  ');
+}
+
+function formatNorm(norm: number): string {
+  return norm !== 0 && (norm < 0.01 || norm >= 1e4) ? norm.toExponential(2) : norm.toPrecision(3);
 }
 
 /** Pools that the plan or the step uses. */

@@ -9,6 +9,8 @@ const rank = (state: 'hello' | 'ready') => ({ type: 'rank', rank: 0, state, deta
 const done = (changes: Partial<StepDone>): StepDone => ({
   step: 0,
   loss: 2,
+  learningRate: 1e-4,
+  gradientNorm: 0.75,
   seconds: 1,
   numTokens: 64,
   poolBytes: { hbm: 10, host: 5 },

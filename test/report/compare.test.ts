@@ -164,13 +164,21 @@ describe('verdict', () => {
 describe('progress', () => {
   it('is one line with step, loss, speed and memory against plan', () => {
     expect(progressLine(PLAN, step(1))).toBe(
-      'step 2/3  loss 4.9000  2.10 s (plan 2.00 s)  476 tokens/s  hbm 99 MiB of 100 MiB planned  host 10 MiB of 10 MiB planned',
+      'step 2/3  loss 4.9000  lr 1.00e-4  grad norm 0.750  2.10 s (plan 2.00 s)  476 tokens/s  hbm 99 MiB of 100 MiB planned  host 10 MiB of 10 MiB planned',
     );
     expect(progressLine(PLAN, step(1, { poolBytes: { hbm: 1, disk: 4096 } }))).toContain('  disk 4 KiB of 0 B planned');
   });
 
   it('says nothing of memory in a step that did not measure it', () => {
-    expect(progressLine(PLAN, step(0))).toBe('step 1/3  loss 5.0000  2.10 s (plan 2.00 s)  476 tokens/s');
+    expect(progressLine(PLAN, step(0))).toBe('step 1/3  loss 5.0000  lr 1.00e-4  grad norm 0.750  2.10 s (plan 2.00 s)  476 tokens/s');
+  });
+
+  it('leaves out a learning rate and a norm that DeepSpeed does not have, and writes a norm of any size', () => {
+    expect(progressLine(PLAN, step(0, { learningRate: null, gradientNorm: null }))).toContain('loss 5.0000  2.10 s');
+    const norms = [0, 0.0012345, 12.345, 65536].map(
+      (gradientNorm) => /grad norm (\S+)/.exec(progressLine(PLAN, step(0, { gradientNorm })))?.[1],
+    );
+    expect(norms).toEqual(['0.00', '1.23e-3', '12.3', '6.55e+4']);
   });
 
   it('says the loss scale of fp16, and which steps it skipped', () => {

@@ -72,6 +72,8 @@ export function step(index: number, changes: Partial<StepResult> = {}): StepResu
   return {
     step: index,
     loss: 5 - index / 10,
+    learningRate: 1e-4,
+    gradientNorm: 0.75,
     seconds: 2.1,
     tokens: 1000,
     poolBytes: { hbm: 99 * MIB, host: 10 * MIB },
@@ -88,7 +90,15 @@ export function step(index: number, changes: Partial<StepResult> = {}): StepResu
 }
 
 export function result(steps: readonly StepResult[], changes: Partial<RunResult> = {}): RunResult {
-  const { step: _step, loss: _loss, lossScale: _scale, skipped: _skipped, ...last } = steps.at(-1) ?? step(0);
+  const {
+    step: _step,
+    loss: _loss,
+    learningRate: _rate,
+    gradientNorm: _norm,
+    lossScale: _scale,
+    skipped: _skipped,
+    ...last
+  } = steps.at(-1) ?? step(0);
   const numSkipped = steps.filter(({ skipped }) => skipped).length;
   const facts = { digest: 'd'.repeat(64), numRanks: 2, steps, numSkipped, versions: {}, loadSeconds: 3, loadPoolBytes: { hbm: 39 * MIB } };
   const communicatorBytes = null;

@@ -253,6 +253,8 @@ def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool
 def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:
     return {
         "loss": None if "loss" in outcome.non_finite else outcome.loss,
+        "learning_rate": outcome.learning_rate,
+        "gradient_norm": None if "gradientNorm" in outcome.non_finite else outcome.gradient_norm,
         "seconds": times.seconds,
         "num_tokens": outcome.num_tokens,
         "loss_scale": outcome.loss_scale,

@@ -23,10 +23,14 @@ from fpdt.run.program import LossScale
 class StepOutcome:
     """`loss` is the mean over the `num_tokens` target tokens of all ranks; `non_finite` names what is NaN or inf.
 
+    `learning_rate` is that of the update, `gradient_norm` of all ranks' gradients before clipping; None where there is
+    none: DeepSpeed forms no norm in some of its settings.
     `skipped`: DeepSpeed left the weights as they were, because a gradient of some rank was not finite.
     """
 
     loss: float
+    learning_rate: float | None
+    gradient_norm: float | None
     num_tokens: int
     loss_scale: float
     skipped: bool
@@ -53,6 +57,8 @@ class StepRunner:
         """A collective: every rank runs the same steps in the same order."""
         num_tokens = self._count_tokens(step)
         loss_scale = self._engine.loss_scale.current
+        # The schedule moves on with the update.
+        learning_rate = self._learning_rate()
         scale = LossScale(self._plan.world_size, self._accumulation_steps, loss_scale, num_tokens)
         loss_sum = torch.zeros(1, dtype=torch.float64, device=self._engine.device)
         for micro_step in range(self._accumulation_steps):
@@ -60,7 +66,10 @@ class StepRunner:
         dist.all_reduce(loss_sum)
         loss = float(loss_sum) / num_tokens
         skipped = not self._engine.deepspeed.was_step_applied()
-        return StepOutcome(loss, num_tokens, loss_scale, skipped, self._non_finite(loss))
+        norm = self._gradient_norm()
+        values = {"loss": loss, "gradientNorm": 0.0 if norm is None else norm}
+        non_finite = [name for name, value in values.items() if not math.isfinite(value)]
+        return StepOutcome(loss, learning_rate, norm, num_tokens, loss_scale, skipped, non_finite)
 
     def _run_micro_step(self, step: int, micro_step: int, scale: LossScale) -> Tensor:
         """Forward, backward and DeepSpeed's step; this rank's sum of token losses."""
@@ -93,7 +102,11 @@ class StepRunner:
             raise DataError(f"step {step} has no target token", "give data with labels")
         return num_tokens
 
-    def _non_finite(self, loss: float) -> list[str]:
+    def _learning_rate(self) -> float | None:
+        """Of the first group of weights; fpdt makes one."""
+        rates = self._engine.deepspeed.get_lr()
+        return float(rates[0]) if rates else None
+
+    def _gradient_norm(self) -> float | None:
         norm = self._engine.deepspeed.get_global_grad_norm()
-        values = {"loss": loss, "gradientNorm": 0.0 if norm is None else float(norm)}
-        return [name for name, value in values.items() if not math.isfinite(value)]
+        return None if norm is None else float(norm)

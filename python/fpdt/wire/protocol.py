@@ -110,6 +110,8 @@ class RunSteps(Wire):
 class StepDone(Wire):
     step: Count
     loss: float | None
+    learning_rate: float | None
+    gradient_norm: Annotated[float, Field(ge=0)] | None
     seconds: Seconds
     num_tokens: Count
     loss_scale: Annotated[float, Field(gt=0)]
