@@ -53,8 +53,8 @@ class Streamed:
         self.program = streamed.attach(self.executor, LayerWeights(self.model, streamed.modules, {}))
         self._batches = batches
 
-    def loss(self, scale: LossScale) -> Tensor:
-        self.program.begin_micro_step(lambda: self._batches.read(0, 0).tables, scale)
+    def loss(self, scale: LossScale, *, same_upstream: bool = False) -> Tensor:
+        self.program.begin_micro_step(lambda: self._batches.read(0, 0).tables, scale, same_upstream=same_upstream)
         return self.forward()
 
     def forward(self) -> Tensor:
@@ -131,6 +131,20 @@ def test_gradients_accumulate_over_forwards(plan: Plan, data: Path) -> None:
     for _ in range(2):
         ours.loss(one_rank(plan)).backward()  # type: ignore[no-untyped-call]
     assert worst_error(gradients(ours.model), expected(plan, data, 2.0)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("factor", "num_differing"), [(3.0, 0), (2.0, 1)])
+def test_an_upstream_gradient_that_is_said_to_be_the_same_is_checked_afterwards(
+    plan: Plan, data: Path, factor: float, num_differing: int
+) -> None:
+    ours = streamed(plan, data)
+    (ours.loss(one_rank(plan)) * 3).backward()  # type: ignore[no-untyped-call]
+    (ours.loss(one_rank(plan), same_upstream=True) * factor).backward()  # type: ignore[no-untyped-call]
+    assert int(ours.program.num_differing_upstreams) == num_differing
+    # The second one's gradients are those of the first's scale.
+    assert worst_error(gradients(ours.model), expected(plan, data, 6.0)) < TOLERANCE
+    ours.loss(one_rank(plan)).backward()  # type: ignore[no-untyped-call]
+    assert int(ours.program.num_differing_upstreams) == 0
 
 
 def test_modules_keep_their_names(plan: Plan, data: Path) -> None:

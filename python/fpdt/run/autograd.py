@@ -30,8 +30,8 @@ class Turns(Protocol):
     def loss(self) -> tuple[Tensor, float]:
         """Runs the head's forward: the loss, and the upstream gradient of it that the gradients formed here assume."""
 
-    def loss_backward(self, quotient: float) -> Sequence[Tensor]:
-        """`quotient`: what the gradients formed in forward must be multiplied by."""
+    def loss_backward(self, upstream: Tensor, assumed: float) -> Sequence[Tensor]:
+        """`upstream`: the gradient of the loss, a scalar on the token's device; gradients were formed for `assumed`."""
 
 
 class _Once:
@@ -73,8 +73,7 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ctx.once.enter()
-        quotient = float(grads[0]) / ctx.assumed
-        return (torch.zeros(1, device=ctx.device), None, *ctx.turns.loss_backward(quotient))
+        return (torch.zeros(1, device=ctx.device), None, *ctx.turns.loss_backward(grads[0], ctx.assumed))
 
 
 def embed(token: Tensor, turns: Turns, weights: Sequence[Tensor]) -> Tensor:

@@ -102,10 +102,22 @@ class Program:
         self._bound = Bound(layers, engine, weights, self._run_optimizer_step)
         self._read_batch: Callable[[], Batch] | None = None
         self._scale = LossScale(1, 1, 1.0, 1)
+        self._same_upstream = False
+        self._upstream: Tensor | None = None
+        """The last gradient of a loss that was read."""
+        self.num_differing_upstreams = torch.zeros(())
+        """Micro-steps since then, on the device, whose loss got another gradient: theirs are wrong."""
 
-    def begin_micro_step(self, read_batch: Callable[[], Batch], scale: LossScale) -> None:
-        """What the next forward and backward train on, and the scale of their loss."""
+    def begin_micro_step(
+        self, read_batch: Callable[[], Batch], scale: LossScale, *, same_upstream: bool = False
+    ) -> None:
+        """What the next forward and backward train on, and the scale of their loss.
+
+        `same_upstream`: the loss gets the gradient that the last one got, which the host then need not read; whoever
+        says so looks at `num_differing_upstreams` later.
+        """
         self._executor.begin_micro_step()
+        self._same_upstream = same_upstream
         self._read_batch, self._scale = read_batch, scale
         self._engine.loss_factor = scale.gradient_factor
 
@@ -139,10 +151,15 @@ class Program:
         self._run("head", "forward", None)
         return self.local_loss_sum[0] * self._scale.factor, self._scale.upstream
 
-    def loss_backward(self, quotient: float) -> list[Tensor]:
-        # Half a unit in the last place of fp32 is what the division by the accumulation steps may cost.
-        is_one = math.isclose(quotient, 1.0, rel_tol=torch.finfo(torch.float32).eps)
-        self._engine.quotient = 1.0 if is_one else quotient
+    def loss_backward(self, upstream: Tensor, assumed: float) -> list[Tensor]:
+        if self._same_upstream and self._upstream is not None:
+            self.num_differing_upstreams = self.num_differing_upstreams + (upstream != self._upstream)
+        else:
+            quotient = float(upstream) / assumed
+            # Half a unit in the last place of fp32 is what the division by the accumulation steps may cost.
+            is_one = math.isclose(quotient, 1.0, rel_tol=torch.finfo(torch.float32).eps)
+            self._engine.quotient = 1.0 if is_one else quotient
+            self._upstream, self.num_differing_upstreams = upstream, torch.zeros_like(upstream)
         return self.backward("head")
 
     def _run_optimizer_step(self) -> None:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fpdt.data.batches import Batches
-from fpdt.errors import DataError
+from fpdt.errors import DataError, ScheduleError
 from fpdt.plan import Plan
 from fpdt.run.engine import StreamedEngine
 from fpdt.run.gradients import dump_gradients
@@ -63,20 +63,32 @@ class StepRunner:
         loss_sum = torch.zeros(1, dtype=torch.float64, device=self._engine.device)
         for micro_step in range(self._accumulation_steps):
             loss_sum += self._run_micro_step(step, micro_step, scale)
-        dist.all_reduce(loss_sum)
-        loss = float(loss_sum) / num_tokens
+        loss = self._all_ranks(loss_sum) / num_tokens
         skipped = not self._engine.deepspeed.was_step_applied()
         norm = self._gradient_norm()
         values = {"loss": loss, "gradientNorm": 0.0 if norm is None else norm}
         non_finite = [name for name, value in values.items() if not math.isfinite(value)]
         return StepOutcome(loss, learning_rate, norm, num_tokens, loss_scale, skipped, non_finite)
 
+    def _all_ranks(self, loss_sum: Tensor) -> float:
+        """Sum of token losses of all ranks. Raises ScheduleError where some micro-step's gradients are wrong."""
+        totals = torch.cat([loss_sum, self._engine.program.num_differing_upstreams.double().reshape(1)])
+        dist.all_reduce(totals)
+        total, num_differing = totals.tolist()
+        if num_differing:
+            raise ScheduleError(
+                "DeepSpeed scaled the losses of a step's micro-steps differently", "report this DeepSpeed version"
+            )
+        return float(total)
+
     def _run_micro_step(self, step: int, micro_step: int, scale: LossScale) -> Tensor:
         """Forward, backward and DeepSpeed's step; this rank's sum of token losses."""
         engine = self._engine
         if self._before_micro_step is not None:
             self._before_micro_step()
-        engine.program.begin_micro_step(lambda: self._batches.read(step, micro_step).tables, scale)
+        engine.program.begin_micro_step(
+            lambda: self._batches.read(step, micro_step).tables, scale, same_upstream=micro_step > 0
+        )
         loss = engine.forward()
         loss_sum = engine.program.local_loss_sum
         engine.backward(loss)
