@@ -51,7 +51,7 @@ def test_a_config_of_another_dtype_or_stage_is_refused(plan: Plan) -> None:
 
 
 def test_the_loss_of_a_rank_makes_deepspeeds_mean_the_mean_over_tokens() -> None:
-    scale = LossScale(world_size=4, accumulation_steps=3, loss_scale=8.0, num_valid=100)
+    scale = LossScale(world_size=4, accumulation_steps=3, loss_scale=8.0, weight_sum=100.0)
     # DeepSpeed: sum over ranks of (loss / accumulation steps) / world, times its scale; per micro-step.
     assert scale.factor * scale.upstream / scale.world_size == pytest.approx(8.0 / 100)
     assert scale.gradient_factor == pytest.approx(8.0 * 4 / 100)

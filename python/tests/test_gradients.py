@@ -54,7 +54,7 @@ class Streamed:
         self._batches = batches
 
     def loss(self, scale: LossScale, *, same_upstream: bool = False) -> Tensor:
-        self.program.begin_micro_step(lambda: self._batches.read(0, 0).tables, scale, same_upstream=same_upstream)
+        self.program.begin_micro_step(lambda: self._batches.read(0, 0), scale, same_upstream=same_upstream)
         return self.forward()
 
     def forward(self) -> Tensor:
@@ -170,7 +170,7 @@ def test_a_second_forward_before_its_backward_is_refused(plan: Plan, data: Path)
 
 def test_modules_out_of_their_order_are_refused(plan: Plan, data: Path) -> None:
     ours = streamed(plan, data)
-    ours.program.begin_micro_step(lambda: {}, one_rank(plan))
+    ours.program.begin_micro_step(lambda: ours._batches.read(0, 0), one_rank(plan))
     layer = ours.model.model.layers[1]
     with pytest.raises(ScheduleError, match="layer 1 forward was asked for; the plan's next turn is embed forward"):
         layer(torch.zeros(1, requires_grad=True))

@@ -37,6 +37,8 @@ const DIMENSIONS = {
   segments: ['ones', 'twos', 'unequal'],
   /** Whether the last layer has a placement of its own, the opposite of the others'. */
   ranges: ['one', 'mixed'],
+  /** Whether sequences are documents, drawn from a seed, with weights of the loss. */
+  packing: [false, true],
 } as const;
 
 type Values = typeof DIMENSIONS;
@@ -70,6 +72,7 @@ export const FPDT_CASE: ParityCase = {
   backwardOrder: 'keyValueOuterAscending',
   segments: 'ones',
   ranges: 'one',
+  packing: false,
 };
 
 /** What no plan can be made for, or would be the same plan as another value's. */
@@ -155,5 +158,6 @@ export function caseName(one: ParityCase): string {
     one.backwardOrder === 'keyValueOuterAscending' ? 'asc' : 'desc',
     one.segments,
     one.ranges,
+    one.packing ? 'packed' : 'whole',
   ].join(' ');
 }

@@ -6,6 +6,8 @@ import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
 export interface JobResult {
   readonly losses?: readonly number[];
   readonly steps?: readonly StepResult[];
+  /** Of a `worker` job with packed documents: where those of rank 0 begin, by micro-step of the first step. */
+  readonly documents?: readonly (readonly number[])[];
   /** Worst relative difference of a `compare` job; null when it is not a number. */
   readonly error?: number | null;
   /** The tensor it was found in. */

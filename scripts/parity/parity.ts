@@ -13,6 +13,7 @@ import type { ModelDtype } from '../../src/spec/dtype.js';
 import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from './cases.js';
 import { familyPlans, trainingPlans } from './families.js';
+import { copiedBytes } from './copied.js';
 import { Harness } from './harness.js';
 import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
@@ -23,7 +24,11 @@ const FP16_ON_CPU = { FPDT_FAULT: 'fp16' };
 const LOSS_TOLERANCE = 1e-5;
 const NUM_CASES = 60;
 const NUM_RANDOM = 12;
+/** Of the documents in the sequences of plans for packing. */
+const DOCUMENTS_SEED = 11;
 const COPY_MODES = ['eager', 'lazy', 'random'] as const;
+
+type Documents = { readonly documents?: number };
 
 interface Outcome {
   readonly name: string;
@@ -53,7 +58,8 @@ class ParityRun {
     const { dtype } = made.run;
     const name = `${base} ${copyMode}${dtype === 'float32' ? '' : ` ${dtype}`}`;
     const plan = await this.write(made);
-    const ownError = await this.ownError(key, plan, dtype);
+    const documents = made.run.packing === true ? { documents: DOCUMENTS_SEED } : {};
+    const ownError = await this.ownError(key, plan, dtype, documents);
     const dumpGrads = join(this.folder, `worker-${this.numPlans}`);
     const ran = await this.harness.run({
       kind: 'worker',
@@ -62,13 +68,15 @@ class ParityRun {
       steps: 1,
       worldSize: made.cluster.numRanks,
       dumpGrads,
+      ...documents,
       ...(dtype === 'float16' ? { environment: FP16_ON_CPU } : {}),
       options: { copy_mode: copyMode, seed: 3, disk_folder: this.folder, ...options },
     });
     if (ran.failed !== undefined)
       return { name, error: null, ownError, ratio: null, ok: false, failed: `${ran.failed}\n${ran.traceback ?? ''}` };
     const copied = ran.steps?.[0]?.copied_bytes ?? {};
-    const other = Object.entries(made.prediction.copiedBytes).find(([stream, bytes]) => copied[stream] !== bytes);
+    const expected = copiedBytes(made, ran.documents ?? []);
+    const other = Object.entries(expected).find(([stream, bytes]) => copied[stream] !== bytes);
     if (other !== undefined) {
       const failed = `${copied[other[0]]} bytes copied on ${other[0]}, planned ${other[1]}`;
       return { name, error: null, ownError, ratio: null, ok: false, failed };
@@ -104,14 +112,14 @@ class ParityRun {
   }
 
   /** transformers' own error in `dtype` against itself in fp64. */
-  private ownError(key: string, plan: string, dtype: ModelDtype): Promise<number | null> {
+  private ownError(key: string, plan: string, dtype: ModelDtype, documents: Documents): Promise<number | null> {
     const name = `${key}/${dtype}`;
-    const known = this.references.get(name) ?? this.runReferences(key, plan, dtype);
+    const known = this.references.get(name) ?? this.runReferences(key, plan, dtype, documents);
     this.references.set(name, known);
     return known;
   }
 
-  private async runReferences(key: string, plan: string, dtype: string): Promise<number | null> {
+  private async runReferences(key: string, plan: string, dtype: string, documents: Documents): Promise<number | null> {
     for (const precision of ['float64', dtype]) {
       await this.harness.mustRun({
         kind: 'reference',
@@ -120,6 +128,7 @@ class ParityRun {
         steps: 1,
         dtype: precision,
         dumpGrads: this.dump(key, precision),
+        ...documents,
       });
     }
     const { error } = await this.harness.mustRun({ kind: 'compare', left: this.dump(key, dtype), right: this.dump(key, 'float64') });

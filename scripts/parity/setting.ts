@@ -140,6 +140,7 @@ export async function planCase(one: ParityCase, { dtype = 'float32', numSteps = 
       dtype,
       numSteps,
       seed: 7,
+      packing: one.packing,
     },
   });
 }
@@ -147,7 +148,7 @@ export async function planCase(one: ParityCase, { dtype = 'float32', numSteps = 
 /** What the unsharded model depends on: cases with the same key share their reference runs. */
 export function referenceKey(one: ParityCase): string {
   const window = one.window === null ? 'causal' : `window${one.window}`;
-  return `${one.heads}-${window}-${one.tied ? 'tied' : 'untied'}-acc${one.gradientAccumulationSteps}-dp${one.dataParallelSize}`;
+  return `${one.heads}-${window}-${one.tied ? 'tied' : 'untied'}-acc${one.gradientAccumulationSteps}-dp${one.dataParallelSize}${one.packing ? '-packed' : ''}`;
 }
 
 /** Plans whose heads no case above has, or that a policy chooses. */

@@ -28,6 +28,7 @@ const RUN_FIELDS = [
   ['lora', 'lora'],
   ['steps', 'numSteps'],
   ['seed', 'seed'],
+  ['packing', 'packing'],
 ] as const;
 
 const CLUSTER_FIELDS = [

@@ -46,6 +46,7 @@ const REQUEST: readonly Option[] = [
   new Option('--rope-scaling <type:factor>', 'context extension: yarn:8 for 8 times the length that the model was trained at'),
   new Option('--freeze <patterns...>', "weights that do not train, by name or pattern: model.embed_tokens.weight '*.mlp.*'"),
   new Option('--lora <path>', "peft's adapter_config.json: adapters of linear modules train, and nothing else"),
+  new Option('--packing', 'sequences may be packed documents, and tokens have loss weights; what is predicted is for one document'),
   counted('--steps <n>', 'optimizer steps of a run'),
   counted('--seed <n>', 'seed of the initial weights'),
 ];

@@ -28,6 +28,8 @@ const FEATURES = {
   /** Adapters beside linear modules, which peft puts there. */
   lora: ({ model }) => model.lora !== undefined,
   'hidden-gradient-offload': (plan) => plan.sections.some((section) => offloadsHiddenGradient(section, plan)),
+  /** Several documents in a sequence, and weights of the loss. */
+  packing: ({ run }) => run.packing === true,
 } as const satisfies Record<string, Predicate>;
 
 export type Feature = keyof typeof FEATURES;
@@ -72,9 +74,9 @@ function isRectangle({ tokens, kv }: Op): boolean {
 function usesTiles({ ops }: Section, chunkTokens: number): boolean {
   const fetched = new Set<number>();
   for (const { kind, writes } of ops) if (kind === 'copy') for (const { buffer } of writes) fetched.add(buffer);
-  return ops.some(({ kv, reads }) => {
+  return ops.some(({ kv, reads, attribute }) => {
     const keys = reads[KEYS];
-    return kv !== undefined && kv.end - kv.start > chunkTokens && keys !== undefined && fetched.has(keys.buffer);
+    return kv !== undefined && attribute !== undefined && kv.end - kv.start > chunkTokens && keys !== undefined && fetched.has(keys.buffer);
   });
 }
 
@@ -90,7 +92,7 @@ function tiesRegion(plan: UnsealedPlan): boolean {
   const regions = (kind: Op['kind']) =>
     plan.sections.flatMap(({ ops }) => ops.filter((op) => op.kind === kind).map((op) => op.accumulates.at(-1)?.buffer));
   const embedding = new Set(regions('embedBwd'));
-  return regions('loss').some((buffer) => buffer !== undefined && embedding.has(buffer));
+  return [...regions('loss'), ...regions('lossWeighted')].some((buffer) => buffer !== undefined && embedding.has(buffer));
 }
 
 /** Some view that a parameter with the role of a hidden gradient names lies outside the device. */

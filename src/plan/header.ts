@@ -91,7 +91,7 @@ const attributeSchema = z.strictObject({
 
 export const tableSchema = z.strictObject({
   name: word,
-  dtype: z.literal('int64'),
+  dtype: z.enum(['int64', 'float32']),
   capacity: positive,
   buffer: count,
 } satisfies Shape<Table>);

@@ -150,6 +150,7 @@ export const runSchema = z.strictObject({
   lossScale: z.number().positive(),
   numSteps: positive,
   seed: count,
+  packing: option(z.literal(true)),
 } satisfies Shape<RunSpec>);
 
 const layerStrategySchema = z.strictObject({

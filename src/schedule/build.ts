@@ -58,7 +58,8 @@ export function placeSchedule(
 function tableOf(name: string, buffers: readonly Buffer[]): Table {
   const buffer = buffers.find((one) => one.name === name);
   if (buffer === undefined) throw new Error(`nothing uses the table ${name}`);
-  return { name, dtype: 'int64', capacity: buffer.shape[0] ?? 0, buffer: buffer.id };
+  const dtype = buffer.dtype === 'float32' ? 'float32' : 'int64';
+  return { name, dtype, capacity: buffer.shape[0] ?? 0, buffer: buffer.id };
 }
 
 /** Equal attributes are one record. */

@@ -71,4 +71,6 @@ export interface LogicalSchedule {
   readonly turns: readonly Turn[];
   /** Tensors that loadBatch fills. */
   readonly tables: readonly string[];
+  /** Whether ops of keys that no document joins to their queries are left out, and copies for them: see documents.ts. */
+  readonly leavesOut?: boolean;
 }

@@ -23,7 +23,7 @@ export interface Op {
   readonly stream: string;
   /** Global token range of the chunk the op works on. */
   readonly tokens: Range;
-  /** Global token range of keys and values, attention ops only. */
+  /** Global token range of keys and values: of attention ops, and of those that are left out with them, see documents.ts. */
   readonly kv?: Range;
   /** Which of the plan's attributes; absent: none. */
   readonly attribute?: number;

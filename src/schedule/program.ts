@@ -33,7 +33,7 @@ export interface Program {
 
 export interface Table {
   readonly name: string;
-  readonly dtype: 'int64';
+  readonly dtype: 'int64' | 'float32';
   /** In rows. */
   readonly capacity: number;
   readonly buffer: number;

@@ -28,6 +28,7 @@ const schema = z.strictObject({
   ropeScaling: z.string().min(1).optional(),
   numSteps: count.optional(),
   seed: z.int().min(0).optional(),
+  packing: z.boolean().optional(),
 });
 
 /** Every field but `seqLen` may be left out. `seqLen` is a number or text such as `2M`. */
@@ -72,6 +73,8 @@ export interface RunInput {
   readonly ropeScaling?: string | undefined;
   readonly numSteps?: number | undefined;
   readonly seed?: number | undefined;
+  /** Batches may have several documents in a sequence, between which nothing attends, and a weight for the loss of each token; false when left out. */
+  readonly packing?: boolean | undefined;
 }
 
 export function parseRunInput(input: unknown): RunInput {

@@ -47,6 +47,7 @@ export function parseRun(
     lossScale: run.lossScale ?? 1,
     numSteps: run.numSteps ?? 1,
     seed: run.seed ?? 0,
+    ...(run.packing === true ? { packing: true } : {}),
   };
 }
 

@@ -173,6 +173,8 @@ export interface RunSpec {
   readonly lossScale: number;
   readonly numSteps: number;
   readonly seed: number;
+  /** Batches may have several documents in a sequence, and weights of the loss. */
+  readonly packing?: true;
 }
 
 /** A ds_config as DeepSpeed gets it: strict, `auto` values resolved. */

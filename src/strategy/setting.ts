@@ -55,7 +55,8 @@ function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
     groupedHeads: model.numKvHeads !== model.numHeads,
     window: model.windows.some((window) => window !== null && window < run.seqLen),
     softcap: model.code.classes.some(({ attention }) => attention.softcap !== null),
-    rowTile: run.rowTile,
+    // A document has any number of rows.
+    rowTile: run.packing === true ? 1 : run.rowTile,
   };
   const name = chooseKernel(run.attention, needs, cluster);
   return { attn: name, attnBwd: name };

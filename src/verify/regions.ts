@@ -6,6 +6,9 @@ import { type Context, type VerifyInput, type WeightRegions, rowOf } from './con
 /** Where the gradients that a kind adds to lie, view by view, as [accumulated view, first element, end]. */
 type Regions = (sizes: WeightRegions, tied: boolean) => readonly (readonly [number, number, number])[];
 
+/** Kinds that stand for another: where something was kept, or losses have weights. */
+export const VARIANTS: Readonly<Record<string, string>> = { postBwdKept: 'postBwd', lossWeighted: 'loss' };
+
 /** Of the ops of layers see checkTurns: layers need not be alike. */
 const REGIONS: Readonly<Record<string, Regions>> = {
   loss: ({ numHeadNormElements, numHeadElements, numEmbedElements }, tied) => [
@@ -16,7 +19,7 @@ const REGIONS: Readonly<Record<string, Regions>> = {
 };
 
 export function regionProblem({ kind, accumulates }: Op, { input }: Context): string | undefined {
-  const regions = REGIONS[kind];
+  const regions = REGIONS[VARIANTS[kind] ?? kind];
   if (regions === undefined) return undefined;
   for (const [view, start, end] of regions(input.parameters, input.tied)) {
     const rows = accumulates[view]?.rows;

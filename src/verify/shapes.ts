@@ -89,7 +89,7 @@ function tokensProblem({ tokens, kv, kind }: Op, row: OpRow): string | undefined
   if (!isRange(tokens) || (tokens.start === tokens.end && !row.external)) return `works on tokens ${tokens.start}..${tokens.end}`;
   const attends = isAttention(kind);
   if (kv === undefined) return attends ? 'names no keys' : undefined;
-  if (!attends) return 'names keys, and its kind attends to none';
+  if (!attends && !SERVING.includes(kind)) return 'names keys, and its kind attends to none';
   return !isRange(kv) || kv.start === kv.end ? `attends to keys ${kv.start}..${kv.end}` : undefined;
 }
 
@@ -101,6 +101,9 @@ function attributeProblem({ attribute: number, kind }: Op, row: OpRow, { input: 
   if ((attribute.mask !== undefined) !== attends) return attends ? 'has no mask' : 'has a mask, and its kind attends to nothing';
   return attribute.tiles !== undefined && !row.tiled ? 'works in tiles, which its kind cannot' : undefined;
 }
+
+/** Kinds whose ops may be left out with the attention op that they name the keys of. */
+const SERVING: readonly string[] = ['merge', 'copy'];
 
 function isAttention(kind: string): boolean {
   return kind === 'attn' || kind === 'attnBwd';

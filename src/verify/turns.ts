@@ -4,7 +4,7 @@ import type { Call, Turn } from '../schedule/program.js';
 import { turnName } from '../schedule/program.js';
 import type { PlacedCall } from './calls.js';
 import type { Context } from './context.js';
-import { emittedRegion, gradientViews } from './regions.js';
+import { emittedRegion, gradientViews, VARIANTS } from './regions.js';
 import { atOp } from './text.js';
 
 /** Kinds that use the weights of the call's layer. */
@@ -20,9 +20,6 @@ const TURN_OF_KIND: Readonly<Record<string, string>> = {
   attnBwd: 'layer backward',
   preBwd: 'layer backward',
 };
-
-/** Kinds that stand for another where something was kept. */
-const VARIANTS: Readonly<Record<string, string>> = { postBwdKept: 'postBwd' };
 
 export function checkTurns(calls: readonly PlacedCall[], context: Context): void {
   checkOrder(context);

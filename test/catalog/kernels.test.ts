@@ -90,7 +90,7 @@ test.each([
     'cudnn',
     'h100-80gb',
     { ...LLAMA, rowTile: 1 },
-    'is right for multiples of 128 keys, to which this run is not padded',
+    'is right for multiples of 128 keys, to which chunks, or documents, of this run are not padded',
     'use flash2 or reference',
   ],
   ['cudnn', 'mi300x', LLAMA, 'runs on sm80, sm89, sm90, sm100, not on gfx942', 'use flash2 or reference'],

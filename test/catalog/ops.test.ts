@@ -23,6 +23,7 @@ postBwdKept compute x o kept -> do; dx wgrad
 attnBwd compute q k v o lse do -> ; dq dk dv
 preBwd compute x positions dq dk dv -> ; dx wgrad
 loss compute x labels -> dx; lossSum wgrad wgradLmHead
+lossWeighted compute x labels weights -> dx; lossSum wgrad wgradLmHead
 rescale compute -> ; many
 embedBwd compute dx tokenIds positions -> ; wgrad
 emitGrads compute wgrad ->

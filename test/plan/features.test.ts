@@ -69,6 +69,7 @@ const WITH: Readonly<Record<Feature, UnsealedPlan>> = {
   frozen: { ...plan, parameters: { ...plan.parameters, embed: plan.parameters.embed.map((one) => ({ ...one, trainable: false })) } },
   lora: { ...plan, model: { ...plan.model, lora: { r: 4 } } },
   'hidden-gradient-offload': inPool(['dx'], 'host'),
+  packing: { ...plan, run: { ...plan.run, packing: true } },
 };
 const WITHOUT: Partial<Readonly<Record<Feature, UnsealedPlan>>> = {
   rebuild: withTurns(({ section, layer }) => section !== 'layerRebuild' && !(layer === 0 && ['gather', 'release'].includes(section))),

@@ -4,7 +4,9 @@ Results are partial: `lse` (natural log) lets the caller merge them, and backwar
 """
 
 from fpdt.attention.base import CAUSAL, FULL, AttentionBackend, AttentionConfig, AttentionError, Mask
+from fpdt.attention.documents import Documents
 from fpdt.attention.merge import merge_partial
+from fpdt.attention.pieces import Piece
 from fpdt.attention.register import BACKENDS, CAPABILITIES, backend_named, installed_kernels
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "AttentionBackend",
     "AttentionConfig",
     "AttentionError",
+    "Documents",
     "Mask",
+    "Piece",
     "backend_named",
     "installed_kernels",
     "merge_partial",

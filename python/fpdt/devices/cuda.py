@@ -17,7 +17,7 @@ from fpdt.devices.launch_order import launch_order
 from fpdt.measure.device_timing import EventRecorder
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
-from fpdt.run.context import Bound, Handler, OpContext
+from fpdt.run.context import Bound, OpContext
 from fpdt.run.link import LinkedSection
 from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
 
@@ -72,10 +72,10 @@ class CudaRuntime(Runtime):
         gates = masked_gates(call, self._tickets, section.frame)
         self._enter(call)
         log, is_timed = recorder.log(section, call.layer, section.num_ops), recorder.times_ops
-        views, context, current = section.views, None, self._compute
+        views, handlers, context, current = section.views, section.handlers, None, self._compute
         try:
-            for op, handler, context, kind, place, waits, own in self._launches_of(section).rows:
-                gate = gates[op]
+            for op, context, kind, place, waits, own in self._launches_of(section).rows:
+                handler, gate = handlers[op], gates[op]
                 if gate is not None:
                     await_gate(gate, section.frame)
                 stream = self._streams[place]
@@ -204,8 +204,8 @@ class CudaRuntime(Runtime):
         return [*super()._before_transfer(ctx), *(_EventTicket(stream) for stream in streams)]
 
 
-_Launch = tuple[int, Handler, OpContext, int, int, tuple[Event, ...], Event | None]
-"""An op, its handler, context, kind and stream, the events it waits for, and its own where somebody waits for it."""
+_Launch = tuple[int, OpContext, int, int, tuple[Event, ...], Event | None]
+"""An op, its context, kind and stream, the events it waits for, and its own where somebody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def _link_launches(section: LinkedSection) -> _Launches:
     ]
     # Where the host waits for transfers, nothing may come later than the plan has it.
     order = range(section.num_ops) if section.transfers else launch_order(streams, all_waits)
-    columns = (section.handlers, section.contexts, section.kinds, streams, awaited, own)
+    columns = (section.contexts, section.kinds, streams, awaited, own)
     rows = list(zip(range(section.num_ops), *columns, strict=True))
     return _Launches([rows[op] for op in order], section.first_ops)
 

@@ -95,6 +95,13 @@ class FilePool:
         """Queues the file's bytes from `offset` on = tensor; otherwise as `read`."""
         return self._submit(self._writer, "write", os.pwritev, offset, tensor, after)
 
+    def pass_read(self, after: Sequence[Ticket]) -> Ticket:
+        """A read of nothing, in its place among the reads, for who waits for it."""
+        return self._queue(self._reader, lambda: 0, after)
+
+    def pass_write(self, after: Sequence[Ticket]) -> Ticket:
+        return self._queue(self._writer, lambda: 0, after)
+
     def close(self) -> None:
         """Ends the threads, after the transfers that are under way, and closes the file; what is still queued fails."""
         with self._lock:
@@ -115,6 +122,9 @@ class FilePool:
             view = memoryview((ctypes.c_ubyte * tensor.numel()).from_address(tensor.data_ptr())).cast("B")
             return self._transfer(verb, call, offset, view)
 
+        return self._queue(queue, transfer, after)
+
+    def _queue(self, queue: _Queue, transfer: Callable[[], int], after: Sequence[Ticket]) -> Ticket:
         ticket = Ticket()
         with self._lock:
             if self._error is None:

@@ -1,7 +1,7 @@
 """What op handlers need from the Hugging Face modules: bindings made once per engine, before the first step.
 
 A handler sees only views and one of these bindings. Everything in them is fixed for the run, except the last three
-fields of EngineBinding, which change with the micro-step.
+fields of EngineBinding and its documents, which change with the micro-step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from fpdt.attention import AttentionBackend, AttentionConfig
+from fpdt.attention import AttentionBackend, AttentionConfig, Documents
 from fpdt.models.interpreter import LinkedCode
 from fpdt.plan.data import HeadMap
 from fpdt.run.parameters import WeightSlice
@@ -83,6 +83,8 @@ class EngineBinding:
     tables: tuple[str, ...]
     emit: Callable[[Tensor], None]
     """Called by emitGrads with a flat fp32 region. The engine knows which module's turn it is."""
+    documents: Documents | None = None
+    """Of the micro-step that runs; None where the plan is not made for packing."""
     loss_factor: float = 1.0
     """Gradients of a token's loss are formed times this: world / n * lossScale. Set before each micro-step."""
     quotient: float = 1.0

@@ -62,6 +62,7 @@ HANDLERS: dict[str, Handler] = {
     "attnBwd": attend.attn_bwd,
     "preBwd": projections.pre_bwd,
     "loss": loss.loss,
+    "lossWeighted": loss.loss_weighted,
     "rescale": moves.rescale,
     "embedBwd": embedding.embed_bwd,
     "emitGrads": embedding.emit_grads,

@@ -1,13 +1,14 @@
-"""Partial attention, its online merge and its gradients."""
+"""Partial attention, its online merge and its gradients; where documents are packed, piece by piece."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fpdt.attention import Mask, merge_partial
+from fpdt.attention import Documents, Mask, Piece, merge_partial
 from fpdt.plan import Mask as PlanMask
 from fpdt.plan import Op
 
@@ -17,10 +18,18 @@ if TYPE_CHECKING:
 
 def attn(ctx: OpContext, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor) -> None:
     """Attention of q over these k, v alone; final where the plan has no other."""
-    result, result_lse = ctx.engine.kernels.attn.forward(q, k, v, ctx.layer.attention, *_mask(ctx.op), out=o)
-    if result is not o:
-        o.copy_(result)
-    lse.copy_(result_lse)
+    mask, q_start, kv_start = _mask(ctx.op)
+    if ctx.engine.documents is None:
+        _attend(ctx, (q, k, v, o, lse), mask, q_start, kv_start)
+        return
+    seen = 0
+    for rows, keys, piece in _pieces(ctx, ctx.engine.documents):
+        views = (q[rows], k[keys], v[keys], o[rows], lse[rows])
+        _attend(ctx, views, piece.mask, piece.queries[0], piece.keys[0])
+        seen = rows.stop
+    if seen < o.shape[0]:
+        o[seen:].zero_()
+        lse[seen:].fill_(float("-inf"))
 
 
 def merge_first(ctx: OpContext, o_part: Tensor, lse_part: Tensor, o_acc: Tensor, lse: Tensor) -> None:
@@ -45,9 +54,43 @@ def attn_bwd(
     dv: Tensor,
 ) -> None:
     """o and lse are those over all keys."""
+    mask, q_start, kv_start = _mask(ctx.op)
+    if ctx.engine.documents is None:
+        _add_gradients(ctx, (do, q, k, v, o, lse), (dq, dk, dv), mask, q_start, kv_start)
+        return
+    for rows, keys, piece in _pieces(ctx, ctx.engine.documents):
+        views = (do[rows], q[rows], k[keys], v[keys], o[rows], lse[rows])
+        totals = (dq[rows], dk[keys], dv[keys])
+        _add_gradients(ctx, views, totals, piece.mask, piece.queries[0], piece.keys[0])
+
+
+def _pieces(ctx: OpContext, documents: Documents) -> Iterator[tuple[slice, slice, Piece]]:
+    """Rows of the op's queries and of its keys that one document has."""
+    op = ctx.op
+    mask, q_start, kv_start = _mask(op)
+    assert op.kv is not None  # checked when the plan was decoded
+    for piece in documents.pieces((q_start, op.tokens.end), (kv_start, op.kv.end), mask):
+        documents.pairs[op.kind] += piece.pairs
+        (first, last), (begin, end) = piece.queries, piece.keys
+        yield slice(first - q_start, last - q_start), slice(begin - kv_start, end - kv_start), piece
+
+
+def _attend(ctx: OpContext, views: tuple[Tensor, ...], mask: Mask, q_start: int, kv_start: int) -> None:
+    q, k, v, o, lse = views
+    config = ctx.layer.attention
+    result, result_lse = ctx.engine.kernels.attn.forward(q, k, v, config, mask, q_start, kv_start, out=o)
+    if result is not o:
+        o.copy_(result)
+    lse.copy_(result_lse)
+
+
+def _add_gradients(
+    ctx: OpContext, views: tuple[Tensor, ...], totals: tuple[Tensor, ...], mask: Mask, q_start: int, kv_start: int
+) -> None:
+    do, q, k, v, o, lse = views
     backend = ctx.engine.kernels.attn_bwd
-    grads = backend.backward(do, q, k, v, o, lse, ctx.layer.attention, *_mask(ctx.op))
-    for total, grad in zip((dq, dk, dv), grads, strict=True):
+    grads = backend.backward(do, q, k, v, o, lse, ctx.layer.attention, mask, q_start, kv_start)
+    for total, grad in zip(totals, grads, strict=True):
         total.add_(grad)
 
 

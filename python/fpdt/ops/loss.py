@@ -25,19 +25,51 @@ def loss(
     `wgrad` is the final norm's region, `wgrad_lm_head` that of lm_head, or of the embedding it is tied to. The weights'
     own modules are not called: inside lm_head's forward ZeRO's hooks have gathered both weights already.
     """
-    engine = ctx.engine
 
     def work(x: Tensor, labels: Tensor, dx: Tensor) -> None:
-        hidden = engine.head.norm.run({"@x": x})["@y"]
-        token_losses, dhidden = _through_head(engine, hidden, labels, wgrad_lm_head)
-        loss_sum.add_(token_losses.sum())
-        del hidden
-        engine.head.norm_bwd.run({"@x": x, "@dy": dhidden, "@dx": dx, "wgrad": wgrad})
+        _add_loss(ctx.engine, x, labels, None, dx, loss_sum, wgrad, wgrad_lm_head)
 
     by_tiles(ctx, work, x, labels, dx)
 
 
-def _through_head(engine: EngineBinding, hidden: Tensor, labels: Tensor, wgrad: Tensor) -> tuple[Tensor, Tensor]:
+def loss_weighted(
+    ctx: OpContext,
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    dx: Tensor,
+    loss_sum: Tensor,
+    wgrad: Tensor,
+    wgrad_lm_head: Tensor,
+) -> None:
+    """The same, each token's loss times its weight, fp32 [rows]."""
+
+    def work(x: Tensor, labels: Tensor, weights: Tensor, dx: Tensor) -> None:
+        _add_loss(ctx.engine, x, labels, weights, dx, loss_sum, wgrad, wgrad_lm_head)
+
+    by_tiles(ctx, work, x, labels, weights, dx)
+
+
+def _add_loss(
+    engine: EngineBinding,
+    x: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    dx: Tensor,
+    loss_sum: Tensor,
+    wgrad: Tensor,
+    wgrad_lm_head: Tensor,
+) -> None:
+    hidden = engine.head.norm.run({"@x": x})["@y"]
+    token_losses, dhidden = _through_head(engine, hidden, labels, weights, wgrad_lm_head)
+    loss_sum.add_(token_losses.sum())
+    del hidden
+    engine.head.norm_bwd.run({"@x": x, "@dy": dhidden, "@dx": dx, "wgrad": wgrad})
+
+
+def _through_head(
+    engine: EngineBinding, hidden: Tensor, labels: Tensor, weights: Tensor | None, wgrad: Tensor
+) -> tuple[Tensor, Tensor]:
     """Token losses [rows], and the gradient of `hidden`; adds those of lm_head's weights."""
     head = engine.head
     logits = functional.linear(hidden, head.weight, head.bias)
@@ -47,7 +79,7 @@ def _through_head(engine: EngineBinding, hidden: Tensor, labels: Tensor, wgrad: 
     if head.softcap is not None:
         bent = logits.div_(head.softcap).tanh_()
         logits = bent * head.softcap
-    token_losses, dlogits = cross_entropy(logits, labels, engine.loss_factor)
+    token_losses, dlogits = cross_entropy(logits, labels, engine.loss_factor, weights)
     del logits
     if bent is not None:
         dlogits.mul_(1 - bent.square_())
@@ -59,17 +91,24 @@ def _through_head(engine: EngineBinding, hidden: Tensor, labels: Tensor, wgrad: 
     return token_losses, dhidden
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, factor: float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Token losses [rows] in fp32 (fp64 for fp64), and their gradients times `factor` [rows, vocab] in logits' dtype.
 
-    Rows whose label is -100 have neither. `logits` is used up: where no cast is needed it becomes the gradient.
+    Both times `weights` [rows], finite, where they are given. Rows whose label is -100 have neither. `logits` is used
+    up: where no cast is needed it becomes the gradient.
     """
     scores = logits if logits.dtype == torch.float64 else logits.float()
     valid = labels != IGNORED_LABEL
     targets = labels.masked_fill(~valid, 0)[:, None]
     lse = torch.logsumexp(scores, dim=-1, keepdim=True)
     losses = (lse - scores.gather(1, targets)).squeeze(1).masked_fill(~valid, 0)
-    scale = valid.to(scores.dtype)[:, None] * factor
+    share = valid.to(scores.dtype)
+    if weights is not None:
+        share.mul_(weights)
+        losses.mul_(weights)
+    scale = share[:, None] * factor
     gradients = scores.sub_(lse).exp_().mul_(scale).scatter_add_(1, targets, -scale)
     return losses, gradients.to(logits.dtype)
 

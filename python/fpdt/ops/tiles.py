@@ -1,6 +1,6 @@
 """Row tiles: a token-wise op may work through its rows in pieces, so that what it makes inside is smaller.
 
-The only loop over pieces of rows that ops have. Tile i of n is rows [floor(R i / n), floor(R (i + 1) / n)).
+Tile i of n is rows [floor(R i / n), floor(R (i + 1) / n)).
 """
 
 from __future__ import annotations

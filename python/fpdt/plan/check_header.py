@@ -24,6 +24,7 @@ KNOWN_FEATURES = frozenset(
         "frozen",
         "lora",
         "hidden-gradient-offload",
+        "packing",
     }
 )
 MAX_STREAMS = 32

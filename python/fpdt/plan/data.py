@@ -75,6 +75,11 @@ class Plan:
         return tuple(table.name for table in self.header.tables)
 
     @property
+    def packing(self) -> bool:
+        """Whether a batch may have several documents, and weights."""
+        return self.header.run.packing
+
+    @property
     def turns(self) -> tuple[Turn, ...]:
         return self.header.programs.train.turns
 

@@ -19,7 +19,7 @@ DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int64":
 FILE_ALIGNMENT_BYTES = 4096
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "int64"]
-TableName = Literal["tokenIds", "positions", "labels"]
+TableName = Literal["tokenIds", "positions", "labels", "weights"]
 Module = Literal["embed", "layer", "head", "end"]
 Direction = Literal["forward", "backward"]
 
@@ -33,6 +33,7 @@ class RunSpec(Spec):
     sequence_parallel_size: Positive
     data_parallel_size: Positive
     dtype: Dtype
+    packing: bool = False
 
 
 class Pool(Part):
@@ -117,7 +118,7 @@ class Table(Part):
     """Host data of this rank for a micro-step, and the buffer that loadBatch puts it in."""
 
     name: TableName
-    dtype: Literal["int64"]
+    dtype: Literal["int64", "float32"]
     capacity: Positive
     buffer: Count
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fpdt.attention import Documents
 from fpdt.errors import ScheduleError
 from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan, Turn, turn_name
@@ -53,6 +54,11 @@ class Executor:
         else:
             self._runtime.abandon()
         self._next = 0
+
+    def begin_documents(self, documents: Documents) -> None:
+        """To be called in a micro-step before its first turn: ops between documents do nothing in it."""
+        for section in self._sections.values():
+            section.leave_out(documents)
 
     def run_turn(self, module: str, direction: str, layer: int | None, bound: Bound) -> None:
         """Run the calls of the turn that is due, and join compute with the caller.

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fpdt.attention import Documents
 from fpdt.errors import PlanError
+from fpdt.ops.skip import skip, skip_transfer
 from fpdt.plan import OP_KINDS, Plan, Section
 from fpdt.plan.op_kinds import SAME_VERSION, OpKind
+from fpdt.plan.sections import Array
 from fpdt.run.arena import Views
 from fpdt.run.context import Frame, Handler, Handlers, OpContext
 from fpdt.run.files import FileSlice, FileSlices
@@ -36,13 +39,16 @@ class LinkedSection:
     """The ops of a section, ready to run: `handlers[i](contexts[i], *views[i])` is op i.
 
     `kinds` are places in the worker's op table, `streams` in the plan's streams; `transfers` are the ops that move data
-    to or from a file. `bind` re-points the views that depend on arguments.
+    to or from a file. `bind` re-points the views that depend on arguments, `leave_out` the handlers that documents
+    leave nothing to do.
     """
 
     __slots__ = (
         "_args",
         "_dependents",
         "_fixed",
+        "_handlers",
+        "_hideable",
         "_numbers",
         "_read_bytes",
         "_resolve",
@@ -55,6 +61,7 @@ class LinkedSection:
         "handlers",
         "kind_counts",
         "kinds",
+        "left_out",
         "num_ops",
         "section",
         "streams",
@@ -77,6 +84,9 @@ class LinkedSection:
         self.transfers: frozenset[int] = frozenset()
         self.kind_counts: list[tuple[int, int]] = []
         self.first_ops: list[int] = []
+        self.left_out: frozenset[int] = frozenset()
+        self._handlers: list[Handler] = []
+        self._hideable: _Hideable | None = None
         self._args: tuple[int, ...] | None = None
         self._dependents: list[Dependent] = []
         self._numbers: list[tuple[int, int, int]] = []
@@ -94,6 +104,21 @@ class LinkedSection:
             self._read_bytes = _read_bytes(self.section)
         return self._read_bytes[op]
 
+    def leave_out(self, documents: Documents) -> None:
+        """Makes the ops do nothing that these documents leave nothing to do, until the next time.
+
+        They keep their places: what they wait for, and who waits for them, is as it was.
+        """
+        hideable = self._hideable
+        if hideable is None:
+            return
+        hidden = hideable.ops[documents.hides(hideable.first_queries, hideable.key_ends)].tolist()
+        self.left_out = frozenset(hidden)
+        self.handlers = self._handlers.copy()
+        for op in hidden:
+            self.handlers[op] = skip_transfer if op in self.transfers else skip
+        self.kind_counts = _counts([kind for op, kind in enumerate(self.kinds) if op not in self.left_out])
+
     def bind(self, args: tuple[int, ...]) -> None:
         """Points the views that follow arguments at the instances that `args` name."""
         if args == self._args:
@@ -107,6 +132,15 @@ class LinkedSection:
         views = self.views
         for item in self._dependents:
             views[item.op] = _LAYOUTS[item.layout](tuple([found[n] for n in item.numbers]), item.num_reads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hideable:
+    """Ops whose keys all come before their queries, with the position of the first query and of the end of the keys."""
+
+    ops: Array
+    first_queries: Array
+    key_ends: Array
 
 
 def link_sections(plan: Plan, runtime: Runtime, views: Views, handlers: Handlers) -> dict[str, LinkedSection]:
@@ -145,6 +179,8 @@ class _Linker:
             return linked
         linked.first_ops = _first_ops(section, len(self._plan.streams))
         linked.handlers = [self._handlers[self._kinds[kind].name] for kind in kinds.tolist()]
+        if self._plan.packing:
+            linked._handlers, linked._hideable = linked.handlers, _hideable_ops(section)
         linked.contexts = [OpContext(op, linked.frame) for op in section.make_ops()]
         self._link_transfers(section, linked)
         self._link_views(section, linked)
@@ -245,6 +281,13 @@ def _read_bytes(section: Section) -> list[int]:
     total = np.concatenate(([0], np.cumsum(sizes[columns.view])))
     found: list[int] = (total[first + columns.num_reads[section.rows]] - total[first]).tolist()
     return found
+
+
+def _hideable_ops(section: Section) -> _Hideable | None:
+    rows, columns = section.rows, section.columns
+    first_queries, key_ends = columns.tokens[rows, 0], columns.kv[rows, 1]
+    ops = np.flatnonzero((key_ends >= 0) & (key_ends <= first_queries))
+    return _Hideable(ops, first_queries[ops], key_ends[ops]) if len(ops) else None
 
 
 def _counts(kinds: list[int]) -> list[tuple[int, int]]:

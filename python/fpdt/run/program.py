@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fpdt.attention import Documents
+from fpdt.data.batch import Batch
 from fpdt.errors import ScheduleError
 from fpdt.models.base import EngineBinding, LayerBinding
 from fpdt.run.context import Bound, Weights
@@ -18,14 +20,13 @@ from fpdt.run.parameters import WeightSlice, cast_gradients
 LOSS_SUM = "lossSum"
 """Name of the buffer that the loss ops add to."""
 
-Batch = Mapping[str, Tensor]
-"""Host tensors by the names of the plan's tables."""
-
 
 class TurnRunner(Protocol):
     """What a program needs of the Executor."""
 
     def begin_micro_step(self) -> None: ...
+
+    def begin_documents(self, documents: Documents) -> None: ...
 
     def run_turn(self, module: str, direction: str, layer: int | None, bound: Bound) -> None: ...
 
@@ -61,18 +62,18 @@ class LossScale:
     """How a rank's sum of token losses becomes the loss that DeepSpeed averages: see `factor`.
 
     DeepSpeed divides by the number of ranks (no mpu is given) and by the accumulation steps, and multiplies by
-    `loss_scale`. `num_valid` counts the target tokens of the whole optimizer step.
+    `loss_scale`. `weight_sum` is that of the target tokens of the whole optimizer step, or how many they are.
     """
 
     world_size: int
     accumulation_steps: int
     loss_scale: float
-    num_valid: int
+    weight_sum: float
 
     @property
     def factor(self) -> float:
         """The rank's loss per unit of its sum of token losses."""
-        return self.world_size * self.accumulation_steps / self.num_valid
+        return self.world_size * self.accumulation_steps / self.weight_sum
 
     @property
     def upstream(self) -> float:
@@ -138,7 +139,7 @@ class Program:
 
     def forward(self, module: str, layer: int | None = None) -> None:
         if module == "embed":
-            self._engine.batch = self._take_batch()
+            self._take_batch()
         self._run(module, "forward", layer)
 
     def backward(self, module: str, layer: int | None = None) -> list[Tensor]:
@@ -173,8 +174,12 @@ class Program:
             self._weights.check_others(layer)
         self._executor.run_turn(module, direction, layer, self._bound)
 
-    def _take_batch(self) -> Batch:
+    def _take_batch(self) -> None:
         """Read when it is needed, so that what the rank waits for before its forward does not delay it."""
         if self._read_batch is None:
             raise RuntimeError("a forward ran before begin_micro_step")
-        return self._read_batch()
+        batch = self._read_batch()
+        self._engine.batch = batch.tables
+        if self._engine.documents is not None:
+            self._engine.documents.begin(batch.document_starts)
+            self._executor.begin_documents(self._engine.documents)

@@ -143,6 +143,13 @@ class Runtime(ABC):
             size = self._transfer(dst, src, ctx)
         self._copied_bytes[ctx.op.stream] += size
 
+    def skip_copy(self, dst: Tensor | FileSlice, src: Tensor | FileSlice, ctx: OpContext) -> None:
+        """A copy with a file that is left out: a ticket in its place, for who waits for it."""
+        if isinstance(dst, FileSlice):
+            self._note_transfer(dst.pool.pass_write(self._before_transfer(ctx)), ctx)
+        elif isinstance(src, FileSlice):
+            self._note_transfer(src.pool.pass_read(self._before_transfer(ctx)), ctx)
+
     def all_to_all(self, out: Tensor, in_: Tensor) -> None:
         """Equal blocks of contiguous `in_` to the ranks of the sequence group, theirs into `out`; alone, a plain copy.
 
@@ -167,10 +174,13 @@ class Runtime(ABC):
             size = src.payload_bytes
         else:
             raise PlanError(f"{ctx.describe()} copies from file to file", "plan again")
+        self._note_transfer(ticket, ctx)
+        return size
+
+    def _note_transfer(self, ticket: Ticket, ctx: OpContext) -> None:
         ctx.frame.tickets[ctx.op.id] = ticket
         self._tickets[self._places[ctx.op.stream]] = ticket
         self._transfers.append(ticket)
-        return size
 
     def _before_transfer(self, ctx: OpContext) -> Sequence[Ticket]:
         """What the thread of a file must wait for by itself before it touches the memory of this transfer."""

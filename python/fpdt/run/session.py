@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import deepspeed
 import torch
 import transformers
 
-from fpdt.data.batches import Batches, open_batches
+from fpdt.data.batches import open_batches
 from fpdt.data.options import DataOptions
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
@@ -32,6 +32,7 @@ from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_de
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
+from fpdt.run.planned_batches import BatchSource
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
 from fpdt.run.runtime import Runtime
@@ -58,7 +59,15 @@ def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: M
 class PlanSession:
     """Owns arenas, engine and memory tracker of a rank until `close`. What rank_loop.Session asks for."""
 
-    def __init__(self, plan: Plan, options: Mapping[str, Any], *, tracks_memory: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        options: Mapping[str, Any],
+        *,
+        tracks_memory: bool = True,
+        open_source: Callable[[Plan, DataOptions, int], BatchSource] = open_batches,
+    ) -> None:
+        """`open_source` makes what a rank trains on."""
         self.digest = plan.digest
         self._plan = plan
         self._exit = ExitStack()
@@ -83,7 +92,7 @@ class PlanSession:
         self._live.reset_peak()
         check_config(plan)
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
-        batches = open_batches(plan, DataOptions.of_run(options), self._ranks.rank)
+        batches = open_source(plan, DataOptions.of_run(options), self._ranks.rank)
         self._exit.callback(batches.close)
         files = _open_files(plan, options)
         self._weights = None if options["weights"] is None else Path(options["weights"])
@@ -214,7 +223,7 @@ class PlanSession:
         plan = self._plan
         return TraceWriter(self._trace_folder, step, self._ranks.rank, plan.streams, plan.kind_names)
 
-    def _make_steps(self, batches: Batches, options: Mapping[str, Any]) -> StepRunner:
+    def _make_steps(self, batches: BatchSource, options: Mapping[str, Any]) -> StepRunner:
         dump_grads = options["dump_grads"]
         return StepRunner(
             self._plan,

@@ -11,17 +11,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fpdt.data.batches import Batches
 from fpdt.errors import DataError, ScheduleError
 from fpdt.plan import Plan
 from fpdt.run.engine import StreamedEngine
 from fpdt.run.gradients import dump_gradients
+from fpdt.run.planned_batches import BatchSource, PlannedBatches
 from fpdt.run.program import LossScale
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """`loss` is the mean over the `num_tokens` target tokens of all ranks; `non_finite` names what is NaN or inf.
+    """`loss` is the mean over the `num_tokens` target tokens of all ranks, by their weights; `non_finite` names what is
+    NaN or inf.
 
     `learning_rate` is that of the update, `gradient_norm` of all ranks' gradients before clipping; None where there is
     none: DeepSpeed forms no norm in some of its settings.
@@ -44,26 +45,26 @@ class StepRunner:
         self,
         plan: Plan,
         engine: StreamedEngine,
-        batches: Batches,
+        batches: BatchSource,
         dump_grads: Path | None,
         before_micro_step: Callable[[], None] | None = None,
     ) -> None:
         self._plan, self._engine = plan, engine
         self._before_micro_step = before_micro_step
-        self._batches, self._dump_grads = batches, dump_grads
+        self._batches, self._dump_grads = PlannedBatches(plan, batches), dump_grads
         self._accumulation_steps = int(plan.run["gradientAccumulationSteps"])
 
     def run(self, step: int) -> StepOutcome:
         """A collective: every rank runs the same steps in the same order."""
-        num_tokens = self._count_tokens(step)
+        num_tokens, weight_sum = self._count_tokens(step)
         loss_scale = self._engine.loss_scale.current
         # The schedule moves on with the update.
         learning_rate = self._learning_rate()
-        scale = LossScale(self._plan.world_size, self._accumulation_steps, loss_scale, num_tokens)
+        scale = LossScale(self._plan.world_size, self._accumulation_steps, loss_scale, weight_sum)
         loss_sum = torch.zeros(1, dtype=torch.float64, device=self._engine.device)
         for micro_step in range(self._accumulation_steps):
             loss_sum += self._run_micro_step(step, micro_step, scale)
-        loss = self._all_ranks(loss_sum) / num_tokens
+        loss = self._all_ranks(loss_sum) / weight_sum
         skipped = not self._engine.deepspeed.was_step_applied()
         norm = self._gradient_norm()
         values = {"loss": loss, "gradientNorm": 0.0 if norm is None else norm}
@@ -87,7 +88,7 @@ class StepRunner:
         if self._before_micro_step is not None:
             self._before_micro_step()
         engine.program.begin_micro_step(
-            lambda: self._batches.read(step, micro_step).tables, scale, same_upstream=micro_step > 0
+            lambda: self._batches.read(step, micro_step), scale, same_upstream=micro_step > 0
         )
         loss = engine.forward()
         loss_sum = engine.program.local_loss_sum
@@ -104,15 +105,23 @@ class StepRunner:
             dump_gradients(self._engine.model, self._dump_grads, step, scale.loss_scale)
         self._engine.step()
 
-    def _count_tokens(self, step: int) -> int:
-        """Target tokens of all ranks and micro-steps, counted before the first; they scale every gradient."""
-        batches = (self._batches.read(step, micro_step) for micro_step in range(self._accumulation_steps))
-        count = torch.tensor([sum(batch.num_valid for batch in batches)], device=self._engine.device)
-        dist.all_reduce(count)
-        num_tokens = int(count)
+    def _count_tokens(self, step: int) -> tuple[int, float]:
+        """Target tokens of all ranks and micro-steps, and the sum of their weights, which scales every gradient.
+
+        Both before the first micro-step; in fp64, which counts exactly.
+        """
+        counts = torch.zeros(2, dtype=torch.float64)
+        for micro_step in range(self._accumulation_steps):
+            batch = self._batches.read(step, micro_step)
+            counts += torch.tensor([batch.num_valid, batch.weight_sum], dtype=torch.float64)
+        counts = counts.to(self._engine.device)
+        dist.all_reduce(counts)
+        num_tokens, weight_sum = int(counts[0]), float(counts[1])
         if num_tokens == 0:
             raise DataError(f"step {step} has no target token", "give data with labels")
-        return num_tokens
+        if weight_sum == 0:
+            raise DataError(f"the {num_tokens} target tokens of step {step} all have weight 0", "give some a weight")
+        return num_tokens, weight_sum
 
     def _learning_rate(self) -> float | None:
         """Of the first group of weights; fpdt makes one."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fpdt.attention import Documents
 from fpdt.models import (
     EngineBinding,
     Kernels,
@@ -64,6 +65,7 @@ def stream(model: nn.Module, plan: Plan, kernels: Kernels, device: torch.device)
     layers = [bind_layer(module, number, plan, rotary, dtype) for number, module in enumerate(modules)]
     emitted = EmittedGradients()
     extra = bind_engine(model, plan, kernels, emitted, rotary, dtype)
+    extra.documents = Documents() if plan.packing else None
     check_complete(model, layers, extra, plan.parameters)
     streamed = StreamedModel(model, layers, extra, emitted)
     _replace_forwards(streamed)

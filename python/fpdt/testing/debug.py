@@ -99,7 +99,9 @@ class Poisoner:
     def begin_call(self, call: LinkedCall, frame: Frame) -> None:
         section = call.section.section
         number, self._number = self._number, self._number + 1
-        uses = Counter(item for op in section.make_ops() for item in self._instances(op, call.args))
+        left_out = call.section.left_out
+        running = (op for op in section.make_ops() if op.id not in left_out)
+        uses = Counter(item for op in running for item in self._instances(op, call.args))
         buffers = self._plan.buffers
         ends = frozenset(self._ends.get(number, ()))
         # By instance that dies in the call, the uses until then. Other buffers may lie at its address from then on,

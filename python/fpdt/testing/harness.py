@@ -2,10 +2,12 @@
 
 Each line on stdin is one job as JSON, each line on stdout its result. Jobs:
 
-- ``{"id", "kind": "worker", "plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment"}`` runs a plan
-  on ``worldSize`` gloo ranks and answers ``{"id", "losses", "steps"}`` of rank 0; ``options`` are those of
-  protocol.RunOptions, by their Python names, where they differ from DEFAULT_OPTIONS;
-- ``{"id", "kind": "reference", "plan", "data", "steps", "dtype", "dumpGrads"}`` runs the untouched transformers model;
+- ``{"id", "kind": "worker", "plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment",
+  "documents"}`` runs a plan on ``worldSize`` gloo ranks and answers ``{"id", "losses", "steps"}`` of rank 0;
+  ``options`` are those of protocol.RunOptions, by their Python names, where they differ from DEFAULT_OPTIONS;
+  ``documents`` is the seed of packed documents (see packed.py) in place of one document a sequence;
+- ``{"id", "kind": "reference", "plan", "data", "steps", "dtype", "dumpGrads", "documents"}`` runs the untouched
+  transformers model, document by document;
 - ``{"id", "kind": "compare", "left", "right"}`` answers the worst relative difference of two gradient dumps.
 
 A job that fails answers ``{"id", "failed", "traceback"}``; nothing it started outlives it. It may take any time: it
@@ -78,7 +80,8 @@ def worker_rank(job: Job, rank: int, port: int) -> Result:
     if run_options(job).export is not None:
         session.export_model()
     session.close()
-    return {"losses": [step["loss"] for step in steps], "steps": steps}
+    answer = {"losses": [step["loss"] for step in steps], "steps": steps}
+    return answer if job.get("documents") is None else {**answer, "documents": documents_of_step(job)}
 
 
 def open_session(job: Job, rank: int, port: int) -> PlanSession:
@@ -94,13 +97,27 @@ def open_session(job: Job, rank: int, port: int) -> PlanSession:
     os.environ.update(job.get("environment", {}))
     import torch
 
-    from fpdt.run.session import create
-    from fpdt.worker import read_plan_file
+    from fpdt.data.batches import open_batches
+    from fpdt.plan import load_plan
+    from fpdt.run.session import PlanSession
+    from fpdt.testing.packed import packed_batches
 
     torch.set_num_threads(1)  # Eight ranks may share two processors.
     if faults.VARIABLE in os.environ:
         faults.install()
-    return create(*read_plan_file(Path(job["plan"])), run_options(job).model_dump(by_alias=False))
+    source = open_batches if job.get("documents") is None else partial(packed_batches, int(job["documents"]))
+    return PlanSession(load_plan(job["plan"]), run_options(job).model_dump(by_alias=False), open_source=source)
+
+
+def documents_of_step(job: Job) -> list[tuple[int, ...]]:
+    """Where those of rank 0 begin in the micro-steps of the first step."""
+    from fpdt.data.options import DataOptions
+    from fpdt.plan import load_plan
+    from fpdt.testing.packed import packed_batches
+
+    plan = load_plan(job["plan"])
+    batches = packed_batches(int(job["documents"]), plan, DataOptions(Path(job["data"])), 0)
+    return [batches.read(0, number).document_starts for number in range(int(plan.run["gradientAccumulationSteps"]))]
 
 
 def run_options(job: Job) -> RunOptions:
@@ -119,7 +136,12 @@ def reference_process(job: Job) -> Result:
 
     dump = job.get("dumpGrads")
     losses = run(
-        Path(job["plan"]), Path(job["data"]), int(job["steps"]), job["dtype"], None if dump is None else Path(dump)
+        Path(job["plan"]),
+        Path(job["data"]),
+        int(job["steps"]),
+        job["dtype"],
+        None if dump is None else Path(dump),
+        documents=job.get("documents"),
     )
     return {"losses": losses}
 
@@ -152,8 +174,9 @@ def compare(job: Job) -> Result:
 
 KINDS: dict[str, Callable[[Job], Result]] = {"worker": run_worker, "reference": run_reference, "compare": compare}
 KEYS: dict[str, frozenset[str]] = {
-    "worker": frozenset({"plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment", "idleSeconds"}),
-    "reference": frozenset({"plan", "data", "steps", "dtype", "dumpGrads", "idleSeconds"}),
+    "worker": frozenset({"plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment", "idleSeconds"})
+    | {"documents"},
+    "reference": frozenset({"plan", "data", "steps", "dtype", "dumpGrads", "documents", "idleSeconds"}),
     "compare": frozenset({"left", "right"}),
 }
 

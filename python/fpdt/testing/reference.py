@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpdt.data.tokens import IGNORED_LABEL
 from fpdt.data.whole import WholeSequences, plan_sequences
 from fpdt.models.build import DTYPES, cast_weights
 from fpdt.models.plan_model import plan_model
 from fpdt.plan import Plan, load_plan
 from fpdt.run.gradients import write_gradients
+from fpdt.testing.packed import Document, PackedSequences
 from fpdt.testing.reference_scale import make_reference_scale
 
 DEFAULT_CLIPPING = 1.0
@@ -38,10 +42,14 @@ def run_reference(
     dtype: str = "float64",
     dump_grads: Path | None = None,
     weights: Path | None = None,
+    documents: int | None = None,
 ) -> list[float]:
-    """The mean token loss of each step. Dumps gradients before clipping as the worker does, in fp32 or fp64."""
+    """The mean token loss of each step. Dumps gradients before clipping as the worker does, in fp32 or fp64.
+
+    `documents`: the seed of packed documents, see packed.py; None: each sequence is one.
+    """
     loaded = plan if isinstance(plan, Plan) else load_plan(plan)
-    trainer = ReferenceTrainer(loaded, data, DTYPES[dtype], weights)
+    trainer = ReferenceTrainer(loaded, data, DTYPES[dtype], weights, documents)
     return [trainer.step(step, dump_grads) for step in range(steps)]
 
 
@@ -51,8 +59,16 @@ class ReferenceTrainer:
     `weights`: the Hugging Face folder that the run starts from; None: the plan's seed.
     """
 
-    def __init__(self, plan: Plan, data: Path, dtype: torch.dtype, weights: Path | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        data: Path,
+        dtype: torch.dtype,
+        weights: Path | None = None,
+        documents: int | None = None,
+    ) -> None:
         self._sequences = plan_sequences(plan, data)
+        self._packed = None if documents is None else PackedSequences(self._sequences, documents)
         self.model = plan_model(plan, weights, attention="sdpa", with_buffers=True)
         cast_weights(self.model, dtype)
         self._weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
@@ -91,17 +107,32 @@ class ReferenceTrainer:
         for master in self._masters.values():
             master.grad = torch.zeros_like(master)
         scale = self.scale.current
-        num_valid = self._sequences.seq_len * self._sequences.data_parallel_size * self._sequences.accumulation_steps
+        losses, num_valid = (
+            self._whole_losses(step) if self._packed is None else self._document_losses(step, self._packed)
+        )
         total = 0.0
-        for tokens in slices(self._sequences, step):
+        for loss_of in losses:
             self.model.zero_grad()
-            loss_sum = token_loss_sum(self.model, tokens)
+            loss_sum = loss_of()
             (loss_sum * (scale / num_valid)).backward()  # type: ignore[no-untyped-call]
             total += float(loss_sum.detach())
             for name, weight in self._weights.items():
                 total_gradient = _grad_of(self._masters[name])
                 total_gradient.add_(_grad_of(weight).to(total_gradient.dtype).div_(scale))
         return total / num_valid
+
+    def _whole_losses(self, step: int) -> tuple[Sequence[Callable[[], Tensor]], float]:
+        """Of each sequence what computes its loss; and what their sum is divided by."""
+        sequences = self._sequences
+        losses = [partial(token_loss_sum, self.model, tokens) for tokens in slices(sequences, step)]
+        return losses, sequences.seq_len * sequences.data_parallel_size * sequences.accumulation_steps
+
+    def _document_losses(self, step: int, packed: PackedSequences) -> tuple[Sequence[Callable[[], Tensor]], float]:
+        """The same of each document, by the weights of its tokens."""
+        places = product(range(self._sequences.accumulation_steps), range(self._sequences.data_parallel_size))
+        documents = [one for place in places for one in packed.documents(step, *place)]
+        weight_sum = sum(float(one.weights[one.labels != IGNORED_LABEL].sum()) for one in documents)
+        return [partial(document_loss_sum, self.model, one) for one in documents], weight_sum
 
 
 def slices(sequences: WholeSequences, step: int) -> Iterator[Tensor]:
@@ -116,6 +147,14 @@ def token_loss_sum(model: nn.Module, tokens: Tensor) -> Tensor:
     logits: Tensor = model(input_ids=tokens[None, :-1]).logits[0]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return functional.cross_entropy(logits, tokens[1:], reduction="sum")
+
+
+def document_loss_sum(model: nn.Module, document: Document) -> Tensor:
+    """Weighted sum of the cross entropies of a document's labels, nothing else being in sight; as token_loss_sum."""
+    logits: Tensor = model(input_ids=document.token_ids[None]).logits[0]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    losses = functional.cross_entropy(logits, document.labels, reduction="none")
+    return (losses * document.weights.to(losses.dtype)).sum()
 
 
 def make_optimizer(config: Mapping[str, Any], weights: list[nn.Parameter]) -> torch.optim.Optimizer:

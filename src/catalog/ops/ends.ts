@@ -19,10 +19,12 @@ export const embed: OpRow = {
   draw: drawTokens,
 };
 
+const LOSS_READS = ['x', 'labels'] as const;
+
 export const loss: OpRow = {
   ...common,
   tiled: true,
-  reads: ['x', 'labels'],
+  reads: LOSS_READS,
   writes: ['dx'],
   accumulates: ['lossSum', 'wgrad', 'wgradLmHead'],
   roughly: 'cross entropy of norm(x) @ lmHead, and its gradients',
@@ -34,6 +36,16 @@ export const loss: OpRow = {
   kernels: () => 21,
   deterministic: true,
   draw: drawTokens,
+};
+
+/** Of plans for packing. */
+export const lossWeighted: OpRow = {
+  ...loss,
+  reads: [...LOSS_READS, 'weights'],
+  roughly: 'the same, the loss of each token times its weight',
+  /** The rows' weights, in the dtype of the scores, and their losses times them. */
+  elementBytes: (facts) => loss.elementBytes(facts) + 24 * facts.rows,
+  kernels: (facts) => loss.kernels(facts) + 2,
 };
 
 export const rescale: OpRow = {

@@ -31,7 +31,7 @@ function hopTensors(away: readonly Tensor[], hop: number, places: Places): Reado
 
 function stageHop(schedule: LogicalSchedule, staged: ReadonlyMap<string, Staged>, prefetchDepth: number): LogicalSchedule {
   const slots = new Map<string, number>();
-  const sections = schedule.sections.map((section) => stageSection(section, staged, prefetchDepth, slots));
+  const sections = schedule.sections.map((section) => stageSection(section, staged, prefetchDepth, slots, schedule.leavesOut === true));
   const rings = [...slots].map(([name, count]): Tensor => {
     const { tensor, pool, ring } = staged.get(name) as Staged;
     return { ...tensor, name: ring, home: pool, slots: count * tensor.tileChunks, instances: 1, scope: 'call' };
@@ -44,6 +44,7 @@ function stageSection(
   staged: ReadonlyMap<string, Staged>,
   prefetchDepth: number,
   slots: Map<string, number>,
+  leavesOut: boolean,
 ): LogicalSection {
   const { byTensor, staysOfRefs } = findResidencies(section, staged);
   const insertions = new Insertions(section.ops.length);
@@ -52,7 +53,7 @@ function stageSection(
     const numChunks = tensor.tileChunks * (1 + stays.reduce((last, { tile }) => Math.max(last, tile.number), 0));
     if (tensor.scope === 'call') dropDeadWrites(stays, numChunks);
     slots.set(tensor.name, Math.max(assignSlots(stays, prefetchDepth), slots.get(tensor.name) ?? 0));
-    insertCopies(stays, numChunks, section, insertions);
+    insertCopies(stays, numChunks, section, insertions, leavesOut);
   }
   const ops: LogicalOp[] = [];
   let nextRef = 0;
@@ -139,17 +140,25 @@ class Insertions {
   }
 }
 
-function insertCopies(stays: readonly Residency[], numChunks: number, section: LogicalSection, insertions: Insertions): void {
+/** `leavesOut`: copies say for which keys alone they are. */
+function insertCopies(
+  stays: readonly Residency[],
+  numChunks: number,
+  section: LogicalSection,
+  insertions: Insertions,
+  leavesOut: boolean,
+): void {
   const freeFrom: number[] = [];
   const storedAt = new Int32Array(numChunks);
   for (const stay of stays) {
     const { tile } = stay;
     const slotFrom = freeFrom[stay.slot] ?? 0;
+    const keys = leavesOut ? stay.keys : undefined;
     for (const { chunks, from, neededAt } of fetches(stay, storedAt)) {
-      insertions.insert(Math.max(from, slotFrom), stay.copies(chunks, 'in', section.ops[neededAt] as LogicalOp));
+      insertions.insert(Math.max(from, slotFrom), stay.copies(chunks, 'in', section.ops[neededAt] as LogicalOp, keys));
     }
     if (stay.dirty.length > 0) {
-      insertions.insert(stay.last + 1, stay.copies(stay.dirty, 'out', section.ops[stay.last] as LogicalOp));
+      insertions.insert(stay.last + 1, stay.copies(stay.dirty, 'out', section.ops[stay.last] as LogicalOp, keys));
       for (const chunk of stay.dirty) storedAt[tile.numberOf(chunk)] = stay.last + 1;
     }
     freeFrom[stay.slot] = stay.last + 1;

@@ -66,10 +66,11 @@ export function findResidencies({ ops, params }: LogicalSection, staged: Readonl
     return found;
   }
 
-  function visit(found: OpenStays, ref: TensorRef, how: How, { turn }: LogicalOp, position: number): Residency {
+  function visit(found: OpenStays, ref: TensorRef, how: How, op: LogicalOp, position: number): Residency {
+    const { turn } = op;
     const stay = found.stayOf(turn) ?? new Residency(found.tile, turn, position);
     if (stay.last < 0) byTensor.get(found.tile.staged)?.push(stay);
-    stay.use(ref, how, position);
+    stay.use(ref, how, position, op);
     found.note(ref, how, stay);
     return stay;
   }

@@ -21,6 +21,9 @@ export class Residency {
   dirty: readonly number[] = NONE;
   /** Chunks that were overwritten whole, so that what was there before is not needed. */
   written: readonly number[] = NONE;
+  /** What its ops so far attend to, of which queries; undefined once one of them has other work. */
+  private attended: { readonly queries: number; readonly keys: Range } | undefined = undefined;
+  private numUses = 0;
 
   constructor(tile: Tile, turn: number, position: number) {
     this.tile = tile;
@@ -28,14 +31,31 @@ export class Residency {
     this.first = position;
   }
 
-  use({ chunks, rows }: TensorRef, how: How, position: number): void {
+  use({ chunks, rows }: TensorRef, how: How, position: number, { tokens, kv }: LogicalOp): void {
     this.last = position;
+    this.note(tokens, kv);
     const isWhole = how === 'writes' && rows === undefined;
     for (let chunk = chunks.start; chunk < chunks.end; chunk++) {
       if (isWhole && !this.fetched.includes(chunk)) this.written = this.withChunk(this.written, chunk);
       if (!isWhole && !this.written.includes(chunk) && !this.fetched.includes(chunk)) this.fetch(chunk, position);
       if (how !== 'reads') this.dirty = this.withChunk(this.dirty, chunk);
     }
+  }
+
+  /**
+   * Keys of the ops of the stay, from the first to the last, where all are for one chunk of queries and no other op uses it: it is as good as
+   * not there where documents hide those keys. What was not fetched for it is another's.
+   */
+  get keys(): Range | undefined {
+    return this.attended === undefined || this.written.length > 0 ? undefined : this.attended.keys;
+  }
+
+  private note(tokens: Range, kv: Range | undefined): void {
+    const { attended } = this;
+    if (this.numUses++ === 0) this.attended = kv === undefined ? undefined : { queries: tokens.start, keys: kv };
+    else if (attended === undefined || kv === undefined || attended.queries !== tokens.start) this.attended = undefined;
+    else if (kv.start < attended.keys.start || kv.end > attended.keys.end)
+      this.attended = { ...attended, keys: { start: Math.min(kv.start, attended.keys.start), end: Math.max(kv.end, attended.keys.end) } };
   }
 
   /** The op that first needs chunk number `n` of those that are fetched. */
@@ -74,12 +94,12 @@ export class Residency {
   }
 
   /** Copies of chunks into the slot or out of it, one for each run of consecutive chunks. */
-  copies(chunks: readonly number[], direction: 'in' | 'out', { tokens, turn }: LogicalOp): readonly LogicalOp[] {
+  copies(chunks: readonly number[], direction: 'in' | 'out', { tokens, turn }: LogicalOp, kv: Range | undefined): readonly LogicalOp[] {
     return runs(chunks).map((run): LogicalOp => {
       const away = this.tile.away(run.start, run.end);
       const here = this.inRing(run);
       const [reads, writes] = direction === 'in' ? [away, here] : [here, away];
-      return { kind: 'copy', tokens, kv: undefined, attribute: undefined, reads, writes, accumulates: NO_REFS, turn };
+      return { kind: 'copy', tokens, kv, attribute: undefined, reads, writes, accumulates: NO_REFS, turn };
     });
   }
 }

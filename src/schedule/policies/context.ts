@@ -74,13 +74,15 @@ interface More {
   readonly attribute?: Attribute | undefined;
 }
 
+const LOSSES: readonly OpKind[] = ['loss', 'lossWeighted'];
+
 type Tiles = (kind: OpKind) => Attribute | undefined;
 
 /** The pieces in which ops that may be cut work through their rows. */
 export function tilesOf({ numLossTiles, numTokenTiles }: Pick<Strategy, 'numLossTiles' | 'numTokenTiles'>): Tiles {
   const loss = numLossTiles > 1 ? { tiles: numLossTiles } : undefined;
   const tokenWise = numTokenTiles > 1 ? { tiles: numTokenTiles } : undefined;
-  return (kind) => (OP_ROWS[kind].tiled ? (kind === 'loss' ? loss : tokenWise) : undefined);
+  return (kind) => (OP_ROWS[kind].tiled ? (LOSSES.includes(kind) ? loss : tokenWise) : undefined);
 }
 
 /** Collects the ops of one section, in the order the streams see them. */

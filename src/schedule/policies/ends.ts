@@ -6,14 +6,14 @@ import { hiddenGradient } from './backward.js';
 import { type PolicyContext, SectionWriter, at, range, ref, rowsOf, sizesOf } from './context.js';
 import { hiddenName, hiddenSlots } from './hiddenStates.js';
 import { layerPlan } from './layerClasses.js';
-import { TABLES } from './tensors.js';
+import { tablesOf, WEIGHTS } from './tensors.js';
 
 export function embedForward(context: PolicyContext): SectionBody {
   const { numChunks } = sizesOf(context);
   const section = new SectionWriter(context);
   const x = hiddenName(context, firstPool(context));
   const all = { tokens: range(0, numChunks) };
-  section.add('loadBatch', 0, { writes: TABLES.map((name) => ref(name, 0, numChunks)) }, all);
+  section.add('loadBatch', 0, { writes: tablesOf(context).map((name) => ref(name, 0, numChunks)) }, all);
   section.add('zero', 0, { writes: [ref('lossSum')] });
   for (let chunk = 0; chunk < numChunks; chunk++) {
     section.add('embed', chunk, { reads: [ref('tokenIds', chunk), ref('positions', chunk)], writes: [at(ref(x, chunk), 'x')] });
@@ -27,7 +27,7 @@ export function embedForward(context: PolicyContext): SectionBody {
  */
 export function lossForward(context: PolicyContext): SectionBody {
   const { numChunks } = sizesOf(context);
-  const { parameters, model } = context;
+  const { parameters, model, run } = context;
   const section = new SectionWriter(context);
   const { stashesInput, inputs } = hiddenSlots(context, layerPlan(context));
   const x = hiddenName(context, inputs.at(-1)?.pool ?? '');
@@ -35,8 +35,8 @@ export function lossForward(context: PolicyContext): SectionBody {
   section.add('zero', 0, { writes: model.tieWordEmbeddings ? [norm, lmHead] : [rowsOf(ref('wgradHead'), 0, parameters.numHeadElements)] });
   for (let chunk = 0; chunk < numChunks; chunk++) {
     if (stashesInput) section.add('cast', chunk, { reads: [hiddenGradient(context, chunk)], writes: [ref('xStashed', chunk)] });
-    section.add('loss', chunk, {
-      reads: [at(ref(x, chunk), 'x'), ref('labels', chunk)],
+    section.add(run.packing === true ? 'lossWeighted' : 'loss', chunk, {
+      reads: [at(ref(x, chunk), 'x'), ref('labels', chunk), ...(run.packing === true ? [ref(WEIGHTS, chunk)] : [])],
       writes: [hiddenGradient(context, chunk)],
       accumulates: [ref('lossSum'), norm, lmHead],
     });

@@ -136,7 +136,7 @@ export function streamAttention(
       numPartials += 1;
       attention(chunk, keys, partial);
       if (n === 0) section.add('mergeFirst', chunk, { reads: partial, writes: total });
-      else section.add('merge', chunk, { reads: partial, accumulates: total });
+      else section.add('merge', chunk, { reads: partial, accumulates: total }, context.run.packing === true ? { kv: keys.chunks } : {});
     }
     section.add('cast', chunk, { reads: total, writes: result });
   }

@@ -9,7 +9,7 @@ import { embedBackward, embedForward, lossBackward, lossForward, relocate, zeroS
 import { attendSection, forwardSection, rebuildSection } from './forward.js';
 import { type LayerClass, layerPlan } from './layerClasses.js';
 import { type StepProgram, stepProgram } from './program.js';
-import { TABLES, declareTensors } from './tensors.js';
+import { declareTensors, tablesOf } from './tensors.js';
 
 export { type PolicyContext, tilesOf } from './context.js';
 export { layerPlan } from './layerClasses.js';
@@ -22,7 +22,8 @@ export function logicalSchedule(context: PolicyContext): LogicalSchedule {
   const program = stepProgram(context);
   const called = new Set(program.turns.flatMap(({ calls }) => calls.map(({ section }) => section)));
   const sections = sectionWriters(context, program).flatMap(({ name, write }) => (called.has(name) ? [write()] : []));
-  return { tensors: declareTensors(context), sections, turns: program.turns, tables: TABLES };
+  const leavesOut = context.run.packing === true;
+  return { tensors: declareTensors(context), sections, turns: program.turns, tables: tablesOf(context), leavesOut };
 }
 
 /** A section, not written yet. */

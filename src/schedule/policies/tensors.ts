@@ -8,8 +8,15 @@ import { hiddenSlots, savedSlots } from './hiddenStates.js';
 import { lastFor } from './lastFor.js';
 import { type LayerClass, type LayerPlan, layerPlan } from './layerClasses.js';
 
+const TABLES = ['tokenIds', 'positions', 'labels'] as const;
+
 /** Tensors that loadBatch fills, in its order. */
-export const TABLES = ['tokenIds', 'positions', 'labels'] as const;
+export function tablesOf({ run }: PolicyContext): readonly string[] {
+  return run.packing === true ? [...TABLES, WEIGHTS] : TABLES;
+}
+
+/** Of the loss of each token. */
+export const WEIGHTS = 'weights';
 
 /** Tensors by name; those that no section uses get no buffer. */
 export function declareTensors(context: PolicyContext): readonly Tensor[] {
@@ -27,16 +34,16 @@ export function declareTensors(context: PolicyContext): readonly Tensor[] {
   return [...new Map(all.map((one) => [one.name, one])).values()];
 }
 
-function batchTensors({ places }: PolicyContext, { localTokens, numChunks }: Sizes): readonly Tensor[] {
-  return TABLES.map((name) =>
+function batchTensors(context: PolicyContext, { localTokens, numChunks }: Sizes): readonly Tensor[] {
+  return tablesOf(context).map((name) =>
     tensor({
       name,
-      dtype: 'int64',
+      dtype: name === WEIGHTS ? 'float32' : 'int64',
       layout: 'local',
       inner: [],
       chunkRows: localTokens,
       slots: numChunks,
-      home: places.device,
+      home: context.places.device,
       scope: 'step',
     }),
   );

@@ -69,6 +69,7 @@ const NOT_THEIRS = [
   'strategy',
   'freeze',
   'lora',
+  'packing',
 ] as const;
 
 /** Reads files that the input names. Throws an FpdtError for what the program, or this model of it, does not have. */

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,11 +34,17 @@ class MadeUpFile:
 
     def read(self, offset: int, tensor: Tensor, after: Sequence[Ticket] = ()) -> Ticket:
         mine = self._bytes[offset : offset + tensor.numel()]
-        return _queued(self._reads, tensor, mine, after)
+        return _queued(self._reads, lambda: _move(tensor, mine), after)
 
     def write(self, offset: int, tensor: Tensor, after: Sequence[Ticket] = ()) -> Ticket:
         mine = self._bytes[offset : offset + tensor.numel()]
-        return _queued(self._writes, mine, tensor, after)
+        return _queued(self._writes, lambda: _move(mine, tensor), after)
+
+    def pass_read(self, after: Sequence[Ticket]) -> Ticket:
+        return _queued(self._reads, _do_nothing, after)
+
+    def pass_write(self, after: Sequence[Ticket]) -> Ticket:
+        return _queued(self._writes, _do_nothing, after)
 
     def close(self) -> None:
         self.is_closed = True
@@ -93,11 +99,11 @@ class _TicketNeed:
                 raise self._ticket._error
 
 
-def _queued(queue: Stream, out: Tensor, source: Tensor, after: Sequence[Ticket]) -> MadeUpTicket:
+def _queued(queue: Stream, work: Callable[[], None], after: Sequence[Ticket]) -> MadeUpTicket:
     for ticket in after:
         queue.clock |= clock_of(ticket)
     needs = [_TicketNeed(ticket, queue.device) for ticket in after]
-    command = queue.queue_work(lambda: _move(out, source), needs)
+    command = queue.queue_work(work, needs)
     return MadeUpTicket(command, queue)
 
 
@@ -107,6 +113,10 @@ def clock_of(ticket: Ticket) -> Clock:
         return ticket.clock
     event = getattr(ticket._finished, "_event", None)
     return Counter() if event is None else event.clock
+
+
+def _do_nothing() -> None:
+    """A transfer that is left out."""
 
 
 def _move(out: Tensor, source: Tensor) -> None:
