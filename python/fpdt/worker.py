@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from fpdt.data.options import add_options, given_options
 from fpdt.environment import prepare_imports
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
@@ -73,6 +74,7 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
     """The command line as the keys of protocol.RunOptions."""
     return {
         "data": str(args.data),
+        "data_options": given_options(args),
         "weights": None if args.weights is None else str(args.weights),
         "export": None if args.export is None else str(args.export),
         "dump_grads": None if args.dump_grads is None else str(args.dump_grads),
@@ -96,7 +98,8 @@ def make_parser() -> argparse.ArgumentParser:
     bridge.add_argument("--incarnation", type=int, default=0, help="number of restarts of this rank")
     alone = parser.add_argument_group("stand-alone")
     alone.add_argument("--plan", type=Path, help="plan.json")
-    alone.add_argument("--data", type=Path, help="token file: text, .npy or .bin of int32 ids")
+    alone.add_argument("--data", type=Path, help="what to read tokens from; docs/data.md lists what it may be")
+    add_options(alone)
     alone.add_argument("--weights", type=Path, help="Hugging Face folder to start from; default: the plan's seed")
     alone.add_argument("--export", type=Path, help="new folder for the trained model, as Hugging Face has it")
     alone.add_argument("--steps", type=int, help="optimizer steps; default: the plan's numSteps")

@@ -41,6 +41,7 @@ def run_options(data: str) -> protocol.RunOptions:
     """Nothing is asked for but data."""
     return protocol.RunOptions(
         data=data,
+        data_options=None,
         weights=None,
         export=None,
         dump_grads=None,

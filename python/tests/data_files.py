@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from fpdt.data.batches import Batches
+from fpdt.data.corpus import Corpus
+from fpdt.data.demand import Demand
 from fpdt.data.options import DataOptions
 from fpdt.data.rows import Share
-from fpdt.data.sources import Demand, TrainingData, open_data
+from fpdt.data.sources import TrainingData, open_data
 
 VOCAB = 1000
 
@@ -52,3 +55,10 @@ def share(
 
 def batches(data: TrainingData, of: Share) -> Batches:
     return Batches(data, of)
+
+
+def documents_of(corpus: Corpus) -> list[list[int]]:
+    """The ids of each."""
+    assert corpus.documents is not None
+    ids: list[int] = corpus.tokens.take(np.arange(len(corpus.tokens))).tolist()
+    return [ids[start:end] for start, end in pairwise(corpus.documents.starts.tolist())]

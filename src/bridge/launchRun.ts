@@ -12,7 +12,9 @@ import { isFolder } from '../spec/jsonFile.js';
 import { valueIn } from '../spec/parseJson.js';
 import { TYPE_WORDS } from '../spec/typeWords.js';
 import type { WirePlan } from './coordinator.js';
+import { chosenPath, type DataChoices, dataOptions } from './dataOptions.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
+import { prepareData } from './prepareData.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
 import { resolvePython } from './python.js';
 import { startRun, type Run } from './run.js';
@@ -20,8 +22,8 @@ import { ON_UNWRITABLE, openRunFolder, type OnUnwritable, type RunFolder } from 
 import { weightRemarks } from './weightRemarks.js';
 import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
 
-export interface LaunchOptions {
-  /** What to read tokens from: a text or binary file (a byte is a token) or int32 token ids. */
+export interface LaunchOptions extends DataChoices {
+  /** What to read tokens from: a file or folder that docs/data.md knows. */
   readonly data: string;
   /** Hugging Face folder (config.json and safetensors) with the weights to start from; left out: those of the plan's seed. */
   readonly weights?: string | undefined;
@@ -57,6 +59,8 @@ export interface LaunchOptions {
   readonly worker?: string | undefined;
   /** First ask transformers for the shapes of the model's parameters and compare them with the plan's. */
   readonly checkShapes?: boolean | undefined;
+  /** Hears how far the data is prepared, before the ranks start. */
+  readonly onPreparation?: ((line: string) => void) | undefined;
   /** Aborts the run. */
   readonly signal?: AbortSignal | undefined;
   /** Environment of the ranks in place of this process's own. */
@@ -69,8 +73,8 @@ export interface LaunchOptions {
 const STEP_PATIENCE = 100;
 
 /**
- * Starts the ranks and returns at once; the run's events and `result` tell the rest.
- * Throws FpdtError when it cannot start: no Python, a changed plan, parameters that are not the model's.
+ * Prepares the data where that is to be done, starts the ranks and returns; the run's events and `result` tell the rest.
+ * Throws FpdtError when it cannot start: no Python, a changed plan, parameters that are not the model's, data that it cannot train on.
  */
 export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Promise<Run> {
   const wire = toWirePlan(plan);
@@ -80,6 +84,9 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   checkModelFolders(options);
   options.signal?.throwIfAborted();
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
+  const environment = options.environment ?? process.env;
+  // A worker of one's own reads data in its own way.
+  if (options.worker === undefined) await prepareData(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation });
   const numSteps = options.steps ?? plan.run.numSteps;
   const folder = await folderOf(plan, options, { ...runOptions, numSteps });
   const run = await startRun({
@@ -89,7 +96,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     folder,
     python,
     worker: options.worker ?? 'fpdt.worker',
-    environment: options.environment ?? process.env,
+    environment,
     packageVersion: VERSION,
     remarks: options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig),
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
@@ -116,6 +123,7 @@ function toWirePlan(plan: ExecutionPlan): WirePlan {
 function toRunOptions(options: LaunchOptions): RunOptions {
   const given = {
     data: options.data,
+    dataOptions: dataOptions(options),
     weights: options.weights ?? null,
     export: options.export ?? null,
     dumpGrads: options.dumpGrads ?? null,
@@ -134,7 +142,7 @@ function toRunOptions(options: LaunchOptions): RunOptions {
   const { data, error } = runOptionsSchema.safeParse(given);
   if (data !== undefined) return data;
   const issue = error.issues[0] as z.core.$ZodIssue;
-  throw invalidOption(issue.path, expected(issue), valueIn(given, issue.path));
+  throw invalidOption(chosenPath(issue.path), expected(issue), valueIn(given, issue.path));
 }
 
 function invalidOption(path: readonly PropertyKey[], what: string, found: unknown): FpdtError {

@@ -6,6 +6,7 @@
 
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
+import { DATA_DTYPES, LONG_DOCUMENTS } from '../spec/dataChoices.js';
 
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
@@ -29,10 +30,28 @@ const frameSchema = z.strictObject({
 });
 export type FrameDescriptor = z.infer<typeof frameSchema>;
 
+/** How a rank reads its data; null: by what it is. docs/data.md. */
+const dataOptionsSchema = z.strictObject({
+  /** Hugging Face tokenizer folder. */
+  tokenizer: z.string().nullable(),
+  /** Field of a row that is trained on. */
+  field: z.string().nullable(),
+  /** Field of a row with loss weights. */
+  weightsField: z.string().nullable(),
+  /** Of a `.bin` without index. */
+  dtype: z.enum(DATA_DTYPES).nullable(),
+  shuffle: z.boolean().nullable(),
+  seed: count.nullable(),
+  longDocuments: z.enum(LONG_DOCUMENTS).nullable(),
+  /** Folder for what is prepared. */
+  cache: z.string().nullable(),
+});
+
 /** How a rank runs its plan. Absent choices are null, so that a missing key is an error. */
 export const runOptionsSchema = z.strictObject({
   /** What to read tokens from, as the worker's `--data`. */
   data: z.string(),
+  dataOptions: dataOptionsSchema.nullable(),
   /** Hugging Face folder with the weights to start from; null: those of the plan's seed. */
   weights: z.string().nullable(),
   /** Folder that `exportModel` writes the model into, checked before the first step. */

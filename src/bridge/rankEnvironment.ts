@@ -24,6 +24,14 @@ export function rankEnvironment({ rank, numRanks, device, masterPort }: RankPlac
     WORLD_SIZE: String(numRanks),
     MASTER_ADDR: '127.0.0.1',
     MASTER_PORT: String(masterPort),
+    ...prepareEnvironment({ PYTHONPATH: base.PYTHONPATH }),
+  };
+}
+
+/** Of any Python process that ends with this one. */
+export function prepareEnvironment(base: Environment): Environment {
+  return {
+    ...base,
     FPDT_CONTROLLER_PID: String(process.pid),
     PYTHONPATH: [PYTHON_FOLDER, base.PYTHONPATH].filter((one) => one !== undefined && one !== '').join(delimiter),
     PYTHONUNBUFFERED: '1',

@@ -41,7 +41,8 @@ export function lackOf(kernel: AttentionKernel, needs: AttentionNeeds, place: Pi
   if (needs.softcap && !kernel.softcap) return 'has no softcap of scores';
   if (needs.groupedHeads && !kernel.groupedHeads) return 'has no grouped heads';
   const { keysMultipleOf = 1 } = kernel;
-  if (needs.rowTile % keysMultipleOf !== 0) return `is right for multiples of ${keysMultipleOf} keys, to which chunks, or documents, of this run are not padded`;
+  if (needs.rowTile % keysMultipleOf !== 0)
+    return `is right for multiples of ${keysMultipleOf} keys, to which chunks, or documents, of this run are not padded`;
   const { multipleOf, on } = kernel.headDims;
   const atMost = on?.[architecture ?? ''] ?? kernel.headDims.atMost;
   if (needs.headDim % multipleOf !== 0 || needs.headDim > atMost)

@@ -3,6 +3,7 @@ import { MODEL_DTYPES } from '../spec/dtype.js';
 import { Command, CommanderError, Option } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
 import { FpdtError } from '../spec/errors.js';
+import { withData } from './dataFlags.js';
 import { UNMET, USAGE } from './exitCodes.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
 import { positiveNumber, PRICE, wholeNumber, wholeNumberFromOne, wholeNumbers, withRequest } from './requestOptions.js';
@@ -100,11 +101,11 @@ function addDiff(program: Command, output: Output): void {
 }
 
 function addRun(program: Command, output: Output, setExitCode: SetExitCode): void {
-  program
+  const command = program
     .command('run')
     .description('Start the ranks and train by a plan file')
-    .argument('<plan>', 'plan file of fpdt plan --output')
-    .requiredOption('--data <path>', 'raw bytes (a token each), or .npy or .bin with int32 token ids')
+    .argument('<plan>', 'plan file of fpdt plan --output');
+  withData(command)
     .option('--weights <folder>', "Hugging Face folder, or a model of the local cache, to start from; default: the plan's seed")
     .option('--export <folder>', 'write the trained model here, a new folder that from_pretrained loads')
     .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')

@@ -26,7 +26,9 @@ export async function runCommand(path: string, options: Readonly<Record<string, 
   const shown = launch.steps === undefined ? plan : { ...plan, run: { ...plan.run, numSteps: launch.steps } };
   return withInterrupt(output, async (signal) => {
     const weights = launch.weights === undefined ? undefined : modelFolder(launch.weights);
-    const run = await launchRun(plan, { ...launch, weights, signal });
+    const tokenizer = launch.tokenizer === undefined ? undefined : modelFolder(launch.tokenizer);
+    const onPreparation = (line: string): void => output.err(line);
+    const run = await launchRun(plan, { ...launch, weights, tokenizer, signal, onPreparation });
     const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
     return follow(run, plan, print, json === true, output);
   });

@@ -28,6 +28,7 @@ export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSet
     plan: wirePlan(),
     options: {
       data,
+      dataOptions: null,
       weights: null,
       export: null,
       dumpGrads: null,

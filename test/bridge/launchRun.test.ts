@@ -59,6 +59,9 @@ describe('launchRun', { timeout: PATIENCE_MS }, () => {
     const modes = '"eager" or "lazy" or "random"';
     await refused({ copyMode: 'lasy' }, `copyMode: expected ${modes}, found "lasy"`, `give ${modes}, or leave copyMode out`);
     await refused({ data: undefined }, 'data: expected a text, found nothing', 'give a text');
+    const how = '"refuse" or "split" or "truncate"';
+    await refused({ longDocuments: 'cut' }, `longDocuments: expected ${how}, found "cut"`, `give ${how}, or leave longDocuments out`);
+    await refused({ dataSeed: -1 }, 'dataSeed: expected a number >= 0, found -1', 'give a number >= 0, or leave dataSeed out');
   });
 
   test('refuses folders of models that are not there, or in use, before a rank is started', async () => {

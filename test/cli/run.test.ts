@@ -56,10 +56,28 @@ describe('fpdt run', () => {
   }, 120_000);
 
   it('says which rank failed and why, with its traceback', async () => {
+    const ids = join(folder, 'ids.bin');
+    writeFileSync(ids, Buffer.from(new Int32Array(100_000).fill(1_000_000).buffer));
+    const { exitCode, stderr } = await capture('run', planPath, '--data', ids);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/error: rank \d: .*token \d+ of .*ids\.bin has id 1000000, outside the vocabulary/);
+    expect(stderr).toContain('Traceback');
+  }, 120_000);
+
+  it('says what is wrong with the data before a rank is started, in one error', async () => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', join(folder, 'none.txt'));
     expect(exitCode).toBe(1);
-    expect(stderr).toMatch(/error: rank \d: .*none\.txt/);
-    expect(stderr).toContain('Traceback');
+    expect(stderr).toMatch(/^error: there is no data file .*none\.txt\nhint: .*$/);
+  }, 120_000);
+
+  it('prepares rows, trains on them, and finds them prepared', async () => {
+    const rows = join(folder, 'rows.jsonl');
+    writeFileSync(rows, JSON.stringify({ ids: Array.from({ length: 70_000 }, (_, number) => number % 200) }));
+    const options = ['--data-field', 'ids', '--data-cache', join(folder, 'cache'), '--shuffle', '--data-seed', '3', '--steps', '1'];
+    const { exitCode, stderr } = await capture('run', planPath, '--data', rows, ...options);
+    expect(stderr).toContain('2 ranks ready');
+    expect(exitCode).toBe(0);
+    expect(readdirSync(join(folder, 'cache'))).toEqual([expect.stringMatching(/^rows\.jsonl-[0-9a-f]{16}$/)]);
   }, 120_000);
 
   it('refuses a Python that does not exist', async () => {
@@ -74,6 +92,8 @@ describe('fpdt run', () => {
     [['--trace-steps', '0,x', '--trace-folder', 'traces'], /Expected a whole number, found 'x'/],
     [['--record-layers', 'all'], /Expected a whole number, found 'all'/],
     [['--attention', 'reference'], /unknown option '--attention'/],
+    [['--long-documents', 'cut'], /Allowed choices are refuse, split, truncate/],
+    [['--data-dtype', 'int8'], /Allowed choices are int32, uint16/],
   ])('refuses %j as wrong usage', async (args, message) => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', data, ...args);
     expect(exitCode).toBe(2);

@@ -11,9 +11,10 @@ from typing import Any
 
 from fpdt.data.ahead import ReadAhead
 from fpdt.data.batch import Batch
+from fpdt.data.demand import plan_demand
 from fpdt.data.options import DataOptions
 from fpdt.data.rows import RankReader, Share
-from fpdt.data.sources import Demand, TrainingData, open_data
+from fpdt.data.sources import TrainingData, open_data
 from fpdt.errors import DataError
 from fpdt.plan import Plan
 
@@ -21,12 +22,6 @@ from fpdt.plan import Plan
 def open_batches(plan: Plan, options: DataOptions, rank: int) -> Batches:
     """Of one rank of the plan's run; for evaluation too, with options of its own. Raises DataError."""
     return Batches(open_data(options, plan_demand(plan)), Share.of_rank(plan, rank))
-
-
-def plan_demand(plan: Plan) -> Demand:
-    """What a plan asks of its data."""
-    run = plan.run
-    return Demand(int(plan.model["vocabSize"]), int(run["seqLen"]), bool(run.get("packing", False)), int(run["seed"]))
 
 
 class Batches:

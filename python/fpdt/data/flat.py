@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpdt.data.options import DTYPES
 from fpdt.data.tokens import TokenFile
 from fpdt.errors import DataError
 
-DTYPES = ("int32", "uint16")
-"""Of a `.bin`, little-endian; the first unless an option says otherwise."""
 NPY_DTYPES = ("uint8", "uint16", "int32", "uint32", "int64")
 
 

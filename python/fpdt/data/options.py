@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fpdt.data.flat import DTYPES
-
+DTYPES = ("int32", "uint16")
+"""Of a `.bin`, little-endian; the first unless an option says otherwise."""
 LongDocuments = Literal["refuse", "split", "truncate"]
 
 

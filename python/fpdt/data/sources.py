@@ -5,23 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fpdt.data.corpus import Corpus
+from fpdt.data.demand import Demand
 from fpdt.data.fingerprint import of_files
 from fpdt.data.flat import open_bin, open_bytes, open_npy
+from fpdt.data.kinds import PREPARED, kind_of
 from fpdt.data.megatron import open_megatron
 from fpdt.data.options import DataOptions
 from fpdt.data.pieces import pieces_of
+from fpdt.data.prepared import find_store
 from fpdt.data.sequences import PackedDocuments, Sequences, Slices
+from fpdt.data.store import open_store
 from fpdt.errors import DataError
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a plan asks of its data. `packs`: it was made for documents that share a sequence."""
-
-    vocab_size: int
-    seq_len: int
-    packs: bool
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -55,13 +49,15 @@ def open_data(options: DataOptions, demand: Demand) -> TrainingData:
 
 
 def open_corpus(options: DataOptions, vocab_size: int) -> Corpus:
-    """Raises DataError for what is not there, is of no known kind, or is damaged."""
-    path = options.path
-    if path.suffix == ".idx" or (path.suffix == ".bin" and path.with_suffix(".idx").exists()):
+    """Raises DataError for what is not there, is of no known kind, was not prepared, or is damaged."""
+    kind, path = kind_of(options), options.path
+    if kind in PREPARED:
+        return open_store(find_store(options), path, vocab_size)
+    if kind == "megatron":
         return open_megatron(path, vocab_size)
-    if path.suffix == ".npy":
+    if kind == "npy":
         tokens = open_npy(path, vocab_size)
-    elif path.suffix == ".bin":
+    elif kind == "bin":
         tokens = open_bin(path, vocab_size, options.dtype)
     else:
         tokens = open_bytes(path, vocab_size)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpdt.data.batches import plan_demand
+from fpdt.data.demand import plan_demand
 from fpdt.data.options import DataOptions
 from fpdt.data.sources import TrainingData, open_data
 from fpdt.errors import DataError

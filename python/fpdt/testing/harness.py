@@ -38,6 +38,7 @@ Job = Mapping[str, Any]
 RankWork = Callable[[Job, int, int], Result]
 DEFAULT_IDLE_SECONDS = 30.0
 DEFAULT_OPTIONS: Mapping[str, Any] = {
+    "data_options": None,
     "weights": None,
     "export": None,
     "dump_grads": None,

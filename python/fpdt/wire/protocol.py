@@ -54,8 +54,20 @@ class FrameDescriptor(Wire):
     bytes: Count
 
 
+class DataOptions(Wire):
+    tokenizer: str | None
+    field: str | None
+    weights_field: str | None
+    dtype: Literal["int32", "uint16"] | None
+    shuffle: bool | None
+    seed: Count | None
+    long_documents: Literal["refuse", "split", "truncate"] | None
+    cache: str | None
+
+
 class RunOptions(Wire):
     data: str
+    data_options: DataOptions | None
     weights: str | None
     export: str | None
     dump_grads: str | None
