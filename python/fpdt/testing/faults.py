@@ -6,6 +6,7 @@
     raise:RANK:STEP       raises InjectedFaultError there instead
     hang:RANK:STEP        does nothing any more there instead
     scale:FACTOR          multiplies the scores of PyTorch's flash attention for CPUs, forward
+    full:BYTES            has a full disk where a shard of a checkpoint would be longer than so many bytes
     fp16                  lets DeepSpeed train in fp16 on a CPU that has no arithmetic for it
 
 `install` plants them from outside, in the tables and classes of the worker; nothing of these knows of faults.
@@ -13,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -63,11 +65,16 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Full:
+    num_bytes: int
+
+
+@dataclass(frozen=True)
 class Half:
     """Slow and exact to fp16's rounding, as oneDNN and gloo compute it."""
 
 
-Fault = Leak | Sleep | Stop | Scale | Half
+Fault = Leak | Sleep | Stop | Scale | Full | Half
 
 
 def install() -> None:
@@ -91,6 +98,8 @@ def install() -> None:
             stop_before(PlanSession, fault)
         case Scale():
             scale_scores(fault)
+        case Full():
+            fill_disk(fault)
         case Half():
             allow_fp16()
 
@@ -109,6 +118,8 @@ def parse_fault(text: str) -> Fault | None:
                 return Stop(way, int(rank), int(step))
             case ["scale", factor]:
                 return Scale(float(factor))
+            case ["full", num_bytes]:
+                return Full(int(num_bytes))
             case ["fp16"]:
                 return Half()
     except ValueError as error:
@@ -117,8 +128,8 @@ def parse_fault(text: str) -> Fault | None:
 
 
 def _usage(text: str) -> str:
-    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP, scale:FACTOR or fp16"
-    return f"{VARIABLE}={text}: expected {forms}"
+    forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP, scale:FACTOR, full:BYTES"
+    return f"{VARIABLE}={text}: expected {forms} or fp16"
 
 
 def slow_down(handlers: MutableMapping[str, Callable[..., None]], fault: Sleep) -> None:
@@ -170,6 +181,19 @@ def scale_scores(fault: Scale) -> None:
         return forward(self, q, k, v, replace(config, scale=fault.factor * config.scale), *place, **options)
 
     CpuFlashAttention.forward = scaled  # type: ignore[method-assign]
+
+
+def fill_disk(fault: Full) -> None:
+    from fpdt.checkpoint import shard
+
+    write = shard.write_all
+
+    def write_or_fail(file: Any, block: memoryview) -> None:
+        if file.tell() + len(block) > fault.num_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file, block)
+
+    shard.write_all = write_or_fail
 
 
 def allow_fp16() -> None:
