@@ -9,6 +9,10 @@ class FpdtError(Exception):
         self.hint = hint
 
 
+class StopAgreed(Exception):  # noqa: N818 - nothing is wrong
+    """Some rank was asked to stop before all of them had begun a step, so none runs it."""
+
+
 class PlanError(FpdtError):
     """A plan this worker cannot read or run."""
 

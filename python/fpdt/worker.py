@@ -20,10 +20,13 @@ from fpdt.data.options import add_options, given_options
 from fpdt.environment import prepare_imports
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
-from fpdt.wire.protocol import CopyMode
+from fpdt.wire.protocol import CopyMode, SavePolicy
 
 if TYPE_CHECKING:
     from fpdt.plan import Frames
+
+
+DEFAULT_KEEP = 3
 
 
 class MissingPackageError(ImportError):
@@ -60,11 +63,13 @@ def run_alone(args: argparse.Namespace) -> None:
     frames = read_plan_file(args.plan)
     session = create(*frames, run_options(args))
     steps = args.steps if args.steps is not None else int(json.loads(frames.header)["run"]["numSteps"])
-    for step in range(steps):
+    for step in range(session.next_step, steps):
         result = session.run_step(step)
         result.pop("records")
         if os.environ.get("RANK", "0") == "0":
             print(json.dumps({"step": step, **result}), flush=True)
+        session.save_when_due(step + 1, steps)
+        session.take_saved()
     if args.export is not None:
         session.export_model()
     session.close()
@@ -86,7 +91,27 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "record_layers": args.record_layers,
         "trace_steps": args.trace_steps,
         "trace_folder": None if args.trace_folder is None else str(args.trace_folder),
+        "checkpoint": checkpoint_options(args),
+        "resume": resume_options(args),
     }
+
+
+def checkpoint_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    if args.checkpoint is None:
+        return None
+    return {
+        "folder": str(args.checkpoint),
+        "every": args.every,
+        "keep": args.keep,
+        "on_save_failure": args.on_save_failure,
+    }
+
+
+def resume_options(args: argparse.Namespace) -> dict[str, Any] | None:
+    if args.resume is None:
+        return None
+    is_newest = args.resume == "auto"
+    return {"newest": is_newest, "path": None if is_newest else args.resume}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -116,6 +141,12 @@ def make_parser() -> argparse.ArgumentParser:
     alone.add_argument("--record-layers", type=int, default=0, help="keep op records of one layer in so many; 0: none")
     alone.add_argument("--trace-steps", type=int, nargs="*", default=[], help="steps to write a Chrome trace of")
     alone.add_argument("--trace-folder", type=Path, help="directory for traces; default: here")
+    saving = parser.add_argument_group("checkpoints of a stand-alone run")
+    saving.add_argument("--checkpoint", type=Path, help="folder for them; one is always written after the last step")
+    saving.add_argument("--every", type=int, help="steps between two")
+    saving.add_argument("--keep", type=int, default=DEFAULT_KEEP, help=f"how many stay; default: {DEFAULT_KEEP}")
+    saving.add_argument("--on-save-failure", choices=get_args(SavePolicy), default="stop", help="default: stop")
+    saving.add_argument("--resume", help="a checkpoint, or auto: the newest sound one of --checkpoint")
     return parser
 
 

@@ -53,6 +53,8 @@ def run_options(data: str) -> protocol.RunOptions:
         record_layers=0,
         trace_steps=[],
         trace_folder=None,
+        checkpoint=None,
+        resume=None,
     )
 
 

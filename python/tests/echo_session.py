@@ -1,7 +1,7 @@
 """A session without torch: says what it was given, and fails the way a test asks for in `options["data"]`.
 
-`data` is one of ok, nan, import, digest, create@RANK, export@RANK, and raise, exit, hang or child @RANK:STEP; child
-leaves a grandchild running.
+`data` is one of ok, nan, slow, full, import, digest, create@RANK, export@RANK, and raise, exit, hang, child or once
+@RANK:STEP; child leaves a grandchild running, once ends where `armed` is among the checkpoints, which it then is not.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from fpdt.errors import StopAgreed
 from fpdt.wire import protocol, telemetry_batch
 
 
@@ -32,6 +35,10 @@ class EchoSession:
         self._export = options["export"]
         self._rank = int(os.environ["RANK"])
         self.load_pool_bytes = {"hbm": 500 + self._rank}
+        self._checkpoint = options["checkpoint"] or {}
+        self.next_step, self.resumed, self.remarks = self._newest(options["resume"])
+        self._saved: list[dict[str, Any]] = []
+        self._is_stopping = False
         self.communicator_bytes = 70 + self._rank
         self._fault, _, where = str(options["data"]).partition("@")
         self._where = where
@@ -43,8 +50,12 @@ class EchoSession:
             raise RuntimeError("no room for the arena")
 
     def run_step(self, step: int) -> dict[str, Any]:
+        if self._is_stopping:
+            raise StopAgreed
         if self._where == f"{self._rank}:{step}":
             self._fail(step)
+        if self._fault == "slow":
+            time.sleep(0.2)
         non_finite = ["loss"] if self._fault == "nan" else []
         record = telemetry_batch.OpRecord(
             step=step,
@@ -75,6 +86,35 @@ class EchoSession:
             "records": [record] * 300,
         }
 
+    def request_stop(self) -> None:
+        self._is_stopping = True
+
+    def save_checkpoint(self, step: int, *, wait: bool) -> None:
+        """The folder of a step is all that there is of it."""
+        folder = Path(self._checkpoint["folder"]) / str(step)
+        problem = "no space left" if self._fault == "full" else None
+        if problem is None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._saved.append(
+            {"step": step, "folder": str(folder), "bytes": 64, "seconds": 0.5, "blocked_seconds": 0.25 + self._rank}
+            | {"problem": problem}
+        )
+
+    def take_saved(self) -> list[dict[str, Any]]:
+        saved, self._saved = self._saved, []
+        return saved
+
+    def _newest(self, resume: Mapping[str, Any] | None) -> tuple[int, str | None, list[str]]:
+        if resume is None:
+            return 0, None, []
+        folder = Path(self._checkpoint["folder"])
+        steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+        if not resume["newest"]:
+            steps = [int(Path(resume["path"]).name)]
+        if not steps:
+            return 0, None, ["a fresh start"]
+        return max(steps), str(folder / str(max(steps))), [f"goes on at step {max(steps)}"]
+
     def export_model(self) -> dict[str, Any]:
         if self._fault == "export" and self._where == str(self._rank):
             raise OSError("no space left")
@@ -86,6 +126,11 @@ class EchoSession:
     def _fail(self, step: int) -> None:
         if self._fault == "raise":
             raise ValueError(f"no such token in step {step}")
+        if self._fault == "once":
+            armed = Path(self._checkpoint["folder"]) / "armed"
+            if armed.exists():
+                armed.rmdir()
+                os._exit(17)
         if self._fault == "exit":
             os._exit(17)
         if self._fault == "hang":

@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -31,7 +30,6 @@ from fpdt.checkpoint.masters import CheckpointError
 from fpdt.checkpoint.saver import Saver, Work
 from fpdt.checkpoint.shard import read_index, read_range, write_shard
 from fpdt.checkpoint.staging import Staging
-from fpdt.run.data import DataError, Sequences, open_tokens
 
 CPU = Staging(torch.device("cpu"))
 WHOLE = torch.arange(10, dtype=torch.float32)
@@ -227,26 +225,3 @@ def test_another_model_is_refused_with_the_first_difference() -> None:
         check_identity({**ours, "weights": {"a": [2, 3], "b": [8]}}, ours, "here")
     with pytest.raises(CheckpointError, match=r"weights.b is absent there"):
         check_identity({**ours, "weights": {"a": [2, 3]}}, ours, "here")
-
-
-def test_sequences_go_on_where_another_number_of_replicas_stopped(tmp_path: Path) -> None:
-    path = tmp_path / "data.npy"
-    np.save(path, np.arange(200, dtype=np.int32))
-    tokens = open_tokens(path, 256)
-    first = Sequences(tokens, 9, data_parallel_size=4, accumulation_steps=1)
-    rest = Sequences(tokens, 9, data_parallel_size=2, accumulation_steps=1).at(first.position(2), 2)
-    # Eight sequences of ten tokens each were taken in two steps.
-    assert [rest.first_token(2, 0, rank) for rank in range(2)] == [80, 90]
-    assert rest.position(3) == {**first.position(2), "sequences": 10}
-
-
-def test_data_that_has_changed_since_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "data.npy"
-    np.save(path, np.arange(200, dtype=np.int32))
-    before = Sequences(open_tokens(path, 256), 9, 1, 1).position(2)
-    path.rename(tmp_path / "moved.npy")
-    Sequences(open_tokens(tmp_path / "moved.npy", 256), 9, 1, 1).at(before, 2)
-    flip_a_bit(tmp_path / "moved.npy", 300)
-    changed = Sequences(open_tokens(tmp_path / "moved.npy", 256), 9, 1, 1)
-    with pytest.raises(DataError, match="is not what the checkpoint was trained on: tokens was"):
-        changed.at(before, 2)

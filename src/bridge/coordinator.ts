@@ -1,34 +1,17 @@
-/** The course of a run over all ranks: hello, plan, ready, steps, export, shutdown. No clock, no sockets, no processes. */
+/** The course of a run over all ranks: hello, plan, ready, steps and checkpoints, export, shutdown. No clock, no sockets, no processes. */
 
+import { Checkpointing } from './checkpointing.js';
 import type { Failure } from './failure.js';
-import {
-  PROTOCOL_VERSION,
-  type Body,
-  type FrameDescriptor,
-  type Message,
-  type MessageType,
-  type Phase,
-  type RunOptions,
-  type StepDone,
-} from './protocol.js';
+import { PROTOCOL_VERSION, type Body, type Message, type MessageType, type Phase, type RunOptions, type StepDone } from './protocol.js';
 import type { RankState, RunEvent } from './events.js';
 import { mergeRanks, mergeReadies, type StartFacts, type StepResult } from './runResult.js';
+import { planFrames, type WirePlan } from './wirePlan.js';
 
 /** Steps sent ahead, so that no rank waits for the controller between two steps. */
 const STEPS_IN_FLIGHT = 2;
 
 /** The rank that writes an exported model; the others give it their shards. */
 const WRITER = 0;
-
-/** A plan as it travels, and what the controller must know of it. The data of columns is deflated. */
-export interface WirePlan {
-  readonly digest: string;
-  readonly device: 'cpu' | 'cuda';
-  readonly numRanks: number;
-  readonly header: Uint8Array;
-  readonly prose: Uint8Array;
-  readonly columns: readonly { readonly name: string; readonly dtype: FrameDescriptor['dtype']; readonly data: Uint8Array }[];
-}
 
 export interface Host {
   readonly send: <T extends MessageType>(rank: number, type: T, body: Body<T>, frames?: readonly Uint8Array[]) => void;
@@ -43,10 +26,13 @@ interface RankView {
   state: Exclude<RankState, 'exited'>;
   numStepsDone: number;
   exported: Body<'exported'> | null;
+  /** The first step that it will not run, once it was asked to stop. */
+  stoppedBefore: number | null;
 }
 
 export class Coordinator {
   readonly steps: StepResult[] = [];
+  readonly checkpoints: Checkpointing;
   readonly #plan: WirePlan;
   readonly #options: RunOptions;
   readonly #numSteps: number;
@@ -55,15 +41,42 @@ export class Coordinator {
   readonly #ranks: RankView[];
   readonly #readies: Body<'ready'>[] = [];
   readonly #pending = new Map<number, StepDone[]>();
-  #numSent = 0;
+  /** Above 0 where the ranks go on from a checkpoint. */
+  #firstStep = 0;
+  /** The next step to send. */
+  #nextSent = 0;
+  #isStopping = false;
+  /** Fewer than the plan's where the run was stopped. */
+  #endStep: number;
+  #isFinishing = false;
 
   constructor(plan: WirePlan, options: RunOptions, numSteps: number, packageVersion: string, host: Host) {
     this.#plan = plan;
     this.#options = options;
     this.#numSteps = numSteps;
+    this.#endStep = numSteps;
+    this.checkpoints = new Checkpointing(options.checkpoint, plan.numRanks);
     this.#packageVersion = packageVersion;
     this.#host = host;
-    this.#ranks = Array.from({ length: plan.numRanks }, () => ({ state: 'started', numStepsDone: 0, exported: null }));
+    this.#ranks = Array.from({ length: plan.numRanks }, () => ({ state: 'started', numStepsDone: 0, exported: null, stoppedBefore: null }));
+  }
+
+  /** The first step that has not been run. */
+  get nextStep(): number {
+    return this.#firstStep + this.steps.length;
+  }
+
+  /** Whether the run ends before its last step because `stop` asked it to. */
+  get isStopped(): boolean {
+    return this.#isStopping && this.#endStep < this.#numSteps;
+  }
+
+  /** Asks the ranks to begin no other step, save their state and leave. False where they are not training: then there is nothing to save. */
+  stop(reason: string): boolean {
+    if (this.#ranks.some((one) => one.state !== 'ready') || this.#isFinishing) return this.#isFinishing;
+    if (!this.#isStopping) this.#toAll('stop', { reason });
+    this.#isStopping = true;
+    return true;
   }
 
   isConnected(rank: number): boolean {
@@ -81,9 +94,10 @@ export class Coordinator {
     if (view.state === 'started') return { rank, phase: 'starting', step: null };
     if (view.state === 'hello' || view.state === 'planAccepted') return { rank, phase: 'loading', step: null };
     if (view.state !== 'ready' || this.#isOver()) return { rank, phase: 'closing', step: null };
-    if (this.#areStepsDone()) return { rank, phase: 'exporting', step: null };
-    const isStepping = view.numStepsDone < this.#numSent;
-    return { rank, phase: isStepping ? 'stepping' : 'waiting', step: isStepping ? view.numStepsDone : null };
+    if (this.#areStepsDone()) return { rank, phase: this.#isSaved() ? 'exporting' : 'saving', step: null };
+    const next = this.#firstStep + view.numStepsDone;
+    const isStepping = next < this.#nextSent;
+    return { rank, phase: isStepping ? 'stepping' : 'waiting', step: isStepping ? next : null };
   }
 
   receive(rank: number, message: Message): void {
@@ -92,6 +106,8 @@ export class Coordinator {
     else if (message.type === 'planAccepted') this.#accept(rank, message.body.digest);
     else if (message.type === 'ready') this.#ready(rank, message.body);
     else if (message.type === 'stepDone') this.#stepDone(rank, message.body);
+    else if (message.type === 'checkpointed') this.#checkpointed(rank, message.body);
+    else if (message.type === 'stopped') this.#stopped(rank, message.body.nextStep);
     else if (message.type === 'exported') this.#exported(rank, message.body);
     else if (message.type === 'bye') this.#bye(rank, message.body.numSteps);
     else if (message.type === 'error') this.#reportError(rank, message.body);
@@ -111,19 +127,8 @@ export class Coordinator {
   }
 
   #sendPlan(rank: number): void {
-    const { header, prose, columns, digest } = this.#plan;
-    const texts = [
-      { name: 'header', dtype: 'json', data: header },
-      { name: 'prose', dtype: 'json', data: prose },
-    ] as const;
-    const all = [...texts, ...columns];
-    const frames: FrameDescriptor[] = all.map(({ name, dtype, data }) => ({ name, dtype, bytes: data.byteLength }));
-    this.#host.send(
-      rank,
-      'plan',
-      { digest, options: this.#options, frames },
-      all.map(({ data }) => data),
-    );
+    const { frames, data } = planFrames(this.#plan);
+    this.#host.send(rank, 'plan', { digest: this.#plan.digest, options: this.#options, frames }, data);
   }
 
   #accept(rank: number, digest: string): void {
@@ -135,22 +140,56 @@ export class Coordinator {
     if (!this.#advance(rank, 'planAccepted', 'ready', `${ready.device} after ${ready.seconds.toFixed(1)} s`)) return;
     this.#readies.push(ready);
     if (!this.#ranks.every((one) => one.state === 'ready')) return;
+    const other = this.#readies.findIndex((one) => one.nextStep !== ready.nextStep);
+    if (other >= 0) {
+      this.#violation(rank, `begins with step ${ready.nextStep}, another rank with step ${this.#readies[other]?.nextStep}`);
+      return;
+    }
+    this.#firstStep = this.#nextSent = ready.nextStep;
+    this.#endStep = Math.max(this.#numSteps, this.#firstStep);
+    for (const line of ready.remarks) this.#host.emit(remark(line));
     this.#host.onReady(mergeReadies(this.#readies));
     this.#sendSteps();
   }
 
   #sendSteps(): void {
     const { digest } = this.#plan;
-    while (this.#numSent < Math.min(this.#numSteps, this.steps.length + STEPS_IN_FLIGHT)) {
-      const step = this.#numSent++;
+    while (!this.#isStopping && this.#nextSent < Math.min(this.#endStep, this.nextStep + STEPS_IN_FLIGHT)) {
+      const step = this.#nextSent++;
+      const isDue = step > this.#firstStep && this.checkpoints.isDueAt(step);
+      if (isDue) this.#toAll('saveCheckpoint', { digest, step, wait: false });
       this.#toAll('runSteps', { digest, from: step, to: step + 1 });
     }
     if (this.#areStepsDone()) this.#finish();
   }
 
+  /** After the last step: what is still to be done, one after the other. */
   #finish(): void {
-    if (this.#isOver()) this.#toAll('shutdown', { reason: 'all steps are done' });
-    else this.#toAll('exportModel', { digest: this.#plan.digest });
+    this.#isFinishing = true;
+    const { digest } = this.#plan;
+    if (!this.#isSaved()) this.#toAll('saveCheckpoint', { digest, step: this.#endStep, wait: true });
+    else if (this.#isOver()) this.#toAll('shutdown', { reason: this.isStopped ? 'the run was stopped' : 'all steps are done' });
+    else this.#toAll('exportModel', { digest });
+  }
+
+  #checkpointed(rank: number, answer: Body<'checkpointed'>): void {
+    if (!this.#checkDigest(rank, answer.digest)) return;
+    const wasSaved = this.#isSaved();
+    const result = this.checkpoints.take(rank, answer);
+    if (result === null) return;
+    this.#host.emit({ type: 'checkpoint', ...result });
+    if (this.#isFinishing && !wasSaved && this.#isSaved()) this.#finish();
+  }
+
+  #stopped(rank: number, nextStep: number): void {
+    this.#view(rank).stoppedBefore = nextStep;
+    if (!this.#isStopping || nextStep > this.#nextSent) this.#violation(rank, `stopped before step ${nextStep} unasked`);
+    else if (this.#ranks.every((one) => one.stoppedBefore === nextStep)) {
+      this.#endStep = nextStep;
+      if (!this.#isFinishing) this.#finish();
+    } else if (this.#ranks.every((one) => one.stoppedBefore !== null)) {
+      this.#violation(rank, `stopped before step ${nextStep}, another rank before another`);
+    }
   }
 
   #exported(rank: number, exported: Body<'exported'>): void {
@@ -170,9 +209,9 @@ export class Coordinator {
 
   #stepDone(rank: number, done: StepDone): void {
     const view = this.#view(rank);
-    const expected = view.numStepsDone;
-    if (view.state === 'ready' && done.step === expected && expected < this.#numSent) this.#countStep(rank, view, done);
-    else this.#violation(rank, `says step ${done.step} is done, expected step ${expected} of ${this.#numSent} sent`);
+    const expected = this.#firstStep + view.numStepsDone;
+    if (view.state === 'ready' && done.step === expected && expected < this.#nextSent) this.#countStep(rank, view, done);
+    else this.#violation(rank, `says step ${done.step} is done, expected step ${expected} of ${this.#nextSent} sent`);
   }
 
   #countStep(rank: number, view: RankView, done: StepDone): void {
@@ -180,7 +219,7 @@ export class Coordinator {
     const ranks = this.#pending.get(done.step) ?? [];
     ranks[rank] = done;
     this.#pending.set(done.step, ranks);
-    if (!this.#ranks.every((one) => one.numStepsDone > done.step)) return;
+    if (!this.#ranks.every((one) => this.#firstStep + one.numStepsDone > done.step)) return;
     this.#pending.delete(done.step);
     const step = mergeRanks(ranks);
     this.steps.push(step);
@@ -189,7 +228,7 @@ export class Coordinator {
   }
 
   #bye(rank: number, numSteps: number): void {
-    if (!this.#isOver()) this.#violation(rank, `said bye after ${numSteps} of ${this.#numSteps} steps`);
+    if (!this.#isOver()) this.#violation(rank, `said bye after ${numSteps} steps, expected ${this.#endStep - this.#firstStep}`);
     else if (this.#advance(rank, 'ready', 'bye', `${numSteps} steps`) && this.#ranks.every((one) => one.state === 'bye')) {
       this.#host.complete();
     }
@@ -204,12 +243,18 @@ export class Coordinator {
   }
 
   #areStepsDone(): boolean {
-    return this.steps.length === this.#numSteps;
+    return this.#ranks.every((one) => one.state === 'ready' || one.state === 'bye') && this.nextStep === this.#endStep;
   }
 
-  /** Steps, and what comes after them. */
+  /** Whether the state after the last step is in a checkpoint, or could not be put into one, or need not be. */
+  #isSaved(): boolean {
+    return !this.checkpoints.isOn || this.steps.length === 0 || this.checkpoints.isDoneAt(this.#endStep);
+  }
+
+  /** Steps, and what comes after them: a run that was stopped exports nothing. */
   #isOver(): boolean {
-    return this.#areStepsDone() && (this.#options.export === null || this.#ranks.every((one) => one.exported !== null));
+    const isExported = this.#options.export === null || this.isStopped || this.#ranks.every((one) => one.exported !== null);
+    return this.#areStepsDone() && this.#isSaved() && isExported;
   }
 
   #advance(rank: number, from: RankView['state'], to: RankView['state'], detail: string): boolean {

@@ -1,6 +1,7 @@
 /** What a run says while it runs, and the queue between the run and whoever listens. */
 
 import type { FpdtError } from '../spec/errors.js';
+import type { CheckpointResult } from './checkpointing.js';
 import type { StepDone } from './protocol.js';
 import type { LogStream } from './ranks.js';
 import type { RunResult, StartFacts, StepResult } from './runResult.js';
@@ -14,6 +15,10 @@ export type RunEvent =
   | ({ readonly type: 'ready'; readonly digest: string; readonly seconds: number } & StartFacts)
   /** All ranks finished the step; `ranks` is what each of them measured. */
   | { readonly type: 'step'; readonly step: StepResult; readonly ranks: readonly StepDone[] }
+  /** The training state before `step` is in `folder`, or there is a `problem`. */
+  | ({ readonly type: 'checkpoint' } & CheckpointResult)
+  /** Ranks died of `reason` and are started again, from the newest checkpoint: the `number`th time of at most `of`. */
+  | { readonly type: 'restart'; readonly number: number; readonly of: number; readonly reason: string }
   /** The trained model is in a Hugging Face folder. */
   | { readonly type: 'exported'; readonly folder: string; readonly numWeights: number; readonly bytes: number; readonly seconds: number }
   | { readonly type: 'telemetry'; readonly rank: number; readonly batch: TelemetryBatch }

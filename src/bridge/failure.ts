@@ -106,6 +106,12 @@ function codeOfExit(failure: Extract<Failure, { kind: 'exit' }>, stderr: string)
   return { code: 'rank-died' };
 }
 
+/** Whether processes failed, which others may not, and nothing that a user gave: an error that says what to change would come again. */
+export function isOfProcesses(error: FpdtError): boolean {
+  if (error.code === 'rank-died' || error.code === 'rank-hung') return true;
+  return error.code === 'rank-failed' && error.details?.isExplained === false;
+}
+
 function isImportError(kind: string): boolean {
   return kind === 'ModuleNotFoundError' || kind === 'ImportError' || kind === 'MissingPackageError';
 }

@@ -11,18 +11,20 @@ import { expected } from '../spec/expected.js';
 import { isFolder } from '../spec/jsonFile.js';
 import { valueIn } from '../spec/parseJson.js';
 import { TYPE_WORDS } from '../spec/typeWords.js';
-import type { WirePlan } from './coordinator.js';
+import { type CheckpointChoices, checkpointOptions } from './checkpointOptions.js';
 import { chosenPath, type DataChoices, dataOptions } from './dataOptions.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { prepareData } from './prepareData.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
 import { resolvePython } from './python.js';
-import { startRun, type Run } from './run.js';
+import { startWithRestarts } from './restarts.js';
+import { startRun, type Run, type RunSetup } from './run.js';
 import { ON_UNWRITABLE, openRunFolder, type OnUnwritable, type RunFolder } from './runFolder/runFolder.js';
 import { weightRemarks } from './weightRemarks.js';
 import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
+import type { WirePlan } from './wirePlan.js';
 
-export interface LaunchOptions extends DataChoices {
+export interface LaunchOptions extends DataChoices, CheckpointChoices {
   /** What to read tokens from: a file or folder that docs/data.md knows. */
   readonly data: string;
   /** Hugging Face folder (config.json and safetensors) with the weights to start from; left out: those of the plan's seed. */
@@ -63,6 +65,8 @@ export interface LaunchOptions extends DataChoices {
   readonly onPreparation?: ((line: string) => void) | undefined;
   /** Aborts the run. */
   readonly signal?: AbortSignal | undefined;
+  /** Ends the run after the step that runs, see Run.stop. */
+  readonly stopSignal?: AbortSignal | undefined;
   /** Environment of the ranks in place of this process's own. */
   readonly environment?: Readonly<Record<string, string | undefined>> | undefined;
   /** When a rank counts as hung. */
@@ -89,7 +93,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   if (options.worker === undefined) await prepareData(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation });
   const numSteps = options.steps ?? plan.run.numSteps;
   const folder = await folderOf(plan, options, { ...runOptions, numSteps });
-  const run = await startRun({
+  const setup: RunSetup = {
     plan: wire,
     options: runOptions,
     numSteps,
@@ -100,11 +104,14 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     packageVersion: VERSION,
     remarks: options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig),
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
-  }).catch((error: unknown) => {
+  };
+  const { restarts = 0 } = options;
+  const run = await (restarts > 0 ? startWithRestarts(setup, restarts) : startRun(setup)).catch((error: unknown) => {
     folder?.close();
     throw error;
   });
-  if (options.signal !== undefined) abortOn(options.signal, run);
+  if (options.signal !== undefined) onAbort(options.signal, run, run.abort);
+  if (options.stopSignal !== undefined) onAbort(options.stopSignal, run, run.stop);
   return run;
 }
 
@@ -135,10 +142,13 @@ function toRunOptions(options: LaunchOptions): RunOptions {
     recordLayers: options.recordLayers ?? 0,
     traceSteps: options.traceSteps ?? [],
     traceFolder: options.traceFolder ?? null,
+    ...checkpointOptions(options),
   };
-  const { steps } = options;
-  if (steps !== undefined && !(Number.isSafeInteger(steps) && steps >= 0))
-    throw invalidOption(['steps'], `${TYPE_WORDS.integer} >= 0`, steps);
+  for (const name of ['steps', 'restarts'] as const) {
+    const count = options[name];
+    if (count !== undefined && !(Number.isSafeInteger(count) && count >= 0))
+      throw invalidOption([name], `${TYPE_WORDS.integer} >= 0`, count);
+  }
   const { data, error } = runOptionsSchema.safeParse(given);
   if (data !== undefined) return data;
   const issue = error.issues[0] as z.core.$ZodIssue;
@@ -154,7 +164,11 @@ function invalidOption(path: readonly PropertyKey[], what: string, found: unknow
   });
 }
 
-async function folderOf(plan: ExecutionPlan, { runFolder, onUnwritable }: LaunchOptions, options: object): Promise<RunFolder | undefined> {
+async function folderOf(
+  plan: ExecutionPlan,
+  { runFolder, onUnwritable }: LaunchOptions,
+  options: RunOptions,
+): Promise<RunFolder | undefined> {
   if (onUnwritable !== undefined && !ON_UNWRITABLE.includes(onUnwritable))
     throw invalidOption(['onUnwritable'], ON_UNWRITABLE.join(' or '), onUnwritable);
   if (runFolder === undefined) return undefined;
@@ -162,7 +176,7 @@ async function folderOf(plan: ExecutionPlan, { runFolder, onUnwritable }: Launch
     path: runFolder,
     plan,
     options: { ...options },
-    resumes: false,
+    resumes: options.resume !== null,
     onUnwritable: onUnwritable ?? 'remark',
     version: VERSION,
   });
@@ -196,11 +210,11 @@ function stepLimit(plan: ExecutionPlan): number {
   return Math.max(WATCH_LIMITS.stepSeconds, STEP_PATIENCE * plan.prediction.stepSeconds);
 }
 
-function abortOn(signal: AbortSignal, run: Run): void {
-  const abort = (): void => run.abort(describeReason(signal.reason));
-  if (signal.aborted) abort();
-  signal.addEventListener('abort', abort, { once: true });
-  const forget = (): void => signal.removeEventListener('abort', abort);
+function onAbort(signal: AbortSignal, run: Run, act: (reason: string) => void): void {
+  const listener = (): void => act(describeReason(signal.reason));
+  if (signal.aborted) listener();
+  signal.addEventListener('abort', listener, { once: true });
+  const forget = (): void => signal.removeEventListener('abort', listener);
   run.result.then(forget, forget);
 }
 

@@ -7,15 +7,17 @@
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 import { DATA_DTYPES, LONG_DOCUMENTS } from '../spec/dataChoices.js';
+import { SAVE_POLICIES } from '../spec/savePolicies.js';
 
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
 
-const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'exporting', 'closing'] as const;
+const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'saving', 'exporting', 'closing'] as const;
 export const phaseSchema = z.enum(PHASES);
 export type Phase = z.infer<typeof phaseSchema>;
 
 const count = z.int().nonnegative();
+const positive = z.int().positive();
 const seconds = z.number().nonnegative();
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const runId = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/);
@@ -46,6 +48,19 @@ const dataOptionsSchema = z.strictObject({
   /** Folder for what is prepared. */
   cache: z.string().nullable(),
 });
+/** Where and when a run saves its state. */
+const checkpointOptionsSchema = z.strictObject({
+  folder: z.string(),
+  /** Steps between two checkpoints; null: only when the run ends or is stopped. */
+  every: positive.nullable(),
+  /** As many of the newest stay. */
+  keep: positive,
+  /** What becomes of the run when one cannot be written. */
+  onSaveFailure: z.enum(SAVE_POLICIES),
+});
+
+/** What a run goes on from: with `newest` the newest sound checkpoint of its folder; else, or where there is none, `path`. */
+const resumeOptionsSchema = z.strictObject({ newest: z.boolean(), path: z.string().nullable() });
 
 /** How a rank runs its plan. Absent choices are null, so that a missing key is an error. */
 export const runOptionsSchema = z.strictObject({
@@ -72,6 +87,9 @@ export const runOptionsSchema = z.strictObject({
   traceSteps: z.array(count),
   /** Folder for these traces. */
   traceFolder: z.string().nullable(),
+  checkpoint: checkpointOptionsSchema.nullable(),
+  /** Null: from the start. */
+  resume: resumeOptionsSchema.nullable(),
 });
 export type RunOptions = z.infer<typeof runOptionsSchema>;
 
@@ -130,10 +148,31 @@ const BODIES = {
     poolBytes: z.record(z.string(), count),
     /** Of the device, taken for collectives beside what PyTorch allocated; null where it cannot tell. */
     communicatorBytes: count.nullable(),
+    /** The first to run; above 0 where the rank goes on from a checkpoint, which `resumed` names. */
+    nextStep: count,
+    resumed: z.string().nullable(),
+    /** On what was resumed, and what was passed over. */
+    remarks: z.array(z.string()),
   }),
   /** Run steps [from, to) of the plan with this digest. */
   runSteps: z.strictObject({ digest, from: count, to: count }),
   stepDone: stepDoneSchema,
+  /** Write the state before `step` into the folder of the options, while the next step runs; with `wait` nothing else is done. */
+  saveCheckpoint: z.strictObject({ digest, step: count, wait: z.boolean() }),
+  /** `folder` has a checkpoint of `bytes`, or there is a `problem`. The rank did nothing else for `blockedSeconds` of `seconds`. */
+  checkpointed: z.strictObject({
+    digest,
+    step: count,
+    folder: z.string(),
+    bytes: count,
+    seconds,
+    blockedSeconds: seconds,
+    problem: z.string().nullable(),
+  }),
+  /** Begin no step that not all ranks have begun. Heard while a step runs. */
+  stop: z.strictObject({ reason: z.string() }),
+  /** The answer: no step from `nextStep` on will be run. */
+  stopped: z.strictObject({ nextStep: count }),
   /** Write the model into the folder of the options: a collective of all ranks. */
   exportModel: z.strictObject({ digest }),
   /** `bytes` of weights are in the folder. */
@@ -198,6 +237,10 @@ export const messageSchema = z
     envelope('ready'),
     envelope('runSteps'),
     envelope('stepDone'),
+    envelope('saveCheckpoint'),
+    envelope('checkpointed'),
+    envelope('stop'),
+    envelope('stopped'),
     envelope('exportModel'),
     envelope('exported'),
     envelope('shutdown'),

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FpdtError } from '../spec/errors.js';
 import { Controller } from './controller.js';
-import { Coordinator, remark, type WirePlan } from './coordinator.js';
+import { Coordinator, remark } from './coordinator.js';
 import { EventQueue, type RunEvent, type RunOutcome } from './events.js';
 import { describeExit, SETTLE_MS, toError, type Failure } from './failure.js';
 import { stopGroups } from './killLadder.js';
@@ -14,6 +14,7 @@ import { startRank, type RankExit, type RankProcess } from './ranks.js';
 import { mergeSteps, type RunResult, type StartFacts } from './runResult.js';
 import type { RunFolder } from './runFolder/runFolder.js';
 import { Watchdog, type WatchLimits } from './watchdog.js';
+import type { WirePlan } from './wirePlan.js';
 
 /** Everything a run needs, resolved. */
 export interface RunSetup {
@@ -28,7 +29,7 @@ export interface RunSetup {
   /** For whoever listens, before anything else. */
   readonly remarks: readonly string[];
   /** Where events are recorded; closed when the run has ended. */
-  readonly folder?: RunFolder | undefined;
+  readonly folder?: Pick<RunFolder, 'record' | 'close'> | undefined;
   readonly limits: WatchLimits;
 }
 
@@ -40,6 +41,8 @@ export interface Run extends AsyncIterable<RunEvent> {
   /** Process ids of the ranks, each also the id of a process group. */
   readonly pids: readonly number[];
   readonly abort: (reason: string) => void;
+  /** Ends the run after the step that runs: with a checkpoint, where it has a folder for them. Before the first step it aborts. */
+  readonly stop: (reason: string) => void;
 }
 
 const EXIT_AFTER_BYE_MS = 10_000;
@@ -89,6 +92,10 @@ class ActiveRun implements Run {
   }
 
   readonly abort = (reason: string): void => this.#fail({ kind: 'abort', reason });
+
+  readonly stop = (reason: string): void => {
+    if (!this.#coordinator.stop(reason)) this.abort(reason);
+  };
 
   [Symbol.asyncIterator](): AsyncIterator<RunEvent> {
     return this.#events;
@@ -221,6 +228,9 @@ class ActiveRun implements Run {
       digest: plan.digest,
       numRanks: plan.numRanks,
       loadSeconds: this.#loadSeconds,
+      nextStep: this.#coordinator.nextStep,
+      isStopped: this.#coordinator.isStopped,
+      checkpoints: this.#coordinator.checkpoints.results,
       ...this.#start,
     };
     return { ok: true, result: mergeSteps(this.#coordinator.steps, facts) };

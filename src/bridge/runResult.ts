@@ -1,5 +1,6 @@
 /** What a run measured, put together from what each rank says about each step. */
 
+import type { CheckpointResult } from './checkpointing.js';
 import type { Body, StepDone } from './protocol.js';
 
 export interface KindResult {
@@ -43,6 +44,11 @@ export interface StepResult {
  */
 export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'learningRate' | 'gradientNorm' | 'lossScale' | 'skipped'> {
   readonly kind: 'runResult';
+  /** The first step that was not run; `steps` begin above 0 where the run went on from a checkpoint. */
+  readonly nextStep: number;
+  /** Asked to stop before the last step. */
+  readonly isStopped: boolean;
+  readonly checkpoints: readonly CheckpointResult[];
   readonly digest: string;
   readonly numRanks: number;
   readonly steps: readonly StepResult[];
@@ -85,7 +91,7 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
 
 /** What ranks say when they are ready, put together. */
 export type StartFacts = Pick<RunResult, 'versions' | 'loadPoolBytes' | 'communicatorBytes'>;
-export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'loadSeconds' | keyof StartFacts>;
+export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'loadSeconds' | 'nextStep' | 'isStopped' | 'checkpoints' | keyof StartFacts>;
 
 /** `ranks`: what each rank says when it is ready. */
 export function mergeReadies(ranks: readonly Body<'ready'>[]): StartFacts {
@@ -100,8 +106,8 @@ export function mergeReadies(ranks: readonly Body<'ready'>[]): StartFacts {
 export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunResult {
   const measured = steps.filter((one) => one.memoryMeasured);
   return {
-    kind: 'runResult',
     ...facts,
+    kind: 'runResult',
     steps,
     seconds: sum(steps, (one) => one.seconds),
     tokens: sum(steps, (one) => one.tokens),

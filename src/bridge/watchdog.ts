@@ -9,7 +9,7 @@ export interface WatchLimits {
   readonly silentSeconds: number;
   /** From the start of the process to hello. */
   readonly startSeconds: number;
-  /** Importing torch, building the model and its arenas; also writing the model out. */
+  /** Importing torch, building the model and its arenas; also writing the model or a checkpoint out. */
   readonly loadSeconds: number;
   /** One optimizer step. */
   readonly stepSeconds: number;
@@ -115,7 +115,7 @@ export class Watchdog {
 }
 
 function limitOf(phase: Phase, limits: WatchLimits): number {
-  if (phase === 'loading' || phase === 'exporting') return limits.loadSeconds;
+  if (phase === 'loading' || phase === 'saving' || phase === 'exporting') return limits.loadSeconds;
   if (phase === 'stepping') return limits.stepSeconds;
   if (phase === 'closing') return limits.closeSeconds;
   return phase === 'starting' ? limits.startSeconds : Number.POSITIVE_INFINITY;

@@ -2,6 +2,7 @@
 import { MODEL_DTYPES } from '../spec/dtype.js';
 import { Command, CommanderError, Option } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
+import { SAVE_POLICIES } from '../spec/savePolicies.js';
 import { FpdtError } from '../spec/errors.js';
 import { withData } from './dataFlags.js';
 import { UNMET, USAGE } from './exitCodes.js';
@@ -108,6 +109,12 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
   withData(command)
     .option('--weights <folder>', "Hugging Face folder, or a model of the local cache, to start from; default: the plan's seed")
     .option('--export <folder>', 'write the trained model here, a new folder that from_pretrained loads')
+    .option('--checkpoint <folder>', 'save the training state here: when the run ends or is stopped, and as --every says')
+    .option('--every <n>', 'optimizer steps between two checkpoints', wholeNumberFromOne)
+    .option('--keep <n>', 'how many of the newest checkpoints stay; default: 3', wholeNumberFromOne)
+    .addOption(new Option('--on-save-failure <what>', 'when a checkpoint cannot be written; default: stop').choices([...SAVE_POLICIES]))
+    .option('--resume <checkpoint>', 'go on from this folder; auto: the newest sound one of --checkpoint, or from the start')
+    .option('--restarts <n>', 'start ranks that died again from the newest checkpoint, so many times; default: 0', wholeNumber)
     .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')
     .option('--copy-mode <mode>', 'when the CPU device runs copies and exchanges: eager, lazy or random')
     .option('--poison', 'fill arenas and dead buffers with NaN')

@@ -6,16 +6,18 @@ import type { RunResult } from '../bridge/runResult.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { readPlanFile } from '../plan/file.js';
 import { compareRun, comparisonToText } from '../report/compare.js';
+import { checkpointLine, checkpointLines } from '../report/checkpoints.js';
 import { progressLine } from '../report/progress.js';
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes } from '../spec/sizes.js';
 import { modelFolder } from './modelPath.js';
-import { withInterrupt } from './interrupt.js';
+import { STOPPED } from './exitCodes.js';
+import { withInterrupt, withStop } from './interrupt.js';
 import { errorToJson, type Output } from './output.js';
 
 type LaunchOptions = Parameters<typeof launchRun>[1];
 
-/** Returns the exit code: 0, or 130 after Ctrl-C. Throws when the run fails. */
+/** Returns the exit code: 0; 75 after Ctrl-C or SIGTERM with a checkpoint, 130 without. Throws when the run fails. */
 export async function runCommand(path: string, options: Readonly<Record<string, unknown>>, output: Output): Promise<number> {
   const { json, ...rest } = options;
   const launch = rest as unknown as LaunchOptions;
@@ -24,14 +26,24 @@ export async function runCommand(path: string, options: Readonly<Record<string, 
     throw new FpdtError('--on-unwritable needs --run-folder', { code: 'usage', hint: 'give both, or leave --on-unwritable out' });
   const plan = await readPlanFile(path);
   const shown = launch.steps === undefined ? plan : { ...plan, run: { ...plan.run, numSteps: launch.steps } };
-  return withInterrupt(output, async (signal) => {
-    const weights = launch.weights === undefined ? undefined : modelFolder(launch.weights);
-    const tokenizer = launch.tokenizer === undefined ? undefined : modelFolder(launch.tokenizer);
-    const onPreparation = (line: string): void => output.err(line);
-    const run = await launchRun(plan, { ...launch, weights, tokenizer, signal, onPreparation });
-    const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
+  const weights = launch.weights === undefined ? undefined : modelFolder(launch.weights);
+  const tokenizer = launch.tokenizer === undefined ? undefined : modelFolder(launch.tokenizer);
+  const onPreparation = (line: string): void => output.err(line);
+  const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
+  const train = async (signals: Pick<LaunchOptions, 'signal' | 'stopSignal'>): Promise<RunResult> => {
+    const run = await launchRun(plan, { ...launch, weights, tokenizer, onPreparation, ...signals });
     return follow(run, plan, print, json === true, output);
-  });
+  };
+  const { checkpoint } = launch;
+  if (checkpoint === undefined) return withInterrupt(output, async (signal) => void (await train({ signal })));
+  return withStop(output, async (stopSignal) => tellStop(await train({ stopSignal }), checkpoint, output));
+}
+
+/** The exit code, and for a run that was stopped how it goes on. */
+function tellStop({ isStopped, nextStep }: RunResult, folder: string, output: Output): number {
+  if (!isStopped) return 0;
+  output.err(`stopped before step ${nextStep}; the same command goes on with --checkpoint ${folder} --resume auto`);
+  return STOPPED;
 }
 
 /** One without the other would trace nothing, or nowhere. */
@@ -44,13 +56,20 @@ function checkTrace({ traceSteps, traceFolder }: LaunchOptions): void {
   });
 }
 
-async function follow(run: Run, plan: ExecutionPlan, print: (event: RunEvent) => void, asJson: boolean, output: Output): Promise<void> {
+async function follow(
+  run: Run,
+  plan: ExecutionPlan,
+  print: (event: RunEvent) => void,
+  asJson: boolean,
+  output: Output,
+): Promise<RunResult> {
   for await (const event of run) print(event);
-  const result: RunResult = await run.result;
-  if (result.steps.length === 0) return;
+  const result = await run.result;
+  if (result.steps.length === 0) return result;
   const comparison = compareRun(plan, result);
   if (asJson) output.out(JSON.stringify({ type: 'comparison', comparison }));
-  else output.out(`\n${comparisonToText(comparison)}`);
+  else output.out(['', comparisonToText(comparison), ...checkpointLines(result.checkpoints)].join('\n'));
+  return result;
 }
 
 /** Telemetry is for programs; a person sees states, steps and what ranks write to stderr. */
@@ -59,6 +78,8 @@ function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => 
     if (event.type === 'step') output.out(progressLine(plan, event.step));
     else if (event.type === 'ready')
       output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
+    else if (event.type === 'checkpoint') output.err(checkpointLine(event));
+    else if (event.type === 'restart') output.err(`${event.reason}\nthe ranks start again, ${event.number} of at most ${event.of} times`);
     else if (event.type === 'exported') output.err(`wrote ${event.folder}: ${event.numWeights} weights, ${formatBytes(event.bytes)}`);
     else if (event.type === 'log' && event.stream === 'stderr')
       output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);

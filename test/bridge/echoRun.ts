@@ -7,7 +7,7 @@ import { resolvePython } from '../../src/bridge/python.js';
 import { PACKAGE_ROOT } from '../../src/package.js';
 import { isGroupAlive } from '../../src/bridge/processGroup.js';
 import { startRun, type Run, type RunSetup } from '../../src/bridge/run.js';
-import type { WirePlan } from '../../src/bridge/coordinator.js';
+import type { WirePlan } from '../../src/bridge/wirePlan.js';
 import type { RunEvent } from '../../src/bridge/events.js';
 import { WATCH_LIMITS } from '../../src/bridge/watchdog.js';
 import { FpdtError } from '../../src/spec/errors.js';
@@ -40,6 +40,8 @@ export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSet
       recordLayers: 0,
       traceSteps: [],
       traceFolder: null,
+      checkpoint: null,
+      resume: null,
     },
     numSteps: 3,
     python: resolvePython(),

@@ -31,6 +31,9 @@ const result = mergeSteps([mergeRanks([done({})])], {
   loadSeconds: 0,
   loadPoolBytes: {},
   communicatorBytes: null,
+  nextStep: 0,
+  isStopped: false,
+  checkpoints: [],
 });
 
 test('a slow listener loses logs and telemetry beyond the limit, nothing else, and is told', async () => {
@@ -95,7 +98,17 @@ test('a run adds its steps up and keeps the peaks of those that measured memory'
     done({ step: 1, poolBytes: { hbm: 9 }, nonFinite: ['loss'], lossScale: 8, skipped: true }),
     done({ step: 2, poolBytes: { hbm: 11 }, memoryMeasured: false, copiedBytes: { read: 5 } }),
   ].map((one) => mergeRanks([one]));
-  const run = mergeSteps(steps, { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0, loadPoolBytes: {}, communicatorBytes: null });
+  const run = mergeSteps(steps, {
+    digest: 'd',
+    numRanks: 1,
+    versions: {},
+    loadSeconds: 0,
+    loadPoolBytes: {},
+    communicatorBytes: null,
+    nextStep: 1,
+    isStopped: false,
+    checkpoints: [],
+  });
   expect(run).toMatchObject({ seconds: 3, tokens: 192, memoryMeasured: true, nonFinite: ['loss'], numSkipped: 1 });
   expect(run.steps[1]).toMatchObject({ lossScale: 8, skipped: true });
   expect(run.poolBytes).toEqual({ hbm: 9 });
@@ -104,6 +117,16 @@ test('a run adds its steps up and keeps the peaks of those that measured memory'
 });
 
 test('a run without a step measured nothing', () => {
-  const run = mergeSteps([], { digest: 'd', numRanks: 1, versions: {}, loadSeconds: 0, loadPoolBytes: {}, communicatorBytes: null });
+  const run = mergeSteps([], {
+    digest: 'd',
+    numRanks: 1,
+    versions: {},
+    loadSeconds: 0,
+    loadPoolBytes: {},
+    communicatorBytes: null,
+    nextStep: 1,
+    isStopped: false,
+    checkpoints: [],
+  });
   expect(run).toMatchObject({ poolBytes: {}, memoryMeasured: false, opsTimed: false, copiedBytes: {} });
 });

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,16 +21,7 @@ from fpdt.checkpoint.saver import Saved, Saver, Work
 from fpdt.checkpoint.shard import EXTRAS, read_extra, read_index, read_range
 from fpdt.checkpoint.staging import Staging
 from fpdt.plan import Plan
-
-
-class Position(Protocol):
-    """Of the data: what a checkpoint keeps of it, without looking into it."""
-
-    def position(self, next_step: int) -> dict[str, Any]:
-        """JSON-safe: which data it is, and what of it was consumed before `next_step`."""
-
-    def seek(self, position: Mapping[str, Any], next_step: int) -> None:
-        """Goes on there. Raises DataError where the data has changed."""
+from fpdt.run.planned_batches import BatchSource
 
 
 @dataclass(frozen=True)
@@ -40,7 +31,7 @@ class Trained:
     plan: Plan
     engine: Any
     model: nn.Module
-    data: Position
+    data: BatchSource
     device: torch.device
     versions: Mapping[str, str]
 
@@ -147,7 +138,7 @@ class Checkpoints:
             "worldSize": self._world_size,
             "zeroStage": int(plan.run["zeroStage"]),
             "model": self._identity,
-            "data": trained.data.position(next_step),
+            "data": trained.data.position(),
             "counters": save_counters(engine),
             "versions": dict(trained.versions),
         }
@@ -158,7 +149,7 @@ class Checkpoints:
     def _load(self, checkpoint: Checkpoint, trained: Trained, staging: Staging) -> None:
         state = checkpoint.state()
         check_identity(state["model"], self._identity, str(checkpoint.folder))
-        trained.data.seek(state["data"], checkpoint.step)
+        trained.data.seek(state["data"])
         index = read_index(checkpoint.shards)
         names = sorted({name for name, _ in index.ranges if name != EXTRAS})
         for fragment in held_fragments(trained.engine, trained.model, names):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,12 @@ class BatchSource(Protocol):
     """Gives one rank's rows of a micro-step."""
 
     def read(self, step: int, micro_step: int) -> Batch: ...
+
+    def position(self) -> dict[str, Any]:
+        """JSON-safe: which data it is, and what of it the steps up to the last one that was read consumed."""
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """The next step that is read goes on there. Raises DataError where the data has changed."""
 
     def close(self) -> None: ...
 

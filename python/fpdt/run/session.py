@@ -13,6 +13,7 @@ import deepspeed
 import torch
 import transformers
 
+from fpdt.checkpoint.checkpoints import Checkpoints, Trained
 from fpdt.data.batches import open_batches
 from fpdt.data.options import DataOptions
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
@@ -94,6 +95,9 @@ class PlanSession:
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
         batches = open_source(plan, DataOptions.of_run(options), self._ranks.rank)
         self._exit.callback(batches.close)
+        self.checkpoints = Checkpoints(options, self._ranks.rank, self._ranks.world_size)
+        """Where the run starts, and what it saves."""
+        self._exit.callback(self.checkpoints.close)
         files = _open_files(plan, options)
         self._weights = None if options["weights"] is None else Path(options["weights"])
         export = options["export"]
@@ -124,6 +128,8 @@ class PlanSession:
         self._trace_folder = Path(options.get("trace_folder") or ".")
         self._pool_bytes: dict[str, int] = {}
         self._num_steps = 0
+        trained = Trained(plan, engine, self.streamed.model, batches, self._ranks.device, self.versions)
+        self.checkpoints.resume(trained)
 
     def _build(self, plan: Plan, kernels: Kernels) -> tuple[StreamedModel, Any]:
         """The model and DeepSpeed's engine around it."""
@@ -157,8 +163,39 @@ class PlanSession:
             "transformers": transformers.__version__,
         }
 
+    @property
+    def next_step(self) -> int:
+        return self.checkpoints.next_step
+
+    @property
+    def resumed(self) -> str | None:
+        return self.checkpoints.resumed
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return self.checkpoints.remarks
+
+    def request_stop(self) -> None:
+        """Has all ranks agree, at the start of the next step, to begin none."""
+        self._steps.is_stopping = True
+
+    def save_checkpoint(self, step: int, *, wait: bool) -> None:
+        """Begins to write the state before `step`; with `wait` it is done on return."""
+        self.checkpoints.save(step, wait=wait)
+
+    def save_when_due(self, step: int, num_steps: int) -> None:
+        """What a controller decides otherwise: a checkpoint before `step`, every so many, and when all are done."""
+        self.checkpoints.save_when_due(step, num_steps)
+
+    def take_saved(self) -> list[dict[str, Any]]:
+        """Checkpoints finished since the last call. Keys: those of protocol.Checkpointed without `digest`."""
+        return [saved.to_message() for saved in self.checkpoints.take_saved()]
+
     def run_step(self, step: int) -> dict[str, Any]:
-        """One optimizer step. Keys: those of protocol.StepDone without `step`, and `records` for telemetry."""
+        """One optimizer step. Keys: those of protocol.StepDone without `step`, and `records` for telemetry.
+
+        Raises StopAgreed where a rank was asked to stop before all had begun it.
+        """
         number, self._num_steps = self._num_steps, self._num_steps + 1
         measures = self._begin_measuring(number)
         outcome, times = self.time_step(step, times_ops=samples_ops(number) or self._records_ops)
@@ -231,6 +268,7 @@ class PlanSession:
             batches,
             None if dump_grads is None else Path(dump_grads),
             before_micro_step=None if self.debug is None else self.debug.begin_micro_step,
+            before_update=self.checkpoints.release_states,
         )
 
     def _records(self, step: int, times: StepTimes, measured: bool) -> list[OpRecord | MemoryRecord]:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fpdt.errors import DataError, ScheduleError
+from fpdt.errors import DataError, ScheduleError, StopAgreed
 from fpdt.plan import Plan
 from fpdt.run.engine import StreamedEngine
 from fpdt.run.gradients import dump_gradients
@@ -48,14 +48,17 @@ class StepRunner:
         batches: BatchSource,
         dump_grads: Path | None,
         before_micro_step: Callable[[], None] | None = None,
+        before_update: Callable[[], None] | None = None,
     ) -> None:
         self._plan, self._engine = plan, engine
-        self._before_micro_step = before_micro_step
+        self._before_micro_step, self._before_update = before_micro_step, before_update
         self._batches, self._dump_grads = PlannedBatches(plan, batches), dump_grads
         self._accumulation_steps = int(plan.run["gradientAccumulationSteps"])
+        self.is_stopping = False
+        """Set where no further step is to begin; told to the other ranks with the count of a step's tokens."""
 
     def run(self, step: int) -> StepOutcome:
-        """A collective: every rank runs the same steps in the same order."""
+        """A collective: every rank runs the same steps in the same order. Raises StopAgreed, then on all ranks."""
         num_tokens, weight_sum = self._count_tokens(step)
         loss_scale = self._engine.loss_scale.current
         # The schedule moves on with the update.
@@ -103,6 +106,8 @@ class StepRunner:
         """What the plan's optimizerStep asks for."""
         if self._dump_grads is not None:
             dump_gradients(self._engine.model, self._dump_grads, step, scale.loss_scale)
+        if self._before_update is not None:
+            self._before_update()
         self._engine.step()
 
     def _count_tokens(self, step: int) -> tuple[int, float]:
@@ -110,18 +115,23 @@ class StepRunner:
 
         Both before the first micro-step; in fp64, which counts exactly.
         """
-        counts = torch.zeros(2, dtype=torch.float64)
+        counts = torch.zeros(3, dtype=torch.float64)
         for micro_step in range(self._accumulation_steps):
             batch = self._batches.read(step, micro_step)
-            counts += torch.tensor([batch.num_valid, batch.weight_sum], dtype=torch.float64)
+            counts[:2] += torch.tensor([batch.num_valid, batch.weight_sum], dtype=torch.float64)
+        counts[2] = int(self.is_stopping)
         counts = counts.to(self._engine.device)
         dist.all_reduce(counts)
-        num_tokens, weight_sum = int(counts[0]), float(counts[1])
+        num_tokens, weight_sum, num_stopping = counts.tolist()
+        if num_stopping > 0:
+            raise StopAgreed
         if num_tokens == 0:
             raise DataError(f"step {step} has no target token", "give data with labels")
         if weight_sum == 0:
-            raise DataError(f"the {num_tokens} target tokens of step {step} all have weight 0", "give some a weight")
-        return num_tokens, weight_sum
+            raise DataError(
+                f"the {num_tokens:.0f} target tokens of step {step} all have weight 0", "give some a weight"
+            )
+        return int(num_tokens), weight_sum
 
     def _learning_rate(self) -> float | None:
         """Of the first group of weights; fpdt makes one."""

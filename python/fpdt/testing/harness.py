@@ -50,6 +50,8 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
     "record_layers": 0,
     "trace_steps": [],
     "trace_folder": None,
+    "checkpoint": None,
+    "resume": None,
 }
 
 
@@ -72,16 +74,23 @@ def idle_seconds(job: Job) -> float:
 def worker_rank(job: Job, rank: int, port: int) -> Result:
     session = open_session(job, rank, port)
     note_progress()
-    steps = []
-    for step in range(int(job["steps"])):
+    steps, saved = [], []
+    for step in range(session.next_step, int(job["steps"])):
         result = dict(session.run_step(step))
         result.pop("records", None)
         steps.append(result)
+        session.save_when_due(step + 1, int(job["steps"]))
+        saved += session.take_saved()
         note_progress()
     if run_options(job).export is not None:
         session.export_model()
     session.close()
-    answer = {"losses": [step["loss"] for step in steps], "steps": steps}
+    answer = {
+        "losses": [step["loss"] for step in steps],
+        "steps": steps,
+        "saved": saved,
+        "remarks": list(session.remarks),
+    }
     return answer if job.get("documents") is None else {**answer, "documents": documents_of_step(job)}
 
 

@@ -7,8 +7,9 @@ what they weigh is drawn for each sequence anew: documents of one token, of near
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,6 +83,13 @@ class PackedBatches:
             torch.cat([one.weights for one in documents])[own] if self.packed.weighted else None,
             tuple(starts.tolist()),
         )
+
+    def position(self) -> dict[str, Any]:
+        """A step's number says all."""
+        return {}
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Steps are drawn by their number."""
 
     def close(self) -> None:
         """Nothing is open."""

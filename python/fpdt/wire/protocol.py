@@ -19,12 +19,14 @@ SUPPORTED_PROTOCOLS = (2, 2)
 SAFE_INTEGER = 2**53 - 1
 
 Count = Annotated[int, Field(ge=0, le=SAFE_INTEGER)]
+Positive = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
 Pid = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
 Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CopyMode = Literal["eager", "lazy", "random"]
-Phase = Literal["starting", "waiting", "loading", "stepping", "exporting", "closing"]
+Phase = Literal["starting", "waiting", "loading", "stepping", "saving", "exporting", "closing"]
+SavePolicy = Literal["stop", "continue"]
 
 
 class ProtocolError(Exception):
@@ -65,6 +67,18 @@ class DataOptions(Wire):
     cache: str | None
 
 
+class CheckpointOptions(Wire):
+    folder: str
+    every: Positive | None
+    keep: Positive
+    on_save_failure: SavePolicy
+
+
+class ResumeOptions(Wire):
+    newest: bool
+    path: str | None
+
+
 class RunOptions(Wire):
     data: str
     data_options: DataOptions | None
@@ -79,6 +93,8 @@ class RunOptions(Wire):
     record_layers: Count
     trace_steps: list[Count]
     trace_folder: str | None
+    checkpoint: CheckpointOptions | None
+    resume: ResumeOptions | None
 
 
 class KindTime(Wire):
@@ -111,6 +127,9 @@ class Ready(Wire):
     seconds: Seconds
     pool_bytes: dict[str, Count]
     communicator_bytes: Count | None
+    next_step: Count
+    resumed: str | None
+    remarks: list[str]
 
 
 class RunSteps(Wire):
@@ -135,6 +154,30 @@ class StepDone(Wire):
     idle_seconds: Seconds
     ops_timed: bool
     non_finite: list[str]
+
+
+class SaveCheckpoint(Wire):
+    digest: Digest
+    step: Count
+    wait: bool
+
+
+class Checkpointed(Wire):
+    digest: Digest
+    step: Count
+    folder: str
+    bytes: Count
+    seconds: Seconds
+    blocked_seconds: Seconds
+    problem: str | None
+
+
+class Stop(Wire):
+    reason: str
+
+
+class Stopped(Wire):
+    next_step: Count
 
 
 class ExportModel(Wire):
@@ -187,6 +230,10 @@ BODIES: dict[str, type[Wire]] = {
     "ready": Ready,
     "runSteps": RunSteps,
     "stepDone": StepDone,
+    "saveCheckpoint": SaveCheckpoint,
+    "checkpointed": Checkpointed,
+    "stop": Stop,
+    "stopped": Stopped,
     "exportModel": ExportModel,
     "exported": Exported,
     "shutdown": Shutdown,

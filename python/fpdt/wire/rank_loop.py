@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import signal
 import time
 import traceback
 import zlib
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
+from fpdt.errors import StopAgreed
 from fpdt.wire import protocol
 from fpdt.wire.exits import EXIT_FAILED, exit_now
 from fpdt.wire.lifeline import die_with_parent
@@ -46,8 +48,38 @@ class Session(Protocol):
         """Of the device, taken for collectives; None where it cannot tell."""
         ...
 
+    @property
+    def next_step(self) -> int:
+        """The first to run: above 0 where it goes on from a checkpoint."""
+        ...
+
+    @property
+    def resumed(self) -> str | None:
+        """That checkpoint."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """On what was resumed."""
+        ...
+
     def run_step(self, step: int) -> Mapping[str, Any]:
-        """Run one optimizer step. Keys: those of protocol.StepDone without `step`, and optionally `records`."""
+        """Run one optimizer step. Keys: those of protocol.StepDone without `step`, and optionally `records`.
+
+        Raises StopAgreed where a rank was asked to stop before all of them had begun: then none runs it.
+        """
+        ...
+
+    def request_stop(self) -> None:
+        """Have no further step begin."""
+        ...
+
+    def save_checkpoint(self, step: int, *, wait: bool) -> None:
+        """Begin to write the state before `step`; with `wait` it is done on return."""
+        ...
+
+    def take_saved(self) -> Sequence[Mapping[str, Any]]:
+        """Checkpoints finished since the last call. Keys: those of protocol.Checkpointed without `digest`."""
         ...
 
     def export_model(self) -> Mapping[str, Any]:
@@ -93,6 +125,9 @@ def serve(
     """
     code, problem = EXIT_FAILED, None
     try:
+        # Sent to whole groups of processes, by schedulers too: the controller hears them, and says what is to be done.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         lifeline = die_with_parent()
         channel = Channel(address, telemetry, Identity(run, rank, incarnation), lifeline)
         code = run_rank(channel, session_factory)
@@ -134,6 +169,10 @@ def _serve_messages(channel: Channel, session_factory: str | SessionFactory) -> 
             session = _load(channel, body, incoming, session_factory)
         elif isinstance(body, protocol.RunSteps):
             num_steps += _run_steps(channel, _loaded(session, body.digest), body, incoming.message.id)
+        elif isinstance(body, protocol.SaveCheckpoint):
+            _save(channel, _loaded(session, body.digest), body)
+        elif isinstance(body, protocol.Stop):
+            channel.send(protocol.Stopped(next_step=_next_step(session, num_steps)), incoming.message.id)
         elif isinstance(body, protocol.ExportModel):
             _export(channel, _loaded(session, body.digest), incoming.message.id)
         elif isinstance(body, protocol.Shutdown):
@@ -168,20 +207,48 @@ def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_fac
             seconds=seconds,
             pool_bytes=dict(session.load_pool_bytes),
             communicator_bytes=session.communicator_bytes,
+            next_step=session.next_step,
+            resumed=session.resumed,
+            remarks=list(session.remarks),
         )
     )
     return session
 
 
 def _run_steps(channel: Channel, session: Session, body: protocol.RunSteps, corr: str) -> int:
+    """How many it ran: none, from the step on before which all ranks agreed to stop."""
+    num_steps = 0
     for step in range(body.from_, body.to):
+        if channel.is_stopping:
+            session.request_stop()
         channel.enter("stepping", step)
-        result = dict(session.run_step(step))
+        try:
+            result = dict(session.run_step(step))
+        except StopAgreed:
+            break
+        num_steps += 1
         records = cast("Telemetry", result.pop("records", ()))
         channel.send(protocol.StepDone(step=step, **result), corr)
         channel.send_telemetry(records)
+        _tell_saved(channel, session)
     channel.enter("waiting")
-    return body.to - body.from_
+    return num_steps
+
+
+def _next_step(session: Session | None, num_steps: int) -> int:
+    return 0 if session is None else session.next_step + num_steps
+
+
+def _save(channel: Channel, session: Session, body: protocol.SaveCheckpoint) -> None:
+    channel.enter("saving", body.step)
+    session.save_checkpoint(body.step, wait=body.wait)
+    _tell_saved(channel, session)
+    channel.enter("waiting")
+
+
+def _tell_saved(channel: Channel, session: Session) -> None:
+    for saved in session.take_saved():
+        channel.send(protocol.Checkpointed(digest=session.digest, **saved))
 
 
 def _export(channel: Channel, session: Session, corr: str) -> None:

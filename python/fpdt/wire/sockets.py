@@ -76,6 +76,8 @@ class Channel:
         self._incoming: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[Outgoing | Telemetry | None] = queue.SimpleQueue()
         self._status = Status("starting", None, time.monotonic())
+        self.is_stopping = False
+        """Heard by the socket thread, while the main one may be in the middle of a step."""
         self._wake = self._context.socket(zmq.PUSH)
         self._wake.setsockopt(zmq.SNDHWM, 0)
         self._wake.bind("inproc://wake")
@@ -191,6 +193,8 @@ class SocketLoop:
         elif isinstance(message.body, protocol.Abort):
             exit_now(EXIT_ABORTED, f"fpdt: aborted: {message.body.reason}")
         else:
+            if isinstance(message.body, protocol.Stop):
+                self._channel.is_stopping = True
             incoming.put(Incoming(message, frames))
 
     def _is_for_us(self, message: protocol.Message) -> bool:
