@@ -167,7 +167,7 @@ function invalidOption(path: readonly PropertyKey[], what: string, found: unknow
 async function folderOf(
   plan: ExecutionPlan,
   { runFolder, onUnwritable }: LaunchOptions,
-  options: RunOptions,
+  options: RunOptions & { readonly numSteps: number },
 ): Promise<RunFolder | undefined> {
   if (onUnwritable !== undefined && !ON_UNWRITABLE.includes(onUnwritable))
     throw invalidOption(['onUnwritable'], ON_UNWRITABLE.join(' or '), onUnwritable);

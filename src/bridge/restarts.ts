@@ -127,6 +127,6 @@ function keptOpen(folder: RunSetup['folder']): RunSetup['folder'] {
   return folder && { record: (event) => folder.record(event), close: () => [] };
 }
 
-function checkpointOf({ type: _, ...result }: Extract<RunEvent, { type: 'checkpoint' }>): CheckpointResult {
-  return result;
+function checkpointOf({ step, folder, bytes, seconds, blockedSeconds, problem }: CheckpointResult): CheckpointResult {
+  return { step, folder, bytes, seconds, blockedSeconds, problem };
 }
