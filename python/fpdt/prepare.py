@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fpdt.data.demand import Demand
 
 
+REMARK = "attention goes across the documents that share a sequence; plan with --packing to keep it to each"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code. With --json one object is printed: what was found, or `error` with `message` and `hint`."""
     parser = make_parser()
@@ -56,11 +59,13 @@ def prepare_data(args: argparse.Namespace) -> dict[str, Any]:
     folder = prepare(options, demand.vocab_size)
     data = open_data(options, demand)
     documents = data.corpus.documents
+    follows = documents is not None and len(documents) > 1 and not demand.packs
     return {
         "tokens": len(data.corpus.tokens),
         "documents": None if documents is None else len(documents),
         "folder": None if folder is None else str(folder),
         "cut": data.cut,
+        "remark": REMARK if follows else None,
     }
 
 
@@ -85,8 +90,9 @@ def _demand(plan: Path) -> Demand:
 
 def _text(found: dict[str, Any]) -> str:
     documents = "" if found["documents"] is None else f" in {found['documents']} documents"
+    remark = "" if found["remark"] is None else f"\nremark: {found['remark']}"
     place = "" if found["folder"] is None else f": {found['folder']}"
-    return f"{found['tokens']} tokens{documents}, as {found['cut']}{place}"
+    return f"{found['tokens']} tokens{documents}, as {found['cut']}{place}{remark}"
 
 
 if __name__ == "__main__":

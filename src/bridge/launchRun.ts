@@ -90,7 +90,10 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
   const environment = options.environment ?? process.env;
   // A worker of one's own reads data in its own way.
-  if (options.worker === undefined) await prepareData(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation });
+  const prepared =
+    options.worker === undefined
+      ? await prepareData(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation })
+      : null;
   const numSteps = options.steps ?? plan.run.numSteps;
   const folder = await folderOf(plan, options, { ...runOptions, numSteps });
   const setup: RunSetup = {
@@ -102,7 +105,10 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     worker: options.worker ?? 'fpdt.worker',
     environment,
     packageVersion: VERSION,
-    remarks: options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig),
+    remarks: [
+      ...(prepared?.remark == null ? [] : [prepared.remark]),
+      ...(options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig)),
+    ],
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
   };
   const { restarts = 0 } = options;

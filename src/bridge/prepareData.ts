@@ -26,6 +26,8 @@ const answerSchema = z.union([
     folder: z.string().nullable(),
     /** What sequences are, in words. */
     cut: z.string(),
+    /** What a user should know of the two together. */
+    remark: z.string().nullable(),
   }),
   z.strictObject({ error: z.strictObject({ message: z.string(), hint: z.string() }) }),
 ]);

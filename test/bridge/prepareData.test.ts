@@ -40,7 +40,19 @@ describe('prepareData', { timeout: PATIENCE_MS }, () => {
 
   test('makes nothing of data that ranks read as it is', async () => {
     writeFileSync(join(folder, 'text.txt'), 'abcdefgh');
-    expect(await prepare('text.txt', {}, {}, false)).toEqual({ tokens: 8, documents: null, folder: null, cut: 'slices of 4 tokens' });
+    expect(await prepare('text.txt', {}, {}, false)).toEqual({
+      tokens: 8,
+      documents: null,
+      folder: null,
+      cut: 'slices of 4 tokens',
+      remark: null,
+    });
+  });
+
+  test('says where documents are not kept apart', async () => {
+    const found = await prepare(rows('d.jsonl', [1, 2, 3], [4, 5, 6]), {}, {}, false);
+    expect(found.remark).toMatch(/attention goes across the documents .* --packing/);
+    expect((await prepare('d.jsonl')).remark).toBeNull();
   });
 
   test('throws what is wrong with the data, with a hint', async () => {
