@@ -30,6 +30,7 @@ SEGMENTS_OF_2 = {
     "checkpoints": "disk",
     "backwardOrder": "queryOuterDescending",
 }
+OUTPUT_IN_FILE = {**KEYS_ON_HOST, "attentionOutput": "disk"}
 MIXED = [
     {**SEGMENTS_OF_2, "layers": [0, 3], "segments": [2, 1], "rebuiltOutput": "disk"},
     {**SEGMENTS_OF_2, "layers": [3, 4], "segments": [1], "keyValues": "hbm", "rebuiltOutput": "recompute"},
@@ -45,6 +46,7 @@ class Case:
     zero: Mapping[str, Any] = field(default_factory=lambda: ZERO_3)
     accumulation_steps: int = 1
     num_ranks: int = 1
+    packing: bool = False
 
 
 CASES = {
@@ -54,6 +56,7 @@ CASES = {
     "ulysses, ZeRO-1": Case(None, LLAMA, ("--policy", "ulysses-offload"), zero={"stage": 1}),
     "auto, bf16": Case(None, LLAMA, ("--policy", "auto", "--segment-layers", "2", "--dtype", "bfloat16")),
     "two ranks": Case([KEYS_ON_HOST], num_ranks=2),
+    "documents, a file": Case([OUTPUT_IN_FILE], packing=True),
 }
 
 
@@ -81,5 +84,6 @@ def plan_of(case: Case, folder: Path, *more: str) -> Path:
         model=case.model,
         zero=case.zero,
         accumulation_steps=case.accumulation_steps,
+        packing=case.packing,
         more={"bf16": {"enabled": True}} if "bfloat16" in options else None,
     )

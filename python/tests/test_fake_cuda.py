@@ -32,6 +32,7 @@ def test_steps_are_equal_to_those_of_the_cpu_in_any_order(
         seeds=SEEDS,
         dumpGrads=tmp_path / "gradients",
         options={"poison": False, "disk_folder": str(tmp_path)},
+        **({"documents": 5} if CASES[name].packing else {}),
     )
     assert "failed" not in answer, answer["failed"] + answer["traceback"]
     assert len(answer["cpu"]) == 4

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fpdt.data.batches import Batches, open_batches
+from fpdt.data.batches import open_batches
 from fpdt.data.options import DataOptions
 from fpdt.data.whole import plan_sequences
 from fpdt.devices import CopyMode, plan_runtime
@@ -23,6 +23,7 @@ from fpdt.run.executor import Executor
 from fpdt.run.gradients import gradient_file, write_gradients
 from fpdt.run.kernels import plan_kernels
 from fpdt.run.parameters import WeightSlice
+from fpdt.run.planned_batches import BatchSource, PlannedBatches
 from fpdt.run.program import EmittedGradients, LossScale
 from fpdt.run.stream import stream
 from fpdt.run.zero import LayerWeights
@@ -45,16 +46,16 @@ def built(plan: Plan, dtype: torch.dtype, with_buffers: bool = False) -> nn.Modu
 class Streamed:
     """A streamed model without DeepSpeed: plain autograd accumulates into `grad`."""
 
-    def __init__(self, plan: Plan, batches: Batches, copy_mode: CopyMode = "eager") -> None:
-        runtime = plan_runtime(plan, copy_mode=copy_mode)
+    def __init__(self, plan: Plan, batches: BatchSource, copy_mode: CopyMode = "eager") -> None:
+        self.runtime = runtime = plan_runtime(plan, copy_mode=copy_mode)
         self.model: Any = built(plan, torch.float32)
         self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
         streamed = stream(self.model, plan, plan_kernels(plan), runtime.device)
         self.program = streamed.attach(self.executor, LayerWeights(self.model, streamed.modules, {}))
-        self._batches = batches
+        self.batches: BatchSource = PlannedBatches(plan, batches)
 
     def loss(self, scale: LossScale, *, same_upstream: bool = False) -> Tensor:
-        self.program.begin_micro_step(lambda: self._batches.read(0, 0), scale, same_upstream=same_upstream)
+        self.program.begin_micro_step(lambda: self.batches.read(0, 0), scale, same_upstream=same_upstream)
         return self.forward()
 
     def forward(self) -> Tensor:
@@ -170,7 +171,7 @@ def test_a_second_forward_before_its_backward_is_refused(plan: Plan, data: Path)
 
 def test_modules_out_of_their_order_are_refused(plan: Plan, data: Path) -> None:
     ours = streamed(plan, data)
-    ours.program.begin_micro_step(lambda: ours._batches.read(0, 0), one_rank(plan))
+    ours.program.begin_micro_step(lambda: ours.batches.read(0, 0), one_rank(plan))
     layer = ours.model.model.layers[1]
     with pytest.raises(ScheduleError, match="layer 1 forward was asked for; the plan's next turn is embed forward"):
         layer(torch.zeros(1, requires_grad=True))

@@ -60,6 +60,9 @@ class PlannedBatches:
             raise DataError(f"{where} has loss weights, and the plan has no place for them", PLAN_FOR_PACKING)
         return batch
 
+    def close(self) -> None:
+        self._source.close()
+
     def _check_table(self, what: str, table: Tensor, dtype: torch.dtype) -> None:
         if table.dtype != dtype or table.shape != (self._num_rows,):
             found = f"{what}: expected {self._num_rows} rows of {dtype}, found {list(table.shape)} of {table.dtype}"

@@ -137,6 +137,11 @@ class Program:
         """This rank's sum of token losses of the last forward, unscaled, fp32 [1]; a copy."""
         return self._executor.buffer(LOSS_SUM).clone()
 
+    @property
+    def documents(self) -> Documents | None:
+        """Of the micro-step, with what attention did so far; None for a plan that is not made for packing."""
+        return self._engine.documents
+
     def forward(self, module: str, layer: int | None = None) -> None:
         if module == "embed":
             self._take_batch()

@@ -109,6 +109,12 @@ def draw_lengths(seq_len: int, drawn: random.Random) -> tuple[int, ...]:
     return tuple(lengths)
 
 
+def document_lengths(batch: Batch, plan: Plan) -> list[int]:
+    """Of all documents of the sequence, padding included."""
+    ends = (*batch.document_starts[1:], int(plan.run["paddedSeqLen"]))
+    return [end - start for start, end in zip(batch.document_starts, ends, strict=True)]
+
+
 def padding(num_tokens: int) -> list[Document]:
     """Short documents without a label, which cost next to nothing."""
     found = []
