@@ -78,9 +78,10 @@ function predicted({ setting, strategy, built }: Draft): UnsealedPlan {
   return { kind: 'executionPlan', version: PLAN_VERSION, ...body, ...limits, memory: built.memory, prediction };
 }
 
-function verifyInputOf({ setting: { model, parameters }, built: { schedule } }: Draft): VerifyInput {
+function verifyInputOf({ setting: { model, run, parameters }, built: { schedule } }: Draft): VerifyInput {
   return {
     ...schedule,
+    run,
     numLayers: model.numLayers,
     windows: model.windows,
     parameters,

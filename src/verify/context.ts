@@ -2,7 +2,7 @@
 import { OP_ROWS, type OpRow, rowBytes } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
 import type { Schedule } from '../schedule/schedule.js';
-import type { LayerParameters, ParameterTable, ParameterView } from '../spec/types.js';
+import type { LayerParameters, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
 import type { Violations } from './violation.js';
 
 /** Sizes, in elements, of the regions that weight gradients are summed in, and what of the embedding trains; see the parameter table. */
@@ -20,6 +20,8 @@ export interface VerifyInput extends Schedule {
   readonly tied: boolean;
   /** Per layer its sliding window in tokens, or null; absent: what the masks of its sections say is believed. */
   readonly windows?: readonly (number | null)[];
+  /** Whether documents may leave ops out; absent: they may not. */
+  readonly run?: Pick<RunSpec, 'packing'>;
   /** The device completes compute at the end of every turn, as a CPU does: what needs no more is legal there. */
   readonly joinsCompute?: boolean;
 }

@@ -90,6 +90,7 @@ function tokensProblem({ tokens, kv, kind }: Op, row: OpRow): string | undefined
   const attends = isAttention(kind);
   if (kv === undefined) return attends ? 'names no keys' : undefined;
   if (!attends && !SERVING.includes(kind)) return 'names keys, and its kind attends to none';
+  if (!attends && kv.end > tokens.start) return `names keys ${kv.start}..${kv.end}, which no document hides from its queries`;
   return !isRange(kv) || kv.start === kv.end ? `attends to keys ${kv.start}..${kv.end}` : undefined;
 }
 

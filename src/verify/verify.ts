@@ -12,6 +12,7 @@ import { checkCoverage, sequenceEnd } from './coverage.js';
 import { type FlatSection, flatten } from './flat.js';
 import { checkFrame } from './frame.js';
 import { checkGradients } from './gradients.js';
+import { checkLeftOut } from './leftOut.js';
 import { checkProgram } from './program.js';
 import type { RunCall } from './programCells.js';
 import { type Replayed, replayCall } from './replay.js';
@@ -83,6 +84,8 @@ class Check {
     if (this.found.length > 0) return;
     const flats = new Map(context.input.sections.map((section: Section) => [section.name, flatten(section, context)] as const));
     for (const flat of flats.values()) checkShapes(flat, context);
+    if (this.found.length > 0) return;
+    if (context.input.run?.packing === true) for (const flat of flats.values()) checkLeftOut(flat, context);
     if (this.found.length > 0) return;
     const calls = placeCalls(flats, context);
     checkCalls(calls, context);

@@ -43,11 +43,13 @@ export class Residency {
   }
 
   /**
-   * Keys of the ops of the stay, from the first to the last, where all are for one chunk of queries and no other op uses it: it is as good as
-   * not there where documents hide those keys. What was not fetched for it is another's.
+   * Keys of the ops of the stay, from the first to the last, where all come before one chunk of queries and no other op uses it: it is as good
+   * as not there where documents hide those keys. What was not fetched for it is another's.
    */
   get keys(): Range | undefined {
-    return this.attended === undefined || this.written.length > 0 ? undefined : this.attended.keys;
+    if (this.attended === undefined || this.written.length > 0) return undefined;
+    const { queries, keys } = this.attended;
+    return keys.end <= queries ? keys : undefined;
   }
 
   private note(tokens: Range, kv: Range | undefined): void {

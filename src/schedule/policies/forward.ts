@@ -136,7 +136,11 @@ export function streamAttention(
       numPartials += 1;
       attention(chunk, keys, partial);
       if (n === 0) section.add('mergeFirst', chunk, { reads: partial, writes: total });
-      else section.add('merge', chunk, { reads: partial, accumulates: total }, context.run.packing === true ? { kv: keys.chunks } : {});
+      else {
+        // What merges keys that documents may hide is left out with them.
+        const isHideable = context.run.packing === true && keys.chunks.end <= chunk;
+        section.add('merge', chunk, { reads: partial, accumulates: total }, isHideable ? { kv: keys.chunks } : {});
+      }
     }
     section.add('cast', chunk, { reads: total, writes: result });
   }
