@@ -19,6 +19,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
   grid: ['run', '--silent', 'bench:grid', '--', '--json'],
   accuracy: ['run', '--silent', 'bench:accuracy', '--', '--json'],
+  packing: ['run', '--silent', 'bench:packing', '--', '--json'],
 };
 const FOLDER = fileURLToPath(new URL('results/', import.meta.url));
 const VERSIONS = `

@@ -8,6 +8,8 @@ export interface JobResult {
   readonly steps?: readonly StepResult[];
   /** Of a `worker` job with packed documents: where those of rank 0 begin, by micro-step of the first step. */
   readonly documents?: readonly (readonly number[])[];
+  /** Of all steps, by op kind: pairs of a query and a key that attention of rank 0 was asked for. */
+  readonly pairs?: Readonly<Record<string, number>>;
   /** Worst relative difference of a `compare` job; null when it is not a number. */
   readonly error?: number | null;
   /** The tensor it was found in. */

@@ -20,11 +20,15 @@ function problems(plan: ExecutionPlan): readonly string[] {
 }
 
 function withKeys(plan: ExecutionPlan, section: string, id: number, kv: Range | undefined): ExecutionPlan {
-  const changed = ({ kv: _, ...op }: Op): Op => (kv === undefined ? op : { ...op, kv });
+  const changed = (op: Op): Op => (kv === undefined ? withoutKeys(op) : { ...op, kv });
   const sections = plan.sections.map((one) =>
     one.name === section ? { ...one, ops: one.ops.map((op) => (op.id === id ? changed(op) : op)) } : one,
   );
   return { ...plan, sections };
+}
+
+function withoutKeys(op: Op): Op {
+  return Object.fromEntries(Object.entries(op).filter(([field]) => field !== 'kv')) as unknown as Op;
 }
 
 /** Ops that serve attention, with their sections. */

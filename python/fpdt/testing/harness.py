@@ -3,9 +3,11 @@
 Each line on stdin is one job as JSON, each line on stdout its result. Jobs:
 
 - ``{"id", "kind": "worker", "plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment",
-  "documents"}`` runs a plan on ``worldSize`` gloo ranks and answers ``{"id", "losses", "steps"}`` of rank 0;
+  "documents", "lengths"}`` runs a plan on ``worldSize`` gloo ranks and answers ``{"id", "losses", "steps"}`` of rank 0;
   ``options`` are those of protocol.RunOptions, by their Python names, where they differ from DEFAULT_OPTIONS;
-  ``documents`` is the seed of packed documents (see packed.py) in place of one document a sequence;
+  ``documents`` is the seed of packed documents (see packed.py) in place of one document a sequence, ``lengths`` are
+  theirs where they are not drawn; with it the answer has ``documents``, where they begin in each micro-step of the
+  first step, and ``pairs`` of queries and keys that attention of all steps was asked for, by op kind;
 - ``{"id", "kind": "reference", "plan", "data", "steps", "dtype", "dumpGrads", "documents"}`` runs the untouched
   transformers model, document by document;
 - ``{"id", "kind": "compare", "left", "right"}`` answers the worst relative difference of two gradient dumps.
@@ -91,7 +93,10 @@ def worker_rank(job: Job, rank: int, port: int) -> Result:
         "saved": saved,
         "remarks": list(session.remarks),
     }
-    return answer if job.get("documents") is None else {**answer, "documents": documents_of_step(job)}
+    documents = session.engine.program.documents
+    if job.get("documents") is None or documents is None:
+        return answer
+    return {**answer, "documents": documents_of_step(job), "pairs": documents.pairs}
 
 
 def open_session(job: Job, rank: int, port: int) -> PlanSession:
@@ -115,8 +120,14 @@ def open_session(job: Job, rank: int, port: int) -> PlanSession:
     torch.set_num_threads(1)  # Eight ranks may share two processors.
     if faults.VARIABLE in os.environ:
         faults.install()
-    source = open_batches if job.get("documents") is None else partial(packed_batches, int(job["documents"]))
+    source = open_batches if job.get("documents") is None else partial(packed_batches, *documents_of(job))
     return PlanSession(load_plan(job["plan"]), run_options(job).model_dump(by_alias=False), open_source=source)
+
+
+def documents_of(job: Job) -> tuple[int, tuple[int, ...] | None]:
+    """Seed and lengths of packed documents."""
+    lengths = job.get("lengths")
+    return int(job["documents"]), None if lengths is None else tuple(lengths)
 
 
 def documents_of_step(job: Job) -> list[tuple[int, ...]]:
@@ -126,7 +137,7 @@ def documents_of_step(job: Job) -> list[tuple[int, ...]]:
     from fpdt.testing.packed import packed_batches
 
     plan = load_plan(job["plan"])
-    batches = packed_batches(int(job["documents"]), plan, DataOptions(Path(job["data"])), 0)
+    batches = packed_batches(*documents_of(job), plan, DataOptions(Path(job["data"])), 0)
     return [batches.read(0, number).document_starts for number in range(int(plan.run["gradientAccumulationSteps"]))]
 
 
@@ -185,7 +196,7 @@ def compare(job: Job) -> Result:
 KINDS: dict[str, Callable[[Job], Result]] = {"worker": run_worker, "reference": run_reference, "compare": compare}
 KEYS: dict[str, frozenset[str]] = {
     "worker": frozenset({"plan", "data", "steps", "worldSize", "dumpGrads", "options", "environment", "idleSeconds"})
-    | {"documents"},
+    | {"documents", "lengths"},
     "reference": frozenset({"plan", "data", "steps", "dtype", "dumpGrads", "documents", "idleSeconds"}),
     "compare": frozenset({"left", "right"}),
 }

@@ -95,9 +95,12 @@ class PackedBatches:
         """Nothing is open."""
 
 
-def packed_batches(seed: int, plan: Plan, options: DataOptions, rank: int) -> PackedBatches:
-    """What PlanSession asks for."""
-    return PackedBatches(PackedSequences(plan_sequences(plan, options.path), seed), Share.of_rank(plan, rank))
+def packed_batches(
+    seed: int, lengths: tuple[int, ...] | None, plan: Plan, options: DataOptions, rank: int
+) -> PackedBatches:
+    """From the third on, what PlanSession gives."""
+    sequences = plan_sequences(plan, options.path)
+    return PackedBatches(PackedSequences(sequences, seed, lengths), Share.of_rank(plan, rank))
 
 
 def draw_lengths(seq_len: int, drawn: random.Random) -> tuple[int, ...]:
