@@ -160,7 +160,10 @@ class Bench {
   private async measure(plan: ExecutionPlan, path: string, lengths: readonly number[]): Promise<Measured> {
     const { seqLen, numSteps, seed } = this.setting;
     const data = join(this.folder, 'tokens.txt');
-    await writeFile(data, Uint8Array.from({ length: numSteps * (seqLen + 1) }, (_, i) => (i * i * 7) % 251));
+    await writeFile(
+      data,
+      Uint8Array.from({ length: numSteps * (seqLen + 1) }, (_, i) => (i * i * 7) % 251),
+    );
     const { steps = [], pairs: counted = {} } = await this.harness.mustRun({
       kind: 'worker',
       plan: path,

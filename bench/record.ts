@@ -15,6 +15,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   families: ['run', '--silent', 'parity', '--', '--families', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
   fuzz: ['run', '--silent', 'fuzz', '--', '--json'],
+  chaos: ['run', '--silent', 'chaos', '--', '--rounds', '30', '--json'],
   compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
   grid: ['run', '--silent', 'bench:grid', '--', '--json'],

@@ -51,6 +51,7 @@ step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 5 --ran
 # Of the families, whose layers and models the worker's own tests run, two whole runs.
 step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
+step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
 step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
 current='all'
 echo "all tests passed in $SECONDS s"

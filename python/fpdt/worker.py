@@ -20,7 +20,7 @@ from fpdt.data.options import add_options, given_options
 from fpdt.environment import prepare_imports
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
-from fpdt.wire.protocol import CopyMode, SavePolicy
+from fpdt.wire.protocol import CopyMode, NonFinitePolicy, SavePolicy
 
 if TYPE_CHECKING:
     from fpdt.plan import Frames
@@ -93,6 +93,7 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "trace_folder": None if args.trace_folder is None else str(args.trace_folder),
         "checkpoint": checkpoint_options(args),
         "resume": resume_options(args),
+        "on_non_finite": args.on_non_finite,
     }
 
 
@@ -128,6 +129,7 @@ def make_parser() -> argparse.ArgumentParser:
     alone.add_argument("--weights", type=Path, help="Hugging Face folder to start from; default: the plan's seed")
     alone.add_argument("--export", type=Path, help="new folder for the trained model, as Hugging Face has it")
     alone.add_argument("--steps", type=int, help="optimizer steps; default: the plan's numSteps")
+    alone.add_argument("--on-non-finite", choices=get_args(NonFinitePolicy), help="default: as DeepSpeed does")
     alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
     alone.add_argument("--copy-mode", choices=get_args(CopyMode), help="order of asynchronous ops on the cpu device")
     alone.add_argument("--seed", type=int, help="seed of --copy-mode random")

@@ -55,6 +55,7 @@ def run_options(data: str) -> protocol.RunOptions:
         trace_folder=None,
         checkpoint=None,
         resume=None,
+        on_non_finite=None,
     )
 
 

@@ -83,6 +83,7 @@ class EchoSession:
             "idle_seconds": 0.25,
             "ops_timed": True,
             "non_finite": non_finite,
+            "non_finite_place": f"rank {self._rank}, position 3" if non_finite else None,
             "records": [record] * 300,
         }
 

@@ -177,7 +177,7 @@ export class Coordinator {
     const wasSaved = this.#isSaved();
     const result = this.checkpoints.take(rank, answer);
     if (result === null) return;
-    this.#host.emit({ type: 'checkpoint', ...result });
+    this.#host.emit({ type: 'checkpoint', checkpoint: result });
     if (this.#isFinishing && !wasSaved && this.#isSaved()) this.#finish();
   }
 

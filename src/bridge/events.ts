@@ -15,8 +15,8 @@ export type RunEvent =
   | ({ readonly type: 'ready'; readonly digest: string; readonly seconds: number } & StartFacts)
   /** All ranks finished the step; `ranks` is what each of them measured. */
   | { readonly type: 'step'; readonly step: StepResult; readonly ranks: readonly StepDone[] }
-  /** The training state before `step` is in `folder`, or there is a `problem`. */
-  | ({ readonly type: 'checkpoint' } & CheckpointResult)
+  /** The training state before a step is in a folder, or there was a problem. */
+  | { readonly type: 'checkpoint'; readonly checkpoint: CheckpointResult }
   /** Ranks died of `reason` and are started again, from the newest checkpoint: the `number`th time of at most `of`. */
   | { readonly type: 'restart'; readonly number: number; readonly of: number; readonly reason: string }
   /** The trained model is in a Hugging Face folder. */

@@ -63,6 +63,8 @@ export interface LaunchOptions extends DataChoices, CheckpointChoices {
   readonly checkShapes?: boolean | undefined;
   /** Hears how far the data is prepared, before the ranks start. */
   readonly onPreparation?: ((line: string) => void) | undefined;
+  /** What a NaN or an infinity in the loss or a gradient does, found before the update; left out: what DeepSpeed does at this ZeRO stage. */
+  readonly onNonFinite?: NonNullable<RunOptions['onNonFinite']> | undefined;
   /** Aborts the run. */
   readonly signal?: AbortSignal | undefined;
   /** Ends the run after the step that runs, see Run.stop. */
@@ -148,6 +150,7 @@ function toRunOptions(options: LaunchOptions): RunOptions {
     recordLayers: options.recordLayers ?? 0,
     traceSteps: options.traceSteps ?? [],
     traceFolder: options.traceFolder ?? null,
+    onNonFinite: options.onNonFinite ?? null,
     ...checkpointOptions(options),
   };
   for (const name of ['steps', 'restarts'] as const) {

@@ -7,7 +7,7 @@
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 import { DATA_DTYPES, LONG_DOCUMENTS } from '../spec/dataChoices.js';
-import { SAVE_POLICIES } from '../spec/savePolicies.js';
+import { NON_FINITE_POLICIES, SAVE_POLICIES } from '../spec/runPolicies.js';
 
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
@@ -90,6 +90,8 @@ export const runOptionsSchema = z.strictObject({
   checkpoint: checkpointOptionsSchema.nullable(),
   /** Null: from the start. */
   resume: resumeOptionsSchema.nullable(),
+  /** What a NaN or an infinity in the loss or a gradient does; null: nobody looks before DeepSpeed does. */
+  onNonFinite: z.enum(NON_FINITE_POLICIES).nullable(),
 });
 export type RunOptions = z.infer<typeof runOptionsSchema>;
 
@@ -124,6 +126,8 @@ const stepDoneSchema = z.strictObject({
   /** Whether `byKind` and `idleSeconds` were measured. A CPU times the ops of every step, a GPU those of some. */
   opsTimed: z.boolean(),
   nonFinite: z.array(z.string()),
+  /** The rank and position where the first of them came from, as far as somebody looked. */
+  nonFinitePlace: z.string().nullable(),
 });
 export type StepDone = z.infer<typeof stepDoneSchema>;
 

@@ -106,7 +106,7 @@ class RestartingRun implements Run {
       const event: RunEvent = value;
       if (event.type === 'end') return event.outcome;
       if (event.type === 'step') this.#steps.set(event.step.step, event.step);
-      if (event.type === 'checkpoint') this.#checkpoints.push(checkpointOf(event));
+      if (event.type === 'checkpoint') this.#checkpoints.push(event.checkpoint);
       this.#events.push(event);
     }
   }
@@ -125,8 +125,4 @@ class RestartingRun implements Run {
 /** A life ends, and the next one writes on. */
 function keptOpen(folder: RunSetup['folder']): RunSetup['folder'] {
   return folder && { record: (event) => folder.record(event), close: () => [] };
-}
-
-function checkpointOf({ step, folder, bytes, seconds, blockedSeconds, problem }: CheckpointResult): CheckpointResult {
-  return { step, folder, bytes, seconds, blockedSeconds, problem };
 }

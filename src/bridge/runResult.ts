@@ -33,6 +33,8 @@ export interface StepResult {
   /** A CPU times the ops of every step, a GPU those of the first three and of one in 32. */
   readonly opsTimed: boolean;
   readonly nonFinite: readonly string[];
+  /** Where the first of them came from, where `onNonFinite` has the ranks look. */
+  readonly nonFinitePlace: string | null;
   readonly lossScale: number;
   /** DeepSpeed left the weights as they were, because a gradient of some rank was not finite. */
   readonly skipped: boolean;
@@ -42,7 +44,8 @@ export interface StepResult {
  * A whole run. Peaks are the largest of the steps in which memory was measured; `byKind` and `idleSeconds` sums over those in which ops were
  * timed, the other numbers over all.
  */
-export interface RunResult extends Omit<StepResult, 'step' | 'loss' | 'learningRate' | 'gradientNorm' | 'lossScale' | 'skipped'> {
+export interface RunResult
+  extends Omit<StepResult, 'step' | 'loss' | 'learningRate' | 'gradientNorm' | 'lossScale' | 'skipped' | 'nonFinitePlace'> {
   readonly kind: 'runResult';
   /** The first step that was not run; `steps` begin above 0 where the run went on from a checkpoint. */
   readonly nextStep: number;
@@ -84,6 +87,7 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
     idleSeconds: sum(ranks, (one) => one.idleSeconds) / ranks.length,
     opsTimed: ranks.every((one) => one.opsTimed),
     nonFinite: uniqueSorted(ranks.flatMap((one) => one.nonFinite)),
+    nonFinitePlace: first.nonFinitePlace,
     lossScale: first.lossScale,
     skipped: ranks.some((one) => one.skipped),
   };

@@ -2,7 +2,7 @@
 import { MODEL_DTYPES } from '../spec/dtype.js';
 import { Command, CommanderError, Option } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
-import { SAVE_POLICIES } from '../spec/savePolicies.js';
+import { NON_FINITE_POLICIES, SAVE_POLICIES } from '../spec/runPolicies.js';
 import { FpdtError } from '../spec/errors.js';
 import { withData } from './dataFlags.js';
 import { UNMET, USAGE } from './exitCodes.js';
@@ -113,6 +113,11 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .option('--every <n>', 'optimizer steps between two checkpoints', wholeNumberFromOne)
     .option('--keep <n>', 'how many of the newest checkpoints stay; default: 3', wholeNumberFromOne)
     .addOption(new Option('--on-save-failure <what>', 'when a checkpoint cannot be written; default: stop').choices([...SAVE_POLICIES]))
+    .addOption(
+      new Option('--on-non-finite <what>', 'on NaN or infinity in loss or gradients; default: as DeepSpeed does').choices([
+        ...NON_FINITE_POLICIES,
+      ]),
+    )
     .option('--resume <checkpoint>', 'go on from this folder; auto: the newest sound one of --checkpoint, or from the start')
     .option('--restarts <n>', 'start ranks that died again from the newest checkpoint, so many times; default: 0', wholeNumber)
     .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')

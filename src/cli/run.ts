@@ -78,7 +78,7 @@ function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => 
     if (event.type === 'step') output.out(progressLine(plan, event.step));
     else if (event.type === 'ready')
       output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
-    else if (event.type === 'checkpoint') output.err(checkpointLine(event));
+    else if (event.type === 'checkpoint') output.err(checkpointLine(event.checkpoint));
     else if (event.type === 'restart') output.err(`${event.reason}\nthe ranks start again, ${event.number} of at most ${event.of} times`);
     else if (event.type === 'exported') output.err(`wrote ${event.folder}: ${event.numWeights} weights, ${formatBytes(event.bytes)}`);
     else if (event.type === 'log' && event.stream === 'stderr')

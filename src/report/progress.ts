@@ -20,7 +20,9 @@ export function progressLine({ memory, run, prediction }: ReportPlan, step: Step
     `${formatSeconds(step.seconds)} (plan ${formatSeconds(prediction.stepSeconds)})`,
     `${speed} tokens/s`,
     ...(step.memoryMeasured ? poolTexts(memory, step) : []),
-    ...(step.nonFinite.length === 0 ? [] : [`not finite: ${step.nonFinite.join(', ')}`]),
+    ...(step.nonFinite.length === 0
+      ? []
+      : [`not finite: ${step.nonFinite.join(', ')}${step.nonFinitePlace === null ? '' : ` (${step.nonFinitePlace})`}`]),
     ...(run.dtype === 'float16' || step.skipped ? [`${step.skipped ? 'step skipped, ' : ''}loss scale ${step.lossScale}`] : []),
   ].join('  ');
 }

@@ -38,7 +38,7 @@ describe('a run with a folder for checkpoints', { timeout: PATIENCE_MS }, () => 
     const { options } = saving({ every: 2 });
     const run = await runEcho('ok', { options: { ...options, data: 'ok' }, numSteps: 5 });
     const events = await collect(run);
-    const saved = events.filter((one) => one.type === 'checkpoint');
+    const saved = events.flatMap((one) => (one.type === 'checkpoint' ? [one.checkpoint] : []));
     expect(saved.map(({ step }) => step)).toEqual([2, 4, 5]);
     expect(saved[0]).toMatchObject({ folder: join(folder, '2'), bytes: 64, seconds: 0.5, blockedSeconds: 1.25, problem: null });
     expect(await run.result).toMatchObject({ nextStep: 5, isStopped: false, checkpoints: [{ step: 2 }, { step: 4 }, { step: 5 }] });

@@ -42,6 +42,7 @@ export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSet
       traceFolder: null,
       checkpoint: null,
       resume: null,
+      onNonFinite: null,
     },
     numSteps: 3,
     python: resolvePython(),

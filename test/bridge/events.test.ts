@@ -20,6 +20,7 @@ const done = (changes: Partial<StepDone>): StepDone => ({
   idleSeconds: 0,
   opsTimed: true,
   nonFinite: [],
+  nonFinitePlace: null,
   lossScale: 1,
   skipped: false,
   ...changes,

@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { RunEvent } from '../../src/bridge/events.js';
 import { capture, DEMO } from './capture.js';
 
 let folder: string;
@@ -100,6 +101,36 @@ describe('fpdt run', () => {
     expect(stderr).toMatch(message);
   });
 
+  it('saves on SIGTERM, exits with 75 and goes on to the losses of a run that was not stopped', async () => {
+    const saved = join(folder, 'saved');
+    const args = ['run', planPath, '--data', data, '--steps', '100000', '--checkpoint', saved, '--resume', 'auto', '--json'];
+    const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const pids = await pidsAtFirstStep(child);
+    child.kill('SIGTERM');
+    const [code] = (await once(child, 'exit')) as [number | null];
+    expect(code).toBe(75);
+    expect(pids.filter(isAlive)).toEqual([]);
+    const [name] = readdirSync(saved).filter((one) => one !== 'lock');
+    const step = Number(name?.replace('step-', ''));
+    expect(step).toBeGreaterThan(0);
+    const steps = String(step + 2);
+    const rest = await capture('run', planPath, '--data', data, '--steps', steps, '--checkpoint', saved, '--resume', 'auto', '--json');
+    const whole = await capture('run', planPath, '--data', data, '--steps', steps, '--json');
+    expect(lossesOf(rest.stdout)).toEqual(lossesOf(whole.stdout).slice(step));
+    const other = await capture('plan', ...DEMO, '--steps', '3', '--model', otherModel(), '--output', join(folder, 'other.json'));
+    expect(other.exitCode).toBe(0);
+    const refused = await capture(
+      'run',
+      join(folder, 'other.json'),
+      '--data',
+      data,
+      '--resume',
+      join(saved, `step-${steps.padStart(8, '0')}`),
+    );
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toMatch(/is of another model: config\.intermediate_size is \d+ there, \d+ in the plan/);
+  }, 240_000);
+
   it('stops all ranks on Ctrl-C and exits with 130', async () => {
     const child = spawn(
       process.execPath,
@@ -116,6 +147,19 @@ describe('fpdt run', () => {
     expect(pids.filter(isAlive)).toEqual([]);
   }, 120_000);
 });
+
+function lossesOf(stdout: string): readonly (readonly [number, number | null])[] {
+  const events = stdout.split('\n').map((line) => JSON.parse(line) as RunEvent);
+  return events.flatMap((event) => (event.type === 'step' ? [[event.step.step, event.step.loss] as const] : []));
+}
+
+/** The demo's with a wider MLP. */
+function otherModel(): string {
+  const path = join(folder, 'other-model.json');
+  const config = JSON.parse(readFileSync(String(DEMO[DEMO.indexOf('--model') + 1]), 'utf8')) as { intermediate_size: number };
+  writeFileSync(path, JSON.stringify({ ...config, intermediate_size: 2 * config.intermediate_size }));
+  return path;
+}
 
 /** Ranks tell their process ids in the event that says they have started. */
 async function pidsAtFirstStep(child: ChildProcess): Promise<readonly number[]> {

@@ -83,6 +83,7 @@ export function step(index: number, changes: Partial<StepResult> = {}): StepResu
     byKind: { attn: { count: 4, seconds: 1.6 }, pre: { count: 2, seconds: 0.3 }, gather: { count: 1, seconds: 0.1 } },
     idleSeconds: 0.1,
     nonFinite: [],
+    nonFinitePlace: null,
     lossScale: 1,
     skipped: false,
     ...changes,

@@ -21,7 +21,7 @@ from fpdt.checkpoint.saver import Saved, Saver, Work
 from fpdt.checkpoint.shard import EXTRAS, read_extra, read_index, read_range
 from fpdt.checkpoint.staging import Staging
 from fpdt.plan import Plan
-from fpdt.run.planned_batches import BatchSource
+from fpdt.run.planned_batches import ResumableSource
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Trained:
     plan: Plan
     engine: Any
     model: nn.Module
-    data: BatchSource
+    data: ResumableSource
     device: torch.device
     versions: Mapping[str, str]
 

@@ -89,5 +89,7 @@ class EngineBinding:
     """Gradients of a token's loss are formed times this: world / n * lossScale. Set before each micro-step."""
     quotient: float = 1.0
     """What `rescale` multiplies by: upstream gradient of the loss / the one assumed. Set before the head's backward."""
+    watch_losses: Callable[[Tensor, Tensor], None] | None = None
+    """Told the losses of some tokens and their labels, a view of the table."""
     batch: Mapping[str, Tensor] = field(default_factory=dict)
     """Host tensors by table, of the micro-step that runs."""

@@ -80,6 +80,8 @@ def _through_head(
         bent = logits.div_(head.softcap).tanh_()
         logits = bent * head.softcap
     token_losses, dlogits = cross_entropy(logits, labels, engine.loss_factor, weights)
+    if engine.watch_losses is not None:
+        engine.watch_losses(token_losses, labels)
     del logits
     if bent is not None:
         dlogits.mul_(1 - bent.square_())

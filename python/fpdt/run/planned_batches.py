@@ -22,13 +22,17 @@ class BatchSource(Protocol):
 
     def read(self, step: int, micro_step: int) -> Batch: ...
 
+    def close(self) -> None: ...
+
+
+class ResumableSource(BatchSource, Protocol):
+    """One that a later run can go on with."""
+
     def position(self) -> dict[str, Any]:
         """JSON-safe: which data it is, and what of it the steps up to the last one that was read consumed."""
 
     def seek(self, position: Mapping[str, Any]) -> None:
         """The next step that is read goes on there. Raises DataError where the data has changed."""
-
-    def close(self) -> None: ...
 
 
 class PlannedBatches:

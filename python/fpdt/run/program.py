@@ -41,6 +41,8 @@ class EmittedGradients:
     def __init__(self) -> None:
         self._slices: Sequence[WeightSlice] = ()
         self._gradients: list[Tensor] | None = None
+        self.watch: Callable[[Tensor], None] | None = None
+        """Told every region, before it is cast."""
 
     def expect(self, slices: Sequence[WeightSlice]) -> None:
         self._slices, self._gradients = slices, None
@@ -48,6 +50,8 @@ class EmittedGradients:
     def __call__(self, region: Tensor) -> None:
         if self._gradients is not None:
             raise RuntimeError("a second emitGrads in one turn")
+        if self.watch is not None:
+            self.watch(region)
         self._gradients = cast_gradients(self._slices, region)
 
     def take(self) -> list[Tensor]:

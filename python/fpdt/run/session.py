@@ -33,7 +33,8 @@ from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_de
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
-from fpdt.run.planned_batches import BatchSource
+from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
+from fpdt.run.planned_batches import BatchSource, ResumableSource
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
 from fpdt.run.runtime import Runtime
@@ -66,7 +67,7 @@ class PlanSession:
         options: Mapping[str, Any],
         *,
         tracks_memory: bool = True,
-        open_source: Callable[[Plan, DataOptions, int], BatchSource] = open_batches,
+        open_source: Callable[[Plan, DataOptions, int], ResumableSource] = open_batches,
     ) -> None:
         """`open_source` makes what a rank trains on."""
         self.digest = plan.digest
@@ -119,8 +120,8 @@ class PlanSession:
         self.debug = DebugMode(plan, self.runtime, poison=True, tracker=self._live) if is_debug else None
         """What checks ops, where the options ask for it."""
         handlers = HANDLERS if self.debug is None else self.debug.wrap(HANDLERS)
-        executor = Executor(plan, self.runtime, handlers, self._recorder)
-        self.engine = self._attach(engine, executor)
+        self._executor = Executor(plan, self.runtime, handlers, self._recorder)
+        self.engine = self._attach(engine, self._executor)
         self.optimizer: Any = engine.optimizer
         """DeepSpeed's."""
         self._steps = self._make_steps(batches, options)
@@ -269,7 +270,14 @@ class PlanSession:
             None if dump_grads is None else Path(dump_grads),
             before_micro_step=None if self.debug is None else self.debug.begin_micro_step,
             before_update=self.checkpoints.release_states,
+            watch=self._make_watch(options.get("on_non_finite")),
         )
+
+    def _make_watch(self, policy: NonFinitePolicy | None) -> tuple[NonFiniteWatch, NonFinitePolicy] | None:
+        if policy is None:
+            return None
+        streamed, labels = self.streamed, self._executor.buffer("labels")
+        return NonFiniteWatch(self._plan, streamed.extra, streamed.emitted, labels, self._ranks.rank), policy
 
     def _records(self, step: int, times: StepTimes, measured: bool) -> list[OpRecord | MemoryRecord]:
         end = _microseconds(times.seconds)
@@ -310,6 +318,7 @@ def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:
         "idle_seconds": times.idle_seconds,
         "ops_timed": times.ops_timed,
         "non_finite": outcome.non_finite,
+        "non_finite_place": outcome.non_finite_place,
     }
 
 

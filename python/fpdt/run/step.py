@@ -15,6 +15,7 @@ from fpdt.errors import DataError, ScheduleError, StopAgreed
 from fpdt.plan import Plan
 from fpdt.run.engine import StreamedEngine
 from fpdt.run.gradients import dump_gradients
+from fpdt.run.non_finite import Finding, NonFinitePolicy, NonFiniteWatch, skip_update, stop_for
 from fpdt.run.planned_batches import BatchSource, PlannedBatches
 from fpdt.run.program import LossScale
 
@@ -36,6 +37,8 @@ class StepOutcome:
     loss_scale: float
     skipped: bool
     non_finite: list[str] = field(default_factory=list)
+    non_finite_place: str | None = None
+    """Where the first of them came from, as far as somebody looked."""
 
 
 class StepRunner:
@@ -49,10 +52,12 @@ class StepRunner:
         dump_grads: Path | None,
         before_micro_step: Callable[[], None] | None = None,
         before_update: Callable[[], None] | None = None,
+        watch: tuple[NonFiniteWatch, NonFinitePolicy] | None = None,
     ) -> None:
         self._plan, self._engine = plan, engine
         self._before_micro_step, self._before_update = before_micro_step, before_update
-        self._batches, self._dump_grads = PlannedBatches(plan, batches), dump_grads
+        self._batches, self._dump_grads, self._watch = PlannedBatches(plan, batches), dump_grads, watch
+        self._finding: Finding | None = None
         self._accumulation_steps = int(plan.run["gradientAccumulationSteps"])
         self.is_stopping = False
         """Set where no further step is to begin; told to the other ranks with the count of a step's tokens."""
@@ -69,10 +74,9 @@ class StepRunner:
             loss_sum += self._run_micro_step(step, micro_step, scale)
         loss = self._all_ranks(loss_sum) / weight_sum
         skipped = not self._engine.deepspeed.was_step_applied()
-        norm = self._gradient_norm()
-        values = {"loss": loss, "gradientNorm": 0.0 if norm is None else norm}
-        non_finite = [name for name, value in values.items() if not math.isfinite(value)]
-        return StepOutcome(loss, learning_rate, norm, num_tokens, loss_scale, skipped, non_finite)
+        norm, place = self._gradient_norm(), None if self._finding is None else self._finding.place
+        non_finite = self._non_finite(loss, norm)
+        return StepOutcome(loss, learning_rate, norm, num_tokens, loss_scale, skipped, non_finite, place)
 
     def _all_ranks(self, loss_sum: Tensor) -> float:
         """Sum of token losses of all ranks. Raises ScheduleError where some micro-step's gradients are wrong."""
@@ -90,6 +94,8 @@ class StepRunner:
         engine = self._engine
         if self._before_micro_step is not None:
             self._before_micro_step()
+        if self._watch is not None:
+            self._watch[0].begin_micro_step(micro_step)
         engine.program.begin_micro_step(
             lambda: self._batches.read(step, micro_step), scale, same_upstream=micro_step > 0
         )
@@ -108,7 +114,21 @@ class StepRunner:
             dump_gradients(self._engine.model, self._dump_grads, step, scale.loss_scale)
         if self._before_update is not None:
             self._before_update()
-        self._engine.step()
+        self._finding = self._look(step)
+        if self._finding is None:
+            self._engine.step()
+        else:
+            skip_update(self._engine.deepspeed)
+
+    def _look(self, step: int) -> Finding | None:
+        """Raises NonFiniteError where the run is to stop for what is found."""
+        if self._watch is None:
+            return None
+        watch, policy = self._watch
+        finding = watch.look()
+        if finding is not None and policy == "stop":
+            raise stop_for(finding, step)
+        return finding
 
     def _count_tokens(self, step: int) -> tuple[int, float]:
         """Target tokens of all ranks and micro-steps, and the sum of their weights, which scales every gradient.
@@ -141,3 +161,8 @@ class StepRunner:
     def _gradient_norm(self) -> float | None:
         norm = self._engine.deepspeed.get_global_grad_norm()
         return None if norm is None else float(norm)
+
+    def _non_finite(self, loss: float, norm: float | None) -> list[str]:
+        values = {"loss": loss, "gradientNorm": 0.0 if norm is None else norm}
+        names = [name for name, value in values.items() if not math.isfinite(value)]
+        return names if self._finding is None or self._finding.what in names else [*names, self._finding.what]

@@ -6,6 +6,8 @@
     raise:RANK:STEP       raises InjectedFaultError there instead
     hang:RANK:STEP        does nothing any more there instead
     scale:FACTOR          multiplies the scores of PyTorch's flash attention for CPUs, forward
+    nan:loss:RANK:STEP    makes the loss of one row, or one element of a gradient, of a rank in a step NaN;
+                          or nan:gradient:RANK:STEP
     full:BYTES            has a full disk where a shard of a checkpoint would be longer than so many bytes
     fp16                  lets DeepSpeed train in fp16 on a CPU that has no arithmetic for it
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 VARIABLE = "FPDT_FAULT"
 LAYER_SUFFIX = "DecoderLayer"
 """What transformers' classes of decoder layers end with."""
+
+SPOILED_ROW = 5
 
 StopWay = Literal["kill", "raise", "hang"]
 
@@ -65,6 +69,13 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Spoil:
+    what: Literal["loss", "gradient"]
+    rank: int
+    step: int
+
+
+@dataclass(frozen=True)
 class Full:
     num_bytes: int
 
@@ -74,7 +85,7 @@ class Half:
     """Slow and exact to fp16's rounding, as oneDNN and gloo compute it."""
 
 
-Fault = Leak | Sleep | Stop | Scale | Full | Half
+Fault = Leak | Sleep | Stop | Scale | Spoil | Full | Half
 
 
 def install() -> None:
@@ -98,6 +109,8 @@ def install() -> None:
             stop_before(PlanSession, fault)
         case Scale():
             scale_scores(fault)
+        case Spoil():
+            spoil(PlanSession, fault)
         case Full():
             fill_disk(fault)
         case Half():
@@ -118,6 +131,8 @@ def parse_fault(text: str) -> Fault | None:
                 return Stop(way, int(rank), int(step))
             case ["scale", factor]:
                 return Scale(float(factor))
+            case ["nan", ("loss" | "gradient") as what, rank, step]:
+                return Spoil(what, int(rank), int(step))
             case ["full", num_bytes]:
                 return Full(int(num_bytes))
             case ["fp16"]:
@@ -129,7 +144,7 @@ def parse_fault(text: str) -> Fault | None:
 
 def _usage(text: str) -> str:
     forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP, scale:FACTOR, full:BYTES"
-    return f"{VARIABLE}={text}: expected {forms} or fp16"
+    return f"{VARIABLE}={text}: expected {forms}, nan:loss:RANK:STEP, nan:gradient:RANK:STEP or fp16"
 
 
 def slow_down(handlers: MutableMapping[str, Callable[..., None]], fault: Sleep) -> None:
@@ -181,6 +196,37 @@ def scale_scores(fault: Scale) -> None:
         return forward(self, q, k, v, replace(config, scale=fault.factor * config.scale), *place, **options)
 
     CpuFlashAttention.forward = scaled  # type: ignore[method-assign]
+
+
+def spoil(session: type[Any], fault: Spoil) -> None:
+    """Once: in the first tokens whose loss is formed, or the first gradients that are handed over, of the step."""
+    from fpdt.ops import loss
+    from fpdt.run.program import EmittedGradients
+
+    run_step, cross_entropy, emit = session.run_step, loss.cross_entropy, EmittedGradients.__call__
+    armed: list[str] = []
+
+    def run_armed(self: Any, step: int) -> Any:
+        if (int(os.environ.get("RANK", "0")), step) == (fault.rank, fault.step):
+            armed.append(fault.what)
+        return run_step(self, step)
+
+    def spoiled_losses(*args: Any) -> Any:
+        losses, gradients = cross_entropy(*args)
+        if "loss" in armed:
+            armed.clear()
+            losses[SPOILED_ROW] = gradients[SPOILED_ROW] = float("nan")
+        return losses, gradients
+
+    def spoiled_gradients(self: Any, region: Any) -> None:
+        if "gradient" in armed:
+            armed.clear()
+            region[0] = float("nan")
+        emit(self, region)
+
+    session.run_step = run_armed
+    loss.cross_entropy = spoiled_losses  # type: ignore[assignment]
+    EmittedGradients.__call__ = spoiled_gradients  # type: ignore[method-assign]
 
 
 def fill_disk(fault: Full) -> None:

@@ -54,6 +54,7 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
     "trace_folder": None,
     "checkpoint": None,
     "resume": None,
+    "on_non_finite": None,
 }
 
 

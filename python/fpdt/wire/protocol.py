@@ -26,6 +26,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CopyMode = Literal["eager", "lazy", "random"]
 Phase = Literal["starting", "waiting", "loading", "stepping", "saving", "exporting", "closing"]
+NonFinitePolicy = Literal["stop", "skip"]
 SavePolicy = Literal["stop", "continue"]
 
 
@@ -95,6 +96,7 @@ class RunOptions(Wire):
     trace_folder: str | None
     checkpoint: CheckpointOptions | None
     resume: ResumeOptions | None
+    on_non_finite: NonFinitePolicy | None
 
 
 class KindTime(Wire):
@@ -154,6 +156,7 @@ class StepDone(Wire):
     idle_seconds: Seconds
     ops_timed: bool
     non_finite: list[str]
+    non_finite_place: str | None
 
 
 class SaveCheckpoint(Wire):
