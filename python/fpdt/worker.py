@@ -21,6 +21,7 @@ from fpdt.environment import prepare_imports
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
 from fpdt.wire.protocol import CopyMode, NonFinitePolicy, SavePolicy
+from fpdt.wire.schedule import is_due
 
 if TYPE_CHECKING:
     from fpdt.plan import Frames
@@ -63,16 +64,25 @@ def run_alone(args: argparse.Namespace) -> None:
     frames = read_plan_file(args.plan)
     session = create(*frames, run_options(args))
     steps = args.steps if args.steps is not None else int(json.loads(frames.header)["run"]["numSteps"])
-    for step in range(session.next_step, steps):
-        result = session.run_step(step)
-        result.pop("records")
-        if os.environ.get("RANK", "0") == "0":
-            print(json.dumps({"step": step, **result}), flush=True)
-        session.save_when_due(step + 1, steps)
-        session.take_saved()
+    first = session.next_step
+    for num_done in range(first, steps + 1):
+        if num_done > first:
+            result = session.run_step(num_done - 1)
+            result.pop("records")
+            print_result({"step": num_done - 1, **result})
+            session.save_when_due(num_done, steps)
+            session.take_saved()
+        if args.eval_data is not None and is_due(num_done, steps, args.eval_every):
+            print_result({"evaluatedAfter": num_done, **session.evaluate(lambda sequence: None)})
     if args.export is not None:
         session.export_model()
     session.close()
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """One JSON line, of rank 0."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(result), flush=True)
 
 
 def run_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -94,6 +104,9 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "checkpoint": checkpoint_options(args),
         "resume": resume_options(args),
         "on_non_finite": args.on_non_finite,
+        "evaluation": None
+        if args.eval_data is None
+        else {"data": str(args.eval_data), "sequences": args.eval_sequences, "every": args.eval_every},
     }
 
 
@@ -149,7 +162,18 @@ def make_parser() -> argparse.ArgumentParser:
     saving.add_argument("--keep", type=int, default=DEFAULT_KEEP, help=f"how many stay; default: {DEFAULT_KEEP}")
     saving.add_argument("--on-save-failure", choices=get_args(SavePolicy), default="stop", help="default: stop")
     saving.add_argument("--resume", help="a checkpoint, or auto: the newest sound one of --checkpoint")
+    alone.add_argument("--eval-data", type=Path, help="held-out tokens to evaluate, for plans made with --evaluate")
+    alone.add_argument("--eval-sequences", type=positive, help="of them; default: all that fill rounds of the replicas")
+    alone.add_argument("--eval-every", type=positive, help="steps between two evaluations; default: at the end alone")
     return parser
+
+
+def positive(text: str) -> int:
+    """A number from 1 on, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -159,6 +183,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.telemetry is None or args.run is None:
             parser.error("--controller needs --telemetry and --run")
         _serve(args)
+    if args.eval_data is None and (args.eval_every is not None or args.eval_sequences is not None):
+        parser.error("--eval-every and --eval-sequences need --eval-data")
     if args.plan is None or args.data is None:
         parser.error("give --plan and --data, or --controller, --telemetry and --run")
     leave(_exit_code(args))

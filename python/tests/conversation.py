@@ -56,6 +56,7 @@ def run_options(data: str) -> protocol.RunOptions:
         checkpoint=None,
         resume=None,
         on_non_finite=None,
+        evaluation=None,
     )
 
 

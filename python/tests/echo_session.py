@@ -1,7 +1,8 @@
 """A session without torch: says what it was given, and fails the way a test asks for in `options["data"]`.
 
-`data` is one of ok, nan, slow, full, import, digest, create@RANK, export@RANK, and raise, exit, hang, child or once
-@RANK:STEP; child leaves a grandchild running, once ends where `armed` is among the checkpoints, which it then is not.
+`data` is one of ok, nan, slow, full, import, digest, create@RANK, evaluate@RANK, export@RANK, and raise, exit, hang,
+child or once @RANK:STEP; child leaves a grandchild running, once ends where `armed` is among the checkpoints, which it
+then is not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ class EchoSession:
         if not steps:
             return 0, None, ["a fresh start"]
         return max(steps), str(folder / str(max(steps))), [f"goes on at step {max(steps)}"]
+
+    def evaluate(self, note: Callable[[int], None]) -> dict[str, Any]:
+        if self._fault == "evaluate" and self._where == str(self._rank):
+            raise ValueError("no such token in the held-out data")
+        note(0)
+        return {"loss": 2.5, "num_tokens": 256, "num_sequences": 4, "seconds": 0.5 + self._rank, "non_finite": []}
 
     def export_model(self) -> dict[str, Any]:
         if self._fault == "export" and self._where == str(self._rank):

@@ -48,6 +48,7 @@ def make_plan(
     fp16: Mapping[str, Any] | None = None,
     more: Mapping[str, Any] | None = None,
     packing: bool = False,
+    evaluate: bool = False,
 ) -> Path:
     """plan.json in `folder`; `options` are those of `fpdt plan`, with small defaults.
 
@@ -71,7 +72,8 @@ def make_plan(
         cluster = {"gpus": int(given.pop("--gpus")), "gpu": given.pop("--gpu"), "float16": True}
         (folder / "cluster.json").write_text(json.dumps(cluster))
         given.update({"--cluster": "cluster.json", "--dtype": "float16"})
-    flat = [word for pair in given.items() for word in pair] + (["--packing"] if packing else [])
+    flags = [name for name, is_given in (("--packing", packing), ("--evaluate", evaluate)) if is_given]
+    flat = [word for pair in given.items() for word in pair] + flags
     files = ["--model", "model.json", "--deepspeed", "ds_config.json", "--output", "plan.json"]
     planner = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "src/cli/main.ts")]
     done = subprocess.run(

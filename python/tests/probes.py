@@ -211,6 +211,20 @@ def asynchronous_rank(job: Job, rank: int, port: int) -> Result:
     return {"cpu": plain, "losses": losses, "steps": steps}
 
 
+def run_evaluated_first(job: Job) -> Result:
+    return harness.on_ranks(job, evaluated_first_rank)
+
+
+def evaluated_first_rank(job: Job, rank: int, port: int) -> Result:
+    """Losses of steps that follow two evaluations."""
+    session = harness.open_session(job, rank, port)
+    for _ in range(2):
+        session.evaluate(lambda sequence: None)
+    losses = [session.run_step(step)["loss"] for step in range(int(job["steps"]))]
+    session.close()
+    return {"losses": losses}
+
+
 def run_allocations(job: Job) -> Result:
     return harness.on_ranks(job, allocations_rank)
 
@@ -252,6 +266,7 @@ if __name__ == "__main__":
             "allocations": run_allocations,
             "asynchronous": run_asynchronous,
             "collectives": run_collectives,
+            "evaluatedFirst": run_evaluated_first,
             "fakeCuda": run_fake_cuda,
             "groups": run_groups,
             "heldLayer": run_held_layer,

@@ -1,8 +1,18 @@
-/** The course of a run over all ranks: hello, plan, ready, steps and checkpoints, export, shutdown. No clock, no sockets, no processes. */
+/** The course of a run over all ranks: hello, plan, ready, steps, evaluations and checkpoints, export, shutdown. No clock, no sockets, no processes. */
 
 import { Checkpointing } from './checkpointing.js';
+import { Evaluations } from './evaluations.js';
 import type { Failure } from './failure.js';
-import { PROTOCOL_VERSION, type Body, type Message, type MessageType, type Phase, type RunOptions, type StepDone } from './protocol.js';
+import {
+  PROTOCOL_VERSION,
+  type Body,
+  type Evaluated,
+  type Message,
+  type MessageType,
+  type Phase,
+  type RunOptions,
+  type StepDone,
+} from './protocol.js';
 import type { RankState, RunEvent } from './events.js';
 import { mergeRanks, mergeReadies, type StartFacts, type StepResult } from './runResult.js';
 import { planFrames, type WirePlan } from './wirePlan.js';
@@ -33,6 +43,7 @@ interface RankView {
 export class Coordinator {
   readonly steps: StepResult[] = [];
   readonly checkpoints: Checkpointing;
+  readonly evaluations: Evaluations;
   readonly #plan: WirePlan;
   readonly #options: RunOptions;
   readonly #numSteps: number;
@@ -58,6 +69,7 @@ export class Coordinator {
     this.checkpoints = new Checkpointing(options.checkpoint, plan.numRanks);
     this.#packageVersion = packageVersion;
     this.#host = host;
+    this.evaluations = new Evaluations(options.evaluation, numSteps, plan.numRanks);
     this.#ranks = Array.from({ length: plan.numRanks }, () => ({ state: 'started', numStepsDone: 0, exported: null, stoppedBefore: null }));
   }
 
@@ -94,7 +106,12 @@ export class Coordinator {
     if (view.state === 'started') return { rank, phase: 'starting', step: null };
     if (view.state === 'hello' || view.state === 'planAccepted') return { rank, phase: 'loading', step: null };
     if (view.state !== 'ready' || this.#isOver()) return { rank, phase: 'closing', step: null };
-    if (this.#areStepsDone()) return { rank, phase: this.#isSaved() ? 'exporting' : 'saving', step: null };
+    if ((this.evaluations.due(rank) ?? Number.POSITIVE_INFINITY) <= this.#firstStep + view.numStepsDone)
+      return { rank, phase: 'evaluating', step: null };
+    if (this.#areStepsDone()) {
+      if (!this.evaluations.areDone) return { rank, phase: 'waiting', step: null };
+      return { rank, phase: this.#isSaved() ? 'exporting' : 'saving', step: null };
+    }
     const next = this.#firstStep + view.numStepsDone;
     const isStepping = next < this.#nextSent;
     return { rank, phase: isStepping ? 'stepping' : 'waiting', step: isStepping ? next : null };
@@ -108,6 +125,7 @@ export class Coordinator {
     else if (message.type === 'stepDone') this.#stepDone(rank, message.body);
     else if (message.type === 'checkpointed') this.#checkpointed(rank, message.body);
     else if (message.type === 'stopped') this.#stopped(rank, message.body.nextStep);
+    else if (message.type === 'evaluated') this.#evaluated(rank, message.body);
     else if (message.type === 'exported') this.#exported(rank, message.body);
     else if (message.type === 'bye') this.#bye(rank, message.body.numSteps);
     else if (message.type === 'error') this.#reportError(rank, message.body);
@@ -154,13 +172,43 @@ export class Coordinator {
 
   #sendSteps(): void {
     const { digest } = this.#plan;
+    this.#askForEvaluation();
     while (!this.#isStopping && this.#nextSent < Math.min(this.#endStep, this.nextStep + STEPS_IN_FLIGHT)) {
       const step = this.#nextSent++;
       const isDue = step > this.#firstStep && this.checkpoints.isDueAt(step);
       if (isDue) this.#toAll('saveCheckpoint', { digest, step, wait: false });
       this.#toAll('runSteps', { digest, from: step, to: step + 1 });
+      this.#askForEvaluation();
     }
-    if (this.#areStepsDone()) this.#finish();
+    this.#finishWhenDone();
+  }
+
+  /** Ranks do what they are sent in its order: what is sent after a step is done after it, on all of them. */
+  #askForEvaluation(): void {
+    const step = this.#nextSent;
+    // Where a run goes on, the one before it has evaluated, unless all that is left is the last.
+    if (step === this.#firstStep && step < this.#numSteps) return;
+    if (this.evaluations.ask(step)) this.#toAll('evaluate', { digest: this.#plan.digest, step });
+  }
+
+  #evaluated(rank: number, evaluated: Evaluated): void {
+    if (!this.#checkDigest(rank, evaluated.digest)) return;
+    const due = this.evaluations.due(rank);
+    if (evaluated.step !== due || this.#firstStep + this.#view(rank).numStepsDone < due) {
+      this.#violation(
+        rank,
+        `evaluated after ${evaluated.step} steps, expected ${due === undefined ? 'no evaluation' : `one after ${due}`}`,
+      );
+      return;
+    }
+    const evaluation = this.evaluations.answer(rank, evaluated);
+    if (evaluation === undefined) return;
+    this.#host.emit({ type: 'evaluation', evaluation });
+    this.#finishWhenDone();
+  }
+
+  #finishWhenDone(): void {
+    if (this.#areStepsDone() && this.evaluations.areDone) this.#finish();
   }
 
   /** After the last step: what is still to be done, one after the other. */
@@ -186,6 +234,7 @@ export class Coordinator {
     if (!this.#isStopping || nextStep > this.#nextSent) this.#violation(rank, `stopped before step ${nextStep} unasked`);
     else if (this.#ranks.every((one) => one.stoppedBefore === nextStep)) {
       this.#endStep = nextStep;
+      this.evaluations.endAt(nextStep);
       if (!this.#isFinishing) this.#finish();
     } else if (this.#ranks.every((one) => one.stoppedBefore !== null)) {
       this.#violation(rank, `stopped before step ${nextStep}, another rank before another`);
@@ -195,7 +244,7 @@ export class Coordinator {
   #exported(rank: number, exported: Body<'exported'>): void {
     const view = this.#view(rank);
     if (!this.#checkDigest(rank, exported.digest)) return;
-    if (this.#options.export === null || !this.#areStepsDone() || view.exported !== null) {
+    if (this.#options.export === null || !this.#areStepsDone() || !this.evaluations.areDone || view.exported !== null) {
       this.#violation(rank, 'exported a model unasked');
       return;
     }
@@ -254,7 +303,7 @@ export class Coordinator {
   /** Steps, and what comes after them: a run that was stopped exports nothing. */
   #isOver(): boolean {
     const isExported = this.#options.export === null || this.isStopped || this.#ranks.every((one) => one.exported !== null);
-    return this.#areStepsDone() && this.#isSaved() && isExported;
+    return this.#areStepsDone() && this.evaluations.areDone && this.#isSaved() && isExported;
   }
 
   #advance(rank: number, from: RankView['state'], to: RankView['state'], detail: string): boolean {

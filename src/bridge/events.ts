@@ -2,6 +2,7 @@
 
 import type { FpdtError } from '../spec/errors.js';
 import type { CheckpointResult } from './checkpointing.js';
+import type { EvaluationResult } from './evaluations.js';
 import type { StepDone } from './protocol.js';
 import type { LogStream } from './ranks.js';
 import type { RunResult, StartFacts, StepResult } from './runResult.js';
@@ -19,6 +20,8 @@ export type RunEvent =
   | { readonly type: 'checkpoint'; readonly checkpoint: CheckpointResult }
   /** Ranks died of `reason` and are started again, from the newest checkpoint: the `number`th time of at most `of`. */
   | { readonly type: 'restart'; readonly number: number; readonly of: number; readonly reason: string }
+  /** All ranks have evaluated the held-out data. */
+  | { readonly type: 'evaluation'; readonly evaluation: EvaluationResult }
   /** The trained model is in a Hugging Face folder. */
   | { readonly type: 'exported'; readonly folder: string; readonly numWeights: number; readonly bytes: number; readonly seconds: number }
   | { readonly type: 'telemetry'; readonly rank: number; readonly batch: TelemetryBatch }

@@ -14,7 +14,7 @@ import { TYPE_WORDS } from '../spec/typeWords.js';
 import { type CheckpointChoices, checkpointOptions } from './checkpointOptions.js';
 import { chosenPath, type DataChoices, dataOptions } from './dataOptions.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
-import { prepareData } from './prepareData.js';
+import { prepareAll } from './prepareData.js';
 import { runOptionsSchema, type RunOptions } from './protocol.js';
 import { resolvePython } from './python.js';
 import { startWithRestarts } from './restarts.js';
@@ -49,6 +49,12 @@ export interface LaunchOptions extends DataChoices, CheckpointChoices {
   readonly traceSteps?: readonly number[] | undefined;
   /** Folder for these traces. */
   readonly traceFolder?: string | undefined;
+  /** Held-out tokens, read as `data` is, for a plan that was made with `evaluate`. */
+  readonly evalData?: string | undefined;
+  /** Sequences of it that are evaluated, in whole rounds of the replicas; left out: all, each once. */
+  readonly evalSequences?: number | undefined;
+  /** Optimizer steps between two evaluations; left out: at the end alone. */
+  readonly evalEvery?: number | undefined;
   /** Interpreter; default FPDT_PYTHON, else the environment that setup made. */
   readonly python?: string | undefined;
   /** Folder, new or empty, for what is worth keeping of the run: config.json, plan.json, metrics.jsonl and rank-N.log. */
@@ -88,14 +94,15 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   const runOptions = toRunOptions(options);
   checkDiskFolder(plan, options);
   checkModelFolders(options);
+  checkEvaluation(plan, options);
   options.signal?.throwIfAborted();
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
   const environment = options.environment ?? process.env;
   // A worker of one's own reads data in its own way.
-  const prepared =
+  const dataRemarks =
     options.worker === undefined
-      ? await prepareData(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation })
-      : null;
+      ? await prepareAll(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation })
+      : [];
   const numSteps = options.steps ?? plan.run.numSteps;
   const folder = await folderOf(plan, options, { ...runOptions, numSteps });
   const setup: RunSetup = {
@@ -107,10 +114,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     worker: options.worker ?? 'fpdt.worker',
     environment,
     packageVersion: VERSION,
-    remarks: [
-      ...(prepared?.remark == null ? [] : [prepared.remark]),
-      ...(options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig)),
-    ],
+    remarks: [...dataRemarks, ...(options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig))],
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
   };
   const { restarts = 0 } = options;
@@ -152,6 +156,7 @@ function toRunOptions(options: LaunchOptions): RunOptions {
     traceFolder: options.traceFolder ?? null,
     onNonFinite: options.onNonFinite ?? null,
     ...checkpointOptions(options),
+    evaluation: evaluationOf(options),
   };
   for (const name of ['steps', 'restarts'] as const) {
     const count = options[name];
@@ -162,6 +167,27 @@ function toRunOptions(options: LaunchOptions): RunOptions {
   if (data !== undefined) return data;
   const issue = error.issues[0] as z.core.$ZodIssue;
   throw invalidOption(chosenPath(issue.path), expected(issue), valueIn(given, issue.path));
+}
+
+function evaluationOf({ evalData, evalSequences, evalEvery }: LaunchOptions): RunOptions['evaluation'] {
+  return evalData === undefined ? null : { data: evalData, sequences: evalSequences ?? null, every: evalEvery ?? null };
+}
+
+/** The other options of an evaluation say nothing without its data, and its data nothing without a program that evaluates. */
+function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSequences, evalEvery }: LaunchOptions): void {
+  if (evalData === undefined) {
+    const given = evalEvery === undefined ? (evalSequences === undefined ? undefined : 'evalSequences') : 'evalEvery';
+    if (given === undefined) return;
+    throw new FpdtError(`${given} is given, but there is no data to evaluate`, {
+      code: 'evaluation-data-missing',
+      hint: 'give the held-out tokens with --eval-data',
+    });
+  }
+  if (programs.evaluate !== undefined) return;
+  throw new FpdtError('there is data to evaluate, but the plan has no program that evaluates', {
+    code: 'plan-without-evaluation',
+    hint: 'plan with --evaluate',
+  });
 }
 
 function invalidOption(path: readonly PropertyKey[], what: string, found: unknown): FpdtError {

@@ -33,6 +33,22 @@ const answerSchema = z.union([
 ]);
 export type PreparedData = Exclude<z.infer<typeof answerSchema>, { error: unknown }>;
 
+/**
+ * What ranks train on, and what they evaluate. Returns what a user should know of both with the plan. Throws as `prepareData` does.
+ */
+export async function prepareAll(
+  plan: Pick<ExecutionPlan, 'model' | 'run'>,
+  { data, dataOptions, evaluation }: Pick<RunOptions, 'data' | 'dataOptions' | 'evaluation'>,
+  context: PrepareContext,
+): Promise<readonly string[]> {
+  const remarks = new Set<string>();
+  for (const path of new Set([data, ...(evaluation === null ? [] : [evaluation.data])])) {
+    const { remark } = await prepareData(plan, { data: path, dataOptions }, context);
+    if (remark !== null) remarks.add(remark);
+  }
+  return [...remarks];
+}
+
 /** Throws `data-refused` for data that the plan cannot be trained on, `run-aborted`, and `prepare-failed` with what Python said. */
 export async function prepareData(
   plan: Pick<ExecutionPlan, 'model' | 'run'>,

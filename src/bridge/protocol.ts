@@ -12,7 +12,7 @@ import { NON_FINITE_POLICIES, SAVE_POLICIES } from '../spec/runPolicies.js';
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
 
-const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'saving', 'exporting', 'closing'] as const;
+const PHASES = ['starting', 'waiting', 'loading', 'stepping', 'evaluating', 'saving', 'exporting', 'closing'] as const;
 export const phaseSchema = z.enum(PHASES);
 export type Phase = z.infer<typeof phaseSchema>;
 
@@ -48,6 +48,7 @@ const dataOptionsSchema = z.strictObject({
   /** Folder for what is prepared. */
   cache: z.string().nullable(),
 });
+
 /** Where and when a run saves its state. */
 const checkpointOptionsSchema = z.strictObject({
   folder: z.string(),
@@ -61,6 +62,16 @@ const checkpointOptionsSchema = z.strictObject({
 
 /** What a run goes on from: with `newest` the newest sound checkpoint of its folder; else, or where there is none, `path`. */
 const resumeOptionsSchema = z.strictObject({ newest: z.boolean(), path: z.string().nullable() });
+
+/** Held-out data, and when its loss is asked for. */
+const evaluationOptionsSchema = z.strictObject({
+  /** As the `data` of a run. */
+  data: z.string(),
+  /** Of its sequences; null: all that fill rounds of the replicas. */
+  sequences: z.int().positive().nullable(),
+  /** Optimizer steps between two evaluations; null: at the end alone. */
+  every: z.int().positive().nullable(),
+});
 
 /** How a rank runs its plan. Absent choices are null, so that a missing key is an error. */
 export const runOptionsSchema = z.strictObject({
@@ -92,6 +103,7 @@ export const runOptionsSchema = z.strictObject({
   resume: resumeOptionsSchema.nullable(),
   /** What a NaN or an infinity in the loss or a gradient does; null: nobody looks before DeepSpeed does. */
   onNonFinite: z.enum(NON_FINITE_POLICIES).nullable(),
+  evaluation: evaluationOptionsSchema.nullable(),
 });
 export type RunOptions = z.infer<typeof runOptionsSchema>;
 
@@ -130,6 +142,21 @@ const stepDoneSchema = z.strictObject({
   nonFinitePlace: z.string().nullable(),
 });
 export type StepDone = z.infer<typeof stepDoneSchema>;
+
+/** What a rank says about an evaluation. `nonFinite` names the numbers that were NaN or infinite and are null. */
+const evaluatedSchema = z.strictObject({
+  digest,
+  /** Steps that had been done. */
+  step: count,
+  /** Mean token loss of all sequences, equal on all ranks. */
+  loss: z.number().nullable(),
+  /** Valid target tokens, and sequences, of all replicas together. */
+  numTokens: z.int().positive(),
+  numSequences: z.int().positive(),
+  seconds,
+  nonFinite: z.array(z.string()),
+});
+export type Evaluated = z.infer<typeof evaluatedSchema>;
 
 const BODIES = {
   hello: z.strictObject({
@@ -177,6 +204,9 @@ const BODIES = {
   stop: z.strictObject({ reason: z.string() }),
   /** The answer: no step from `nextStep` on will be run. */
   stopped: z.strictObject({ nextStep: count }),
+  /** Evaluate the held-out data of the options after so many steps: a collective of all ranks. */
+  evaluate: z.strictObject({ digest, step: count }),
+  evaluated: evaluatedSchema,
   /** Write the model into the folder of the options: a collective of all ranks. */
   exportModel: z.strictObject({ digest }),
   /** `bytes` of weights are in the folder. */
@@ -245,6 +275,8 @@ export const messageSchema = z
     envelope('checkpointed'),
     envelope('stop'),
     envelope('stopped'),
+    envelope('evaluate'),
+    envelope('evaluated'),
     envelope('exportModel'),
     envelope('exported'),
     envelope('shutdown'),

@@ -4,6 +4,7 @@ import type { FpdtError } from '../spec/errors.js';
 import { afterDeath } from './checkpointOptions.js';
 import type { CheckpointResult } from './checkpointing.js';
 import { remark } from './coordinator.js';
+import type { EvaluationResult } from './evaluations.js';
 import { EventQueue, type RunEvent, type RunOutcome } from './events.js';
 import { isOfProcesses } from './failure.js';
 import { startRun, type Run, type RunSetup } from './run.js';
@@ -23,6 +24,7 @@ class RestartingRun implements Run {
   readonly #numRestarts: number;
   readonly #events = new EventQueue();
   readonly #steps = new Map<number, StepResult>();
+  readonly #evaluations = new Map<number, EvaluationResult>();
   readonly #checkpoints: CheckpointResult[] = [];
   #current: Run | null = null;
   #numUsed = 0;
@@ -106,6 +108,7 @@ class RestartingRun implements Run {
       const event: RunEvent = value;
       if (event.type === 'end') return event.outcome;
       if (event.type === 'step') this.#steps.set(event.step.step, event.step);
+      if (event.type === 'evaluation') this.#evaluations.set(event.evaluation.step, event.evaluation);
       if (event.type === 'checkpoint') this.#checkpoints.push(event.checkpoint);
       this.#events.push(event);
     }
@@ -118,7 +121,8 @@ class RestartingRun implements Run {
   /** Steps that were lost with a rank and run again count as they were run last. */
   #merge(last: RunResult): RunResult {
     const steps = [...this.#steps.values()].sort((a, b) => a.step - b.step);
-    return { ...mergeSteps(steps, last), checkpoints: this.#checkpoints };
+    const evaluations = [...this.#evaluations.values()].sort((a, b) => a.step - b.step);
+    return { ...mergeSteps(steps, evaluations, last), checkpoints: this.#checkpoints };
   }
 }
 

@@ -233,7 +233,7 @@ class ActiveRun implements Run {
       checkpoints: this.#coordinator.checkpoints.results,
       ...this.#start,
     };
-    return { ok: true, result: mergeSteps(this.#coordinator.steps, facts) };
+    return { ok: true, result: mergeSteps(this.#coordinator.steps, this.#coordinator.evaluations.results, facts) };
   }
 
   /** Where a rank was when it ended is known best when its last messages have been read. */

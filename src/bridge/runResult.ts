@@ -1,6 +1,7 @@
 /** What a run measured, put together from what each rank says about each step. */
 
 import type { CheckpointResult } from './checkpointing.js';
+import type { EvaluationResult } from './evaluations.js';
 import type { Body, StepDone } from './protocol.js';
 
 export interface KindResult {
@@ -55,6 +56,8 @@ export interface RunResult
   readonly digest: string;
   readonly numRanks: number;
   readonly steps: readonly StepResult[];
+  /** Of held-out data, where there is any. */
+  readonly evaluations: readonly EvaluationResult[];
   readonly numSkipped: number;
   /** Versions of what the ranks ran with. */
   readonly versions: Readonly<Record<string, string>>;
@@ -107,12 +110,13 @@ export function mergeReadies(ranks: readonly Body<'ready'>[]): StartFacts {
   };
 }
 
-export function mergeSteps(steps: readonly StepResult[], facts: RunFacts): RunResult {
+export function mergeSteps(steps: readonly StepResult[], evaluations: readonly EvaluationResult[], facts: RunFacts): RunResult {
   const measured = steps.filter((one) => one.memoryMeasured);
   return {
     ...facts,
     kind: 'runResult',
     steps,
+    evaluations,
     seconds: sum(steps, (one) => one.seconds),
     tokens: sum(steps, (one) => one.tokens),
     poolBytes: largestByName(measured.map((one) => one.poolBytes)),

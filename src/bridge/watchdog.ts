@@ -11,7 +11,7 @@ export interface WatchLimits {
   readonly startSeconds: number;
   /** Importing torch, building the model and its arenas; also writing the model or a checkpoint out. */
   readonly loadSeconds: number;
-  /** One optimizer step. */
+  /** One optimizer step; also one sequence of an evaluation. */
   readonly stepSeconds: number;
   /** Closing the session. */
   readonly closeSeconds: number;
@@ -116,7 +116,7 @@ export class Watchdog {
 
 function limitOf(phase: Phase, limits: WatchLimits): number {
   if (phase === 'loading' || phase === 'saving' || phase === 'exporting') return limits.loadSeconds;
-  if (phase === 'stepping') return limits.stepSeconds;
+  if (phase === 'stepping' || phase === 'evaluating') return limits.stepSeconds;
   if (phase === 'closing') return limits.closeSeconds;
   return phase === 'starting' ? limits.startSeconds : Number.POSITIVE_INFINITY;
 }

@@ -29,6 +29,7 @@ const RUN_FIELDS = [
   ['steps', 'numSteps'],
   ['seed', 'seed'],
   ['packing', 'packing'],
+  ['evaluate', 'evaluate'],
 ] as const;
 
 const CLUSTER_FIELDS = [

@@ -49,6 +49,7 @@ const REQUEST: readonly Option[] = [
   new Option('--packing', 'sequences may be packed documents, and tokens have loss weights; what is predicted is for one document'),
   counted('--steps <n>', 'optimizer steps of a run'),
   counted('--seed <n>', 'seed of the initial weights'),
+  new Option('--evaluate', 'add a program that evaluates held-out data, for fpdt run --eval-data'),
 ];
 
 function counted(flags: string, description: string): Option {

@@ -7,7 +7,7 @@ import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { readPlanFile } from '../plan/file.js';
 import { compareRun, comparisonToText } from '../report/compare.js';
 import { checkpointLine, checkpointLines } from '../report/checkpoints.js';
-import { progressLine } from '../report/progress.js';
+import { evaluationLine, progressLine } from '../report/progress.js';
 import { FpdtError } from '../spec/errors.js';
 import { formatBytes } from '../spec/sizes.js';
 import { modelFolder } from './modelPath.js';
@@ -76,6 +76,7 @@ async function follow(
 function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => void {
   return (event) => {
     if (event.type === 'step') output.out(progressLine(plan, event.step));
+    else if (event.type === 'evaluation') output.out(evaluationLine(plan, event.evaluation));
     else if (event.type === 'ready')
       output.err(`${plan.cluster.numRanks} ranks ready in ${event.seconds.toFixed(1)} s, plan ${event.digest.slice(0, 12)}`);
     else if (event.type === 'checkpoint') output.err(checkpointLine(event.checkpoint));

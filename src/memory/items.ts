@@ -3,6 +3,9 @@ import type { Provenance } from '../spec/types.js';
 
 export const INSTANTS = ['embed', 'layerForward', 'loss', 'layerBackward', 'gradientReduce', 'optimizerStep'] as const;
 export type InstantName = (typeof INSTANTS)[number];
+/** Those of a plan that evaluates. No gradient is there then. */
+export const EVALUATION_INSTANTS = ['evaluateLayer', 'evaluateLoss'] as const;
+export type EvaluationInstant = (typeof EVALUATION_INSTANTS)[number];
 /** The peak of start-up, before the arenas are there. No turn of the program is at it. */
 export const LOAD = 'load';
 
@@ -21,6 +24,11 @@ const INSTANT_OF_TURN: Readonly<Record<TurnShape['module'], Readonly<Record<Turn
 
 export function instantOf({ module, direction }: TurnShape): InstantName {
   return INSTANT_OF_TURN[module][direction];
+}
+
+/** Of a turn of the program that evaluates. */
+export function evaluationInstantOf({ module }: Pick<TurnShape, 'module'>): EvaluationInstant {
+  return module === 'head' ? 'evaluateLoss' : 'evaluateLayer';
 }
 
 /** One named number of a memory plan, in bytes per rank. */

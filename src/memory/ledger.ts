@@ -5,17 +5,30 @@ import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec }
 import { temporaryItems, together, withReserve } from './allocator.js';
 import { communicatorItems } from './communicators.js';
 import { devicePageTables, hostItems, processItem } from './hostTerms.js';
-import { INSTANTS, type InstantName, LOAD, type MemoryItem, nonEmpty, sumBytes } from './items.js';
+import {
+  EVALUATION_INSTANTS,
+  type EvaluationInstant,
+  INSTANTS,
+  type InstantItem,
+  type InstantName,
+  LOAD,
+  type MemoryItem,
+  nonEmpty,
+  sumBytes,
+} from './items.js';
 import type { ModelStates } from './modelStates.js';
 import { type ScheduleFree, scheduleFree } from './scheduleFree.js';
-import type { ScheduleUse } from './scheduleUse.js';
+import type { ScheduleUse, Temporary } from './scheduleUse.js';
 
-export { INSTANTS, type InstantName, LOAD, type MemoryItem } from './items.js';
+export { EVALUATION_INSTANTS, INSTANTS, type InstantName, LOAD, type MemoryItem } from './items.js';
 export { scheduleUse, type ScheduleUse } from './scheduleUse.js';
+
+/** An instant with arenas. */
+type StepInstant = InstantName | EvaluationInstant;
 
 /** What is there only at one instant of the step, beside the persistent items; at the load it is everything. */
 export interface MemoryInstant {
-  readonly name: InstantName | typeof LOAD;
+  readonly name: StepInstant | typeof LOAD;
   readonly items: readonly MemoryItem[];
   /** Persistent bytes plus these items. */
   readonly totalBytes: number;
@@ -90,9 +103,15 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
 
 type ByKind<T> = Readonly<Record<PoolKind, T>>;
 
+/** What an instant adds. */
+interface NamedItems {
+  readonly name: StepInstant;
+  readonly items: readonly MemoryItem[];
+}
+
 interface Parts {
   readonly persistent: ByKind<readonly MemoryItem[]>;
-  readonly instants: ByKind<(name: InstantName) => readonly MemoryItem[]>;
+  readonly instants: ByKind<readonly NamedItems[]>;
 }
 
 /**
@@ -104,25 +123,44 @@ function partsOf({ cluster, arenaBytes, use }: LedgerInput, states: ModelStates,
   const isOneMemory = device === 'cpu';
   const onDevice = isOneMemory ? [...states.device, ...states.pinned] : states.device;
   const pinnedArena = sumOf(poolsOf(cluster).map(({ name, kind }) => (kind === 'pinned' ? (arenaBytes[name] ?? 0) : 0)));
-  const passing = (name: InstantName): readonly MemoryItem[] => {
-    const items = states.instants[name].filter(({ pinned }) => isOneMemory || pinned !== true);
-    return withReserve(together([...items, ...temporaryItems(use.temporaries[name], device)], device), onDevice, device);
+  const passing = ({ states: all, temporaries }: AtInstant): readonly MemoryItem[] => {
+    const items = all.filter(({ pinned }) => isOneMemory || pinned !== true);
+    return withReserve(together([...items, ...temporaryItems(temporaries, device)], device), onDevice, device);
   };
-  const passingPinned = (name: InstantName): readonly MemoryItem[] =>
+  const passingPinned = ({ states: all }: AtInstant): readonly MemoryItem[] =>
     isOneMemory
       ? []
       : together(
-          states.instants[name].filter(({ pinned }) => pinned === true),
+          all.filter(({ pinned }) => pinned === true),
           device,
         );
+  const at = instantsOf(states, use);
+  const named = (itemsOf: (one: AtInstant) => readonly MemoryItem[]): readonly NamedItems[] =>
+    at.map((one) => ({ name: one.name, items: itemsOf(one) }));
   return {
     persistent: {
       device: [...overheads, ...devicePageTables(device, pinnedArena), ...onDevice],
       pinned: [...hostItems(device, pinnedArena), ...(isOneMemory ? [] : states.pinned)],
       file: [],
     },
-    instants: { device: passing, pinned: passingPinned, file: () => [] },
+    instants: { device: named(passing), pinned: named(passingPinned), file: named(() => []) },
   };
+}
+
+interface AtInstant {
+  readonly name: StepInstant;
+  readonly states: readonly InstantItem[];
+  readonly temporaries: readonly Temporary[];
+}
+
+/** Of a step, and of an evaluation where there is one. */
+function instantsOf(states: ModelStates, { temporaries, evaluation }: ScheduleUse): readonly AtInstant[] {
+  return [
+    ...INSTANTS.map((name) => ({ name, states: states.instants[name], temporaries: temporaries[name] })),
+    ...(evaluation === undefined
+      ? []
+      : EVALUATION_INSTANTS.map((name) => ({ name, states: states.evaluation[name], temporaries: evaluation[name] }))),
+  ];
 }
 
 function loadOf(
@@ -177,14 +215,11 @@ function poolLedgerOf(
   { name, kind }: NamedPool,
   room: Pick<PoolLedger, 'capacityBytes' | 'reserveBytes'>,
   persistent: readonly MemoryItem[],
-  itemsOf: (instant: InstantName) => readonly MemoryItem[],
+  passing: readonly NamedItems[],
   load: MemoryInstant,
 ): PoolLedger {
   const base = sumBytes(persistent);
-  const instants = INSTANTS.map((instant): MemoryInstant => {
-    const items = itemsOf(instant);
-    return { name: instant, items, totalBytes: base + sumBytes(items) };
-  });
+  const instants = passing.map(({ name: instant, items }): MemoryInstant => ({ name: instant, items, totalBytes: base + sumBytes(items) }));
   const peak = [...instants, load].reduce((best, next) => (next.totalBytes > best.totalBytes ? next : best));
   return {
     pool: name,

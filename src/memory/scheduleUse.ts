@@ -1,11 +1,23 @@
 /** What the ledger reads of a schedule: the largest temporaries of each instant, and how many layers are gathered at once. */
 import type { OpKind } from '../catalog/ops/index.js';
-import { INSTANTS, type InstantName, instantOf, type TurnShape } from './items.js';
+import {
+  EVALUATION_INSTANTS,
+  type EvaluationInstant,
+  evaluationInstantOf,
+  INSTANTS,
+  type InstantName,
+  instantOf,
+  type TurnShape,
+} from './items.js';
 
 /** Structurally a Schedule; the ledger stands before it. */
 export interface ScheduleShape {
   readonly sections: readonly { readonly name: string; readonly ops: readonly OpShape[] }[];
-  readonly programs: { readonly train: { readonly turns: readonly (TurnShape & { readonly calls: readonly CallShape[] })[] } };
+  readonly programs: { readonly train: ProgramShape; readonly evaluate?: ProgramShape };
+}
+
+interface ProgramShape {
+  readonly turns: readonly (TurnShape & { readonly calls: readonly CallShape[] })[];
 }
 
 interface OpShape {
@@ -31,17 +43,33 @@ export interface ScheduleUse {
   readonly temporaries: Readonly<Record<InstantName, readonly Temporary[]>>;
   /** Layers whose weights a backward turn gathers beside its own, at most, to rebuild the inputs of a segment. */
   readonly extraLayers: number;
+  /** Temporaries of the program that evaluates, where there is one. */
+  readonly evaluation?: Readonly<Record<EvaluationInstant, readonly Temporary[]>>;
 }
 
 export function scheduleUse({ sections, programs }: ScheduleShape): ScheduleUse {
   const largest = new Map(sections.map(({ name, ops }) => [name, largestByStream(name, ops)] as const));
-  const found = new Map<InstantName, Map<string, Temporary>>(INSTANTS.map((name) => [name, new Map()]));
-  for (const turn of programs.train.turns) {
-    const byStream = found.get(instantOf(turn)) ?? new Map<string, Temporary>();
-    for (const { section } of turn.calls) keepLargest(byStream, largest.get(section)?.values() ?? []);
-  }
-  const temporaries = INSTANTS.map((name) => [name, [...(found.get(name)?.values() ?? [])]] as const);
-  return { temporaries: Object.fromEntries(temporaries) as ScheduleUse['temporaries'], extraLayers: extraLayers({ sections, programs }) };
+  const temporariesOf = <Name extends string>(
+    { turns }: ProgramShape,
+    names: readonly Name[],
+    nameOf: (turn: TurnShape) => Name,
+  ): Readonly<Record<Name, readonly Temporary[]>> => {
+    const found = new Map<Name, Map<string, Temporary>>(names.map((name) => [name, new Map()]));
+    for (const turn of turns) {
+      const byStream = found.get(nameOf(turn)) ?? new Map<string, Temporary>();
+      for (const { section } of turn.calls) keepLargest(byStream, largest.get(section)?.values() ?? []);
+    }
+    return Object.fromEntries([...found].map(([name, byStream]) => [name, [...byStream.values()]])) as unknown as Record<
+      Name,
+      readonly Temporary[]
+    >;
+  };
+  const { train, evaluate } = programs;
+  return {
+    temporaries: temporariesOf(train, INSTANTS, instantOf),
+    extraLayers: extraLayers({ sections, programs }),
+    ...(evaluate === undefined ? {} : { evaluation: temporariesOf(evaluate, EVALUATION_INSTANTS, evaluationInstantOf) }),
+  };
 }
 
 function largestByStream(section: string, ops: readonly OpShape[]): ReadonlyMap<string, Temporary> {

@@ -1,5 +1,5 @@
 /** Model states under ZeRO stage 3: everything sharded, the weights of modules at work gathered. */
-import { derived, derivedAt, type InstantItem, type InstantName } from './items.js';
+import { derived, derivedAt, type EvaluationInstant, type InstantItem, type InstantName } from './items.js';
 import { gathered, gatherFacts, type GatherFacts } from './gathers.js';
 import { reductions } from './reductions.js';
 import { optimizerStates, reductionItems, torchAdamItem } from './stages12.js';
@@ -45,6 +45,12 @@ export function fullyShardedInstants(terms: Terms): (name: InstantName) => reado
   const facts = gatherFacts(terms);
   const found = reductions(terms);
   return (name) => (name === 'optimizerStep' ? [stepItem(terms)] : [...gatherItems(name, facts, terms), ...reductionItems(found[name])]);
+}
+
+/** Gathers are those of training's forward. */
+export function fullyShardedEvaluation(terms: Terms): (name: EvaluationInstant) => readonly InstantItem[] {
+  const facts = gatherFacts(terms);
+  return (name) => gatherItems(name === 'evaluateLoss' ? 'loss' : 'layerForward', facts, terms);
 }
 
 function gatherItems(name: InstantName, facts: GatherFacts, terms: Terms): readonly InstantItem[] {

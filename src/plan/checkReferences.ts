@@ -17,7 +17,8 @@ export function checkReferences(header: PlanHeader): void {
   }
   const table = tables.find(({ buffer }) => buffer >= buffers.length);
   if (table !== undefined) throw damaged(`table ${table.name} fills buffer ${table.buffer} of ${buffers.length}`);
-  for (const turn of programs.train.turns) for (const call of turn.calls) checkCall(call, turnName(turn), header);
+  const turns = [...programs.train.turns, ...(programs.evaluate?.turns ?? [])];
+  for (const turn of turns) for (const call of turn.calls) checkCall(call, turnName(turn), header);
 }
 
 function checkCall({ section: name, args, layer, waits }: Call, turn: string, { sections, streams, model }: PlanHeader): void {

@@ -27,6 +27,8 @@ const FEATURES = {
     [...layers.flatMap(({ weights }) => weights), ...head, ...embed].some(({ trainable }) => !trainable),
   /** Adapters beside linear modules, which peft puts there. */
   lora: ({ model }) => model.lora !== undefined,
+  /** A second program, which evaluates. */
+  evaluate: ({ programs }) => programs.evaluate !== undefined,
   'hidden-gradient-offload': (plan) => plan.sections.some((section) => offloadsHiddenGradient(section, plan)),
   /** Several documents in a sequence, and weights of the loss. */
   packing: ({ run }) => run.packing === true,

@@ -6,6 +6,7 @@ import * as z from 'zod';
 import type { Kernels } from '../catalog/kernels.js';
 import type { OpKindRow } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
+import type { Programs } from '../schedule/schedule.js';
 import type { Attribute, Parameter, Role, Section } from '../schedule/op.js';
 import type { Call, Program, Table, Turn } from '../schedule/program.js';
 import type { ClusterSpec } from '../spec/types.js';
@@ -152,7 +153,7 @@ export const planHeaderSchema = z
     attributes: z.array(attributeSchema),
     tables: z.array(tableSchema),
     sections: z.array(sectionSchema),
-    programs: z.strictObject({ train: programSchema }),
+    programs: z.strictObject({ train: programSchema, evaluate: z.exactOptional(programSchema) } satisfies Shape<Programs>),
     columns: z.array(columnSchema),
   } satisfies Shape<PlanHeader>)
   .meta({ title: 'PlanHeader' });

@@ -151,6 +151,7 @@ export const runSchema = z.strictObject({
   numSteps: positive,
   seed: count,
   packing: option(z.literal(true)),
+  evaluate: option(z.boolean()),
 } satisfies Shape<RunSpec>);
 
 const layerStrategySchema = z.strictObject({

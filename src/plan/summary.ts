@@ -10,6 +10,7 @@ import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { type LayerStrategy, RECOMPUTE, type Strategy } from '../spec/strategy.js';
 import { planCost } from './cost.js';
+import { evaluationLines } from './evaluationText.js';
 import type { ExecutionPlan } from './executionPlan.js';
 
 const NUM_LARGEST_ITEMS = 10;
@@ -167,6 +168,7 @@ function timeLines(plan: ExecutionPlan): readonly string[] {
       : []),
     ...rateLines(prediction),
     `Copies      ${copiesText(plan)}`,
+    ...evaluationLines(plan),
     `Host bound  ${formatSeconds(hostBoundSeconds)} (${share(hostBoundSeconds, stepSeconds)}) of the step waits for the host to issue ops${advice}`,
     `MFU         ${share(mfu.causalModel)} causal model FLOPs; ${share(mfu.causalHardware)} causal with recompute; ${share(mfu.fullModel)} full attention; ${share(mfu.fullHardware)} full with recompute`,
   ];

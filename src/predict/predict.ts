@@ -1,6 +1,7 @@
 /** What one optimizer step costs: the program simulated once as it is, once with free copies and once with a free host. */
 import { OP_ROWS } from '../catalog/ops/index.js';
 import type { Section } from '../schedule/op.js';
+import { evaluationOf } from '../schedule/evaluation.js';
 import type { Call } from '../schedule/program.js';
 import { opCosts } from './cost.js';
 import { deviceOf } from './device.js';
@@ -10,7 +11,7 @@ import type { Prediction, SectionPrediction } from './prediction.js';
 import { rateOrigins } from './rateOrigins.js';
 import { type SectionArrays, toArrays } from './sectionArrays.js';
 import { type ProgramRun, type SimulateInput, simulateProgram } from './simulate.js';
-import { outsideSeconds, runsOf, stepTotals } from './totals.js';
+import { outsideSeconds, runsOf, stepTotals, turnSeconds } from './totals.js';
 import { zeroCosts } from './zeroCosts.js';
 
 export type { PredictInput } from './input.js';
@@ -41,7 +42,16 @@ export function predictRun(input: PredictInput): Prediction {
     sections: sectionPredictions(input, run, withFreeCopies),
     ...totals,
     mfu: mfuOf(input, stepSeconds, flops),
+    ...evaluationPrediction(input),
   };
+}
+
+function evaluationPrediction(input: PredictInput): Pick<Prediction, 'evaluation'> {
+  const evaluation = evaluationOf(input);
+  if (evaluation === undefined) return {};
+  const { seqLen, dataParallelSize } = input.run;
+  const sequenceSeconds = simulateProgram(simulationOf(evaluation)).microStepSeconds + turnSeconds(evaluation);
+  return { evaluation: { sequenceSeconds, tokensPerSecond: (seqLen * dataParallelSize) / sequenceSeconds } };
 }
 
 /** What the simulator needs, from what a plan holds. */

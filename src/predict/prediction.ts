@@ -39,6 +39,15 @@ export interface Prediction {
   /** Per optimizer step, by the stream of the link. */
   readonly copiedBytes: Readonly<Record<string, number>>;
   readonly mfu: Mfu;
+  /** Where the plan has a program that evaluates. */
+  readonly evaluation?: EvaluationPrediction;
+}
+
+/** Of a sequence of each replica. */
+export interface EvaluationPrediction {
+  readonly sequenceSeconds: number;
+  /** Of all replicas. */
+  readonly tokensPerSecond: number;
 }
 
 /** Model FLOPs utilization in four conventions: causal or full attention, model FLOPs or with recompute. */

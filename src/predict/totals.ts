@@ -40,6 +40,11 @@ export function outsideSeconds(input: PredictInput): number {
   return stepOverheadSeconds + turnOverheadSeconds * input.programs.train.turns.reduce((sum, turn) => sum + runsOf(turn, input), 0);
 }
 
+/** Outside the ops of each turn, where each runs once. */
+export function turnSeconds({ cluster, programs }: Pick<PredictInput, 'cluster' | 'programs'>): number {
+  return cluster.rates.turnOverheadSeconds * programs.train.turns.length;
+}
+
 class StepSums {
   readonly byKind = new Map<OpKind, KindSeconds>();
   readonly copiedBytes: Float64Array;

@@ -1,6 +1,6 @@
 /** Schemas of the lines of metrics.jsonl. */
 import * as z from 'zod';
-import type { PoolMetrics, StepMetrics } from '../bridge/runFolder/metrics.js';
+import type { EvaluationMetrics, PoolMetrics, StepMetrics } from '../bridge/runFolder/metrics.js';
 import { count, type Shape } from '../plan/headerSpecs.js';
 
 const bytes = z.number().nonnegative();
@@ -22,3 +22,15 @@ export const stepMetricsSchema = z.strictObject({
   memory: z.record(z.string(), z.strictObject({ bytes, plannedBytes: bytes } satisfies Shape<PoolMetrics>)),
   repeated: z.boolean(),
 } satisfies Shape<StepMetrics>);
+
+export const evaluationMetricsSchema = z.strictObject({
+  kind: z.literal('evaluationMetrics'),
+  time: z.iso.datetime(),
+  step: count,
+  loss: z.number().nullable(),
+  perplexity: z.number().nullable(),
+  sequences: count,
+  tokens: count,
+  seconds,
+  repeated: z.boolean(),
+} satisfies Shape<EvaluationMetrics>);

@@ -1,13 +1,21 @@
 /** Schemas of what the commands of planning print with --json, and of what a run's folder holds; exported as schemas/cli, which docs/cli.md is about. */
 import * as z from 'zod';
 import { OP_KIND_NAMES } from '../catalog/ops/index.js';
-import { INSTANTS, LOAD, type MemoryInstant, type MemoryItem, type MemoryLedger, type PoolLedger } from '../memory/ledger.js';
+import {
+  EVALUATION_INSTANTS,
+  INSTANTS,
+  LOAD,
+  type MemoryInstant,
+  type MemoryItem,
+  type MemoryLedger,
+  type PoolLedger,
+} from '../memory/ledger.js';
 import type { PoolMisfit } from '../memory/misfit.js';
 import type { PlanCost } from '../plan/cost.js';
 import { PLAN_VERSION } from '../plan/executionPlan.js';
 import { kernelsSchema, linkSchema, poolSchema, tableSchema } from '../plan/header.js';
 import { count, foreignObject, modelSchema, positive, runSchema, type Shape, strategySchema } from '../plan/headerSpecs.js';
-import type { KindSeconds, Mfu, Prediction, SectionPrediction } from '../predict/prediction.js';
+import type { EvaluationPrediction, KindSeconds, Mfu, Prediction, SectionPrediction } from '../predict/prediction.js';
 import { clusterSchema, RATE_NAMES, RATE_ORIGINS } from '../spec/clusterSpec.js';
 import { ALL_POLICIES, CHECKPOINTS, PLAN_ONLY_POLICIES, type ReleasedOptions } from '../spec/releasedPrograms.js';
 import type { PolicyComparison, PolicyRow, PolicyStep, PoolUse } from '../strategy/comparePolicies.js';
@@ -20,7 +28,7 @@ import type { MaxReleasedSeqLen } from '../strategy/released/limits.js';
 import type { ReleasedPlan, ReleasedPrediction } from '../strategy/released/releasedPlan.js';
 import { choiceSchema } from './choiceSchema.js';
 import type { LimitJson } from './limitText.js';
-import { stepMetricsSchema } from './metricsSchemas.js';
+import { evaluationMetricsSchema, stepMetricsSchema } from './metricsSchemas.js';
 import type { NumberChange, PlanDiff, PoolChange, SettingChange } from './planDiff.js';
 import type { PlanJson } from './planJson.js';
 import { type CheckedRequirement, OPERATORS } from './requirements.js';
@@ -28,7 +36,7 @@ import { type CheckedRequirement, OPERATORS } from './requirements.js';
 /** Overheads of a cluster file may be fractions of a byte. */
 const bytes = z.number().nonnegative();
 const seconds = z.number().nonnegative();
-const instantName = z.enum([...INSTANTS, LOAD]);
+const instantName = z.enum([...INSTANTS, ...EVALUATION_INSTANTS, LOAD]);
 const option = z.exactOptional;
 
 const itemSchema = z.strictObject({
@@ -91,6 +99,7 @@ const predictionSchema = z.strictObject({
   outsideSeconds: seconds,
   rateOrigins: z.partialRecord(RATE_NAMES, z.enum(RATE_ORIGINS)),
   mfu: mfuSchema,
+  evaluation: option(z.strictObject({ sequenceSeconds: seconds, tokensPerSecond: z.number() } satisfies Shape<EvaluationPrediction>)),
 } satisfies Shape<Prediction>);
 
 const costSchema = z.strictObject({
@@ -280,5 +289,6 @@ export const OUTPUT_SCHEMAS = {
   maxReleasedSeqLen: maxReleasedSeqLenSchema,
   planDiff: planDiffSchema,
   stepMetrics: stepMetricsSchema,
+  evaluationMetrics: evaluationMetricsSchema,
   error: errorSchema,
 } as const;

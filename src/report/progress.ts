@@ -1,4 +1,5 @@
 /** One line per step while a run goes on: step, loss, learning rate, gradient norm, speed, memory against plan. */
+import type { EvaluationResult } from '../bridge/evaluations.js';
 import type { StepResult } from '../bridge/runResult.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import type { ReportPlan } from './compare.js';
@@ -24,6 +25,19 @@ export function progressLine({ memory, run, prediction }: ReportPlan, step: Step
       ? []
       : [`not finite: ${step.nonFinite.join(', ')}${step.nonFinitePlace === null ? '' : ` (${step.nonFinitePlace})`}`]),
     ...(run.dtype === 'float16' || step.skipped ? [`${step.skipped ? 'step skipped, ' : ''}loss scale ${step.lossScale}`] : []),
+  ].join('  ');
+}
+
+/** `evaluation after step 10  loss 4.8712  perplexity 130.5  65,536 tokens of 16 sequences in 3.20 s (plan 3.02 s)`. */
+export function evaluationLine({ run, prediction }: ReportPlan, evaluation: EvaluationResult): string {
+  const { step, loss, perplexity, tokens, sequences, seconds } = evaluation;
+  const planned = prediction.evaluation && (prediction.evaluation.sequenceSeconds * sequences) / run.dataParallelSize;
+  const of = `${tokens.toLocaleString('en-US')} tokens of ${sequences} ${sequences === 1 ? 'sequence' : 'sequences'}`;
+  return [
+    `evaluation after step ${step}`,
+    `loss ${loss === null ? 'not finite' : loss.toFixed(4)}`,
+    ...(perplexity === null ? [] : [`perplexity ${perplexity.toPrecision(4)}`]),
+    `${of} in ${formatSeconds(seconds)}${planned === undefined ? '' : ` (plan ${formatSeconds(planned)})`}`,
   ].join('  ');
 }
 

@@ -24,9 +24,9 @@ export interface Machine {
   readonly streams: readonly string[];
 }
 
-/** A schedule without addresses and entry masks: see address/layout.ts. */
-export function buildSchedule(context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula): Schedule {
-  const moved = moveData(logicalSchedule(context), context.places, context.strategy.prefetchDepth);
+/** A schedule without addresses and entry masks: see address/layout.ts. `write`: the logical schedule of the context, by default of training. */
+export function buildSchedule(context: PolicyContext, machine: Machine, scratchBytes: ScratchFormula, write = logicalSchedule): Schedule {
+  const moved = moveData(write(context), context.places, context.strategy.prefetchDepth);
   return placeSchedule(moved, context, machine, scratchBytes);
 }
 

@@ -13,7 +13,14 @@ export interface Schedule {
   readonly attributes: readonly Attribute[];
   readonly tables: readonly Table[];
   readonly sections: readonly Section[];
-  readonly programs: { readonly train: Program };
+  readonly programs: Programs;
+}
+
+/** Over the same arenas. Between two runs of a program nothing in them lives on. */
+export interface Programs {
+  readonly train: Program;
+  /** Forward of one sequence for each replica, which keeps nothing for a backward: see evaluation.ts. */
+  readonly evaluate?: Program;
 }
 
 /** Sections by name. Throws a RangeError for a name that is not there. */

@@ -29,6 +29,7 @@ const schema = z.strictObject({
   numSteps: count.optional(),
   seed: z.int().min(0).optional(),
   packing: z.boolean().optional(),
+  evaluate: z.boolean().optional(),
 });
 
 /** Every field but `seqLen` may be left out. `seqLen` is a number or text such as `2M`. */
@@ -75,6 +76,8 @@ export interface RunInput {
   readonly seed?: number | undefined;
   /** Batches may have several documents in a sequence, between which nothing attends, and a weight for the loss of each token; false when left out. */
   readonly packing?: boolean | undefined;
+  /** Whether the plan has a program that evaluates, for runs with held-out data. */
+  readonly evaluate?: boolean | undefined;
 }
 
 export function parseRunInput(input: unknown): RunInput {

@@ -48,6 +48,7 @@ export function parseRun(
     numSteps: run.numSteps ?? 1,
     seed: run.seed ?? 0,
     ...(run.packing === true ? { packing: true } : {}),
+    ...(run.evaluate === true ? { evaluate: true } : {}),
   };
 }
 

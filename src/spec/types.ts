@@ -175,6 +175,8 @@ export interface RunSpec {
   readonly seed: number;
   /** Batches may have several documents in a sequence, and weights of the loss. */
   readonly packing?: true;
+  /** The plan has a program that evaluates; absent: it has none. */
+  readonly evaluate?: boolean;
 }
 
 /** A ds_config as DeepSpeed gets it: strict, `auto` values resolved. */

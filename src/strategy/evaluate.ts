@@ -4,6 +4,7 @@ import { type MemoryLedger, buildLedger, scheduleUse } from '../memory/ledger.js
 import { buildSchedule } from '../schedule/build.js';
 import type { Schedule } from '../schedule/schedule.js';
 import type { Strategy } from '../spec/strategy.js';
+import { addEvaluation } from './evaluation.js';
 import { type Setting, policyContext, scratchFormula } from './setting.js';
 
 export interface Built {
@@ -11,9 +12,10 @@ export interface Built {
   readonly memory: MemoryLedger;
 }
 
-/** The schedule of a strategy, its addresses and entry masks, and its memory. */
+/** The schedule of a strategy, its addresses and entry masks, and its memory; with a program that evaluates where the run asks for one. */
 export function buildStrategy(setting: Setting, strategy: Strategy): Built {
-  const schedule = layoutSchedule(buildSchedule(policyContext(setting, strategy), setting.machine, scratchFormula(setting)));
+  const training = layoutSchedule(buildSchedule(policyContext(setting, strategy), setting.machine, scratchFormula(setting)));
+  const schedule = setting.run.evaluate === true ? addEvaluation(setting, strategy, training) : training;
   return { schedule, memory: ledgerOf(setting, schedule) };
 }
 

@@ -22,6 +22,8 @@ export interface VerifyInput extends Schedule {
   readonly windows?: readonly (number | null)[];
   /** Whether documents may leave ops out; absent: they may not. */
   readonly run?: Pick<RunSpec, 'packing'>;
+  /** The program is one that evaluates: it goes forward alone. */
+  readonly evaluates?: boolean;
   /** The device completes compute at the end of every turn, as a CPU does: what needs no more is legal there. */
   readonly joinsCompute?: boolean;
 }

@@ -20,6 +20,13 @@ const TURN_OF_KIND: Readonly<Record<string, string>> = {
   attnBwd: 'layer backward',
   preBwd: 'layer backward',
 };
+/** The same of a program that evaluates; what forms gradients runs in none of its turns. */
+const EVALUATION_TURN_OF_KIND: typeof TURN_OF_KIND = { embed: 'embed forward', lossOnly: 'head forward' };
+/** Kinds of the one program that the other must not have. */
+const FOREIGN_KINDS = {
+  train: ['lossOnly'],
+  evaluate: [...Object.keys(TURN_OF_KIND).filter((kind) => !Object.hasOwn(EVALUATION_TURN_OF_KIND, kind)), 'postKeep', 'emitGrads'],
+} as const;
 
 export function checkTurns(calls: readonly PlacedCall[], context: Context): void {
   checkOrder(context);
@@ -33,18 +40,12 @@ export function checkTurns(calls: readonly PlacedCall[], context: Context): void
   }
 }
 
-/** Every module forward, then every module backward, the other way round, then the end of the step. */
-function checkOrder({ input: { numLayers, programs }, violations }: Context): void {
+/** Every module forward; in training then every module backward, the other way round, and the end of the step. */
+function checkOrder({ input: { numLayers, programs, evaluates }, violations }: Context): void {
   const layers = Array.from({ length: numLayers }, (_, layer) => layer);
-  const expected = [
-    'embed forward',
-    ...layers.map((layer) => `layer ${layer} forward`),
-    'head forward',
-    'head backward',
-    ...layers.toReversed().map((layer) => `layer ${layer} backward`),
-    'embed backward',
-    'end',
-  ];
+  const forward = ['embed forward', ...layers.map((layer) => `layer ${layer} forward`), 'head forward'];
+  const backward = ['head backward', ...layers.toReversed().map((layer) => `layer ${layer} backward`), 'embed backward'];
+  const expected = evaluates === true ? forward : [...forward, ...backward, 'end'];
   const found = programs.train.turns.map((turn) => (turn.module === 'end' ? 'end' : turnName(turn)));
   for (let i = 0; i < Math.max(expected.length, found.length); i++) {
     if (expected[i] === found[i]) continue;
@@ -93,7 +94,10 @@ function checkLayerRegion(turn: Turn, calls: readonly PlacedCall[], context: Con
 /** Ops run in the turn of the module whose weights they use; gradients form in the turn of their own layer. */
 function checkWeights(turn: Turn, calls: readonly PlacedCall[], context: Context): void {
   const name = `${turn.module} ${turn.direction}`;
-  for (const [kind, only] of Object.entries(TURN_OF_KIND)) {
+  const isEvaluation = context.input.evaluates === true;
+  const turnOfKind = isEvaluation ? EVALUATION_TURN_OF_KIND : TURN_OF_KIND;
+  const foreign: readonly string[] = FOREIGN_KINDS[isEvaluation ? 'evaluate' : 'train'];
+  for (const [kind, only] of Object.entries(turnOfKind)) {
     if (only !== name) continue;
     const count = calls.filter(({ flat }) => [...flat.firstOfKind.keys()].some((one) => (VARIANTS[one] ?? one) === kind)).length;
     const expected = kind === 'embedBwd' && !trainsEmbedding(context.input.parameters) ? 0 : 1;
@@ -105,7 +109,8 @@ function checkWeights(turn: Turn, calls: readonly PlacedCall[], context: Context
     for (const op of flat.firstOfKind.values()) {
       const report = (problem: string): void => context.violations.add(atOp(flat, op.id, problem, context, callName));
       const kind = VARIANTS[op.kind] ?? op.kind;
-      const only = TURN_OF_KIND[kind];
+      const only = turnOfKind[kind];
+      if (foreign.includes(kind)) report(`is of a kind that ${isEvaluation ? 'evaluation' : 'training'} has none of`);
       if (only !== undefined && only !== name) report(`runs in the turn ${turnName(turn)}, its kind in ${only} alone`);
       if (!LAYER_KINDS.has(op.kind)) continue;
       if (call.layer === undefined) report('uses weights of a layer, and its call names none');

@@ -3,6 +3,7 @@
  * it. First what can be said of pools, ops and calls on their own; then, where that is in order, what happens to every byte: races and
  * values inside a call, once for all calls of a section that alias alike, and across the calls of a micro-step.
  */
+import { evaluationOf, trainingOf } from '../schedule/evaluation.js';
 import type { Section } from '../schedule/op.js';
 import { type CallFrame, checkExits, frameOf } from './callFrame.js';
 import { type PlacedCall, checkCalls, placeCalls } from './calls.js';
@@ -28,8 +29,18 @@ export type { CallName, Violation } from './violation.js';
 /** As many as a reader can make use of. */
 const MAX_VIOLATIONS = 50;
 
-/** The first violations found, in the order of the checks; empty when the schedule is legal. */
+/** The first violations found of each program, in the order of the checks; empty when the schedule is legal. */
 export function verifySchedule(input: VerifyInput): readonly Violation[] {
+  return programsOf(input).flatMap(verifyProgram);
+}
+
+/** Each program with its sections. Arenas hold nothing from one to the other: all streams are joined between. */
+function programsOf(input: VerifyInput): readonly VerifyInput[] {
+  const evaluation = evaluationOf(input);
+  return [trainingOf(input), ...(evaluation === undefined ? [] : [{ ...evaluation, evaluates: true }])];
+}
+
+function verifyProgram(input: VerifyInput): readonly Violation[] {
   const check = new Check(input);
   check.begin();
   if (!check.isWhole) return check.found;
@@ -38,6 +49,11 @@ export function verifySchedule(input: VerifyInput): readonly Violation[] {
 
 /** The same, with the calls of long sections replayed elsewhere, side by side. Rejects with the signal's reason once that is given. */
 export async function verifyScheduleOn(replays: Replays, input: VerifyInput, signal?: AbortSignal): Promise<readonly Violation[]> {
+  const found = await Promise.all(programsOf(input).map((one) => verifyProgramOn(replays, one, signal)));
+  return found.flat();
+}
+
+async function verifyProgramOn(replays: Replays, input: VerifyInput, signal?: AbortSignal): Promise<readonly Violation[]> {
   const check = new Check(input);
   check.begin();
   if (!check.isWhole) return check.found;
@@ -50,7 +66,7 @@ export async function verifyScheduleOn(replays: Replays, input: VerifyInput, sig
   const replayed = found.map((columns, i) => (columns === undefined ? here[i] : columns.problemOp < 0 ? replayedOf(columns) : undefined));
   const whole = replayed.filter((one) => one !== undefined);
   // Something is wrong: what and where is said by the replay that knows the words, in the order of the calls.
-  if (whole.length < replayed.length || check.found.length > before) return verifySchedule(input);
+  if (whole.length < replayed.length || check.found.length > before) return verifyProgram(input);
   for (const [i, frame] of check.frames.entries()) if (elsewhere[i] !== undefined) checkExits(frame, (whole[i] as Replayed).owner);
   return check.finish(whole);
 }

@@ -43,6 +43,7 @@ export function echoSetup(data: string, changes: Partial<RunSetup> = {}): RunSet
       checkpoint: null,
       resume: null,
       onNonFinite: null,
+      evaluation: null,
     },
     numSteps: 3,
     python: resolvePython(),

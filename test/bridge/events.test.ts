@@ -25,7 +25,7 @@ const done = (changes: Partial<StepDone>): StepDone => ({
   skipped: false,
   ...changes,
 });
-const result = mergeSteps([mergeRanks([done({})])], {
+const result = mergeSteps([mergeRanks([done({})])], [], {
   digest: 'd',
   numRanks: 1,
   versions: {},
@@ -99,7 +99,7 @@ test('a run adds its steps up and keeps the peaks of those that measured memory'
     done({ step: 1, poolBytes: { hbm: 9 }, nonFinite: ['loss'], lossScale: 8, skipped: true }),
     done({ step: 2, poolBytes: { hbm: 11 }, memoryMeasured: false, copiedBytes: { read: 5 } }),
   ].map((one) => mergeRanks([one]));
-  const run = mergeSteps(steps, {
+  const run = mergeSteps(steps, [], {
     digest: 'd',
     numRanks: 1,
     versions: {},
@@ -118,7 +118,7 @@ test('a run adds its steps up and keeps the peaks of those that measured memory'
 });
 
 test('a run without a step measured nothing', () => {
-  const run = mergeSteps([], {
+  const run = mergeSteps([], [], {
     digest: 'd',
     numRanks: 1,
     versions: {},

@@ -178,9 +178,32 @@ describe('a full disk', () => {
   });
 });
 
-test('the last step of metrics is the greatest, and what is no metrics counts for nothing', () => {
-  expect(lastStepOf('')).toBe(-1);
-  expect(lastStepOf('{"kind":"stepMetrics","step":7}\nnot json\n[1]\n{"kind":"other","step":9}\n{"kind":"stepMetrics","step":6}\n')).toBe(
-    7,
-  );
+test('evaluations have lines of their own, marked where one after as many steps is there', async () => {
+  const evaluation = { step: 2, loss: 2.5, perplexity: Math.exp(2.5), sequences: 4, tokens: 256, seconds: 1.5 };
+  const first = await openRunFolder(input());
+  for (const event of [stepEvent(1), stepEvent(2), { type: 'evaluation', evaluation } as const]) first.record(event);
+  first.close();
+  const second = await openRunFolder(input({ resumes: true }));
+  second.record({ type: 'evaluation', evaluation });
+  second.record({ type: 'evaluation', evaluation: { ...evaluation, step: 4, loss: null, perplexity: null } });
+  second.close();
+  const written = read('metrics.jsonl').trimEnd().split('\n').slice(2);
+  expect(written.map((line) => OUTPUT_SCHEMAS.evaluationMetrics.parse(JSON.parse(line)))).toMatchObject([
+    { ...evaluation, repeated: false },
+    { ...evaluation, repeated: true },
+    { step: 4, loss: null, perplexity: null, repeated: false },
+  ]);
+});
+
+test('the last step of metrics is the greatest of its kind, and what is no metrics counts for nothing', () => {
+  const text = [
+    '{"kind":"stepMetrics","step":7}',
+    'not json',
+    '[1]',
+    '{"kind":"evaluationMetrics","step":9}',
+    '{"kind":"stepMetrics","step":6}',
+  ];
+  expect(lastStepOf('', 'stepMetrics')).toBe(-1);
+  expect(lastStepOf(text.join('\n'), 'stepMetrics')).toBe(7);
+  expect(lastStepOf(text.join('\n'), 'evaluationMetrics')).toBe(9);
 });

@@ -68,6 +68,7 @@ const WITH: Readonly<Record<Feature, UnsealedPlan>> = {
   ),
   frozen: { ...plan, parameters: { ...plan.parameters, embed: plan.parameters.embed.map((one) => ({ ...one, trainable: false })) } },
   lora: { ...plan, model: { ...plan.model, lora: { r: 4 } } },
+  evaluate: { ...plan, programs: { ...plan.programs, evaluate: { turns: plan.programs.train.turns.slice(0, 1) } } },
   'hidden-gradient-offload': inPool(['dx'], 'host'),
   packing: { ...plan, run: { ...plan.run, packing: true } },
 };

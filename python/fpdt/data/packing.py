@@ -51,12 +51,22 @@ class Packing:
         self._order: tuple[int, Int64] | None = None
         self._kept: OrderedDict[int, list[Int64]] = OrderedDict()
 
+    @property
+    def num_in_epoch(self) -> int:
+        """Sequences of the first epoch, which is packed for it."""
+        while len(self._ends) <= self._windows_per_epoch:
+            self._pack_next()
+        return self._ends[self._windows_per_epoch]
+
     def documents(self, number: int) -> Int64:
         """Those of sequence `number`, in the order in which they stand in it. Windows before it are packed once."""
         while number >= self._ends[-1]:
-            self._ends.append(self._ends[-1] + len(self._window(len(self._ends) - 1)))
+            self._pack_next()
         window = bisect_right(self._ends, number) - 1
         return self._window(window)[number - self._ends[window]]
+
+    def _pack_next(self) -> None:
+        self._ends.append(self._ends[-1] + len(self._window(len(self._ends) - 1)))
 
     def _window(self, number: int) -> list[Int64]:
         if number in self._kept:

@@ -36,6 +36,10 @@ class Layout:
 class Sequences(Protocol):
     """Sequence number n of a corpus, for any n: after the last sequence of an epoch comes the first of the next."""
 
+    @property
+    def num_in_epoch(self) -> int:
+        """Of the first epoch; others have as many, or about as many where documents are shuffled."""
+
     def layout(self, number: int) -> Layout: ...
 
 
@@ -50,12 +54,12 @@ class Slices:
                 f"{corpus.path} has {num_tokens} tokens, a sequence of seqLen={seq_len} takes {seq_len + 1}",
                 f"give a longer file, or plan for seqLen={max(1, num_tokens - 1)} or less",
             )
-        self.num_slices = num_tokens // (seq_len + 1)
+        self.num_in_epoch = num_tokens // (seq_len + 1)
         self._seq_len, self._seed = seq_len, seed
         self._order: tuple[int, Int64] | None = None
 
     def layout(self, number: int) -> Layout:
-        epoch, place = divmod(number, self.num_slices)
+        epoch, place = divmod(number, self.num_in_epoch)
         start = self._place(epoch, place) * (self._seq_len + 1)
         return Layout(np.array([start]), np.array([0, self._seq_len]), closed=False)
 
@@ -63,7 +67,7 @@ class Slices:
         if self._seed is None:
             return place
         if self._order is None or self._order[0] != epoch:
-            self._order = epoch, shuffled(self.num_slices, self._seed, epoch)
+            self._order = epoch, shuffled(self.num_in_epoch, self._seed, epoch)
         return int(self._order[1][place])
 
 
@@ -73,6 +77,10 @@ class PackedDocuments:
     def __init__(self, pieces: Pieces, seq_len: int, seed: int | None) -> None:
         self._pieces = pieces
         self._packing = Packing(pieces.lengths, seq_len, seed)
+
+    @property
+    def num_in_epoch(self) -> int:
+        return self._packing.num_in_epoch
 
     def layout(self, number: int) -> Layout:
         chosen = self._packing.documents(number)

@@ -63,6 +63,7 @@ HANDLERS: dict[str, Handler] = {
     "preBwd": projections.pre_bwd,
     "loss": loss.loss,
     "lossWeighted": loss.loss_weighted,
+    "lossOnly": loss.loss_only,
     "rescale": moves.rescale,
     "embedBwd": embedding.embed_bwd,
     "emitGrads": embedding.emit_grads,

@@ -50,6 +50,31 @@ def loss_weighted(
     by_tiles(ctx, work, x, labels, weights, dx)
 
 
+def loss_only(ctx: OpContext, x: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
+    """Adds the sum of token losses to lossSum, and forms no gradient; see `loss` for the weights."""
+    engine = ctx.engine
+
+    def work(x: Tensor, labels: Tensor) -> None:
+        valid = labels != IGNORED_LABEL
+        targets = labels.masked_fill(~valid, 0)[:, None]
+        scores = _scores(engine, x)
+        losses = scores.logsumexp(dim=-1, keepdim=True).sub_(scores.gather(1, targets))
+        loss_sum.add_(losses.squeeze(1).masked_fill(~valid, 0).sum())
+
+    by_tiles(ctx, work, x, labels)
+
+
+def _scores(engine: EngineBinding, x: Tensor) -> Tensor:
+    """Logits [rows, vocab] in fp32, or in fp64 for fp64."""
+    head = engine.head
+    logits = functional.linear(head.norm.run({"@x": x})["@y"], head.weight, head.bias)
+    if head.scale != 1:
+        logits.mul_(head.scale)
+    if head.softcap is not None:
+        logits.div_(head.softcap).tanh_().mul_(head.softcap)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def _add_loss(
     engine: EngineBinding,
     x: Tensor,

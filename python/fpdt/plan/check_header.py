@@ -23,6 +23,7 @@ KNOWN_FEATURES = frozenset(
         "tied-region",
         "frozen",
         "lora",
+        "evaluate",
         "hidden-gradient-offload",
         "packing",
     }

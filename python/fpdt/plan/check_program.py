@@ -19,15 +19,23 @@ RUN_BY_PLAN = ("gather", "release", "optimizerStep")
 
 def check_program(header: Header, sections: Mapping[str, Section]) -> None:
     """Raises PlanError naming the first turn or call at fault."""
-    turns = header.programs.train.turns
-    expected = turn_names(header.model.num_layers)
+    known = {name: _Facts(section) for name, section in sections.items()}
+    train, evaluate = header.programs.train, header.programs.evaluate
+    _check_turns(header, train.turns, turn_names(header.model.num_layers), known)
+    if evaluate is not None:
+        _check_turns(header, evaluate.turns, forward_names(header.model.num_layers), known)
+        called = {call.section for turn in evaluate.turns for call in turn.calls}
+        lasting = sorted(name for name in called if known[name].forms_gradients)
+        require(not lasting, f"the program that evaluates calls {', '.join(lasting)}, which forms gradients")
+
+
+def _check_turns(header: Header, turns: Sequence[Turn], expected: Sequence[str], known: Mapping[str, _Facts]) -> None:
     found = [turn.name for turn in turns]
     if found != expected:
         place = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
         place = min(len(found), len(expected)) if place is None else place
         one, other = (names[place] if place < len(names) else "nothing" for names in (found, expected))
         require(False, f"turn {place} of the program is {one}, where {other} is due")
-    known = {name: _Facts(section) for name, section in sections.items()}
     for turn in turns:
         for call in turn.calls:
             require(call.section in known, f"{turn.name} calls {call.section}, which is no section")
@@ -39,15 +47,21 @@ def check_program(header: Header, sections: Mapping[str, Section]) -> None:
 
 def turn_names(num_layers: int) -> list[str]:
     """The turns of a micro-step in the order in which autograd asks for them, and `end`."""
-    layers = range(num_layers)
     return [
-        turn_name("embed", "forward", None),
-        *(turn_name("layer", "forward", layer) for layer in layers),
-        turn_name("head", "forward", None),
+        *forward_names(num_layers),
         turn_name("head", "backward", None),
-        *(turn_name("layer", "backward", layer) for layer in reversed(layers)),
+        *(turn_name("layer", "backward", layer) for layer in reversed(range(num_layers))),
         turn_name("embed", "backward", None),
         "end",
+    ]
+
+
+def forward_names(num_layers: int) -> list[str]:
+    """The turns of a forward, which are all of a program that evaluates."""
+    return [
+        turn_name("embed", "forward", None),
+        *(turn_name("layer", "forward", layer) for layer in range(num_layers)),
+        turn_name("head", "forward", None),
     ]
 
 
@@ -61,6 +75,13 @@ class _Facts:
         self.needs_layer = any(OP_KINDS[kind.name].needs_layer for kind in kinds)
         self.is_external = any(kind.external for kind in kinds)
         names = np.array([kind.name == "emitGrads" for kind in section.kinds], bool)
+        self.forms_gradients = any(
+            view.startswith("wgrad")
+            for kind in kinds
+            for group in OP_KINDS[kind.name].groups
+            if group != "many"
+            for view in group
+        )
         self.num_emitted = int(names[section.columns.kind[section.rows]].sum())
         self.gathers = tuple(kind.name for kind in kinds if kind.name in ("gather", "release"))
         self.plan_runs = all(not kind.external or kind.name in RUN_BY_PLAN for kind in kinds)

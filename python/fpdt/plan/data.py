@@ -81,7 +81,14 @@ class Plan:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
+        """Of the program that trains."""
         return self.header.programs.train.turns
+
+    @property
+    def evaluation_turns(self) -> tuple[Turn, ...]:
+        """Of the program that evaluates; empty where the plan has none."""
+        evaluate = self.header.programs.evaluate
+        return () if evaluate is None else evaluate.turns
 
     @property
     def kind_names(self) -> tuple[str, ...]:

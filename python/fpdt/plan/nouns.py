@@ -217,10 +217,13 @@ def turn_name(module: str, direction: str, layer: int | None) -> str:
 
 
 class Program(Part):
-    """One micro-step in execution order, then `end`."""
+    """One micro-step in execution order, then `end`; of one that evaluates, forward alone."""
 
     turns: tuple[Turn, ...]
 
 
 class Programs(Part):
+    """Over the same arenas, in which nothing lives on from one to the other."""
+
     train: Program
+    evaluate: Program | None = None

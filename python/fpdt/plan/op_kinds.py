@@ -72,6 +72,7 @@ _ROWS = (
     _kind("preBwd", "compute", "x positions dq dk dv; dx wgrad", layer=True),
     _kind("loss", "compute", "x labels -> dx; lossSum wgrad wgradLmHead"),
     _kind("lossWeighted", "compute", "x labels weights -> dx; lossSum wgrad wgradLmHead"),
+    _kind("lossOnly", "compute", "x labels; lossSum"),
     _kind("rescale", "compute", "; many"),
     _kind("embedBwd", "compute", "dx tokenIds positions; wgrad"),
     _kind("emitGrads", "compute", "wgrad"),

@@ -60,6 +60,11 @@ class StreamedEngine:
         # A token that requires grad lets ZeRO's backward hooks see the end of every module's backward.
         return self.deepspeed(torch.zeros(1, device=self.device, requires_grad=True))
 
+    def evaluate(self) -> None:
+        """The forward of the sequence that the program began to evaluate."""
+        with torch.no_grad():
+            self.deepspeed(torch.zeros(1, device=self.device))
+
     def backward(self, loss: Tensor) -> None:
         """DeepSpeed's backward of the rank's loss, under the step's loss scale."""
         self.deepspeed.backward(self.loss_scale.scale_loss(loss))

@@ -1,7 +1,8 @@
-"""Executes the turns of a plan's program, in its order and no other. It decides nothing."""
+"""Executes the turns of a plan's programs, in their order and no other. It decides nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +38,10 @@ class Executor:
         self._recorder = recorder
         self._views = Views(plan, runtime.arenas)
         self._sections = link_sections(plan, runtime, self._views, handlers)
-        self._turns = [LinkedTurn(turn, _link_calls(turn, self._sections)) for turn in plan.turns]
-        self._end = len(self._turns) - 1
+        self._training = self._link(plan.turns)
+        self._evaluation = self._link(plan.evaluation_turns)
+        self._turns = self._training
+        """Of the program that runs."""
         self._next = -1
         """The turn that is due; -1 before the first micro-step and after an error."""
         self._running: Turn | None = None
@@ -49,11 +52,16 @@ class Executor:
 
     def begin_micro_step(self) -> None:
         """To be called before a forward. What a micro-step that was not finished left behind never runs."""
-        if self._next == self._end:
-            self._join()
-        else:
-            self._runtime.abandon()
-        self._next = 0
+        self._begin(self._training)
+
+    def begin_evaluation(self) -> None:
+        """To be called before the forward of a sequence, between two optimizer steps: the arenas keep nothing.
+
+        Raises ScheduleError for a plan without a program that evaluates.
+        """
+        if not self._evaluation:
+            raise ScheduleError("the plan has no program that evaluates", "plan with --evaluate")
+        self._begin(self._evaluation)
 
     def begin_documents(self, documents: Documents) -> None:
         """To be called in a micro-step before its first turn: ops between documents do nothing in it."""
@@ -75,6 +83,16 @@ class Executor:
         linked = self._due(turn_name("end", "forward", None))
         self._join()
         self._run(linked, bound)
+
+    def _link(self, turns: Sequence[Turn]) -> list[LinkedTurn]:
+        return [LinkedTurn(turn, _link_calls(turn, self._sections)) for turn in turns]
+
+    def _begin(self, turns: list[LinkedTurn]) -> None:
+        if self._next >= 0 and all(linked.turn.module == "end" for linked in self._turns[self._next :]):
+            self._join()
+        else:
+            self._runtime.abandon()
+        self._turns, self._next = turns, 0
 
     def _join(self) -> None:
         with torch.no_grad():
@@ -121,11 +139,12 @@ class Executor:
             raise ScheduleError(f"{asked} was asked for while {self._running.name} runs; turns do not nest")
         if self._next < 0:
             raise ScheduleError(f"{asked} was asked for outside a micro-step", "call begin_micro_step before a forward")
-        due = self._turns[self._next]
-        if due.turn.name == asked:
+        due = self._turns[self._next] if self._next < len(self._turns) else None
+        if due is not None and due.turn.name == asked:
             return due
-        found = f"{asked} was asked for; the plan's next turn is {due.turn.name}"
-        if asked == self._turns[0].turn.name:
+        is_next = "an evaluation is over" if due is None else f"the plan's next turn is {due.turn.name}"
+        found = f"{asked} was asked for; {is_next}"
+        if due is not None and asked == self._turns[0].turn.name:
             hint = "run the backward of the last forward, or begin another micro-step, before this forward"
             raise StaleBackwardError(f"a second forward before the backward of the first: {found}", hint)
         raise ScheduleError(found, "run the modules of the model in their order, each once")

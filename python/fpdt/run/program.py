@@ -19,6 +19,8 @@ from fpdt.run.parameters import WeightSlice, cast_gradients
 
 LOSS_SUM = "lossSum"
 """Name of the buffer that the loss ops add to."""
+EVALUATION_LOSS_SUM = "lossSum.evaluate"
+"""The same, of the program that evaluates."""
 
 
 class TurnRunner(Protocol):
@@ -27,6 +29,7 @@ class TurnRunner(Protocol):
     def begin_micro_step(self) -> None: ...
 
     def begin_documents(self, documents: Documents) -> None: ...
+    def begin_evaluation(self) -> None: ...
 
     def run_turn(self, module: str, direction: str, layer: int | None, bound: Bound) -> None: ...
 
@@ -90,6 +93,10 @@ class LossScale:
         return self.factor * self.upstream
 
 
+NO_SCALE = LossScale(1, 1, 1.0, 1)
+"""Of a loss that is the sum itself."""
+
+
 class Program:
     """The turns of a plan, bound to the modules of a model; implements autograd.Turns."""
 
@@ -106,7 +113,7 @@ class Program:
         self._optimizer_step: Callable[[], None] | None = None
         self._bound = Bound(layers, engine, weights, self._run_optimizer_step)
         self._read_batch: Callable[[], Batch] | None = None
-        self._scale = LossScale(1, 1, 1.0, 1)
+        self._scale, self._loss_sum = NO_SCALE, LOSS_SUM
         self._same_upstream = False
         self._upstream: Tensor | None = None
         """The last gradient of a loss that was read."""
@@ -123,8 +130,13 @@ class Program:
         """
         self._executor.begin_micro_step()
         self._same_upstream = same_upstream
-        self._read_batch, self._scale = read_batch, scale
+        self._read_batch, self._scale, self._loss_sum = read_batch, scale, LOSS_SUM
         self._engine.loss_factor = scale.gradient_factor
+
+    def begin_evaluation(self, read_batch: Callable[[], Batch]) -> None:
+        """What the next forward evaluates. No backward follows it."""
+        self._executor.begin_evaluation()
+        self._read_batch, self._scale, self._loss_sum = read_batch, NO_SCALE, EVALUATION_LOSS_SUM
 
     def finish_step(self, optimizer_step: Callable[[], None]) -> None:
         """The plan's end of a step, after the last micro-step; it calls `optimizer_step`.
@@ -139,7 +151,7 @@ class Program:
     @property
     def local_loss_sum(self) -> Tensor:
         """This rank's sum of token losses of the last forward, unscaled, fp32 [1]; a copy."""
-        return self._executor.buffer(LOSS_SUM).clone()
+        return self._executor.buffer(self._loss_sum).clone()
 
     @property
     def documents(self) -> Documents | None:

@@ -18,9 +18,10 @@ from fpdt.data.batches import open_batches
 from fpdt.data.options import DataOptions
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
+from fpdt.errors import DataError
 from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
 from fpdt.measure.sampling import samples_memory, samples_ops
-from fpdt.measure.timing import OpTime, StepTimes
+from fpdt.measure.timing import StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
 from fpdt.models.export import whole_weights
@@ -30,6 +31,7 @@ from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
 from fpdt.run.communicators import Communicators, connect
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
+from fpdt.run.evaluation import EvaluationRunner, HeldOut, open_held_out
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
@@ -37,6 +39,7 @@ from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
 from fpdt.run.planned_batches import BatchSource, ResumableSource
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
+from fpdt.run.reports import evaluation_report, records, step_report
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.stream import StreamedModel, stream
@@ -44,9 +47,6 @@ from fpdt.run.warm_up import warm_up_ops
 from fpdt.run.zero import LayerWeights, time_engine
 from fpdt.testing.debug import DebugMode
 from fpdt.version import VERSION
-from fpdt.wire.telemetry_batch import MemoryRecord, OpRecord
-
-MICROSECONDS = 1e6
 
 
 def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> PlanSession:
@@ -96,6 +96,9 @@ class PlanSession:
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
         batches = open_source(plan, DataOptions.of_run(options), self._ranks.rank)
         self._exit.callback(batches.close)
+        held_out = open_held_out(plan, options, self._ranks.rank)
+        if held_out is not None:
+            self._exit.callback(held_out.close)
         self.checkpoints = Checkpoints(options, self._ranks.rank, self._ranks.world_size)
         """Where the run starts, and what it saves."""
         self._exit.callback(self.checkpoints.close)
@@ -125,6 +128,7 @@ class PlanSession:
         self.optimizer: Any = engine.optimizer
         """DeepSpeed's."""
         self._steps = self._make_steps(batches, options)
+        self._evaluation = None if held_out is None else self._make_evaluation(held_out)
         self._trace_steps = frozenset(options.get("trace_steps") or ())
         self._trace_folder = Path(options.get("trace_folder") or ".")
         self._pool_bytes: dict[str, int] = {}
@@ -203,11 +207,11 @@ class PlanSession:
         if measures:
             self._pool_bytes = measure_pools(self._plan.pool_kinds, self.runtime, self._live)
         return {
-            **_report(outcome, times),
+            **step_report(outcome, times),
             "pool_bytes": self._pool_bytes,
             "memory_measured": measures,
             "copied_bytes": self.runtime.take_copied_bytes(),
-            "records": self._records(step, times, measures),
+            "records": records(step, times, self._plan.streams, self._pool_bytes if measures else {}),
         }
 
     def time_step(self, step: int, times_ops: bool = True) -> tuple[StepOutcome, StepTimes]:
@@ -217,6 +221,20 @@ class PlanSession:
             outcome = self._steps.run(step)
             times = self._recorder.end_step()
         return outcome, times
+
+    def evaluate(self, note: Callable[[int], None]) -> dict[str, Any]:
+        """Evaluates the held-out data of the options; a collective. Keys: those of protocol.Evaluated, but for two.
+
+        `note` is called with the number of each sequence.
+        """
+        if self._evaluation is None:
+            raise DataError("there is no data to evaluate on", "start the run with --eval-data")
+        self._recorder.begin_step(None, times_ops=False)
+        outcome = self._evaluation.run(note)
+        seconds = self._recorder.end_step().seconds
+        # Not those of the next step.
+        self.runtime.take_copied_bytes()
+        return evaluation_report(outcome, seconds)
 
     def export_model(self) -> dict[str, Any]:
         """Writes the model, or its adapters, into the folder of the options; a collective.
@@ -279,12 +297,8 @@ class PlanSession:
         streamed, labels = self.streamed, self._executor.buffer("labels")
         return NonFiniteWatch(self._plan, streamed.extra, streamed.emitted, labels, self._ranks.rank), policy
 
-    def _records(self, step: int, times: StepTimes, measured: bool) -> list[OpRecord | MemoryRecord]:
-        end = _microseconds(times.seconds)
-        ops = [_op_record(step, item, self._plan.streams) for item in times.ops]
-        pools = self._pool_bytes if measured else {}
-        memory = [MemoryRecord(step=step, pool=name, ts_us=end, bytes=size) for name, size in pools.items()]
-        return [*ops, *memory]
+    def _make_evaluation(self, held_out: HeldOut) -> EvaluationRunner:
+        return EvaluationRunner(self.engine, held_out, None if self.debug is None else self.debug.begin_evaluation)
 
 
 def _make_runtime(
@@ -303,38 +317,3 @@ def _make_runtime(
 def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:
     folder = options.get("disk_folder")
     return open_files(plan.header.pools, None if folder is None else Path(folder), options.get("disk_direct"))
-
-
-def _report(outcome: StepOutcome, times: StepTimes) -> dict[str, Any]:
-    return {
-        "loss": None if "loss" in outcome.non_finite else outcome.loss,
-        "learning_rate": outcome.learning_rate,
-        "gradient_norm": None if "gradientNorm" in outcome.non_finite else outcome.gradient_norm,
-        "seconds": times.seconds,
-        "num_tokens": outcome.num_tokens,
-        "loss_scale": outcome.loss_scale,
-        "skipped": outcome.skipped,
-        "by_kind": times.by_kind,
-        "idle_seconds": times.idle_seconds,
-        "ops_timed": times.ops_timed,
-        "non_finite": outcome.non_finite,
-        "non_finite_place": outcome.non_finite_place,
-    }
-
-
-def _op_record(step: int, item: OpTime, streams: Sequence[str]) -> OpRecord:
-    return OpRecord.model_construct(
-        step=step,
-        section=item.section,
-        layer=item.layer,
-        op=item.op,
-        op_kind=item.kind,
-        stream=streams[item.stream],
-        start_us=_microseconds(item.start),
-        duration_us=_microseconds(item.duration),
-        bytes=item.bytes,
-    )
-
-
-def _microseconds(seconds: float) -> int:
-    return max(0, round(seconds * MICROSECONDS))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from deepspeed.runtime.fp16.fused_optimizer import FP16_Optimizer
@@ -105,6 +106,34 @@ class LayerWeights:
                 f"{sorted(gathered)}; the config allows {self._max_gathered}",
                 "plan with the stage3_max_live_parameters that DeepSpeed keeps, or report this DeepSpeed version",
             )
+
+
+@contextmanager
+def apart_from_training(engine: Any) -> Iterator[None]:
+    """Forwards without a backward, after which ZeRO-3 goes on as if there had been none.
+
+    DeepSpeed takes the modules of a first forward and backward down and fetches ahead by that trace, beyond the last
+    forward too, and keeps what it is about to use again (PartitionedParameterCoordinator). Here what is under way or
+    kept is given back at the end, and a trace of forwards alone is dropped: the next step makes one.
+    """
+    offload = getattr(engine.optimizer, "parameter_offload", None)
+    if offload is None:
+        yield
+        return
+    coordinator = offload.get_param_coordinator()
+    had_trace = not coordinator.is_invalid_trace()
+    yield
+    if had_trace:
+        coordinator.reset_step()
+    elif not coordinator.is_invalid_trace():
+        coordinator._invalidate_trace()
+    kept = [
+        weight
+        for weight in engine.module.parameters()
+        if weight.ds_status == ZeroParamStatus.AVAILABLE and not weight.ds_persist
+    ]
+    if kept:
+        kept[0].partition(param_list=kept, has_been_updated=False)
 
 
 def _num_gathered(weight: Any) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 
 from fpdt.errors import StorageLeakError
 from fpdt.measure.memory import LiveBytes, Made
-from fpdt.plan import Call, Op, Plan, Section
+from fpdt.plan import Call, Op, Plan, Section, Turn
 from fpdt.run.arena import byte_range
 from fpdt.run.context import Frame, Handler, Handlers, OpContext
-from fpdt.run.program import LOSS_SUM
+from fpdt.run.program import EVALUATION_LOSS_SUM, LOSS_SUM
 from fpdt.run.runtime import LinkedCall, Runtime
 
 EXCHANGE_SETTLE_SECONDS = 5.0
@@ -61,7 +61,12 @@ class DebugMode:
     def begin_micro_step(self) -> None:
         """To be called before each: nothing written before survives it."""
         if self._poisoner:
-            self._poisoner.begin_micro_step()
+            self._poisoner.begin(evaluates=False)
+
+    def begin_evaluation(self) -> None:
+        """To be called before each sequence that is evaluated, likewise."""
+        if self._poisoner:
+            self._poisoner.begin(evaluates=True)
 
     def _checked(self, handler: Handler) -> Handler:
         def check(ctx: OpContext, *views: Any) -> None:
@@ -86,13 +91,13 @@ class Poisoner:
     def __init__(self, plan: Plan, runtime: Runtime) -> None:
         self._plan = plan
         self._arenas = runtime.arenas
-        self._calls = [call for turn in plan.turns for call in turn.calls if call.owner == "plan"]
-        self._calls = [call for call in self._calls if not _is_external(plan.sections[call.section])]
-        self._ends = self._step_ends()
+        self._training = self._step_ends(plan.turns)
+        self._evaluation = self._step_ends(plan.evaluation_turns)
+        self._ends = self._training
         self._number = 0
 
-    def begin_micro_step(self) -> None:
-        self._number = 0
+    def begin(self, evaluates: bool) -> None:
+        self._ends, self._number = self._evaluation if evaluates else self._training, 0
         for arena in self._arenas.values():
             arena.poison()
 
@@ -118,18 +123,20 @@ class Poisoner:
                 if left[item] == 0:
                     self._poison(item)
 
-    def _step_ends(self) -> dict[int, list[Instance]]:
-        """Instances of step buffers by the number of the call after which nobody uses them.
+    def _step_ends(self, turns: Iterable[Turn]) -> dict[int, list[Instance]]:
+        """Instances of step buffers by the number of the call of a program after which nobody uses them.
 
         The engine reads the sum of losses between turns: it lives until the end of the micro-step.
         """
         last: dict[Instance, int] = {}
-        for number, call in enumerate(self._calls):
+        calls = [call for turn in turns for call in turn.calls if call.owner == "plan"]
+        calls = [call for call in calls if not _is_external(self._plan.sections[call.section])]
+        for number, call in enumerate(calls):
             section = self._plan.sections[call.section]
             last.update(dict.fromkeys(self._step_instances(section, call), number))
         ends: dict[int, list[Instance]] = {}
         for instance, number in last.items():
-            if self._plan.buffers[instance[0]].name != LOSS_SUM:
+            if self._plan.buffers[instance[0]].name not in (LOSS_SUM, EVALUATION_LOSS_SUM):
                 ends.setdefault(number, []).append(instance)
         return ends
 

@@ -32,6 +32,7 @@ from fpdt.testing import faults
 from fpdt.testing.children import JobError, Result, note_progress, run_children
 from fpdt.wire import lifeline
 from fpdt.wire.protocol import RunOptions
+from fpdt.wire.schedule import is_due
 
 if TYPE_CHECKING:
     from fpdt.run.session import PlanSession
@@ -55,6 +56,7 @@ DEFAULT_OPTIONS: Mapping[str, Any] = {
     "checkpoint": None,
     "resume": None,
     "on_non_finite": None,
+    "evaluation": None,
 }
 
 
@@ -77,14 +79,20 @@ def idle_seconds(job: Job) -> float:
 def worker_rank(job: Job, rank: int, port: int) -> Result:
     session = open_session(job, rank, port)
     note_progress()
-    steps, saved = [], []
-    for step in range(session.next_step, int(job["steps"])):
-        result = dict(session.run_step(step))
-        result.pop("records", None)
-        steps.append(result)
-        session.save_when_due(step + 1, int(job["steps"]))
-        saved += session.take_saved()
-        note_progress()
+    steps: list[Result] = []
+    saved: list[Result] = []
+    evaluations: list[Result] = []
+    num_steps, evaluation, first = int(job["steps"]), run_options(job).evaluation, session.next_step
+    for num_done in range(first, num_steps + 1):
+        if num_done > first:
+            result = dict(session.run_step(num_done - 1))
+            result.pop("records", None)
+            steps.append(result)
+            session.save_when_due(num_done, num_steps)
+            saved += session.take_saved()
+            note_progress()
+        if evaluation is not None and is_due(num_done, num_steps, evaluation.every):
+            evaluations.append({"step": num_done, **session.evaluate(lambda _: note_progress())})
     if run_options(job).export is not None:
         session.export_model()
     session.close()
@@ -93,6 +101,7 @@ def worker_rank(job: Job, rank: int, port: int) -> Result:
         "steps": steps,
         "saved": saved,
         "remarks": list(session.remarks),
+        "evaluations": evaluations,
     }
     documents = session.engine.program.documents
     if job.get("documents") is None or documents is None:

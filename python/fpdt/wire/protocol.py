@@ -25,7 +25,7 @@ Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 CopyMode = Literal["eager", "lazy", "random"]
-Phase = Literal["starting", "waiting", "loading", "stepping", "saving", "exporting", "closing"]
+Phase = Literal["starting", "waiting", "loading", "stepping", "evaluating", "saving", "exporting", "closing"]
 NonFinitePolicy = Literal["stop", "skip"]
 SavePolicy = Literal["stop", "continue"]
 
@@ -80,6 +80,12 @@ class ResumeOptions(Wire):
     path: str | None
 
 
+class EvaluationOptions(Wire):
+    data: str
+    sequences: Positive | None
+    every: Positive | None
+
+
 class RunOptions(Wire):
     data: str
     data_options: DataOptions | None
@@ -97,6 +103,7 @@ class RunOptions(Wire):
     checkpoint: CheckpointOptions | None
     resume: ResumeOptions | None
     on_non_finite: NonFinitePolicy | None
+    evaluation: EvaluationOptions | None
 
 
 class KindTime(Wire):
@@ -183,6 +190,21 @@ class Stopped(Wire):
     next_step: Count
 
 
+class Evaluate(Wire):
+    digest: Digest
+    step: Count
+
+
+class Evaluated(Wire):
+    digest: Digest
+    step: Count
+    loss: float | None
+    num_tokens: Positive
+    num_sequences: Positive
+    seconds: Seconds
+    non_finite: list[str]
+
+
 class ExportModel(Wire):
     digest: Digest
 
@@ -237,6 +259,8 @@ BODIES: dict[str, type[Wire]] = {
     "checkpointed": Checkpointed,
     "stop": Stop,
     "stopped": Stopped,
+    "evaluate": Evaluate,
+    "evaluated": Evaluated,
     "exportModel": ExportModel,
     "exported": Exported,
     "shutdown": Shutdown,

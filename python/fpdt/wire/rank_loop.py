@@ -82,6 +82,13 @@ class Session(Protocol):
         """Checkpoints finished since the last call. Keys: those of protocol.Checkpointed without `digest`."""
         ...
 
+    def evaluate(self, note: Callable[[int], None]) -> Mapping[str, Any]:
+        """Evaluate held-out data, calling `note` with the number of each sequence.
+
+        Keys: those of protocol.Evaluated without digest and step.
+        """
+        ...
+
     def export_model(self) -> Mapping[str, Any]:
         """Write the model into the folder of the options. Keys: those of protocol.Exported without digest, seconds."""
         ...
@@ -173,6 +180,10 @@ def _serve_messages(channel: Channel, session_factory: str | SessionFactory) -> 
             _save(channel, _loaded(session, body.digest), body)
         elif isinstance(body, protocol.Stop):
             channel.send(protocol.Stopped(next_step=_next_step(session, num_steps)), incoming.message.id)
+        elif isinstance(body, protocol.Evaluate):
+            # Of a step before which all ranks agreed to stop nothing is evaluated.
+            if body.step <= _next_step(session, num_steps):
+                _evaluate(channel, _loaded(session, body.digest), body.step, incoming.message.id)
         elif isinstance(body, protocol.ExportModel):
             _export(channel, _loaded(session, body.digest), incoming.message.id)
         elif isinstance(body, protocol.Shutdown):
@@ -249,6 +260,14 @@ def _save(channel: Channel, session: Session, body: protocol.SaveCheckpoint) -> 
 def _tell_saved(channel: Channel, session: Session) -> None:
     for saved in session.take_saved():
         channel.send(protocol.Checkpointed(digest=session.digest, **saved))
+
+
+def _evaluate(channel: Channel, session: Session, step: int, corr: str) -> None:
+    """Each sequence is a place of its own for whoever watches: an evaluation may take long."""
+    channel.enter("evaluating", 0)
+    result = session.evaluate(lambda sequence: channel.enter("evaluating", sequence))
+    channel.send(protocol.Evaluated(digest=session.digest, step=step, **result), corr)
+    channel.enter("waiting")
 
 
 def _export(channel: Channel, session: Session, corr: str) -> None:

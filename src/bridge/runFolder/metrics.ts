@@ -1,6 +1,7 @@
-/** Lines of metrics.jsonl: one for every optimizer step. */
+/** Lines of metrics.jsonl: one for every optimizer step and every evaluation. */
 import type { MemoryLedger } from '../../memory/ledger.js';
 import { isObject } from '../../spec/parseJson.js';
+import type { EvaluationResult } from '../evaluations.js';
 import type { StepResult } from '../runResult.js';
 
 /** Peak of a pool in the step, of the rank with most, and what the plan says of it. */
@@ -53,20 +54,33 @@ export function stepMetrics(step: StepResult, ledger: MemoryLedger, time: string
   };
 }
 
+export interface EvaluationMetrics extends EvaluationResult {
+  readonly kind: 'evaluationMetrics';
+  readonly time: string;
+  /** An earlier line has an evaluation after as many steps. */
+  readonly repeated: boolean;
+}
+
+export function evaluationMetrics(evaluation: EvaluationResult, time: string, repeated: boolean): EvaluationMetrics {
+  return { kind: 'evaluationMetrics', time, ...evaluation, repeated };
+}
+
 function memoryOf({ poolBytes }: StepResult, { pools }: MemoryLedger): StepMetrics['memory'] {
   return Object.fromEntries(pools.map(({ pool, peakBytes }) => [pool, { bytes: poolBytes[pool] ?? 0, plannedBytes: peakBytes }]));
 }
 
-/** The last step that lines of metrics have, -1 where there is none. */
-export function lastStepOf(text: string): number {
-  return text.split('\n').reduce((last, line) => Math.max(last, stepOf(line)), -1);
+/** The greatest step of the lines of a kind, -1 where there is none. */
+export function lastStepOf(text: string, kind: Metrics['kind']): number {
+  return text.split('\n').reduce((last, line) => Math.max(last, stepOf(line, kind)), -1);
 }
 
+export type Metrics = StepMetrics | EvaluationMetrics;
+
 /** Lines that are no metrics are let be. */
-function stepOf(line: string): number {
+function stepOf(line: string, kind: Metrics['kind']): number {
   try {
     const value: unknown = JSON.parse(line);
-    return isObject(value) && value['kind'] === 'stepMetrics' && typeof value['step'] === 'number' ? value['step'] : -1;
+    return isObject(value) && value['kind'] === kind && typeof value['step'] === 'number' ? value['step'] : -1;
   } catch {
     return -1;
   }

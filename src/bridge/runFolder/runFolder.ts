@@ -6,7 +6,7 @@ import { writePlanFile } from '../../plan/file.js';
 import { FpdtError } from '../../spec/errors.js';
 import type { RunEvent } from '../events.js';
 import { LineFile } from './lineFile.js';
-import { lastStepOf, stepMetrics } from './metrics.js';
+import { evaluationMetrics, lastStepOf, type Metrics, stepMetrics } from './metrics.js';
 import { OpenLines } from './openLines.js';
 
 /** What happens when a line cannot be written: the run goes on with a remark, or it stops. */
@@ -52,30 +52,44 @@ export class RunFolder {
   readonly #input: RunFolderInput;
   readonly #metrics: OpenLines;
   readonly #logs: readonly OpenLines[];
-  #lastStep: number;
+  readonly #lastSteps: Record<Metrics['kind'], number>;
 
   constructor(input: RunFolderInput) {
     const { path, plan } = input;
     const open = (name: string): OpenLines => new OpenLines(new LineFile(join(path, name)), name);
     this.#input = input;
     this.#metrics = open(METRICS);
-    this.#lastStep = lastStepOf(this.#metrics.text());
+    const written = this.#metrics.text();
+    this.#lastSteps = {
+      stepMetrics: lastStepOf(written, 'stepMetrics'),
+      evaluationMetrics: lastStepOf(written, 'evaluationMetrics'),
+    };
     this.#logs = Array.from({ length: plan.cluster.numRanks }, (_, rank) => open(`rank-${rank}.log`));
   }
 
   /** Writes what is of use later; returns what there is to remark. Throws FpdtError `run-folder-unwritable` where that is to stop the run. */
   record(event: RunEvent): readonly string[] {
     if (event.type === 'log' && event.rank !== null) return this.#write(this.#logs[event.rank], event.line);
-    if (event.type !== 'step') return [];
-    const { step } = event;
-    const line = stepMetrics(step, this.#input.plan.memory, new Date().toISOString(), step.step <= this.#lastStep);
-    this.#lastStep = Math.max(this.#lastStep, step.step);
-    return this.#write(this.#metrics, JSON.stringify(line));
+    const line = this.#metricsOf(event);
+    return line === undefined ? [] : this.#write(this.#metrics, JSON.stringify(line));
   }
 
   /** Nothing can be recorded afterwards. Returns what there is to remark. */
   close(): readonly string[] {
     return [this.#metrics, ...this.#logs].flatMap((file) => file.close());
+  }
+
+  #metricsOf(event: RunEvent): Metrics | undefined {
+    const time = new Date().toISOString();
+    if (event.type === 'step') return stepMetrics(event.step, this.#input.plan.memory, time, this.#repeats('stepMetrics', event.step.step));
+    if (event.type !== 'evaluation') return undefined;
+    return evaluationMetrics(event.evaluation, time, this.#repeats('evaluationMetrics', event.evaluation.step));
+  }
+
+  #repeats(kind: Metrics['kind'], step: number): boolean {
+    const last = this.#lastSteps[kind];
+    this.#lastSteps[kind] = Math.max(last, step);
+    return step <= last;
   }
 
   #write(file: OpenLines | undefined, line: string): readonly string[] {

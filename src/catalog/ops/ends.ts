@@ -48,6 +48,22 @@ export const lossWeighted: OpRow = {
   kernels: (facts) => loss.kernels(facts) + 2,
 };
 
+export const lossOnly: OpRow = {
+  ...common,
+  tiled: true,
+  reads: ['x', 'labels'],
+  writes: [],
+  accumulates: ['lossSum'],
+  roughly: 'cross entropy of norm(x) @ lmHead, without gradients',
+  temporaries: ({ rows, sizes }) => lossOnlyBytes(sizes, rows),
+  flops: ({ rows, sizes: { h, v } }) => ({ matmulFlops: 2 * rows * h * v }),
+  weightBytes: ({ sizes: { w, h, v } }) => w * h * v,
+  elementBytes: ({ rows, sizes }) => lossOnlyTraffic(sizes, rows),
+  kernels: () => 13,
+  deterministic: true,
+  draw: drawTokens,
+};
+
 export const rescale: OpRow = {
   ...common,
   reads: [],
@@ -121,4 +137,19 @@ function lossTraffic({ w, h, v, cuda, softcap, trainsLmHead, code }: OpSizes, t:
   const sum = half && trainsLmHead ? (w + 8) * v * h : 0;
   const norm = code.work('head', t).elementBytes + code.work('headBwd', t).elementBytes;
   return t * v * (casts + logSumExp + gradient + capped) + sum + norm;
+}
+
+/** The last norm; logits, their fp32 copy where they are of another dtype, and on CUDA the exponentials inside logsumexp. */
+function lossOnlyBytes({ w, h, v, cuda, code }: OpSizes, t: number): number {
+  const half = w < 4;
+  const scores = Math.max(half ? w + 4 : 4, cuda ? 4 + 4 : 4);
+  return Math.max(code.peakBytes('head', t), t * (scores * v + w * h + 25));
+}
+
+/** As `lossTraffic`, without what forms gradients; a softcap's division, tanh and product are in place. */
+function lossOnlyTraffic({ w, v, cuda, softcap, code }: OpSizes, t: number): number {
+  const cast = w < 4 ? w + 4 : 0;
+  const logSumExp = cuda ? 4 + 8 + 8 + 4 : 8;
+  const capped = softcap ? (2 + 2 + 2) * w : 0;
+  return t * v * (cast + logSumExp + capped) + code.work('head', t).elementBytes;
 }

@@ -74,7 +74,7 @@ interface More {
   readonly attribute?: Attribute | undefined;
 }
 
-const LOSSES: readonly OpKind[] = ['loss', 'lossWeighted'];
+const LOSSES: readonly OpKind[] = ['loss', 'lossWeighted', 'lossOnly'];
 
 type Tiles = (kind: OpKind) => Attribute | undefined;
 

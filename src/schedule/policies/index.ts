@@ -12,6 +12,7 @@ import { type StepProgram, stepProgram } from './program.js';
 import { declareTensors, tablesOf } from './tensors.js';
 
 export { type PolicyContext, tilesOf } from './context.js';
+export { type EvaluationPlaces, evaluationSchedule, evaluationStrategy } from './evaluate.js';
 export { layerPlan } from './layerClasses.js';
 export { type StepProgram, stepProgram } from './program.js';
 export { mostRangeChunks } from './masks.js';

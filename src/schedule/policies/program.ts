@@ -186,10 +186,10 @@ class ProgramWriter {
 }
 
 /** Entry masks come with the layout. */
-function own(section: string, args: readonly number[], layer?: number): Call {
+export function own(section: string, args: readonly number[], layer?: number): Call {
   return { section, args, ...(layer === undefined ? {} : { layer }), owner: 'plan', waits: [] };
 }
 
-function zero(section: string, layer?: number): Call {
+export function zero(section: string, layer?: number): Call {
   return { section, args: [], ...(layer === undefined ? {} : { layer }), owner: 'zero', waits: [] };
 }

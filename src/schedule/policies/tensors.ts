@@ -73,7 +73,7 @@ function hiddenTensors(context: PolicyContext, sizes: Sizes, plan: LayerPlan): r
 }
 
 /** Slots of a ring whose chunk i + 1 is filled while chunk i is used; a single chunk has nothing to follow it. */
-const ringSlots = ({ numChunks }: Sizes): number => Math.min(2, numChunks);
+export const ringSlots = ({ numChunks }: Sizes): number => Math.min(2, numChunks);
 
 function localTensors({ places }: PolicyContext, sizes: Sizes): readonly Tensor[] {
   const local = (name: string, heads: number, dtype = sizes.dtype): Tensor =>
