@@ -38,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()
     try:
         found = prepare_data(args)
-    except FpdtError as error:
+    except (FpdtError, OSError) as error:
+        hint = getattr(error, "hint", "") or "look at the disk, and at the folder that it names"
         if args.json:
-            print(json.dumps({"error": {"message": str(error), "hint": error.hint}}), flush=True)
+            print(json.dumps({"error": {"message": str(error), "hint": hint}}), flush=True)
         else:
-            print(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+            print(f"error: {error}\nhint: {hint}", file=sys.stderr)
         return 1
     print(json.dumps(found) if args.json else _text(found), flush=True)
     return 0

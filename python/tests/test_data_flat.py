@@ -58,12 +58,16 @@ def test_slices_are_shuffled_where_asked_each_epoch_anew(tmp_path: Path) -> None
     assert [int(other.sequences.layout(i).first[0]) for i in range(100)] != epochs[0]
 
 
-def test_errors_say_what_is_wrong_and_what_works(tmp_path: Path) -> None:
+def test_errors_say_what_is_wrong_and_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="there is no data file"):
         opened(tmp_path / "none.txt", 3)
     (tmp_path / "empty.txt").touch()
     with pytest.raises(DataError, match="is empty"):
         opened(tmp_path / "empty.txt", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        with pytest.raises(DataError, match=r"odd\.txt may not be read"):
+            opened(save_ids(tmp_path / "odd.txt", [1]), 3)
     (tmp_path / "odd.bin").write_bytes(b"12345")
     with pytest.raises(DataError, match="5 bytes") as caught:
         opened(tmp_path / "odd.bin", 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,10 @@ def open_npy(path: Path, vocab_size: int) -> TokenFile:
 
 
 def check_file(path: Path) -> None:
-    """Raises DataError for a file that is missing, is none, or is empty."""
+    """Raises DataError for a file that is missing, is none, may not be read, or is empty."""
     if not path.is_file():
         raise DataError(f"there is no data file {path}", "give the path of a file that docs/data.md knows")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} may not be read by this user", f"chmod a+r {path}, or copy it")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty", "give a file with at least seqLen + 1 tokens")

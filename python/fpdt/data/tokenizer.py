@@ -26,7 +26,9 @@ class Tokenizer:
 
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
         except Exception as error:
             raise DataError(f"transformers reads no tokenizer from {folder}: {error}", FOLDER_HINT) from error
         self._tokenizer.model_max_length = NO_LIMIT  # Sequences are cut by the plan.
