@@ -129,6 +129,18 @@ def test_long_and_empty_documents_are_named(tmp_path: Path) -> None:
         opened(path, 4, packs=True)
 
 
+def test_choices_without_effect_are_refused(tmp_path: Path) -> None:
+    flat, pair = save_ids(tmp_path / "ids.bin", range(9)), save_megatron(tmp_path / "pair.bin", [[1, 2], [3, 4, 5]])
+    with pytest.raises(DataError, match=r"--long-documents is .*ids\.bin has no documents"):
+        opened(DataOptions(flat, long_documents="split"), 4, packs=True)
+    with pytest.raises(DataError, match=r"--long-documents is .*pair\.bin is not packed by this plan"):
+        opened(DataOptions(pair, long_documents="split"), 4)
+    for options in (DataOptions(flat, seed=3), DataOptions(pair, seed=3, shuffle=False)):
+        with pytest.raises(DataError, match="--data-seed is of an order") as caught:
+            opened(options, 4)
+        assert "--shuffle" in caught.value.hint
+
+
 def documents(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     return save_megatron(tmp_path / "corpus.bin", [[i] * int(rng.integers(1, 12)) for i in range(1, 200)])

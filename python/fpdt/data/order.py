@@ -15,7 +15,7 @@ def shuffled(count: int, seed: int, epoch: int) -> Int64:
     start = np.uint64((_mix((seed + 1) * GOLDEN & MASK) + epoch * GOLDEN) & MASK)
     with np.errstate(over="ignore"):
         keys = _finalize(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN) + _finalize(np.array([start])))
-    # Numbers times an odd one, and what mixes them, are one to one: no two keys are equal, so any sort gives this order.
+    # Numbers times an odd one, and what mixes them, are one to one: no keys are equal, and any sort gives this order.
     return np.argsort(keys).astype(np.int64, copy=False)
 
 

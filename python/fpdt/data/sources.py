@@ -33,11 +33,9 @@ class TrainingData:
 def open_data(options: DataOptions, demand: Demand) -> TrainingData:
     """Maps files, reads no tokens. Raises DataError for what a run could not train on, as far as that is known now."""
     corpus = open_corpus(options, demand.vocab_size)
-    if corpus.weights is not None and not demand.packs:
-        hint = "plan with --packing, or leave --data-weights out"
-        raise DataError(f"{corpus.path} has loss weights, the plan none", hint)
     documents = corpus.documents if demand.packs else None
     shuffles = documents is not None if options.shuffle is None else options.shuffle
+    _check_choices(corpus, options, demand, shuffles)
     seed = (demand.seed if options.seed is None else options.seed) if shuffles else None
     if documents is None:
         cut = f"slices of {demand.seq_len} tokens"
@@ -46,6 +44,19 @@ def open_data(options: DataOptions, demand: Demand) -> TrainingData:
     pieces = pieces_of(corpus, documents, demand.seq_len, long_documents)
     cut = f"documents packed into {demand.seq_len} tokens, longer ones: {long_documents}"
     return TrainingData(corpus, PackedDocuments(pieces, demand.seq_len, seed), cut, seed, demand.packs)
+
+
+def _check_choices(corpus: Corpus, options: DataOptions, demand: Demand, shuffles: bool) -> None:
+    """Raises DataError for what this plan, or this data, has no use for."""
+    if corpus.weights is not None and not demand.packs:
+        hint = "plan with --packing, or leave --data-weights out"
+        raise DataError(f"{corpus.path} has loss weights, the plan none", hint)
+    if options.long_documents is not None and not (demand.packs and corpus.documents is not None):
+        found = "has no documents" if corpus.documents is None else "is not packed by this plan"
+        raise DataError(f"--long-documents is for packed documents; {corpus.path} {found}", "leave it out")
+    if options.seed is not None and not shuffles:
+        hint = "give --shuffle, or leave it out"
+        raise DataError(f"--data-seed is of an order that is not that of {corpus.path}", hint)
 
 
 def open_corpus(options: DataOptions, vocab_size: int) -> Corpus:
