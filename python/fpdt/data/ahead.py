@@ -8,12 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from fpdt.data.batch import Batch
 
-KEPT = 2
-"""Batches in memory beside the one that is being read: the one in use, which is counted first, and the next."""
-
 
 class ReadAhead:
-    """All reading happens in one thread, which starts with the first batch and ends with `close`.
+    """All reading happens in one thread, which starts with the first batch and ends with `close`. Two batches are kept:
+    the one that was taken, since it is counted before it is trained on, and the one after it.
 
     An error arrives where the batch it concerns is taken; of a batch that nobody takes it is never heard.
     """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +36,6 @@ class Documents:
         place = number + 1 if self.places is None else int(self.places[number])
         return f"{self.noun} {place}"
 
-    def holding(self, token: int) -> int:
-        """The document that a token is in."""
-        return int(np.searchsorted(self.starts, token, side="right")) - 1
-
 
 @dataclass(frozen=True)
 class Corpus:
@@ -58,7 +52,3 @@ class Corpus:
     @property
     def path(self) -> Path:
         return self.tokens.path
-
-
-Position = Mapping[str, Any]
-"""JSON-safe: what Batches.position gives and Batches.seek takes."""
