@@ -1,8 +1,31 @@
 /** How a run's data is read: what a user may choose, and what ranks and `fpdt.prepare` are told. */
 
-import type { RunOptions } from './protocol.js';
+import * as z from 'zod';
+import { DATA_DTYPES, LONG_DOCUMENTS } from '../spec/dataChoices.js';
 
-type DataOptions = NonNullable<RunOptions['dataOptions']>;
+/** How a rank reads its data; null: by what it is. docs/data.md. */
+export const dataOptionsSchema = z.strictObject({
+  /** Hugging Face tokenizer folder. */
+  tokenizer: z.string().nullable(),
+  /** Field of a row that is trained on. */
+  field: z.string().nullable(),
+  /** Field of a row with loss weights. */
+  weightsField: z.string().nullable(),
+  /** Of a `.bin` without index. */
+  dtype: z.enum(DATA_DTYPES).nullable(),
+  shuffle: z.boolean().nullable(),
+  seed: z.int().nonnegative().nullable(),
+  longDocuments: z.enum(LONG_DOCUMENTS).nullable(),
+  /** Folder for what is prepared. */
+  cache: z.string().nullable(),
+});
+type DataOptions = z.infer<typeof dataOptionsSchema>;
+
+/** What ranks are told of their data. */
+export interface DataOfRun {
+  readonly data: string;
+  readonly dataOptions: DataOptions | null;
+}
 
 /** Choices about `data`; docs/data.md says which belong to what. */
 export interface DataChoices {
@@ -59,7 +82,7 @@ export function chosenPath(path: readonly PropertyKey[]): readonly PropertyKey[]
 }
 
 /** As the flags of `fpdt.prepare` and `fpdt.worker`. */
-export function dataFlags({ data, dataOptions: options }: Pick<RunOptions, 'data' | 'dataOptions'>): readonly string[] {
+export function dataFlags({ data, dataOptions: options }: DataOfRun): readonly string[] {
   const valued = {
     '--data': data,
     '--tokenizer': options?.tokenizer,

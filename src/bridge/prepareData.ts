@@ -3,9 +3,8 @@
 import * as z from 'zod';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { FpdtError } from '../spec/errors.js';
-import { dataFlags } from './dataOptions.js';
+import { type DataOfRun, dataFlags } from './dataOptions.js';
 import { stopGroups } from './killLadder.js';
-import type { RunOptions } from './protocol.js';
 import { SETUP_HINT } from './python.js';
 import { prepareEnvironment, type Environment } from './rankEnvironment.js';
 import { startRank, type RankProcess } from './ranks.js';
@@ -52,7 +51,7 @@ export async function prepareAll(
 /** Throws `data-refused` for data that the plan cannot be trained on, `run-aborted`, and `prepare-failed` with what Python said. */
 export async function prepareData(
   plan: Pick<ExecutionPlan, 'model' | 'run'>,
-  options: Pick<RunOptions, 'data' | 'dataOptions'>,
+  options: DataOfRun,
   { python, environment, signal, onLine = () => undefined }: PrepareContext,
 ): Promise<PreparedData> {
   const output: string[] = [];

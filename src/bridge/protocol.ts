@@ -6,8 +6,8 @@
 
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
-import { DATA_DTYPES, LONG_DOCUMENTS } from '../spec/dataChoices.js';
 import { NON_FINITE_POLICIES, SAVE_POLICIES } from '../spec/runPolicies.js';
+import { dataOptionsSchema } from './dataOptions.js';
 
 /** Bumped only when an older worker could misread a message. */
 export const PROTOCOL_VERSION = 2;
@@ -31,23 +31,6 @@ const frameSchema = z.strictObject({
   bytes: count,
 });
 export type FrameDescriptor = z.infer<typeof frameSchema>;
-
-/** How a rank reads its data; null: by what it is. docs/data.md. */
-const dataOptionsSchema = z.strictObject({
-  /** Hugging Face tokenizer folder. */
-  tokenizer: z.string().nullable(),
-  /** Field of a row that is trained on. */
-  field: z.string().nullable(),
-  /** Field of a row with loss weights. */
-  weightsField: z.string().nullable(),
-  /** Of a `.bin` without index. */
-  dtype: z.enum(DATA_DTYPES).nullable(),
-  shuffle: z.boolean().nullable(),
-  seed: count.nullable(),
-  longDocuments: z.enum(LONG_DOCUMENTS).nullable(),
-  /** Folder for what is prepared. */
-  cache: z.string().nullable(),
-});
 
 /** Where and when a run saves its state. */
 const checkpointOptionsSchema = z.strictObject({
