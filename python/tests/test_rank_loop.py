@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from fpdt.plan.header import PLAN_VERSION
-from fpdt.wire import protocol, rank_loop, telemetry_batch
+from fpdt.wire import plan_frames, protocol, rank_loop, telemetry_batch
 from fpdt.wire.exits import EXIT_ABORTED
 from fpdt.wire.lifeline import Lifeline
 from fpdt.wire.sockets import Channel, Context, Identity
@@ -141,19 +141,19 @@ def test_records_are_dropped_and_counted_when_nobody_reads(tmp_path: Path) -> No
 
 
 def test_columns_that_are_not_deflated_are_refused() -> None:
-    with pytest.raises(rank_loop.PlanRefusedError, match="cannot be inflated"):
-        rank_loop.plan_digest(HEADER, [COLUMN])
+    with pytest.raises(plan_frames.PlanRefusedError, match="cannot be inflated"):
+        plan_frames.plan_digest(HEADER, [COLUMN])
 
 
 def test_a_plan_without_its_prose_is_refused() -> None:
     header = protocol.FrameDescriptor(name="header", dtype="json", bytes=len(HEADER))
     plan = protocol.Plan(digest="0" * 64, options=run_options(""), frames=[header])
-    with pytest.raises(rank_loop.PlanRefusedError, match="header and prose first"):
-        rank_loop.check_plan(plan, [HEADER])
+    with pytest.raises(plan_frames.PlanRefusedError, match="header and prose first"):
+        plan_frames.check_plan(plan, [HEADER])
 
 
 def test_the_version_that_is_checked_first_is_the_one_that_is_read() -> None:
-    assert PLAN_VERSION == rank_loop.PLAN_VERSION
+    assert PLAN_VERSION == plan_frames.PLAN_VERSION
 
 
 def test_factories_are_found_by_name() -> None:

@@ -141,6 +141,7 @@ describe('on a GPU', () => {
     const [hbm, host] = pools.map(({ persistent }) => persistent);
     const pages = (50 * MIB) / 4096;
     expect(named(host ?? [], 'process')).toBe(3 * 1024 ** 3);
+    expect(named(host ?? [], 'checkpoint staging')).toBe(16 * MIB);
     expect(named(host ?? [], 'page tables')).toBe(8 * pages);
     expect(named(host ?? [], 'registration of the arena')).toBe(16 * pages);
     expect(named(hbm ?? [], 'page tables of pinned memory')).toBe(8 * pages);

@@ -11,42 +11,24 @@ import uuid
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic.alias_generators import to_camel
+
+from fpdt.wire.options import SAFE_INTEGER, CopyMode, Count, NonFinitePolicy, RunOptions, SavePolicy, Wire
+
+__all__ = ["CopyMode", "Count", "NonFinitePolicy", "RunOptions", "SavePolicy", "Wire"]
 
 Version = Literal[2]
 PROTOCOL_VERSION: Version = 2
 SUPPORTED_PROTOCOLS = (2, 2)
-SAFE_INTEGER = 2**53 - 1
 
-Count = Annotated[int, Field(ge=0, le=SAFE_INTEGER)]
-Positive = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
 Pid = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
 Seconds = Annotated[float, Field(ge=0)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-CopyMode = Literal["eager", "lazy", "random"]
 Phase = Literal["starting", "waiting", "loading", "stepping", "evaluating", "saving", "exporting", "closing"]
-NonFinitePolicy = Literal["stop", "skip"]
-SavePolicy = Literal["stop", "continue"]
 
 
 class ProtocolError(Exception):
     """A frame that is not a message of this protocol version."""
-
-
-class Wire(BaseModel):
-    """Strict and frozen; camelCase on the wire, snake_case in Python."""
-
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-    )
 
 
 class FrameDescriptor(Wire):
@@ -55,55 +37,6 @@ class FrameDescriptor(Wire):
     name: str
     dtype: Literal["json", "uint8", "int16", "uint16", "int32", "int64"]
     bytes: Count
-
-
-class DataOptions(Wire):
-    tokenizer: str | None
-    field: str | None
-    weights_field: str | None
-    dtype: Literal["int32", "uint16"] | None
-    shuffle: bool | None
-    seed: Count | None
-    long_documents: Literal["refuse", "split", "truncate"] | None
-    cache: str | None
-
-
-class CheckpointOptions(Wire):
-    folder: str
-    every: Positive | None
-    keep: Positive
-    on_save_failure: SavePolicy
-
-
-class ResumeOptions(Wire):
-    newest: bool
-    path: str | None
-
-
-class EvaluationOptions(Wire):
-    data: str
-    sequences: Positive | None
-    every: Positive | None
-
-
-class RunOptions(Wire):
-    data: str
-    data_options: DataOptions | None
-    weights: str | None
-    export: str | None
-    dump_grads: str | None
-    copy_mode: CopyMode | None
-    poison: bool
-    seed: Count | None
-    disk_folder: str | None
-    disk_direct: bool | None
-    record_layers: Count
-    trace_steps: list[Count]
-    trace_folder: str | None
-    checkpoint: CheckpointOptions | None
-    resume: ResumeOptions | None
-    on_non_finite: NonFinitePolicy | None
-    evaluation: EvaluationOptions | None
 
 
 class KindTime(Wire):
