@@ -1,5 +1,6 @@
 /** Plan and launch the training of transformers on very long sequences. */
 export type { EvaluationResult } from './bridge/evaluations.js';
+export type { CheckpointResult } from './bridge/checkpointing.js';
 export type { RunEvent } from './bridge/events.js';
 export { exportModel, type ExportedModel, type ExportOptions } from './bridge/exportModel.js';
 export { type LaunchOptions, launchRun } from './bridge/launchRun.js';

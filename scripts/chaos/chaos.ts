@@ -17,8 +17,8 @@ import { type Ended, Life } from './life.js';
 const STEPS = 20;
 const EVERY = 3;
 const NUM_RANKS = 2;
-/** More than a round can need: one kill each, but a rank may be hit while it loads. */
-const RESTARTS = 3;
+/** A round needs one. */
+const RESTARTS = 1;
 const LEAVE_MS = 5000;
 const POLL_MS = 50;
 
@@ -106,6 +106,8 @@ async function hit(
 ): Promise<Round> {
   const life = new Life(args);
   await Promise.race([sleep(atSeconds * 1000), life.ended]);
+  // A rank is there a moment after its controller.
+  while (target !== null && life.pids.length < NUM_RANKS && !(await isOver(life))) await sleep(POLL_MS);
   const before = await newest(saved);
   const wasHit = target === null ? !(await isOver(life)) : life.killRank(target, NUM_RANKS);
   if (target === null) life.killController();

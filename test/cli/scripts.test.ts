@@ -31,6 +31,8 @@ describe('options', () => {
     ['bench/record.ts', ['toString'], /expected the name of a check, found 'toString'\nhint: give one of parity, /],
     ['scripts/fuzz/fuzz.ts', ['--help'], /Unknown option '--help'\nhint: options: --json, --sample, --seed, --only/],
     ['scripts/fuzz/fuzz.ts', ['--sample', '0'], /--sample: expected a whole number of at least 1, found '0'/],
+    ['scripts/chaos/chaos.ts', ['--rounds', '0'], /--rounds: expected a whole number of at least 1, found '0'/],
+    ['scripts/parity/resume.ts', ['--limit', '13'], /--limit: expected a whole number from 1 to 12, found '13'/],
     ['scripts/generate-schemas.ts', ['--chek'], /did you mean --check\?/],
   ])(
     '%s refuses %j',

@@ -12,7 +12,16 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from fpdt.wire.options import SAFE_INTEGER, CopyMode, Count, NonFinitePolicy, RunOptions, SavePolicy, Wire
+from fpdt.wire.options import (
+    SAFE_INTEGER,
+    CopyMode,
+    Count,
+    NonFinitePolicy,
+    Positive,
+    RunOptions,
+    SavePolicy,
+    Wire,
+)
 
 __all__ = ["CopyMode", "Count", "NonFinitePolicy", "RunOptions", "SavePolicy", "Wire"]
 
