@@ -10,7 +10,7 @@ export interface RemarkInput {
   readonly strategy: Strategy;
   readonly pools: readonly NamedPool[];
   readonly model: Pick<ModelSpec, 'hfConfig'>;
-  readonly run: Pick<RunSpec, 'seqLen' | 'dtype' | 'zeroStage'>;
+  readonly run: Pick<RunSpec, 'seqLen' | 'dtype' | 'zeroStage' | 'packing'>;
   readonly deepspeed: DeepSpeedConfig;
 }
 
@@ -21,6 +21,7 @@ export function remarks({ layout, strategy, pools, model, run, deepspeed }: Rema
     tileRemark(strategy, pools),
     ...rebuiltRemarks(strategy),
     lengthRemark(model, run),
+    packingRemark(run),
     ...deepspeedRemarks(deepspeed, run),
   ].filter((text) => text !== undefined);
 }
@@ -30,6 +31,13 @@ function lengthRemark({ hfConfig }: RemarkInput['model'], { seqLen }: RemarkInpu
   const most = hfConfig.max_position_embeddings;
   if (typeof most !== 'number' || seqLen <= most) return undefined;
   return `the config's max_position_embeddings is ${most}: of ${seqLen} positions the model has learned the first ${most}, see rope_theta and rope_scaling`;
+}
+
+/** Which documents a step has is known when it runs. */
+function packingRemark({ packing, seqLen }: RemarkInput['run']): string | undefined {
+  return packing === true
+    ? `time and copies are those of one document of ${seqLen} tokens in each sequence: packed documents take less`
+    : undefined;
 }
 
 function copiesRemark(layout: ParallelLayout): string | undefined {

@@ -82,6 +82,12 @@ test('outputs to be kept by a rebuild that never comes', () => {
   ]);
 });
 
+test('packed documents, of which the prediction knows nothing', () => {
+  expect(remarksOn(8, 4, 4, 1, ['near'], {}, { run: { ...RUN, packing: true } })).toEqual([
+    'time and copies are those of one document of 64 tokens in each sequence: packed documents take less',
+  ]);
+});
+
 test('a sequence longer than what the model was made for', () => {
   const on = (most: unknown) => remarksOn(8, 4, 4, 1, ['near'], { max_position_embeddings: most });
   expect([on(64), on(null), on(undefined)]).toEqual([[], [], []]);
