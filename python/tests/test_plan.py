@@ -232,6 +232,21 @@ def test_masks_fit_their_ranges(
         builder.build()
 
 
+@pytest.mark.parametrize(
+    ("kind", "kv", "is_right"), [("merge", (0, 4), True), ("merge", (0, 8), False), ("mergeFirst", (0, 4), False)]
+)
+def test_only_what_serves_attention_to_earlier_keys_names_them(kind: str, kv: tuple[int, int], is_right: bool) -> None:
+    builder = PlanBuilder().buffer("q", 8).buffer("lse", 8)
+    part, total = [View("q", 0, 8)] * 2, [View("lse", 0, 8)] * 2
+    views: Json = {"writes": total} if kind == "mergeFirst" else {"accumulates": total}
+    builder.section("one").op(kind, part, tokens=(4, 8), kv=kv, **views)
+    if is_right:
+        builder.build()
+        return
+    with pytest.raises(PlanError, match=rf"op 0 {kind} of one has kv \[0:{kv[1]}\) for tokens \[4:8\)"):
+        builder.build()
+
+
 def test_a_section_is_all_zeros_work_or_none() -> None:
     builder = PlanBuilder().buffer("x", 4).section("mixed").op("gather").op("zero", writes=[View("x", 0, 4)])
     with pytest.raises(PlanError, match="mixed mixes work of ZeRO's with the plan's"):

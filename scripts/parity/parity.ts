@@ -186,6 +186,7 @@ async function main(): Promise<void> {
       report(await run.losses(STEADY));
       report(await run.losses(RESIDENT));
       for (const dtype of ['bfloat16', 'float16'] as const) report(await run.gradients(toNamed(STEADY, { dtype }), 'eager'));
+      report(await run.gradients(toNamed({ ...STEADY, packing: true }, { dtype: 'bfloat16' }), 'random'));
     }
   } finally {
     await harness.stop();

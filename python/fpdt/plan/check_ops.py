@@ -128,11 +128,14 @@ class _Check:
         masks = np.array([_MASKS[a.mask.kind] if a.mask else 0 for a in attributes] + [0])[which]
         attends = np.array([kind.name in ("attn", "attnBwd") for kind in self._kinds], bool)[columns.kind]
         self._refuse(attends & none, lambda i: "has no kv range")
+        # What is left out with attention to keys that documents hide from their queries.
+        serves = np.array([kind.name in ("merge", "copy") for kind in self._kinds], bool)[columns.kind]
+        keys = lambda i: f"has kv [{kv_start[i]}:{kv_end[i]}) for tokens [{start[i]}:{end[i]})"  # noqa: E731
+        self._refuse(~none & ~attends & (~serves | (kv_end > start)), keys)
         self._refuse(attends & (masks == 0), lambda i: "has no mask")
         # Keys after a query are seen by none; without a mask they must all come before the first.
         late = ((masks == 1) & (kv_end > start)) | ((masks == 2) & (kv_end != end)) | ((masks == 3) & (kv_end > end))
-        ends = attends & late
-        self._refuse(ends, lambda i: f"has kv [{kv_start[i]}:{kv_end[i]}) for tokens [{start[i]}:{end[i]})")
+        self._refuse(attends & late, keys)
 
     def waits(self) -> None:
         columns = self._columns

@@ -23,7 +23,8 @@ const HOPPER: Temporaries = {
     const { d, ownQ, ownKv, ownHeads } = sizes;
     const dim = roundUp(d, BLOCK_DIM);
     const keySums = ownQ === ownKv ? 0 : 2 * FP32 * (ownKv / d) * dim * roundUp(rowsOf(op.kv), BLOCK_ROWS);
-    return gradients(facts) + FP32 * ownHeads * roundUp(rows, BLOCK_ROWS) * (2 + dim) + keySums + leftOut(facts);
+    const sums = FP32 * ownHeads * roundUp(rows, BLOCK_ROWS) * (2 + dim);
+    return gradients(facts) + sums + keySums + leftOut(facts) + documentLse(facts);
   },
 };
 
@@ -46,7 +47,7 @@ const KERNELS: Readonly<Record<string, Temporaries>> = {
     backward: (facts) => {
       const { rows, sizes } = facts;
       const sums = FP32 * sizes.ownHeads * roundUp(rows, BLOCK_ROWS) * (1 + roundUp(sizes.d, BLOCK_DIM));
-      return gradients(facts) + sums + perQueryHead(facts) + leftOut(facts);
+      return gradients(facts) + sums + perQueryHead(facts) + leftOut(facts) + documentLse(facts);
     },
   },
   /** dq and the sums of its softmax in fp32, and dk, dv for every query head (cudnn-frontend, CompositeSDPABackwardNode). */
@@ -84,6 +85,11 @@ function perQueryHead({ op, sizes: { w, ownQ, ownKv } }: OpFacts): number {
 function leftOut(facts: OpFacts): number {
   const { rows, sizes } = facts;
   return leavesOutQueries(facts) ? rows * (sizes.w * sizes.ownQ + FP32 * sizes.ownHeads) : 0;
+}
+
+/** lse of the rows of a document, which do not lie in one piece. */
+function documentLse({ rows, sizes: { packing, ownHeads } }: OpFacts): number {
+  return packing ? FP32 * rows * ownHeads : 0;
 }
 
 /** A window that ends before the last query: the kernel takes the queries that see a key, and a whole result is made around theirs. */

@@ -43,6 +43,7 @@ export const lossWeighted: OpRow = {
   ...loss,
   reads: [...LOSS_READS, 'weights'],
   roughly: 'the same, the loss of each token times its weight',
+  temporaries: (facts) => loss.temporaries(facts) + 4 * facts.rows,
   /** The rows' weights, in the dtype of the scores, and their losses times them. */
   elementBytes: (facts) => loss.elementBytes(facts) + 24 * facts.rows,
   kernels: (facts) => loss.kernels(facts) + 2,

@@ -35,11 +35,13 @@ export interface OpSizes {
   /** Whether tensors count that only CUDA kernels make inside. */
   readonly cuda: boolean;
   readonly kernels: Kernels;
+  /** Whether ops may be cut into documents. */
+  readonly packing: boolean;
 }
 
 export interface OpSizesInput {
   readonly model: ModelSpec;
-  readonly run: Pick<RunSpec, 'dtype'>;
+  readonly run: Pick<RunSpec, 'dtype' | 'packing'>;
   readonly parameters: ParameterTable;
   readonly layout: ParallelLayout;
   readonly device: ClusterSpec['device'];
@@ -70,6 +72,7 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     ),
     cuda: device === 'cuda',
     kernels: kernels ?? defaultKernels(device),
+    packing: run.packing === true,
   };
 }
 
