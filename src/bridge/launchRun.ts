@@ -19,12 +19,12 @@ import { runOptionsSchema, type RunOptions } from './protocol.js';
 import { resolvePython } from './python.js';
 import { startWithRestarts } from './restarts.js';
 import { startRun, type Run, type RunSetup } from './run.js';
-import { ON_UNWRITABLE, openRunFolder, type OnUnwritable, type RunFolder } from './runFolder/runFolder.js';
+import { folderOf, type FolderOptions } from './runFolder/folderOptions.js';
 import { weightRemarks } from './weightRemarks.js';
 import { WATCH_LIMITS, type WatchLimits } from './watchdog.js';
 import type { WirePlan } from './wirePlan.js';
 
-export interface LaunchOptions extends DataChoices, CheckpointChoices {
+export interface LaunchOptions extends DataChoices, CheckpointChoices, FolderOptions {
   /** What to read tokens from: a file or folder that docs/data.md knows. */
   readonly data: string;
   /** Hugging Face folder (config.json and safetensors) with the weights to start from; left out: those of the plan's seed. */
@@ -57,10 +57,6 @@ export interface LaunchOptions extends DataChoices, CheckpointChoices {
   readonly evalEvery?: number | undefined;
   /** Interpreter; default FPDT_PYTHON, else the environment that setup made. */
   readonly python?: string | undefined;
-  /** Folder, new or empty, for what is worth keeping of the run: config.json, plan.json, metrics.jsonl and rank-N.log. */
-  readonly runFolder?: string | undefined;
-  /** Whether a line that cannot be written there is remarked on, or stops the run; default remark. */
-  readonly onUnwritable?: OnUnwritable | undefined;
   /** Instead of the plan's number of steps. */
   readonly steps?: number | undefined;
   /** Python module of the worker. */
@@ -104,7 +100,7 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
       ? await prepareAll(plan, runOptions, { ...options, python, environment, onLine: options.onPreparation })
       : [];
   const numSteps = options.steps ?? plan.run.numSteps;
-  const folder = await folderOf(plan, options, { ...runOptions, numSteps });
+  const folder = await folderOf(plan, options, python, { ...runOptions, numSteps });
   const setup: RunSetup = {
     plan: wire,
     options: runOptions,
@@ -118,8 +114,8 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
   };
   const { restarts = 0 } = options;
-  const run = await (restarts > 0 ? startWithRestarts(setup, restarts) : startRun(setup)).catch((error: unknown) => {
-    folder?.close();
+  const run = await (restarts > 0 ? startWithRestarts(setup, restarts) : startRun(setup)).catch(async (error: unknown) => {
+    await folder?.close();
     throw error;
   });
   if (options.signal !== undefined) onAbort(options.signal, run, run.abort);
@@ -196,24 +192,6 @@ function invalidOption(path: readonly PropertyKey[], what: string, found: unknow
     code: 'invalid-option',
     hint: option === 'data' ? `give ${what}` : `give ${what}, or leave ${String(option)} out`,
     details: { option },
-  });
-}
-
-async function folderOf(
-  plan: ExecutionPlan,
-  { runFolder, onUnwritable }: LaunchOptions,
-  options: RunOptions & { readonly numSteps: number },
-): Promise<RunFolder | undefined> {
-  if (onUnwritable !== undefined && !ON_UNWRITABLE.includes(onUnwritable))
-    throw invalidOption(['onUnwritable'], ON_UNWRITABLE.join(' or '), onUnwritable);
-  if (runFolder === undefined) return undefined;
-  return openRunFolder({
-    path: runFolder,
-    plan,
-    options: { ...options },
-    resumes: options.resume !== null,
-    onUnwritable: onUnwritable ?? 'remark',
-    version: VERSION,
   });
 }
 

@@ -68,8 +68,8 @@ class RestartingRun implements Run {
   async start(): Promise<void> {
     const first = await startRun(this.#setup);
     this.#current = first;
-    void this.#live(first).then((outcome) => {
-      for (const line of this.#folder?.close() ?? []) this.#events.push(remark(line));
+    void this.#live(first).then(async (outcome) => {
+      for (const line of (await this.#folder?.close()) ?? []) this.#events.push(remark(line));
       this.#events.close(outcome);
       this.#settle(outcome);
     });
@@ -128,5 +128,5 @@ class RestartingRun implements Run {
 
 /** A life ends, and the next one writes on. */
 function keptOpen(folder: RunSetup['folder']): RunSetup['folder'] {
-  return folder && { record: (event) => folder.record(event), close: () => [] };
+  return folder && { record: (event) => folder.record(event), close: () => Promise.resolve([]) };
 }

@@ -187,10 +187,15 @@ class ActiveRun implements Run {
     if (this.#isEnding) return;
     this.#isEnding = true;
     this.#watchdog?.stop();
-    void this.#stop().then(
-      () => this.#tell(this.#outcome()),
-      (error: unknown) => this.#tell({ ok: false, error: asFpdtError(error) }),
-    );
+    void this.#stop()
+      .then(
+        () => this.#outcome(),
+        (error: unknown): RunOutcome => ({ ok: false, error: asFpdtError(error) }),
+      )
+      .then(async (outcome) => {
+        for (const line of (await this.#setup.folder?.close()) ?? []) this.#events.push(remark(line));
+        this.#tell(outcome);
+      });
   }
 
   async #stop(): Promise<void> {
@@ -251,7 +256,6 @@ class ActiveRun implements Run {
   }
 
   #tell(outcome: RunOutcome): void {
-    for (const line of this.#setup.folder?.close() ?? []) this.#events.push(remark(line));
     this.#events.close(outcome);
     this.#settle(outcome);
   }

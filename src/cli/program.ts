@@ -7,7 +7,7 @@ import { FpdtError } from '../spec/errors.js';
 import { withData } from './dataFlags.js';
 import { UNMET, USAGE } from './exitCodes.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
-import { positiveNumber, PRICE, wholeNumber, wholeNumberFromOne, wholeNumbers, withRequest } from './requestOptions.js';
+import { names, positiveNumber, PRICE, wholeNumber, wholeNumberFromOne, wholeNumbers, withRequest } from './requestOptions.js';
 import { VERSION } from '../package.js';
 
 /** Runs one command line (without node and script) and returns its exit code. */
@@ -130,6 +130,7 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .option('--eval-every <n>', 'optimizer steps between two evaluations; default: at the end alone', wholeNumberFromOne)
     .option('--run-folder <folder>', 'new folder for config.json, plan.json, metrics.jsonl and rank-N.log of the run')
     .addOption(new Option('--on-unwritable <what>', 'where a line cannot be written there; default: remark').choices(['remark', 'stop']))
+    .option('--log <names>', 'also take metrics to tensorboard, wandb or mlflow, where they are installed: tensorboard,wandb', names)
     .option('--disk-folder <folder>', "folder for what a plan keeps on disk; on the disk the plan's rates are for")
     .option('--record-layers <n>', 'telemetry has the single ops of one decoder layer in so many; default: 0, none', wholeNumber)
     .option('--trace-steps <numbers>', 'optimizer steps to take a profiler trace of, from 0: 0,5', wholeNumbers)

@@ -56,6 +56,11 @@ function counted(flags: string, description: string): Option {
   return new Option(flags, description).argParser(wholeNumber);
 }
 
+/** Names with commas between them. */
+export function names(text: string): readonly string[] {
+  return text.split(',').map((name) => name.trim());
+}
+
 export function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`Expected a whole number, found '${text}'.`);
   return Number(text);

@@ -19,8 +19,8 @@ type LaunchOptions = Parameters<typeof launchRun>[1];
 
 /** Returns the exit code: 0; 75 after Ctrl-C or SIGTERM with a checkpoint, 130 without. Throws when the run fails. */
 export async function runCommand(path: string, options: Readonly<Record<string, unknown>>, output: Output): Promise<number> {
-  const { json, ...rest } = options;
-  const launch = rest as unknown as LaunchOptions;
+  const { json, log: loggers, ...rest } = options;
+  const launch = { ...rest, loggers } as unknown as LaunchOptions;
   checkTrace(launch);
   if (launch.onUnwritable !== undefined && launch.runFolder === undefined)
     throw new FpdtError('--on-unwritable needs --run-folder', { code: 'usage', hint: 'give both, or leave --on-unwritable out' });

@@ -56,7 +56,7 @@ describe('the folder of a run', () => {
     expect(statSync(path).mode & 0o777 & ~process.umask()).toBe(0o755 & ~process.umask());
     const events = [log('loading'), stepEvent(0), stepEvent(1), { type: 'log', rank: null, stream: 'stderr', line: 'a remark' } as const];
     expect(events.flatMap((event) => folder.record(event))).toEqual([]);
-    expect(folder.close()).toEqual([]);
+    expect(await folder.close()).toEqual([]);
     expect(readdirSync(path).sort()).toEqual([
       'config.json',
       'metrics.jsonl',
@@ -84,14 +84,14 @@ describe('the folder of a run', () => {
   test('is refused where another run is, and goes on with one: later files are numbered, steps that are run again are marked', async () => {
     const first = await openRunFolder(input());
     for (const number of [0, 1, 2]) first.record(stepEvent(number));
-    first.close();
+    await first.close();
     await expect(openRunFolder(input())).rejects.toMatchObject({ code: 'run-folder-in-use' });
     // The controller was killed while it wrote.
     writeFileSync(join(path, 'metrics.jsonl'), `${read('metrics.jsonl')}{"kind":"stepMe`);
     const second = await openRunFolder(input({ resumes: true, options: { data: 'corpus.bin', numSteps: 9 } }));
     for (const number of [2, 3]) second.record(stepEvent(number));
     second.record(stepEvent(3));
-    second.close();
+    await second.close();
     expect(lines().map((line) => [line.step, line.repeated])).toEqual([
       [0, false],
       [1, false],
@@ -166,7 +166,7 @@ describe('a full disk', () => {
     expect(lines().map((line) => line.step)).toEqual([0, 3]);
     disk.freeBytes = 0;
     expect(folder.record(log('lost'))).toHaveLength(1);
-    expect(folder.close()).toEqual(['rank-0.log: a line is missing']);
+    expect(await folder.close()).toEqual(['rank-0.log: a line is missing']);
   });
 
   test('stops the run where that was asked for', async () => {
@@ -174,7 +174,7 @@ describe('a full disk', () => {
     disk.freeBytes = 10;
     expect(() => folder.record(stepEvent(0))).toThrow(/cannot write to .*no space left/);
     expect(read('metrics.jsonl')).toBe('');
-    folder.close();
+    await folder.close();
   });
 });
 
@@ -182,11 +182,11 @@ test('evaluations have lines of their own, marked where one after as many steps 
   const evaluation = { step: 2, loss: 2.5, perplexity: Math.exp(2.5), sequences: 4, tokens: 256, seconds: 1.5 };
   const first = await openRunFolder(input());
   for (const event of [stepEvent(1), stepEvent(2), { type: 'evaluation', evaluation } as const]) first.record(event);
-  first.close();
+  await first.close();
   const second = await openRunFolder(input({ resumes: true }));
   second.record({ type: 'evaluation', evaluation });
   second.record({ type: 'evaluation', evaluation: { ...evaluation, step: 4, loss: null, perplexity: null } });
-  second.close();
+  await second.close();
   const written = read('metrics.jsonl').trimEnd().split('\n').slice(2);
   expect(written.map((line) => OUTPUT_SCHEMAS.evaluationMetrics.parse(JSON.parse(line)))).toMatchObject([
     { ...evaluation, repeated: false },

@@ -6,6 +6,7 @@ import { writePlanFile } from '../../plan/file.js';
 import { FpdtError } from '../../spec/errors.js';
 import type { RunEvent } from '../events.js';
 import { LineFile } from './lineFile.js';
+import { type Loggers, type LoggersInput, openLoggers } from './loggers.js';
 import { evaluationMetrics, lastStepOf, type Metrics, stepMetrics } from './metrics.js';
 import { OpenLines } from './openLines.js';
 
@@ -22,6 +23,8 @@ export interface RunFolderInput {
   readonly resumes: boolean;
   readonly onUnwritable: OnUnwritable;
   readonly version: string;
+  /** Where metrics go beside their file. */
+  readonly loggers?: Omit<LoggersInput, 'folder'> | undefined;
 }
 
 const CONFIG = 'config';
@@ -37,9 +40,10 @@ export async function openRunFolder(input: RunFolderInput): Promise<RunFolder> {
     try {
       writeWhole(join(input.path, fileName(CONFIG, part)), `${JSON.stringify(configOf(input), null, 2)}\n`);
       await writePlanFile(input.plan, join(input.path, fileName(PLAN, part)));
+      if (input.loggers !== undefined) folder.loggers = await openLoggers({ ...input.loggers, folder: input.path });
       return folder;
     } catch (error) {
-      folder.close();
+      await folder.close();
       throw error;
     }
   } catch (cause) {
@@ -49,6 +53,7 @@ export async function openRunFolder(input: RunFolderInput): Promise<RunFolder> {
 }
 
 export class RunFolder {
+  loggers: Loggers | undefined;
   readonly #input: RunFolderInput;
   readonly #metrics: OpenLines;
   readonly #logs: readonly OpenLines[];
@@ -71,12 +76,16 @@ export class RunFolder {
   record(event: RunEvent): readonly string[] {
     if (event.type === 'log' && event.rank !== null) return this.#write(this.#logs[event.rank], event.line);
     const line = this.#metricsOf(event);
-    return line === undefined ? [] : this.#write(this.#metrics, JSON.stringify(line));
+    if (line === undefined) return [];
+    const text = JSON.stringify(line);
+    this.loggers?.write(text);
+    return this.#write(this.#metrics, text);
   }
 
   /** Nothing can be recorded afterwards. Returns what there is to remark. */
-  close(): readonly string[] {
-    return [this.#metrics, ...this.#logs].flatMap((file) => file.close());
+  async close(): Promise<readonly string[]> {
+    const files = [this.#metrics, ...this.#logs].flatMap((file) => file.close());
+    return [...files, ...((await this.loggers?.close()) ?? [])];
   }
 
   #metricsOf(event: RunEvent): Metrics | undefined {
