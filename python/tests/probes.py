@@ -36,6 +36,8 @@ def run_scratch(job: Job) -> Result:
 def scratch_rank(job: Job, rank: int, port: int) -> Result:
     session = harness.open_session(job, rank, port)
     session.run_step(0)
+    if harness.run_options(job).evaluation is not None:
+        session.evaluate(lambda sequence: None)
     debug = session.debug
     assert debug is not None
     return {"scratch": [[*where, peak] for where, peak in debug.scratch_by_op.items()]}

@@ -21,9 +21,12 @@ def test_temporaries_of_every_kind_are_what_the_plan_says(
     policy: str, fp16: Mapping[str, Any] | None, probes: Probes, tmp_path: Path
 ) -> None:
     options = ("--gpus", "2", "--policy", policy, "--seq-len", "1024", "--chunks", "2")
-    path = make_plan(tmp_path, *options, model=WIDE, fp16=fp16)
+    path = make_plan(tmp_path, *options, model=WIDE, fp16=fp16, evaluate=True)
     environment = {"FPDT_FAULT": "" if fp16 is None else "fp16"}
-    answer = probes.run(kind="scratch", plan=path, data=write_data(tmp_path), worldSize=2, environment=environment)
+    data = write_data(tmp_path)
+    evaluation = {"data": str(data), "sequences": 1, "every": None}
+    job: dict[str, Any] = {"kind": "scratch", "plan": path, "data": data, "worldSize": 2, "environment": environment}
+    answer = probes.run(**job, options={"evaluation": evaluation})
     assert "failed" not in answer, answer
     measured = {(section, number): peak for section, number, peak in answer["scratch"]}
     planned = {
@@ -45,7 +48,7 @@ def test_temporaries_of_every_kind_are_what_the_plan_says(
     least = {group: peak for group, peak in peaks.items() if group[0] not in loose}
     assert {group: peak for group, peak in least.items() if peak < 0.99 * group[1]} == {}
     reverse = "postBwd" if policy == "fpdt" else "postBwdKept"
-    assert {"toHeads", "attnBwd", reverse, "preBwd", "loss"} <= {
+    assert {"toHeads", "attnBwd", reverse, "preBwd", "loss", "lossOnly"} <= {
         op.kind for op in planned.values() if op.scratch_bytes > 0
     }
 

@@ -18,7 +18,7 @@ const open = async (loggers: readonly string[], changes: Readonly<Record<string,
   const told = join(folder, 'told');
   const environment = { ...process.env, PYTHONPATH: FAKES, FAKE_LOGGERS: told, ...changes };
   const options = { runFolder: join(folder, 'run'), loggers: loggers as ['wandb'], environment };
-  return { run: await folderOf(plan, options, python, {}), told, path: options.runFolder };
+  return { run: await folderOf(plan, options, python, { resume: null }), told, path: options.runFolder };
 };
 
 describe('loggers', { timeout: PATIENCE_MS }, () => {
@@ -61,6 +61,6 @@ describe('loggers', { timeout: PATIENCE_MS }, () => {
       code: 'invalid-option',
       message: 'run option loggers: expected tensorboard or wandb or mlflow, found "comet"',
     });
-    await expect(folderOf(plan, { loggers: ['wandb'] }, 'python', {})).rejects.toMatchObject({ code: 'run-folder-missing' });
+    await expect(folderOf(plan, { loggers: ['wandb'] }, 'python', { resume: null })).rejects.toMatchObject({ code: 'run-folder-missing' });
   });
 });

@@ -91,6 +91,8 @@ describe('fpdt run', () => {
     [['--trace-steps', '0,2'], /--trace-steps needs --trace-folder/],
     [['--trace-folder', 'traces'], /--trace-folder needs --trace-steps/],
     [['--trace-steps', '0,x', '--trace-folder', 'traces'], /Expected a whole number, found 'x'/],
+    [['--on-unwritable', 'stop'], /--on-unwritable needs --run-folder/],
+    [['--eval-every', '0', '--eval-data', 'held_out'], /--eval-every/],
     [['--record-layers', 'all'], /Expected a whole number, found 'all'/],
     [['--attention', 'reference'], /unknown option '--attention'/],
     [['--long-documents', 'cut'], /Allowed choices are refuse, split, truncate/],
@@ -130,6 +132,39 @@ describe('fpdt run', () => {
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toMatch(/is of another model: config\.intermediate_size is \d+ there, \d+ in the plan/);
   }, 240_000);
+
+  it.each([
+    [['--eval-every', '2'], /evalEvery is given, but there is no data to evaluate\n.*--eval-data/],
+    [['--eval-data', 'held_out'], /the plan has no program that evaluates\n.*plan with --evaluate/],
+    [['--log', 'wandb'], /wandb need the folder of a run\n.*--run-folder/],
+    [['--log', 'wandb,comet', '--run-folder', '/dev/null/run'], /loggers: expected tensorboard or wandb or mlflow, found "comet"/],
+    [['--run-folder', '/dev/null'], /run folder: '\/dev\/null' is no folder/],
+  ])('refuses %j before a rank is started', async (args, message) => {
+    const { exitCode, stderr } = await capture('run', planPath, '--data', data, ...args);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(message);
+  });
+
+  it('evaluates between steps and keeps what is worth keeping', async () => {
+    const evaluated = join(folder, 'evaluated.json');
+    expect(await capture('plan', ...DEMO, '--steps', '2', '--evaluate', '--output', evaluated)).toMatchObject({ exitCode: 0 });
+    const kept = join(folder, 'kept');
+    const options = ['--eval-data', data, '--eval-sequences', '2', '--eval-every', '1', '--run-folder', kept];
+    const { exitCode, stdout, stderr } = await capture('run', evaluated, '--data', data, ...options);
+    expect(stderr).toContain('2 ranks ready');
+    expect(exitCode).toBe(0);
+    expect(stdout.match(/^evaluation after step \d {2}loss \d.* of 2 sequences in .* \(plan .*\)$/gm)).toHaveLength(2);
+    const lines = readFileSync(join(kept, 'metrics.jsonl'), 'utf8').trimEnd().split('\n');
+    expect(lines.map((line) => (JSON.parse(line) as { readonly kind: string }).kind).sort()).toEqual([
+      'evaluationMetrics',
+      'evaluationMetrics',
+      'stepMetrics',
+      'stepMetrics',
+    ]);
+    expect(readFileSync(join(kept, 'rank-0.log'), 'utf8')).not.toBe('');
+    const again = await capture('run', evaluated, '--data', data, '--run-folder', kept);
+    expect(again).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('holds another run') as string });
+  }, 120_000);
 
   it('stops all ranks on Ctrl-C and exits with 130', async () => {
     const child = spawn(

@@ -24,7 +24,7 @@ export async function folderOf(
   plan: ExecutionPlan,
   { runFolder, onUnwritable = 'remark', loggers = [], environment }: FolderOptions,
   python: string,
-  options: Pick<RunOptions, 'resume'>,
+  options: Pick<RunOptions, 'resume'> & { readonly numSteps?: number },
 ): Promise<RunFolder | undefined> {
   if (!ON_UNWRITABLE.includes(onUnwritable)) throw invalid('onUnwritable', ON_UNWRITABLE, onUnwritable);
   const unknown = loggers.find((name) => !LOGGERS.includes(name));

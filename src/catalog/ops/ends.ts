@@ -140,11 +140,15 @@ function lossTraffic({ w, h, v, cuda, softcap, trainsLmHead, code }: OpSizes, t:
   return t * v * (casts + logSumExp + gradient + capped) + sum + norm;
 }
 
-/** The last norm; logits, their fp32 copy where they are of another dtype, and on CUDA the exponentials inside logsumexp. */
+/**
+ * Labels as targets, and where there are any, all along; the last norm; its output and logits; logits and their fp32 copy where they are of
+ * another dtype; scores, on CUDA with the exponentials inside logsumexp, and what is made of one a row.
+ */
 function lossOnlyBytes({ w, h, v, cuda, code }: OpSizes, t: number): number {
-  const half = w < 4;
-  const scores = Math.max(half ? w + 4 : 4, cuda ? 4 + 4 : 4);
-  return Math.max(code.peakBytes('head', t), t * (scores * v + w * h + 25));
+  const targets = 8 + 1;
+  const copied = w < 4 ? (w + 4) * v : 0;
+  const scores = (cuda ? 4 + 4 : 4) * v + 9;
+  return targets * t + Math.max(code.peakBytes('head', t), t * Math.max(w * (h + v), copied, scores));
 }
 
 /** As `lossTraffic`, without what forms gradients; a softcap's division, tanh and product are in place. */
