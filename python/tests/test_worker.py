@@ -147,6 +147,14 @@ def test_traces_and_records_are_of_the_steps_that_were_asked_for(one_rank: tuple
     assert {event["args"]["section"] for event in ops} >= {"layerForward", "layerBackward", "lossForward"}
 
 
+def test_a_stand_alone_run_saves_and_goes_on(one_rank: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, data = one_rank
+    options = ("--plan", str(plan), "--data", str(data), "--checkpoint", str(tmp_path), "--resume", "auto", "--steps")
+    assert [step["step"] for step in check(run_ranks(1, *options, "1"))] == [0]
+    assert [step["step"] for step in check(run_ranks(1, *options, "2"))] == [1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "step-00000001", "step-00000002"]
+
+
 def test_a_failing_rank_says_why_and_ends_with_1(one_rank: tuple[Path, Path]) -> None:
     plan, data = one_rank
     options = ("--plan", str(plan), "--data", str(data))

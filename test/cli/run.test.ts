@@ -131,7 +131,7 @@ describe('fpdt run', () => {
     );
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toMatch(/is of another model: config\.intermediate_size is \d+ there, \d+ in the plan/);
-  }, 240_000);
+  }, 600_000);
 
   it.each([
     [['--eval-every', '2'], /evalEvery is given, but there is no data to evaluate\n.*--eval-data/],
