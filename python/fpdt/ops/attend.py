@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fpdt.attention import Documents, Mask, Piece, merge_partial
+from fpdt.attention import Mask, merge_partial
+from fpdt.ops.documents import by_documents
 from fpdt.plan import Mask as PlanMask
 from fpdt.plan import Op
 
@@ -23,7 +23,7 @@ def attn(ctx: OpContext, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor
         _attend(ctx, (q, k, v, o, lse), mask, q_start, kv_start)
         return
     seen = 0
-    for rows, keys, piece in _pieces(ctx, ctx.engine.documents):
+    for rows, keys, piece in by_documents(ctx.op, ctx.engine.documents, mask):
         views = (q[rows], k[keys], v[keys], o[rows], lse[rows])
         _attend(ctx, views, piece.mask, piece.queries[0], piece.keys[0])
         seen = rows.stop
@@ -58,21 +58,10 @@ def attn_bwd(
     if ctx.engine.documents is None:
         _add_gradients(ctx, (do, q, k, v, o, lse), (dq, dk, dv), mask, q_start, kv_start)
         return
-    for rows, keys, piece in _pieces(ctx, ctx.engine.documents):
+    for rows, keys, piece in by_documents(ctx.op, ctx.engine.documents, mask):
         views = (do[rows], q[rows], k[keys], v[keys], o[rows], lse[rows])
         totals = (dq[rows], dk[keys], dv[keys])
         _add_gradients(ctx, views, totals, piece.mask, piece.queries[0], piece.keys[0])
-
-
-def _pieces(ctx: OpContext, documents: Documents) -> Iterator[tuple[slice, slice, Piece]]:
-    """Rows of the op's queries and of its keys that one document has."""
-    op = ctx.op
-    mask, q_start, kv_start = _mask(op)
-    assert op.kv is not None  # checked when the plan was decoded
-    for piece in documents.pieces((q_start, op.tokens.end), (kv_start, op.kv.end), mask):
-        documents.pairs[op.kind] += piece.pairs
-        (first, last), (begin, end) = piece.queries, piece.keys
-        yield slice(first - q_start, last - q_start), slice(begin - kv_start, end - kv_start), piece
 
 
 def _attend(ctx: OpContext, views: tuple[Tensor, ...], mask: Mask, q_start: int, kv_start: int) -> None:

@@ -14,10 +14,10 @@ from fpdt.errors import PlanError
 from fpdt.ops.skip import skip, skip_transfer
 from fpdt.plan import OP_KINDS, Plan, Section
 from fpdt.plan.op_kinds import SAME_VERSION, OpKind
-from fpdt.plan.sections import Array
 from fpdt.run.arena import Views
 from fpdt.run.context import Frame, Handler, Handlers, OpContext
 from fpdt.run.files import FileSlice, FileSlices
+from fpdt.run.left_out import HideableOps, hideable_ops
 from fpdt.run.runtime import Gate, Runtime
 
 View = Tensor | FileSlice
@@ -86,7 +86,7 @@ class LinkedSection:
         self.first_ops: list[int] = []
         self.left_out: frozenset[int] = frozenset()
         self._handlers: list[Handler] = []
-        self._hideable: _Hideable | None = None
+        self._hideable: HideableOps | None = None
         self._args: tuple[int, ...] | None = None
         self._dependents: list[Dependent] = []
         self._numbers: list[tuple[int, int, int]] = []
@@ -109,10 +109,9 @@ class LinkedSection:
 
         They keep their places: what they wait for, and who waits for them, is as it was.
         """
-        hideable = self._hideable
-        if hideable is None:
+        if self._hideable is None:
             return
-        hidden = hideable.ops[documents.hides(hideable.first_queries, hideable.key_ends)].tolist()
+        hidden = self._hideable.hidden(documents)
         self.left_out = frozenset(hidden)
         self.handlers = self._handlers.copy()
         for op in hidden:
@@ -132,15 +131,6 @@ class LinkedSection:
         views = self.views
         for item in self._dependents:
             views[item.op] = _LAYOUTS[item.layout](tuple([found[n] for n in item.numbers]), item.num_reads)
-
-
-@dataclass(frozen=True, slots=True)
-class _Hideable:
-    """Ops whose keys all come before their queries, with the position of the first query and of the end of the keys."""
-
-    ops: Array
-    first_queries: Array
-    key_ends: Array
 
 
 def link_sections(plan: Plan, runtime: Runtime, views: Views, handlers: Handlers) -> dict[str, LinkedSection]:
@@ -180,7 +170,7 @@ class _Linker:
         linked.first_ops = _first_ops(section, len(self._plan.streams))
         linked.handlers = [self._handlers[self._kinds[kind].name] for kind in kinds.tolist()]
         if self._plan.packing:
-            linked._handlers, linked._hideable = linked.handlers, _hideable_ops(section)
+            linked._handlers, linked._hideable = linked.handlers, hideable_ops(section)
         linked.contexts = [OpContext(op, linked.frame) for op in section.make_ops()]
         self._link_transfers(section, linked)
         self._link_views(section, linked)
@@ -281,13 +271,6 @@ def _read_bytes(section: Section) -> list[int]:
     total = np.concatenate(([0], np.cumsum(sizes[columns.view])))
     found: list[int] = (total[first + columns.num_reads[section.rows]] - total[first]).tolist()
     return found
-
-
-def _hideable_ops(section: Section) -> _Hideable | None:
-    rows, columns = section.rows, section.columns
-    first_queries, key_ends = columns.tokens[rows, 0], columns.kv[rows, 1]
-    ops = np.flatnonzero((key_ends >= 0) & (key_ends <= first_queries))
-    return _Hideable(ops, first_queries[ops], key_ends[ops]) if len(ops) else None
 
 
 def _counts(kinds: list[int]) -> list[tuple[int, int]]:
