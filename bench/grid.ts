@@ -88,7 +88,7 @@ function gridCases(numCases: number): readonly Asked[] {
       model: MODELS[name] as never,
       cluster: { gpus, gpu },
       run: { seqLen },
-      deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } },
+      deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } },
     });
     return { name: `${name}, ${seqLen} on ${gpus} x ${gpu}`, seqLen, input: { ...specs, deepspeed: deepspeed.config } };
   });

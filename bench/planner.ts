@@ -20,7 +20,7 @@ import { replayTimes } from './replay.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const MODEL = `${ROOT}examples/llama-3-8b.json`;
-const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } };
 const NUM_RUNS = 5;
 const MEGABYTE = 1e6;
 

@@ -128,6 +128,7 @@ function requestOf(
     run: { seqLen, policy, released, sequenceParallelSize, attention },
     deepspeed: {
       train_micro_batch_size_per_gpu: 1,
+      bf16: { enabled: true },
       zero_optimization: { stage: zeroStage, ...(offloadOptimizer === true ? { offload_optimizer: { device: 'cpu' } } : {}) },
     },
   };

@@ -9,7 +9,7 @@ import { type ExecutionPlan, FpdtError, planRun } from '../src/index.js';
 
 const model = fileURLToPath(new URL('llama-3-8b.json', import.meta.url));
 const cluster = { gpus: 4, gpu: 'a100-80gb' };
-const deepspeed = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+const deepspeed = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } };
 
 for (const policy of ['ulysses', 'ulysses-offload', 'alst', 'fpdt', 'auto'] as const) {
   try {

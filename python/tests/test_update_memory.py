@@ -19,25 +19,39 @@ MODEL_STATES_ALONE: Mapping[str, Any] = {
     "vocab_size": 512,
 }
 """Against which 128 tokens are nothing."""
+ADAM = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}
 COUNTED_BY_NOBODY = 4096
 """Beside model states and temporaries: norms, flags and losses."""
+ROUNDED_UP = 0.006
+"""Of an optimizer whose update takes less than what comes before it."""
 
 
 @pytest.mark.parametrize(
-    ("zero", "dtype"),
+    ("zero", "dtype", "optimizer"),
     [
-        ({"stage": 1}, "bfloat16"),
-        ({"stage": 2}, "float32"),
-        (ZERO_3, "float32"),
-        (ZERO_3, "bfloat16"),
+        ({"stage": 1}, "bfloat16", ADAM),
+        ({"stage": 2}, "float32", ADAM),
+        (ZERO_3, "float32", ADAM),
+        (ZERO_3, "bfloat16", ADAM),
+        (ZERO_3, "bfloat16", {"type": "SGD", "params": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0.1}}),
+        (ZERO_3, "bfloat16", {"type": "Adagrad", "params": {"lr": 1e-3, "weight_decay": 0.1}}),
+        ({"stage": 2}, "bfloat16", {"type": "RMSprop", "params": {"lr": 1e-3, "momentum": 0.9, "centered": True}}),
+        ({"stage": 1}, "bfloat16", {"type": "Adamax", "params": {"lr": 1e-3}}),
     ],
 )
-def test_the_peak_of_a_run_is_the_plans(zero: Mapping[str, Any], dtype: str, probes: Probes, tmp_path: Path) -> None:
+def test_the_peak_of_a_run_is_the_plans(
+    zero: Mapping[str, Any], dtype: str, optimizer: Mapping[str, Any], probes: Probes, tmp_path: Path
+) -> None:
     small = {"reduce_bucket_size": 65536, **zero}
     path = make_plan(
-        tmp_path, "--gpus", "2", "--dtype", dtype, "--seq-len", "128", model=MODEL_STATES_ALONE, zero=small
+        tmp_path,
+        *("--gpus", "2", "--dtype", dtype, "--seq-len", "128"),
+        model=MODEL_STATES_ALONE,
+        zero=small,
+        more={"optimizer": optimizer, "zero_allow_untested_optimizer": True},
     )
     answer = probes.run(kind="worker", plan=path, data=write_data(tmp_path), worldSize=2, steps=2)
     assert "failed" not in answer, answer
     measured = max(step["pool_bytes"]["hbm"] for step in answer["steps"])
-    assert 0 <= measured - peak_bytes(path)["hbm"] <= COUNTED_BY_NOBODY
+    planned = peak_bytes(path)["hbm"]
+    assert -ROUNDED_UP * planned <= measured - planned <= COUNTED_BY_NOBODY, (measured, planned)

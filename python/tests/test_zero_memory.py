@@ -17,6 +17,8 @@ BUCKET = {"reduce_bucket_size": 1_000_000}
 SHARDED = {**ZERO_3, **BUCKET, "sub_group_size": 1000}
 """Updated weight by weight, so that no update is the peak."""
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+OFFLOAD_WEIGHTS = {"offload_param": {"device": "cpu"}}
+"""Moves nothing on a CPU, where weights are in host memory: what is held is the same."""
 FLOAT_ON_THE_WAY = {"communication_data_type": "fp32"}
 FLOAT_SUMS = {"data_types": {"grad_accum_dtype": "fp32"}}
 BACKWARD, REDUCE, STEP = "layerBackward", "gradientReduce", "optimizerStep"
@@ -35,6 +37,8 @@ ROUNDED_UP = 0.01
         (2, {**SHARDED, "contiguous_gradients": False}, FLOAT_ON_THE_WAY, 1, BACKWARD),
         (2, SHARDED, FLOAT_SUMS, 1, BACKWARD),
         (2, {**SHARDED, **OFFLOAD}, {}, 1, BACKWARD),
+        (2, {**SHARDED, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
+        (2, {**SHARDED, **OFFLOAD, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
         # Everything in one bucket, which is reduced at the end.
         (2, {**SHARDED, "reduce_bucket_size": 20_000_000}, {}, 1, REDUCE),
         # Everything is fetched ahead, out of one buffer, and small weights stay whole.

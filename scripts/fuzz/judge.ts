@@ -14,7 +14,7 @@ export interface Verdict {
   readonly message?: string;
 }
 
-const DEEPSPEED = { zero_optimization: { stage: 3 }, train_micro_batch_size_per_gpu: 1 };
+const DEEPSPEED = { bf16: { enabled: 'auto' }, zero_optimization: { stage: 3 }, train_micro_batch_size_per_gpu: 1 };
 
 /** Through the whole planner, on a machine that holds anything. */
 export async function judge({ config, without, at }: Mutation, original: string | undefined): Promise<Verdict> {

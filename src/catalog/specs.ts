@@ -4,7 +4,8 @@ import { readHfConfig } from '../spec/hfConfig.js';
 import { changeRope, type RopeChange } from '../spec/ropeChange.js';
 import { type ParsedDeepSpeed, parseDeepSpeed } from '../spec/deepspeedConfig.js';
 import { parseLora } from '../spec/loraConfig.js';
-import { type JsonObject, readJsonObject } from '../spec/parseJson.js';
+import { readDeepSpeed } from '../spec/deepspeedFile.js';
+import type { JsonObject } from '../spec/parseJson.js';
 import { parseRunInput, type RunInput } from '../spec/runInput.js';
 import { parseRun } from '../spec/runSpec.js';
 import type { ClusterSpec, ModelSpec, RunSpec } from '../spec/types.js';
@@ -18,7 +19,7 @@ export interface SpecInput {
   readonly model: string | JsonObject;
   readonly cluster: string | JsonObject;
   readonly run: RunInput;
-  /** A ds_config: path or object; left out, ZeRO is off. */
+  /** A ds_config: path, base64 or object; left out, ZeRO is off. */
   readonly deepspeed?: string | JsonObject | undefined;
 }
 
@@ -38,10 +39,10 @@ export function specsByCluster(input: Omit<SpecInput, 'cluster'>): (cluster: Spe
   const asked = parseRunInput(input.run);
   const lora = asked.lora === undefined ? undefined : parseLora(asked.lora);
   const model = extendedModel(input.model, asked, { freeze: asked.freeze, lora });
-  const config = readJsonObject(input.deepspeed ?? {}, 'deepspeed');
+  const source = readDeepSpeed(input.deepspeed);
   return (given) => {
     const cluster = parseCluster(given);
-    const deepspeed = parseDeepSpeed(config, { model, cluster, run: asked });
+    const deepspeed = parseDeepSpeed(source, { model, cluster, run: asked });
     return { model, cluster, deepspeed, run: parseRun(asked, model, cluster, deepspeed, poolsOf(cluster)) };
   };
 }

@@ -45,7 +45,7 @@ const EXAMPLES = { gpus: '--gpus 4', gpu: '--gpu a100-80gb' } as const;
 type ClusterOption = keyof typeof EXAMPLES;
 
 /** Without --deepspeed: a model of any size wants its states sharded. */
-const DEFAULT_DEEPSPEED = { zero_optimization: { stage: 3 }, train_micro_batch_size_per_gpu: 1 };
+const DEFAULT_DEEPSPEED = { zero_optimization: { stage: 3 }, train_micro_batch_size_per_gpu: 1, bf16: { enabled: 'auto' } };
 
 /** `needs` are the options that must be given where no cluster file is. */
 export function toPlanInput(options: Options, needs: readonly ClusterOption[] = ['gpus', 'gpu']): PlanInput {

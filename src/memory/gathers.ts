@@ -1,12 +1,13 @@
 /**
  * Weights that ZeRO-3 gathers, and what gathering several at once takes: they come in one buffer and are copied out of it
  * (`_all_gather_dtype` and `AllGatherCoalescedHandle.wait`, zero/partition_parameters.py). The buffer goes once all of its weights have been
- * asked for: with those of a module, unless more was fetched ahead than a module has. One rank alone uses its shards as they are.
+ * asked for: with those of a module, unless more was fetched ahead than a module has. One rank alone uses its shards as they are, unless
+ * they are on the host.
  */
 import { numWeightElements } from '../catalog/parameters.js';
 import type { LayerParameters, ParameterView } from '../spec/types.js';
 import type { InstantName } from './items.js';
-import { overModel, type Terms } from './stateTerms.js';
+import { fetchesWeights, overModel, type Terms } from './stateTerms.js';
 
 /** Elements. */
 export interface Gathered {
@@ -14,6 +15,8 @@ export interface Gathered {
   /** In buffers that stay while ops run, and in one more while a module's weights are copied out of it. */
   readonly kept: number;
   readonly passing: number;
+  /** Of this rank's own shares that come from the host at once. */
+  readonly fetched: number;
 }
 
 export interface GatherFacts {
@@ -24,13 +27,14 @@ export interface GatherFacts {
 }
 
 export function gatherFacts(terms: Terms): GatherFacts {
-  const { zero, numRanks, all } = terms;
+  const { zero, all } = terms;
+  const isAlone = terms.numRanks === 1 && !fetchesWeights(terms);
   const small = smallElements(terms);
   // Beyond the model's threshold DeepSpeed leaves out the weights that come last; counted as if it left out none, or all.
-  const keepsSmall = numRanks > 1 && small > 0;
+  const keepsSmall = !isAlone && small > 0;
   const persistent = keepsSmall ? Math.min(small, zero.modelPersistenceThreshold) : 0;
   const isSharded = ({ numel }: ParameterView): boolean => numel > zero.persistenceThreshold || small > zero.modelPersistenceThreshold;
-  return { persistent, sharded: numRanks === 1 ? 0 : all - persistent, isSharded };
+  return { persistent, sharded: isAlone ? 0 : all - persistent, isSharded };
 }
 
 function smallElements(terms: Terms): number {
@@ -42,9 +46,11 @@ export function gathered(name: InstantName, facts: GatherFacts, terms: Terms): G
   const { zero } = terms;
   const { sharded } = facts;
   const weights = Math.min(sharded, zero.maxLiveElements + neededElements(name, facts, terms));
-  if (!zero.coalescesGathers || sharded === 0) return { weights, kept: 0, passing: 0 };
-  const kept = keptElements(name, facts, terms);
-  return { weights, kept, passing: Math.max(0, largestFetch(name, facts, terms) - kept) };
+  const kept = zero.coalescesGathers && sharded > 0 ? keptElements(name, facts, terms) : 0;
+  const largest = largestFetch(name, facts, terms);
+  const fetched = fetchesWeights(terms) ? Math.ceil(Math.max(kept, largest, terms.largest) / terms.numRanks) : 0;
+  if (!zero.coalescesGathers || sharded === 0) return { weights, kept: 0, passing: 0, fetched };
+  return { weights, kept, passing: Math.max(0, largest - kept), fetched };
 }
 
 /** The module's own; in backward also the layers that are rebuilt; for the loss of a tied model also the embedding. */

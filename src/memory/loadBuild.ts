@@ -38,7 +38,11 @@ function modulesOf(views: Unit): readonly Unit[] {
 
 function unitMoments(unit: Unit, before: number, terms: LoadTerms): readonly (readonly Held[])[] {
   const { w, numRanks, zero } = terms;
-  const there = kept(zero.stage === 3 ? 'weight shard so far' : 'weights so far', w * before, `${w} B * weights of the units before`);
+  // Each weight's share is a pinned block by itself, of up to twice its size.
+  const pinned = zero.offloadWeights === 'pinned' && terms.device === 'cuda' ? 2 : 1;
+  const name = zero.stage === 3 ? 'weight shard so far' : 'weights so far';
+  const place = zero.offloadWeights === undefined ? 'device' : 'pinned';
+  const there = kept(name, pinned * w * before, `${w} B * weights of the units before`, place);
   const moments = castMoments(unit, terms).map((moment) => [there, ...moment]);
   if (zero.stage < 3) return moments;
   const largest = Math.max(...unit.map(({ numel }) => Math.ceil(numel / numRanks)));

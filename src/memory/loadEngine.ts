@@ -5,7 +5,7 @@
 import type { ParameterView } from '../spec/types.js';
 import { bucketBytes, subGroupBytes } from './stage3.js';
 import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
-import { accumulatesWide, largestSubGroup, overModel, pinnedBytes, shardOf } from './stateTerms.js';
+import { accumulatesWide, largestSubGroup, offloadedWeightBytes, overModel, pinnedBytes, shardOf } from './stateTerms.js';
 
 type Moments = readonly (readonly Held[])[];
 
@@ -22,20 +22,25 @@ export function engineMoments(terms: LoadTerms): Moments {
 function unshardedMoments({ all, trained, w, largest, device, zero }: LoadTerms): Moments {
   const weights = kept('weights', w * all, `${w} B * parameters`);
   if (w === 4) return [[weights]];
-  const states = [kept('master weights', 4 * trained, '4 B * parameters'), kept('Adam states', 8 * trained, '8 B * parameters')];
-  if (!zero.torchAdam) {
+  const { isTorch, label, stateBytes, updateBytes } = zero.optimizer;
+  const states = [
+    kept('master weights', 4 * trained, '4 B * parameters'),
+    kept(`${label} states`, stateBytes * trained, `${stateBytes} B * parameters`),
+  ];
+  if (!isTorch) {
     return [
       [weights, passing('clones and flat copy', 2 * w * trained, `2 * ${w} B * parameters`)],
-      [weights, ...states, passing('zero gradients', 4 * trained, '4 B * parameters: the step that makes Adam states')],
+      [weights, ...states, passing('zero gradients', 4 * trained, `4 B * parameters: the step that makes ${label} states`)],
     ];
   }
-  const temporaries = device === 'cpu' ? 8 * largest : 4 * trained;
-  const note = device === 'cpu' ? '8 B * largest parameter' : '4 B * parameters';
+  const together = Math.max(4, updateBytes - 4);
+  const temporaries = device === 'cpu' ? updateBytes * largest : together * trained;
+  const note = device === 'cpu' ? `${updateBytes} B * largest parameter` : `${together} B * parameters`;
   return [
     [
       weights,
       ...states,
-      passing('zero gradients', (w + 4) * trained, `(${w} + 4) B * parameters: the step that makes Adam states`),
+      passing('zero gradients', (w + 4) * trained, `(${w} + 4) B * parameters: the step that makes ${label} states`),
       passing('optimizer temporaries', temporaries, note),
     ],
   ];
@@ -92,7 +97,9 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
   const ownedAll = shardElements(terms, () => true);
   const owned = shardElements(terms, ({ trainable }) => trainable);
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
-  const weights = kept('weight shard', w * ownedAll, `${w} B * parameters / ranks`);
+  const isOnHost = zero.offloadWeights !== undefined;
+  const shardBytes = isOnHost ? offloadedWeightBytes({ ...terms, ownedAll, owned }) : w * ownedAll;
+  const weights = kept('weight shard', shardBytes, `${w} B * parameters / ranks`, isOnHost ? 'pinned' : 'device');
   const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', away);
   const subGroup = largestSubGroup(terms);
   const offloaded = zero.offloadOptimizer

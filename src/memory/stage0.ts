@@ -1,7 +1,7 @@
 /** Model states without ZeRO. */
 import { derived, type InstantItem, type InstantName } from './items.js';
 import { reductions } from './reductions.js';
-import { reductionItems } from './stages12.js';
+import { reductionItems, statesItem } from './stages12.js';
 import type { StateItems, Terms } from './stateTerms.js';
 
 /**
@@ -9,12 +9,12 @@ import type { StateItems, Terms } from './stateTerms.js';
  * FP16_UnfusedOptimizer where Adam is torch's (engine.py, `_configure_fp16_optimizer`); the loss scale and the search for overflow
  * are scalars.
  */
-export function unsharded({ all, trained, w }: Terms): StateItems {
+export function unsharded({ all, trained, w, zero }: Terms): StateItems {
   return {
     device: [
       derived('weights', w * all, `${w} B * parameters`),
       derived('master weights', w < 4 ? 4 * trained : 0, '4 B * parameters that train'),
-      derived('Adam states', 8 * trained, '8 B * parameters that train'),
+      statesItem(trained, '', zero),
     ],
     pinned: [],
   };
@@ -34,12 +34,16 @@ export function unshardedInstants(terms: Terms): (name: InstantName) => readonly
   };
 }
 
-/** Flat fp32 gradients and Adam's temporaries (16 -> 24 B); on a CPU torch's Adam has those of one weight after the other. */
+/** Flat fp32 gradients and Adam's temporaries (16 -> 24 B); on a CPU torch's optimizers have those of one weight after the other. */
 function stepItem({ trained, largest, w, device, zero }: Terms): InstantItem {
   const converted = w < 4 ? 4 : 0;
-  if (device === 'cpu' && zero.torchAdam) {
-    const note = `${converted} B * parameters that train, 12 B * largest parameter`;
-    return derived('optimizer temporaries', converted * trained + 12 * largest, note);
+  const { isTorch, updateBytes } = zero.optimizer;
+  if (device === 'cpu' && isTorch) {
+    const each = 4 + updateBytes;
+    const note = `${converted} B * parameters that train, ${each} B * largest parameter`;
+    return derived('optimizer temporaries', converted * trained + each * largest, note);
   }
-  return derived('optimizer temporaries', (converted + 4) * trained, `${converted + 4} B * parameters that train`);
+  // Adam's, one list of weights after the other, has half of its temporaries at once.
+  const together = isTorch ? Math.max(4, updateBytes - 4) : 4;
+  return derived('optimizer temporaries', (converted + together) * trained, `${converted + together} B * parameters that train`);
 }

@@ -2,22 +2,38 @@
 import { derived, derivedAt, type EvaluationInstant, type InstantItem, type InstantName } from './items.js';
 import { gathered, gatherFacts, type GatherFacts } from './gathers.js';
 import { reductions } from './reductions.js';
-import { optimizerStates, reductionItems, torchAdamItem } from './stages12.js';
-import { largestSubGroup, pinnedBytes, type StateItems, type Terms, TORCH_ADAM_STEP } from './stateTerms.js';
+import { optimizerStates, reductionItems, torchUpdateItem } from './stages12.js';
+import {
+  fetchesWeights,
+  largestSubGroup,
+  offloadedWeightBytes,
+  pinnedBytes,
+  type StateItems,
+  type Terms,
+  torchStepBytes,
+} from './stateTerms.js';
 
 /** The reduce bucket is held for life, and small weights stay whole. */
 export function fullySharded(terms: Terms): StateItems {
-  const { ownedAll, owned, w, g } = terms;
+  const { owned, w, g } = terms;
+  const shard = weightShard(terms);
   const device = [
-    derived('weight shard', w * ownedAll, `${w} B * parameters / ranks`),
+    ...shard.device,
     derived('persistent small weights', w * gatherFacts(terms).persistent, `${w} B * weights up to stage3_param_persistence_threshold`),
     derived('reduce bucket', bucketBytes(terms), `${terms.c} B * reduce_bucket_size`),
   ];
-  if (terms.zero.offloadOptimizer) return { device, pinned: hostStates(terms) };
+  if (terms.zero.offloadOptimizer) return { device, pinned: [...shard.pinned, ...hostStates(terms)] };
   return {
     device: [...device, derived('gradient shard', g * owned, `${g} B * parameters that train / ranks`), ...optimizerStates(terms)],
-    pinned: [],
+    pinned: shard.pinned,
   };
+}
+
+function weightShard(terms: Terms): StateItems {
+  const { ownedAll, w, zero } = terms;
+  const note = `${w} B * parameters / ranks`;
+  if (zero.offloadWeights === undefined) return { device: [derived('weight shard', w * ownedAll, note)], pinned: [] };
+  return { device: [], pinned: [derived('weight shard', offloadedWeightBytes(terms), `${note}, on the host by offload_param`)] };
 }
 
 /** In the dtype that gradients travel in; none where they stay where they are. */
@@ -55,21 +71,29 @@ export function fullyShardedEvaluation(terms: Terms): (name: EvaluationInstant) 
 
 function gatherItems(name: InstantName, facts: GatherFacts, terms: Terms): readonly InstantItem[] {
   const { w } = terms;
-  const { weights, kept, passing } = gathered(name, facts, terms);
+  const { weights, kept, passing, fetched } = gathered(name, facts, terms);
   return [
     derived('gathered weights', w * weights, `${w} B * min(parameters, stage3_max_live_parameters + those of the modules at work)`),
     derived('buffer of weights fetched ahead', w * kept, `${w} B * (stage3_prefetch_bucket_size + largest parameter)`),
     derivedAt('gather', 'buffer of gathered weights', w * passing, `${w} B * parameters of the module, which are copied out of it`),
+    derivedAt('gather', 'weights from the host', w * fetched, `${w} B * parameters that are fetched together / ranks, by offload_param`),
   ];
 }
 
 /** fp32 gradients of one sub-group after the other; before, each is normed in fp64. */
 function stepItem(terms: Terms): InstantItem {
-  const { w, g, zero, largest, numRanks } = terms;
+  const { w, zero, largest, numRanks } = terms;
   const elements = largestSubGroup(terms);
-  if (zero.offloadOptimizer) return { ...torchAdamItem(elements, terms), pinned: true };
-  const each = zero.torchAdam ? TORCH_ADAM_STEP : w < 4 && g < 4 ? 6 : 4;
+  if (zero.offloadOptimizer) return { ...torchUpdateItem(elements, terms), pinned: true };
+  // Updated weights are converted before they go to the host.
+  const leaving = fetchesWeights(terms) ? w : 0;
+  const each = leaving + zeroStepBytes(terms);
   const norm = 8 * Math.ceil(largest / numRanks);
   const note = `${each} B * min(sub_group_size, parameters that train / ranks)`;
   return derived('optimizer temporaries', Math.max(norm, each * elements), note);
+}
+
+function zeroStepBytes(terms: Terms): number {
+  const { w, g, zero } = terms;
+  return zero.optimizer.isTorch ? torchStepBytes(terms) : w < 4 && g < 4 ? 6 : 4;
 }

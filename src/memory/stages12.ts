@@ -1,16 +1,7 @@
 /** Model states under ZeRO stages 1 and 2: weights whole, master weights and Adam sharded. */
 import { derived, derivedAt, type InstantItem, type InstantName, type MemoryItem } from './items.js';
 import { type Reduction, type Reductions, reductions } from './reductions.js';
-import {
-  accumulatesWide,
-  isBackward,
-  isCompact,
-  pinnedBytes,
-  type StateItems,
-  type Terms,
-  TORCH_ADAM_STEP,
-  TORCH_ADAM_UPDATE,
-} from './stateTerms.js';
+import { accumulatesWide, isBackward, isCompact, pinnedBytes, type StateItems, type Terms, torchStepBytes } from './stateTerms.js';
 
 /** 12 B of master and Adam sharded; on the host with offload_optimizer (18 B in bf16 and fp16). */
 export function sharded(terms: Terms): StateItems {
@@ -28,11 +19,14 @@ export function sharded(terms: Terms): StateItems {
   };
 }
 
-export function optimizerStates({ owned }: Pick<Terms, 'owned'>): readonly MemoryItem[] {
-  return [
-    derived('master weights', 4 * owned, '4 B * parameters that train / ranks'),
-    derived('Adam states', 8 * owned, '8 B * parameters that train / ranks'),
-  ];
+export function optimizerStates({ owned, zero }: Pick<Terms, 'owned' | 'zero'>): readonly MemoryItem[] {
+  return [derived('master weights', 4 * owned, '4 B * parameters that train / ranks'), statesItem(owned, '/ ranks', zero)];
+}
+
+/** What the optimizer keeps of so many parameters that it updates. */
+export function statesItem(elements: number, share: '' | '/ ranks', { optimizer }: Pick<Terms['zero'], 'optimizer'>): MemoryItem {
+  const { label, stateBytes } = optimizer;
+  return derived(`${label} states`, stateBytes * elements, `${stateBytes} B * parameters that train ${share}`.trim());
 }
 
 /** Master weights, their gradients, weights on their way back and the largest gradient are pinned, each by itself; Adam's states are not. */
@@ -42,7 +36,7 @@ function hostStates(terms: Terms): readonly MemoryItem[] {
   const accumulates = zero.stage === 2 && run.gradientAccumulationSteps > 1 && !isCompact(terms);
   return [
     pinned('master weights', 4 * owned, '4 B * parameters that train / ranks'),
-    derived('Adam states', 8 * owned, '8 B * parameters that train / ranks'),
+    statesItem(owned, '/ ranks', zero),
     pinned('fp32 gradients', 4 * owned, '4 B * parameters that train / ranks'),
     pinned('pinned gradients', w * owned, `${w} B * parameters that train / ranks`),
     pinned('largest gradient', w * largest, `${w} B * largest parameter`),
@@ -134,13 +128,14 @@ function stepItems(terms: Terms): readonly InstantItem[] {
   const { owned, largest, zero } = terms;
   const averaged = averagedBytes(terms);
   if (zero.offloadOptimizer) {
-    return [averagedItem(averaged, terms), { ...torchAdamItem(owned, terms), pinned: true }];
+    return [averagedItem(averaged, terms), { ...torchUpdateItem(owned, terms), pinned: true }];
   }
   const norm = 8 * Math.min(largest, owned);
   const convert = isCompact(terms) ? 0 : 6 * owned;
-  const update = zero.torchAdam ? TORCH_ADAM_STEP * owned - averaged : 0;
-  const most = zero.torchAdam
-    ? `${TORCH_ADAM_STEP} B * parameters that train / ranks, less averaged gradients`
+  const { isTorch } = zero.optimizer;
+  const update = isTorch ? torchStepBytes(terms) * owned - averaged : 0;
+  const most = isTorch
+    ? `${torchStepBytes(terms)} B * parameters that train / ranks, less averaged gradients`
     : convert >= norm
       ? '6 B * parameters that train / ranks'
       : '8 B * largest parameter of a rank: its norm in fp64';
@@ -148,19 +143,20 @@ function stepItems(terms: Terms): readonly InstantItem[] {
 }
 
 /** Of an update on the host. */
-export function torchAdamItem(elements: number, { zero }: Terms): MemoryItem {
-  const bytes = zero.torchAdam ? TORCH_ADAM_UPDATE * elements : 0;
-  return derived('optimizer temporaries', bytes, `${TORCH_ADAM_UPDATE} B * parameters that are updated together`);
+export function torchUpdateItem(elements: number, { zero }: Terms): MemoryItem {
+  const { updateBytes } = zero.optimizer;
+  return derived('optimizer temporaries', updateBytes * elements, `${updateBytes} B * parameters that are updated together`);
 }
 
 function wideInstant(name: InstantName, terms: Terms): readonly InstantItem[] {
   const { trained, owned, w, afterLoss, run, zero } = terms;
   const isForward = name === 'embed' || name === 'layerForward';
   const elements = name === 'loss' ? afterLoss : isForward && run.gradientAccumulationSteps === 1 ? 0 : trained;
-  const update = name === 'optimizerStep' && zero.torchAdam ? TORCH_ADAM_UPDATE * owned : 0;
+  const { updateBytes } = zero.optimizer;
+  const update = name === 'optimizerStep' ? updateBytes * owned : 0;
   return [
     derived('gradients', w * elements, `${w} B * parameters that train`),
-    derived('optimizer temporaries', update, `${TORCH_ADAM_UPDATE} B * parameters that train / ranks`),
+    derived('optimizer temporaries', update, `${updateBytes} B * parameters that train / ranks`),
     ...(isBackward(name) ? reductionItems(reductions(terms)[name]) : []),
   ];
 }

@@ -48,12 +48,10 @@ export interface Terms extends ModelStatesInput {
   readonly afterLoss: number;
 }
 
-/**
- * Bytes a parameter of an update by torch's Adam: the root of the second moments twice (_single_tensor_adam in torch/optim/adam.py: sqrt,
- * then a division out of place), and with fp32 gradients. DeepSpeed's own optimizers have no such temporaries.
- */
-export const TORCH_ADAM_UPDATE = 8;
-export const TORCH_ADAM_STEP = 4 + TORCH_ADAM_UPDATE;
+/** Bytes a parameter of an update by torch's optimizers, fp32 gradients included. DeepSpeed's own have no such temporaries. */
+export function torchStepBytes({ zero }: Pick<Terms, 'zero'>): number {
+  return 4 + zero.optimizer.updateBytes;
+}
 
 export function termsOf(input: ModelStatesInput): Terms {
   const { parameters, run, numRanks } = input;
@@ -87,7 +85,25 @@ export function largestOf(views: readonly ParameterView[]): number {
  * 53042, sglang issue 36562). The CPU device pins nothing.
  */
 export function pinnedBytes(bytes: number, { device, zero }: Pick<Terms, 'device' | 'zero'>): number {
-  return device === 'cuda' && zero.pinOptimizer && bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : bytes;
+  return device === 'cuda' && zero.pinOptimizer ? blockBytes(bytes) : bytes;
+}
+
+function blockBytes(bytes: number): number {
+  return bytes > 0 ? 2 ** Math.ceil(Math.log2(bytes)) : 0;
+}
+
+/**
+ * Host bytes of a rank's weights under offload_param: those that train in one block (`_create_param_groups_fp16_flat_cpu_memory`,
+ * zero/stage3.py). Each was a pinned block of its own before, up to twice its size, which PyTorch keeps; others still are.
+ */
+export function offloadedWeightBytes({ w, ownedAll, owned, device, zero }: Terms): number {
+  if (device !== 'cuda' || zero.offloadWeights !== 'pinned') return w * ownedAll;
+  return blockBytes(w * owned) + 2 * w * ownedAll;
+}
+
+/** Weights are copied to the device for every gather. On the CPU device nothing moves. */
+export function fetchesWeights({ device, zero }: Pick<Terms, 'device' | 'zero'>): boolean {
+  return device === 'cuda' && zero.offloadWeights !== undefined;
 }
 
 export function isBackward(name: InstantName): boolean {

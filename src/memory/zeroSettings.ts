@@ -3,6 +3,7 @@
  * in elements.
  */
 import type { ModelDtype } from '../spec/dtype.js';
+import { type OptimizerFacts, optimizerFacts } from '../spec/deepspeedOptimizer.js';
 import type { DeepSpeedConfig, RunSpec } from '../spec/types.js';
 
 export interface ZeroSettings {
@@ -24,15 +25,19 @@ export interface ZeroSettings {
   /** Of gradients on their way; left out: that of the weights. */
   readonly communicationDtype: ModelDtype | undefined;
   readonly offloadOptimizer: boolean;
+  /** Of stage 3: a rank's share of the weights is on the host, in pinned memory or not, and comes to the device to be gathered. */
+  readonly offloadWeights: 'pinned' | 'pageable' | undefined;
   /** What is offloaded is copied into pinned memory. */
   readonly pinOptimizer: boolean;
-  /** PyTorch's Adam, not DeepSpeed's own kernels. */
-  readonly torchAdam: boolean;
+  readonly optimizer: Omit<OptimizerFacts, 'name' | 'isUntested'>;
   /** Gradients accumulate in fp32 whatever the weights' dtype (data_types.grad_accum_dtype). */
   readonly accumulateInFp32: boolean;
 }
 
 const COMMUNICATION_DTYPES: Readonly<Record<string, ModelDtype>> = { fp32: 'float32', bf16: 'bfloat16', fp16: 'float16' };
+
+/** Of a config that names no optimizer. */
+const ADAM: ZeroSettings['optimizer'] = { label: 'Adam', stateBytes: 8, updateBytes: 0, isTorch: false };
 
 type Section = Readonly<Record<string, unknown>>;
 
@@ -41,8 +46,8 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
   const stage = (zero.stage ?? 0) as RunSpec['zeroStage'];
   const number = (key: string, fallback: number): number => (zero[key] as number | undefined) ?? fallback;
   const offload = (zero.offload_optimizer ?? {}) as Section;
+  const param = (zero.offload_param ?? {}) as Section;
   const offloadOptimizer = offload.device === 'cpu';
-  const optimizer = (config.optimizer ?? {}) as Section;
   const dataTypes = (config.data_types ?? {}) as Section;
   return {
     stage,
@@ -60,8 +65,9 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
     reduceScatter: zero.reduce_scatter !== false,
     communicationDtype: COMMUNICATION_DTYPES[((config.communication_data_type ?? '') as string).toLowerCase()],
     offloadOptimizer,
+    offloadWeights: stage === 3 && param.device === 'cpu' ? (param.pin_memory === false ? 'pageable' : 'pinned') : undefined,
     pinOptimizer: offload.pin_memory !== false,
-    torchAdam: ((optimizer.params ?? {}) as Section).torch_adam === true,
+    optimizer: optimizerFacts(config) ?? ADAM,
     accumulateInFp32: dataTypes.grad_accum_dtype === 'fp32',
   };
 }

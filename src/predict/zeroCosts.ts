@@ -40,7 +40,14 @@ export function zeroCosts(input: CostInput): ZeroCosts {
 export function gatherSeconds(elements: number, input: CostInput): number {
   if (input.run.zeroStage < 3) return 0;
   const { cluster, run } = input;
-  return cluster.rates.zeroGatherSeconds + ringSeconds(elements * DTYPE_BYTES[run.dtype], cluster, 'gatherBytes');
+  const bytes = elements * DTYPE_BYTES[run.dtype];
+  const fetched = fetchesWeights(input) ? bytes / cluster.numRanks / cluster.rates.h2dBytes : 0;
+  return cluster.rates.zeroGatherSeconds + fetched + ringSeconds(bytes, cluster, 'gatherBytes');
+}
+
+/** Whether a rank's share of the weights comes from the host to be gathered (offload_param). On the CPU device nothing moves. */
+function fetchesWeights({ cluster, deepspeed }: Pick<CostInput, 'cluster' | 'deepspeed'>): boolean {
+  return zeroSettings(deepspeed).offloadWeights !== undefined && cluster.device === 'cuda';
 }
 
 /** Of a module's weights: nothing crosses a link. */
@@ -107,7 +114,9 @@ export function optimizerSeconds(input: CostInput): number {
 
 function secondsPerParameter({ run, cluster, deepspeed }: CostInput): number {
   const { rates } = cluster;
-  if (!isOffloaded({ cluster, deepspeed })) return rates.optimizerSecondsPerParameter;
-  const slowdown = zeroSettings(deepspeed).torchAdam ? TORCH_CPU_ADAM : 1;
-  return slowdown * rates.offloadedOptimizerSecondsPerParameter + DTYPE_BYTES[run.dtype] / rates.h2dBytes;
+  const isOnHost = fetchesWeights({ cluster, deepspeed });
+  const w = DTYPE_BYTES[run.dtype];
+  if (!isOffloaded({ cluster, deepspeed })) return rates.optimizerSecondsPerParameter + (isOnHost ? w / rates.d2hBytes : 0);
+  const slowdown = zeroSettings(deepspeed).optimizer.isTorch ? TORCH_CPU_ADAM : 1;
+  return slowdown * rates.offloadedOptimizerSecondsPerParameter + (isOnHost ? 0 : w / rates.h2dBytes);
 }

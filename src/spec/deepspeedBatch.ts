@@ -1,38 +1,78 @@
 /** Batch arithmetic. The ranks of a sequence parallel group share one sequence, so a batch counts replicas, not ranks. */
-import { FpdtError } from './errors.js';
+import type { DeepSpeedReport, Problem } from './deepspeedReport.js';
 import type { JsonObject } from './parseJson.js';
 
 export interface Batch {
+  /** Micro-steps of one sequence between two updates. */
   readonly gradientAccumulationSteps: number;
 }
 
-/** train_batch_size = train_micro_batch_size_per_gpu * gradient_accumulation_steps * replicas, in sequences; micro-batch size 1. */
-export function resolveBatch(config: JsonObject, dataParallelSize: number): Batch {
-  const train = positive(config, 'train_batch_size');
-  const micro = positive(config, 'train_micro_batch_size_per_gpu') ?? 1;
-  const given = positive(config, 'gradient_accumulation_steps');
-  if (micro !== 1) {
-    throw new FpdtError(`deepspeed.train_micro_batch_size_per_gpu: expected 1, found ${micro}`, {
-      code: 'unsupported',
-      hint: `a micro-batch is one long sequence; use gradient_accumulation_steps=${micro * (given ?? 1)}`,
-    });
-  }
-  const steps = given ?? (train === undefined ? 1 : train / dataParallelSize);
-  if (!Number.isInteger(steps) || steps < 1 || (train !== undefined && train !== steps * dataParallelSize)) {
-    throw new FpdtError(
-      `deepspeed.train_batch_size must be train_micro_batch_size_per_gpu * gradient_accumulation_steps * replicas: ` +
-        `${String(train)} != 1 * ${given ?? '?'} * ${dataParallelSize}`,
-      {
-        code: 'batch-mismatch',
-        hint: `train_batch_size=${(given ?? Math.max(1, Math.round(steps))) * dataParallelSize} works, or leave it out`,
-      },
+/**
+ * train_batch_size = train_micro_batch_size_per_gpu * gradient_accumulation_steps * replicas, in sequences; what is left open follows as
+ * DeepSpeed derives it (`_set_batch_related_parameters`). A micro-batch of m sequences is run as m micro-steps of one: the loss is the mean
+ * over all target tokens of the step, however they are shared out, so loss and gradients are the same.
+ */
+export function resolveBatch(config: JsonObject, dataParallelSize: number, report: DeepSpeedReport): Batch {
+  const { train, micro, steps } = given(config);
+  const small = tooSmall(config);
+  report.add(...small);
+  const total =
+    micro !== undefined || train === undefined
+      ? (micro ?? 1) * (steps ?? sharesOf(train, micro ?? 1, dataParallelSize))
+      : train / dataParallelSize;
+  const fits =
+    Number.isInteger(total) && total >= 1 && total % (steps ?? 1) === 0 && (train === undefined || train === total * dataParallelSize);
+  if (!fits && small.length === 0) report.add(mismatch(config, dataParallelSize));
+  if (micro !== undefined && micro > 1) {
+    report.remarks.push(
+      `deepspeed.train_micro_batch_size_per_gpu=${micro} is run as ${micro} micro-steps of one sequence each, ${total} of them a step: the same mean over all target tokens`,
     );
   }
-  return { gradientAccumulationSteps: steps };
+  return { gradientAccumulationSteps: fits ? total : 1 };
 }
 
-function positive(config: JsonObject, key: string): number | undefined {
-  const value = config[key] as number | undefined;
-  if (value === undefined || value >= 1) return value;
-  throw new FpdtError(`deepspeed.${key}: expected at least 1, found ${value}`, { code: 'invalid-value' });
+/** The replicas that a batch given in full asks for, where the ranks can be so many. */
+export function replicasOf(config: JsonObject, numRanks: number): number | undefined {
+  const { train, micro, steps } = given(config);
+  if (train === undefined || micro === undefined || steps === undefined) return undefined;
+  const replicas = train / (micro * steps);
+  return Number.isInteger(replicas) && replicas >= 1 && numRanks % replicas === 0 ? replicas : undefined;
+}
+
+function sharesOf(train: number | undefined, micro: number, replicas: number): number {
+  return train === undefined ? 1 : train / (micro * replicas);
+}
+
+interface Given {
+  readonly train: number | undefined;
+  readonly micro: number | undefined;
+  readonly steps: number | undefined;
+}
+
+function given(config: JsonObject): Given {
+  const [train, micro, steps] = KEYS.map((key) => config[key] as number | undefined);
+  return { train, micro, steps };
+}
+
+const KEYS = ['train_batch_size', 'train_micro_batch_size_per_gpu', 'gradient_accumulation_steps'] as const;
+
+function tooSmall(config: JsonObject): readonly Problem[] {
+  return KEYS.flatMap((path) => {
+    const value = config[path] as number | undefined;
+    if (value === undefined || value >= 1) return [];
+    return [{ path, text: `: expected at least 1, found ${value}`, code: 'invalid-value', hint: 'give 1 or more, or leave it out' }];
+  });
+}
+
+function mismatch(config: JsonObject, replicas: number): Problem {
+  const { train, micro, steps } = given(config);
+  const each = Math.max(1, micro ?? 1) * Math.max(1, steps ?? 1);
+  const nearest = Math.max(1, Math.round((train ?? 1) / (each * replicas))) * each * replicas;
+  const works = micro !== undefined && steps !== undefined ? each * replicas : nearest;
+  return {
+    path: 'train_batch_size',
+    text: ` must be train_micro_batch_size_per_gpu * gradient_accumulation_steps * replicas: ${train ?? '?'} != ${micro ?? '?'} * ${steps ?? '?'} * ${replicas}`,
+    code: 'batch-mismatch',
+    hint: `train_batch_size=${works} works, or leave it out`,
+  };
 }

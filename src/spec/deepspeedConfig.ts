@@ -1,12 +1,14 @@
-/** A user's ds_config, taken as it is: checked strictly, `auto` resolved, defaults that matter written out. */
-import { resolveAuto } from './deepspeedAuto.js';
-import { type Batch, resolveBatch } from './deepspeedBatch.js';
+/** A user's ds_config, taken as it is: checked as DeepSpeed checks it, `auto` resolved, defaults that matter written out. */
+import { isFilled, resolveAuto } from './deepspeedAuto.js';
+import { type Batch, replicasOf, resolveBatch } from './deepspeedBatch.js';
 import { checkKeys } from './deepspeedCheck.js';
-import { checkPrecision, resolveDtype } from './deepspeedPrecision.js';
-import { refuseUnsupportedDeepSpeed } from './deepspeedRefuse.js';
-import { FpdtError } from './errors.js';
+import type { DeepSpeedSource } from './deepspeedFile.js';
+import { precisionProblems, resolveDtype } from './deepspeedPrecision.js';
+import { unsupportedProblems } from './deepspeedRefuse.js';
+import { withNewNames } from './deepspeedRenamed.js';
+import { DeepSpeedReport, type Problem } from './deepspeedReport.js';
 import { resolveParallelism } from './parallelism.js';
-import { type JsonObject, readJsonObject } from './parseJson.js';
+import { type JsonObject, valueIn } from './parseJson.js';
 import type { RunInput } from './runInput.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, RunSpec } from './types.js';
 
@@ -32,19 +34,32 @@ const DEFAULT_GRADIENT_CLIPPING = 1.0;
 /** For a ds_config without an optimizer; PyTorch's AdamW defaults but for the learning rate. */
 const DEFAULT_OPTIMIZER = { type: 'AdamW', params: { lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 } };
 
-export function parseDeepSpeed(input: string | JsonObject, facts: DeepSpeedFacts): ParsedDeepSpeed {
-  const given = checkKeys(readJsonObject(input, 'deepspeed'));
-  const dtype = resolveDtype(given, facts.run, facts.cluster);
-  const auto = resolveAuto(given, { hiddenSize: facts.model.hiddenSize, dtype, numSteps: facts.run.numSteps ?? 1 });
-  refuseUnsupportedDeepSpeed(auto);
-  checkPrecision(auto, { dtype, lossScale: facts.run.lossScale });
-  const { sequenceParallelSize, dataParallelSize } = resolveParallelism(facts.run, facts.model, facts.cluster, sizeOf(auto));
-  checkDataParallelSize(auto, dataParallelSize);
-  const batch = resolveBatch(auto, dataParallelSize);
-  const config = resolved(auto, batch, dtype, facts.cluster.device);
+/** Throws one FpdtError for all that is wrong with a config; its problems know their lines where it is a file. */
+export function parseDeepSpeed(source: DeepSpeedSource, facts: DeepSpeedFacts): ParsedDeepSpeed {
+  const report = new DeepSpeedReport(source.lines);
+  const parsed = parseInto(report, source, facts);
+  report.throwIfAny();
+  return parsed;
+}
+
+function parseInto(report: DeepSpeedReport, source: DeepSpeedSource, { model, cluster, run }: DeepSpeedFacts): ParsedDeepSpeed {
+  const given = withNewNames(checkKeys(source.config, report, isFilled(source.config)), report);
+  const dtype = resolveDtype(given, { run, cluster, isEmpty: source.isEmpty }, report);
+  const auto = resolveAuto(given, { hiddenSize: model.hiddenSize, dtype, numSteps: run.numSteps ?? 1 }, report);
+  const stage = stageOf(auto);
+  report.add(
+    ...unsupportedProblems(auto, { stage, dtype, device: cluster.device }),
+    ...precisionProblems(auto, { dtype, lossScale: run.lossScale }),
+  );
+  // What is wrong with it might look like a conflict of the ranks.
+  report.throwIfAny();
+  const { sequenceParallelSize, dataParallelSize } = resolveParallelism(run, model, cluster, sizeOf(auto, run, cluster));
+  report.add(...dataParallelProblems(auto, dataParallelSize));
+  const batch = resolveBatch(auto, dataParallelSize, report);
+  const config = resolved(auto, { batch, dtype, device: cluster.device, report });
   return {
     config,
-    zeroStage: stageOf(auto),
+    zeroStage: stage,
     gradientAccumulationSteps: batch.gradientAccumulationSteps,
     gradientClipping: config.gradient_clipping as number,
     dtype,
@@ -52,32 +67,41 @@ export function parseDeepSpeed(input: string | JsonObject, facts: DeepSpeedFacts
   };
 }
 
-function sizeOf(config: JsonObject): number | undefined {
-  return config.sequence_parallel_size as number | undefined;
+/** The config's own size; or where nothing else says how ranks are split, the one that its batch leaves. */
+function sizeOf(config: JsonObject, run: RunInput, { numRanks }: ClusterSpec): number | undefined {
+  const own = config.sequence_parallel_size as number | undefined;
+  if (own !== undefined || run.sequenceParallelSize !== undefined || run.dataParallelSize !== undefined) return own;
+  const replicas = replicasOf(config, numRanks);
+  return replicas === undefined ? undefined : numRanks / replicas;
 }
 
-function checkDataParallelSize(config: JsonObject, dataParallelSize: number): void {
-  const given = config.data_parallel_size;
-  if (given === undefined || given === dataParallelSize) return;
-  throw new FpdtError(
-    `deepspeed.data_parallel_size is ${JSON.stringify(given)} but the ranks leave room for ${dataParallelSize} replicas`,
-    {
-      code: 'conflict',
-      hint: `set data_parallel_size to ${dataParallelSize} or leave it out`,
-    },
-  );
+function dataParallelProblems(config: JsonObject, dataParallelSize: number): readonly Problem[] {
+  const path = 'data_parallel_size';
+  const given = config[path];
+  if (given === undefined || given === dataParallelSize) return [];
+  const text = ` is ${JSON.stringify(given)} but the ranks leave room for ${dataParallelSize} replicas`;
+  return [{ path, text, code: 'conflict', hint: `set data_parallel_size to ${dataParallelSize} or leave it out` }];
 }
 
 function stageOf(config: JsonObject): RunSpec['zeroStage'] {
   return (((config.zero_optimization ?? {}) as JsonObject).stage ?? 0) as RunSpec['zeroStage'];
 }
 
+interface Resolution {
+  readonly batch: Batch;
+  readonly dtype: RunSpec['dtype'];
+  readonly device: ClusterSpec['device'];
+  readonly report: DeepSpeedReport;
+}
+
 /**
  * The batch is written as micro-batch size and accumulation steps alone: DeepSpeed then derives train_batch_size itself.
- * Sizes of the sequence and data parallel groups are left out, since they would make it build groups of its own.
+ * Sizes of the sequence and data parallel groups are left out, since they would make it build groups of its own. The remarks go with it,
+ * in a section that DeepSpeed does not look at.
  */
-function resolved(config: JsonObject, batch: Batch, dtype: RunSpec['dtype'], device: ClusterSpec['device']): DeepSpeedConfig {
-  const { train_batch_size: _, sequence_parallel_size: __, data_parallel_size: ___, ...rest } = config;
+function resolved(config: JsonObject, { batch, dtype, device, report }: Resolution): DeepSpeedConfig {
+  const { train_batch_size: _, sequence_parallel_size: __, data_parallel_size: ___, optimizer, ...rest } = config;
+  const { remarks } = report;
   return {
     ...rest,
     train_micro_batch_size_per_gpu: 1,
@@ -88,7 +112,8 @@ function resolved(config: JsonObject, batch: Batch, dtype: RunSpec['dtype'], dev
     ...(config.fp16 === undefined && dtype !== 'float16'
       ? {}
       : { fp16: { ...(config.fp16 as JsonObject | undefined), enabled: dtype === 'float16' } }),
-    optimizer: config.optimizer ?? defaultOptimizer(device),
+    optimizer: typeof valueIn(config, ['optimizer', 'type']) === 'string' ? optimizer : defaultOptimizer(device),
+    ...(remarks.length === 0 ? {} : { fpdt: { remarks: [...new Set(remarks)] } }),
   };
 }
 

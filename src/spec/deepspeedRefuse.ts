@@ -1,6 +1,7 @@
 /** What DeepSpeed can do and a plan cannot account for is refused by name, never ignored. */
-import { FpdtError } from './errors.js';
-import type { JsonObject } from './parseJson.js';
+import { constructedProblems, type ConstructedFacts } from './deepspeedConstructed.js';
+import type { Problem } from './deepspeedReport.js';
+import { type JsonObject, valueIn } from './parseJson.js';
 
 interface Refusal {
   readonly path: string;
@@ -9,6 +10,8 @@ interface Refusal {
   readonly hint: string;
 }
 
+/** DeepSpeed keeps null, and fails at the first step. */
+const isNull = (value: unknown): boolean => value === null;
 const on = (value: unknown): boolean => value === true;
 const given = (value: unknown): boolean => value !== undefined && value !== null;
 const not =
@@ -19,14 +22,11 @@ const not =
 const notCommunicated = (value: unknown): boolean => given(value) && !/^(fp32|bf16|fp16)$/i.test(String(value));
 
 const REFUSALS: readonly Refusal[] = [
-  { path: 'zero_optimization.stage', when: not(0, 1, 2, 3), hint: 'ZeRO stages are 0, 1, 2 and 3' },
-  { path: 'zero_optimization.offload_param.device', when: not('none'), hint: 'remove offload_param; ZeRO-3 already shards the weights' },
+  { path: 'zero_optimization.offload_param.device', when: not('none', 'cpu'), hint: "use device 'cpu' or 'none'" },
   { path: 'zero_optimization.offload_optimizer.device', when: not('none', 'cpu'), hint: "use device 'cpu' or 'none'" },
   { path: 'zero_optimization.offload_optimizer.ratio', when: not(1), hint: 'use ratio 1.0' },
   { path: 'zero_optimization.offload_optimizer.super_offload', when: on, hint: 'set super_offload to false' },
   { path: 'zero_optimization.zenflow', when: given, hint: 'remove the zenflow section' },
-  { path: 'zero_optimization.cpu_offload', when: on, hint: "write offload_optimizer: {device: 'cpu'}" },
-  { path: 'zero_optimization.cpu_offload_param', when: on, hint: 'remove it' },
   { path: 'zero_optimization.legacy_stage1', when: on, hint: 'set legacy_stage1 to false' },
   { path: 'zero_optimization.zero_hpz_partition_size', when: not(0, 1), hint: 'set zero_hpz_partition_size to 1' },
   { path: 'zero_optimization.zero_quantized_weights', when: on, hint: 'gradients would not equal the unsharded ones; set it to false' },
@@ -41,6 +41,7 @@ const REFUSALS: readonly Refusal[] = [
   { path: 'gradient_allreduce_op', when: not('mean'), hint: 'the loss scale assumes the mean; remove it' },
   { path: 'communication_data_type', when: notCommunicated, hint: "use 'fp32', 'bf16' or 'fp16', or remove it" },
   { path: 'seq_parallel_communication_data_type', when: notCommunicated, hint: 'remove it' },
+  { path: 'gradient_clipping', when: isNull, hint: 'write 0 for none, or leave it out for 1.0' },
   { path: 'prescale_gradients', when: on, hint: 'set prescale_gradients to false' },
   { path: 'gradient_predivide_factor', when: not(1), hint: 'set gradient_predivide_factor to 1' },
   { path: 'managed_gradient_accumulation', when: not(true), hint: 'set managed_gradient_accumulation to true' },
@@ -52,24 +53,46 @@ const REFUSALS: readonly Refusal[] = [
   { path: 'tensor_parallel', when: given, hint: 'remove tensor_parallel: sequence parallelism shards the heads' },
   { path: 'pipeline', when: given, hint: 'remove pipeline' },
   { path: 'weight_quantization', when: given, hint: 'remove weight_quantization' },
-  { path: 'optimizer.type', when: (value) => given(value) && !/^adamw?$/i.test(String(value)), hint: "use 'Adam' or 'AdamW'" },
 ];
 
-export function refuseUnsupportedDeepSpeed(config: JsonObject): void {
-  refuseOffloadWithoutZero(config);
-  for (const { path, when, hint } of REFUSALS) {
-    const value = path.split('.').reduce<unknown>((at, key) => (at as JsonObject | null | undefined)?.[key], config);
-    if (!when(value)) continue;
-    throw new FpdtError(`deepspeed.${path}: ${JSON.stringify(value)} is not supported`, { code: 'unsupported', hint, details: { path } });
-  }
+/** Of a resolved config, all that is refused. */
+export function unsupportedProblems(config: JsonObject, facts: ConstructedFacts): readonly Problem[] {
+  const found = REFUSALS.flatMap(({ path, when, hint }): readonly Problem[] => {
+    const value = valueIn(config, path.split('.'));
+    if (!when(value)) return [];
+    return [{ path, text: `: ${JSON.stringify(value)} is not supported`, code: 'unsupported', hint, details: { path } }];
+  });
+  return [...offloadWithoutZero(config), ...found, ...sizeProblems(config), ...constructedProblems(config, facts)];
 }
 
 /** DeepSpeed offloads the states that ZeRO shards; at stage 0 it would ignore the section. */
-function refuseOffloadWithoutZero(config: JsonObject): void {
-  const { stage = 0, offload_optimizer: offload } = (config.zero_optimization ?? {}) as JsonObject;
-  if (stage !== 0 || (offload as JsonObject | null | undefined)?.device !== 'cpu') return;
-  throw new FpdtError('deepspeed.zero_optimization.offload_optimizer: ZeRO stage 0 has nothing to offload', {
-    code: 'unsupported',
-    hint: 'use stage 1, 2 or 3',
+function offloadWithoutZero(config: JsonObject): readonly Problem[] {
+  const path = 'zero_optimization.offload_optimizer';
+  if (Number(valueIn(config, ['zero_optimization', 'stage']) ?? 0) !== 0) return [];
+  if (valueIn(config, [...path.split('.'), 'device']) !== 'cpu') return [];
+  return [{ path, text: ': ZeRO stage 0 has nothing to offload', code: 'unsupported', hint: 'use stage 1, 2 or 3' }];
+}
+
+/** Numbers of sections that DeepSpeed does not check, and the least that makes sense. */
+const LEAST: Readonly<Record<string, number>> = {
+  gradient_clipping: 0,
+  steps_per_print: 1,
+  sequence_parallel_size: 1,
+  data_parallel_size: 1,
+  'aio.block_size': 1,
+  'aio.queue_depth': 1,
+  'aio.intra_op_parallelism': 1,
+  'flops_profiler.profile_step': 1,
+  'activation_checkpointing.number_checkpoints': 1,
+  'checkpoint.writer.io_buffer_size': 1,
+};
+
+function sizeProblems(config: JsonObject): readonly Problem[] {
+  return Object.entries(LEAST).flatMap(([path, least]): readonly Problem[] => {
+    const value = valueIn(config, path.split('.'));
+    if (typeof value !== 'number' || value >= least) return [];
+    return [
+      { path, text: `: expected at least ${least}, found ${value}`, code: 'invalid-value', hint: `give ${least} or more, or leave it out` },
+    ];
   });
 }

@@ -1,5 +1,5 @@
 /** Keys of a ds_config that DeepSpeed 0.19.8 takes, but that change nothing here, or more than a plan says. One sentence each. */
-import { isObject } from './parseJson.js';
+import { isObject, valueIn } from './parseJson.js';
 import type { DeepSpeedConfig, RunSpec } from './types.js';
 
 type Run = Pick<RunSpec, 'dtype' | 'zeroStage'>;
@@ -29,6 +29,11 @@ const ROWS: readonly Row[] = [
     when: off,
     text: 'has no effect: DeepSpeed 0.19.8 gathers updated weights in any case',
   },
+  {
+    path: 'zero_optimization.offload_param.device',
+    when: (value, _, { zeroStage }) => value === 'cpu' && zeroStage < 3,
+    text: 'has no effect: only ZeRO stage 3 has weights that may be away',
+  },
   { path: 'disable_allgather', when: on, text: 'has no effect: DeepSpeed 0.19.8 does not look at it' },
   {
     path: 'seq_parallel_communication_data_type',
@@ -52,7 +57,12 @@ const ROWS: readonly Row[] = [
 export function deepspeedRemarks(config: DeepSpeedConfig, run: Run): readonly string[] {
   const found = ROWS.filter(({ path, when }) => when(at(config, path), config, run)).map(({ path, text }) => `deepspeed.${path} ${text}`);
   const hysteresis = hysteresisRemark(run, config);
-  return hysteresis === undefined ? found : [...found, hysteresis];
+  return [...readingRemarks(config), ...found, ...(hysteresis === undefined ? [] : [hysteresis])];
+}
+
+/** Of what was found when the config was read. */
+function readingRemarks(config: DeepSpeedConfig): readonly string[] {
+  return (valueIn(config, ['fpdt', 'remarks']) ?? []) as readonly string[];
 }
 
 function at(config: DeepSpeedConfig, path: string): unknown {

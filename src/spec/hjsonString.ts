@@ -18,11 +18,11 @@ export function hjsonString(text: string, start: number): Quoted | undefined {
 }
 
 const THREE = "'''";
-const SINGLE = /'(?:[^'\\\0-\x1f]|\\[^\0-\x1f])*'/y;
-const DOUBLE = /"(?:[^"\\\0-\x1f]|\\[^\0-\x1f])*"/y;
+const SINGLE = /'(?:[^'\\\p{Cc}]|\\\P{Cc})*'/uy;
+const DOUBLE = /"(?:[^"\\\p{Cc}]|\\\P{Cc})*"/uy;
 
 function unescaped(inner: string): string | undefined {
-  const json = inner.replaceAll(/\\'|"|\\[^]/g, (found) => (found === "\\'" ? "'" : found === '"' ? '\\"' : found));
+  const json = inner.replaceAll(/\\'|"|\\[\s\S]/g, (found) => (found === "\\'" ? "'" : found === '"' ? '\\"' : found));
   try {
     return JSON.parse(`"${json}"`) as string;
   } catch {
@@ -35,7 +35,10 @@ function longString(text: string, start: number): Quoted | undefined {
   const close = text.indexOf(THREE, start + THREE.length);
   if (close < 0) return undefined;
   const indent = start - text.lastIndexOf('\n', start - 1) - 1;
-  const [first = '', ...rest] = text.slice(start + THREE.length, close).replaceAll('\r', '').split('\n');
+  const [first = '', ...rest] = text
+    .slice(start + THREE.length, close)
+    .replaceAll('\r', '')
+    .split('\n');
   const opening = first.trimStart();
   const lines = rest.map((line) => line.replace(new RegExp(`^[ \\t]{0,${indent}}`), ''));
   const value = (opening === '' && rest.length > 0 ? lines : [opening, ...lines]).join('\n');

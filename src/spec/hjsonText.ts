@@ -20,7 +20,7 @@ export function parseHjson(text: string, what: string): HjsonText {
 
 const BYTE_ORDER_MARK = '\uFEFF';
 /** Blanks and comments. One that is not closed is an error of the text. */
-const BLANK = /(?:[ \t\r\n]|#[^\r\n]*|\/\/[^\r\n]*|\/\*[^]*?\*\/)*/y;
+const BLANK = /(?:[ \t\r\n]|#[^\r\n]*|\/\/[^\r\n]*|\/\*[\s\S]*?\*\/)*/y;
 /** A word or number ends where a comma, a bracket, a comment or the line does; what is neither runs on to the end of the line. */
 const WORD = /[^\r\n,}\]#/]*(?:\/(?![/*])[^\r\n,}\]#/]*)*/y;
 const REST_OF_LINE = /[^\r\n]*/y;

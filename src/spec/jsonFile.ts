@@ -9,10 +9,15 @@ const MAX_BYTES = 4 * 1024 ** 2;
 
 /** The value of a JSON file; `what` names it in errors, e.g. `model config`. */
 export function readJsonFile(path: string, what: string): unknown {
+  return readFileAs(parseJsonText, path, what);
+}
+
+/** What `parse` makes of the text of a file, which gets the file's name for its errors. */
+export function readFileAs<T>(parse: (text: string, name: string) => T, path: string, what: string): T {
   const text = readTextFile(path, what);
   const name = `${what} '${path}'`;
   const kind = kindOf(text);
-  if (kind === undefined) return parseJsonText(text, name);
+  if (kind === undefined) return parse(text, name);
   throw new FpdtError(`${name}, line 1: expected a JSON object, found ${kind}`, {
     code: 'not-json',
     hint: `give the path of the JSON file for the ${what}`,
@@ -23,6 +28,10 @@ export function readJsonFile(path: string, what: string): unknown {
 /** A path as it is, or the file `name` in it where it is a folder. */
 export function fileOf(path: string, name: string): string {
   return isFolder(path) ? join(path, name) : path;
+}
+
+export function exists(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 export function isFolder(path: string): boolean {

@@ -1,6 +1,5 @@
 /** Changes to a request that does not fit, by kind. */
-import { refuseUnsupportedDeepSpeed } from '../spec/deepspeedRefuse.js';
-import { FpdtError } from '../spec/errors.js';
+import { unsupportedProblems } from '../spec/deepspeedRefuse.js';
 import { sharesHeads } from '../spec/parallelism.js';
 import type { JsonObject } from '../spec/parseJson.js';
 import { DEFAULT_RESERVE } from '../spec/runSpec.js';
@@ -81,12 +80,8 @@ function offloaded(request: Request): readonly Change[] {
 /** None where DeepSpeed's other settings do not go with it. */
 function withZero(request: Request, change: JsonObject & { readonly stage: RunSpec['zeroStage'] }, name: string): readonly Change[] {
   const deepspeed = { ...request.deepspeed, zero_optimization: { ...(request.deepspeed.zero_optimization as JsonObject), ...change } };
-  try {
-    refuseUnsupportedDeepSpeed(deepspeed);
-  } catch (error) {
-    if (error instanceof FpdtError) return [];
-    throw error;
-  }
+  const { dtype } = request.run;
+  if (unsupportedProblems(deepspeed, { stage: change.stage, dtype, device: request.cluster.device }).length > 0) return [];
   return [{ name: () => name, input: { ...request, deepspeed, run: { ...request.run, zeroStage: change.stage } } }];
 }
 

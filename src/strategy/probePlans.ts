@@ -9,7 +9,8 @@ import { parseSpecs } from '../catalog/specs.js';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
 import type { ModelDtype } from '../spec/dtype.js';
 import { readHfConfig } from '../spec/hfConfig.js';
-import { type JsonObject, readJsonObject } from '../spec/parseJson.js';
+import { readDeepSpeed } from '../spec/deepspeedFile.js';
+import type { JsonObject } from '../spec/parseJson.js';
 import type { RunInput } from '../spec/runInput.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { estimator } from './evaluator.js';
@@ -44,7 +45,7 @@ type ProbeRun = Omit<RunInput, 'seqLen'> & { readonly numChunks: number };
 
 function probesOf({ model, cluster, chunkTokens, dtype, deepspeed }: ProbeInput): readonly PlanInput[] {
   const { config } = readHfConfig(model);
-  const made = { cluster: { ...cluster }, deepspeed: readJsonObject(deepspeed ?? defaultConfig(dtype), 'deepspeed') };
+  const made = { cluster: { ...cluster }, deepspeed: readDeepSpeed(deepspeed ?? defaultConfig(dtype)).config };
   const probe = (least: number, runOf: (numLayers: number) => ProbeRun): PlanInput => {
     const few = fewerLayers(config, least);
     const run = runOf(parseModel(few).numLayers);

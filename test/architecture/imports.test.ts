@@ -118,10 +118,14 @@ describe('architecture', () => {
   });
 
   it('keeps files under 300 lines', () => {
-    expect([...files, ...data].filter((file) => readFileSync(join(SOURCES, file), 'utf8').split('\n').length > 301)).toEqual([]);
+    expect(
+      [...files, ...data].filter((file) => !GENERATED.includes(file) && readFileSync(join(SOURCES, file), 'utf8').split('\n').length > 301),
+    ).toEqual([]);
   });
 });
 
+/** By scripts/deepspeed/table.py. */
+const GENERATED = ['spec/deepspeedTable.json'];
 const IMPURE = [/\bDate\.now\b/, /\bnew Date\b/, /\bMath\.random\b/, /\bprocess\./, /\bperformance\.now\b/, /\brandomUUID\b/];
 
 /** index.ts is on top of all but cli; native.ts and package.ts are below all rooms; planning knows of neither. */

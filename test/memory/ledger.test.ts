@@ -21,7 +21,10 @@ const USE: ScheduleUse = {
 };
 
 function ledger(bend: Bend = {}, more: Partial<LedgerInput> = {}) {
-  const { model, run, cluster, deepspeed } = specs({ deepspeed: { zero_optimization: { stage: 3, reduce_bucket_size: 1000 } }, ...bend });
+  const { model, run, cluster, deepspeed } = specs({
+    ...bend,
+    deepspeed: { zero_optimization: { stage: 3, reduce_bucket_size: 1000 }, bf16: { enabled: 'auto' }, ...bend.deepspeed },
+  });
   return buildLedger({
     model,
     run,

@@ -23,9 +23,12 @@ export function framesOf(plan: VerifyInput): readonly CallFrame[] {
 /** Llama-3-8B as some policy would train it on this cluster. */
 export function realPlan(cluster: object, run: object): VerifyInput {
   const model = 'examples/llama-3-8b.json';
-  const { deepspeed, ...specs } = parseSpecs({ model, cluster, run, deepspeed: { zero_optimization: { stage: 3 } } } as Parameters<
-    typeof parseSpecs
-  >[0]);
+  const { deepspeed, ...specs } = parseSpecs({
+    model,
+    cluster,
+    run,
+    deepspeed: { zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } },
+  } as Parameters<typeof parseSpecs>[0]);
   const asked = { ...specs, deepspeed: deepspeed.config };
   const { strategy } = findStrategy(asked, memoryEstimator());
   const setting = settingOf({ ...asked, run: withChunks(asked.run, strategy.numChunks) });

@@ -17,7 +17,7 @@ test('a plan says it of its own step', async () => {
     model: { ...LLAMA, num_hidden_layers: 64 },
     cluster: { gpus: 1, gpu: 'a100-80gb', hostBytes: 2 ** 42 },
     run: { seqLen: 2 ** 21, policy: 'fpdt', numChunks: 8 },
-    deepspeed: { train_micro_batch_size_per_gpu: 1 },
+    deepspeed: { train_micro_batch_size_per_gpu: 1, bf16: { enabled: true } },
   });
   expect(plan.prediction.stepSeconds).toBeGreaterThan(600);
   expect(plan.collectiveTimeoutSeconds).toBe(Math.ceil(3 * plan.prediction.stepSeconds));

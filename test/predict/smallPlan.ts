@@ -148,7 +148,10 @@ function turns(numLayers: number, zeroStage: number): readonly Turn[] {
 
 /** Four layers on four ranks, ZeRO-3 and a CPU unless bent. */
 export function smallPlan(bend: Bend = {}): PredictInput {
-  const { model, run, cluster, deepspeed } = specs({ ...bend, deepspeed: { zero_optimization: { stage: 3 }, ...bend.deepspeed } });
+  const { model, run, cluster, deepspeed } = specs({
+    ...bend,
+    deepspeed: { zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' }, ...bend.deepspeed },
+  });
   const pools = poolsOf(cluster);
   const links = linksOf(pools);
   return {

@@ -11,7 +11,7 @@ import { LLAMA } from '../spec/inputs.js';
 function plan(hostBytes: string, hbmBytes = '11G'): Promise<ExecutionPlan> {
   const model = { ...LLAMA, hidden_size: 2048, num_hidden_layers: 6, num_attention_heads: 16, intermediate_size: 5632, vocab_size: 32000 };
   const cluster = { gpus: 4, gpu: 'a100-80gb', hbmBytes, hostBytes };
-  return planRun({ model, cluster, run: { seqLen: '256K' }, deepspeed: { zero_optimization: { stage: 3 } } });
+  return planRun({ model, cluster, run: { seqLen: '256K' }, deepspeed: { zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } } });
 }
 
 const leaves = (value: unknown, path = ''): readonly string[] =>

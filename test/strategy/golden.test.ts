@@ -6,7 +6,7 @@ import { programToText } from '../../src/schedule/programText.js';
 import { type PlanInput, planRun } from '../../src/strategy/planRun.js';
 
 const EXAMPLES = fileURLToPath(new URL('../../examples/', import.meta.url));
-const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: true } };
 const CASES: readonly (readonly [string, PlanInput])[] = [
   [
     'llama-3-8b-2M-fpdt',

@@ -11,7 +11,7 @@ function inputOf({ run = {}, cluster = {} }: Bend): BuildInput {
   const { deepspeed, ...rest } = specs({
     cluster: { gpus: 4, gpu: 'cpu', ...cluster },
     run,
-    deepspeed: { zero_optimization: { stage: 3, reduce_bucket_size: 1e5 } },
+    deepspeed: { zero_optimization: { stage: 3, reduce_bucket_size: 1e5 }, bf16: { enabled: 'auto' } },
   });
   return { ...rest, deepspeed: deepspeed.config };
 }

@@ -6,7 +6,7 @@ import { kvCopies, ownHeads, ownKvHeads, paddedHeads } from '../../src/spec/para
 import { readJsonObject } from '../../src/spec/parseJson.js';
 
 const LLAMA = fileURLToPath(new URL('../../examples/llama-3-8b.json', import.meta.url));
-const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } };
 
 const plan = (gpus: number, sequenceParallelSize: number, model: Parameters<typeof planRun>[0]['model'] = LLAMA): Promise<ExecutionPlan> =>
   planRun({

@@ -14,7 +14,7 @@ function input(
     model: { ...LLAMA, ...model },
     cluster: { gpus: 4, gpu: 'a100-80gb', diskBytes: 2 ** 32, ...cluster },
     run: { seqLen: 1000, ...run } as PlanInput['run'],
-    deepspeed: { train_micro_batch_size_per_gpu: 1, ...deepspeed },
+    deepspeed: { train_micro_batch_size_per_gpu: 1, bf16: { enabled: 'auto' }, ...deepspeed },
   };
 }
 

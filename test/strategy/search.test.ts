@@ -29,7 +29,7 @@ function inputOf({ model = MODEL, run, cluster }: Bend): BuildInput {
     model,
     cluster: { gpus: 4, gpu: 'a100-80gb', ...cluster },
     run: { seqLen: '256K', ...run },
-    deepspeed: { zero_optimization: { stage: 3 } },
+    deepspeed: { zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } },
   });
   return { ...rest, deepspeed: deepspeed.config };
 }

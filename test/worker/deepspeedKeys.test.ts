@@ -1,99 +1,71 @@
-/** Bounds of a ds_config's keys, against the config models of the DeepSpeed that is installed. */
-import { execa } from 'execa';
+/** Keys of a ds_config, against the DeepSpeed that is installed: its table, and what it takes or refuses of every key. */
 import { beforeAll, expect, it } from 'vitest';
-import { resolvePython } from '../../src/bridge/python.js';
+import { deepspeedSays } from '../../scripts/deepspeed/deepspeedSays.js';
 import { checkKeys } from '../../src/spec/deepspeedCheck.js';
-import { DEEPSPEED_KEYS, type KeyTable } from '../../src/spec/deepspeedKeys.js';
-import { isObject, type JsonObject } from '../../src/spec/parseJson.js';
+import { precisionProblems } from '../../src/spec/deepspeedPrecision.js';
+import { DeepSpeedReport } from '../../src/spec/deepspeedReport.js';
+import { withNewNames } from '../../src/spec/deepspeedRenamed.js';
+import { DEEPSPEED, type KeyTable } from '../../src/spec/deepspeedTable.js';
+import type { JsonObject } from '../../src/spec/parseJson.js';
 
-/** Bounds by path of all fields that have some, by both names where a field has two; and of each config whether DeepSpeed takes it. */
-const ASK = `
-import json, os, sys, typing
-out = os.dup(1)
-os.dup2(2, 1)
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
-from deepspeed.comm.config import CommsLoggerConfig
-from deepspeed.compile.config import CompileConfig
-from deepspeed.monitor.config import DeepSpeedMonitorConfig
-from deepspeed.runtime.config import DeepSpeedConfig, HybridEngineConfig
-from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
-from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
-SECTIONS = {
-    "zero_optimization.": DeepSpeedZeroConfig, "hybrid_engine.": HybridEngineConfig, "bf16.": DeepSpeedBF16Config,
-    "fp16.": DeepSpeedFP16Config, "comms_logger.": CommsLoggerConfig, "timers.throughput.": DeepSpeedThroughputTimerConfig,
-    "compile.": CompileConfig, "": DeepSpeedMonitorConfig,
-}
-SIGNS = {Gt: ("gt", ">"), Ge: ("ge", ">="), Lt: ("lt", "<"), Le: ("le", "<=")}
-def models(annotation):
-    if isinstance(annotation, type):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [model for one in typing.get_args(annotation) for model in models(one)]
-def bounds(model, at):
-    for name, field in model.model_fields.items():
-        signs = [(SIGNS[type(one)][1], getattr(one, SIGNS[type(one)][0])) for one in field.metadata if type(one) in SIGNS]
-        for path in {f"{at}{name}", f"{at}{field.alias or name}"}:
-            if signs:
-                yield path, " ".join(f"{sign}{bound:g}" for sign, bound in signs)
-            for inner in models(field.annotation):
-                yield from bounds(inner, f"{path}.")
-def takes(config):
-    try:
-        zero = {"stage": 3, **config.pop("zero_optimization", {})}
-        DeepSpeedConfig({"train_micro_batch_size_per_gpu": 1, **config, "zero_optimization": zero})
-    except Exception:
-        return False
-    return True
-said = {"bounds": dict(pair for at, model in SECTIONS.items() for pair in bounds(model, at)), "taken": [takes(one) for one in json.load(sys.stdin)]}
-with os.fdopen(out, "w") as file:
-    json.dump(said, file)
-`;
+/** Values with which models say more than their fields' types do, or which no key of a plain dict is looked at for. */
+const VALUES = [-5, -1, 0, 0.5, 1, 2, '1', '0.5', 'yes', 'True', 'cpu', 'nonsense', true, null, 'auto', [], {}];
+/** Refused by name (src/spec/deepspeedRefuse.ts), whatever is in them. */
+const REFUSED = ['zero_optimization.zenflow', 'compile', 'hybrid_engine', 'comet'];
+/** Where a validator looks at more than its own field, or a field is no plain type. */
+const OWN_RULES = [
+  'bf16.bf16_optimizer_states',
+  'bfloat16.bf16_optimizer_states',
+  'zero_optimization.compute_grad_norm',
+  'zero_optimization.leaf_module',
+  'comms_logger.prof_ops',
+];
 
-/** The section is refused by name (src/spec/deepspeedRefuse.ts), whatever is in it. */
-const REFUSED = /^zero_optimization\.zenflow\./;
-const VALUES = [-5, -1, 0, 0.5, 1, 2];
-
-const bounded = boundsOf(DEEPSPEED_KEYS);
-/** Each bounded key with each value, one key a config. */
-const configs = Object.keys(bounded).flatMap((path) => VALUES.map((value) => configOf(path.split('.'), value)));
-let said: { readonly bounds: Readonly<Record<string, string>>; readonly taken: readonly boolean[] };
+const paths = modelPaths(DEEPSPEED.keys, '').filter((path) => ![...REFUSED, ...OWN_RULES].some((one) => path.startsWith(one)));
+const configs = paths.flatMap((path) => VALUES.map((value) => withStage(configOf(path.split('.'), value))));
+let table: unknown;
+let taken: readonly boolean[];
 
 beforeAll(async () => {
-  const { stdout } = await execa(resolvePython(), ['-c', ASK], { input: JSON.stringify(configs), stderr: 'ignore' });
-  said = JSON.parse(stdout) as typeof said;
+  table = await deepspeedSays('table');
+  const said = await deepspeedSays(
+    'configs',
+    configs.map((config) => ({ config })),
+  );
+  taken = (said as readonly { readonly error?: string }[]).map(({ error }) => error === undefined);
 }, 120_000);
 
-it('keys have the bounds of the fields, and none beside', () => {
-  const theirs = Object.entries(said.bounds).filter(([path]) => !REFUSED.test(path));
-  expect(bounded).toEqual(Object.fromEntries(theirs));
-  expect(theirs.length).toBeGreaterThan(20);
+it('the table is what the installed DeepSpeed says', () => {
+  expect(DEEPSPEED).toEqual(table);
 });
 
-it('a value is refused where DeepSpeed would refuse it when the ranks have started', () => {
-  const ours = configs.map((config) => !isRefused(config));
-  expect(configs.filter((_, i) => ours[i] !== said.taken[i])).toEqual([]);
-  expect(said.taken).toContain(false);
-  expect(said.taken).toContain(true);
+it('a value of a model is refused where DeepSpeed refuses it', () => {
+  expect(configs.filter((config, i) => isTaken(config) !== taken[i]).map((config) => JSON.stringify(config))).toEqual([]);
+  expect(paths.length).toBeGreaterThan(90);
+  expect(taken).toContain(false);
 });
 
-function boundsOf(table: KeyTable, at = ''): Readonly<Record<string, string>> {
-  const entries = Object.entries(table).flatMap(([key, type]): readonly (readonly [string, string])[] => {
-    if (typeof type !== 'string') return Object.entries(boundsOf(type, `${at}${key}.`));
-    const [, bounds] = /^\w+ (.*)$/.exec(type) ?? [];
-    return bounds === undefined ? [] : [[`${at}${key}`, bounds]];
+/** Keys of sections that are models, by both names. */
+function modelPaths(keys: KeyTable, at: string, isModel = false): readonly string[] {
+  return Object.entries(keys).flatMap(([key, row]) => {
+    const path = at === '' ? key : `${at}.${key}`;
+    const names = row.alias === undefined ? [path] : [path, `${at}.${row.alias}`];
+    if (row.keys === undefined) return isModel ? names : [];
+    return [...(isModel ? [path] : []), ...modelPaths(row.keys, path, row.strict === true)];
   });
-  return Object.fromEntries(entries);
 }
 
-function configOf([key = '', ...rest]: readonly string[], value: number): JsonObject {
+function withStage(config: JsonObject): JsonObject {
+  const zero = { stage: 3, ...(config.zero_optimization as JsonObject | undefined) };
+  return { train_micro_batch_size_per_gpu: 1, ...config, zero_optimization: zero };
+}
+
+function configOf([key = '', ...rest]: readonly string[], value: unknown): JsonObject {
   return { [key]: rest.length === 0 ? value : configOf(rest, value) };
 }
 
-function isRefused(config: JsonObject): boolean {
-  try {
-    return !isObject(checkKeys(config));
-  } catch {
-    return true;
-  }
+function isTaken(config: JsonObject): boolean {
+  const report = new DeepSpeedReport(new Map());
+  report.add(...precisionProblems(withNewNames(checkKeys(config, report), report), { dtype: 'float32', lossScale: 1 }));
+  return report.problems.length === 0;
 }

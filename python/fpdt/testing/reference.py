@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -158,11 +158,14 @@ def document_loss_sum(model: nn.Module, document: Document) -> Tensor:
 
 
 def make_optimizer(config: Mapping[str, Any], weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """What DeepSpeed makes of the config's optimizer. Raises ValueError for one that is not Adam or AdamW."""
+    """What DeepSpeed makes of the config's optimizer, by torch. Raises ValueError for one that torch does not have."""
     section = config.get("optimizer", {})
     name, options = str(section.get("type", "")).lower(), dict(section.get("params", {}))
     if name not in ("adam", "adamw"):
-        raise ValueError(f"the reference has no optimizer '{section.get('type')}'; plan with Adam or AdamW")
+        found = torch.optim.Adagrad if name == "adagrad" else getattr(torch.optim, str(section.get("type")), None)
+        if found is None:
+            raise ValueError(f"the reference has no optimizer '{section.get('type')}'; plan with one of torch's")
+        return cast(type[torch.optim.Optimizer], found)(weights, **options)
     decoupled = bool(options.pop("adam_w_mode", True)) or name == "adamw"
     for only_deepspeed in ("torch_adam", "fp32_optimizer_states"):
         options.pop(only_deepspeed, None)

@@ -4,7 +4,8 @@ import { parameterTable } from '../../catalog/parameters.js';
 import { parseSpecs, type SpecInput } from '../../catalog/specs.js';
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
-import { isObject, type JsonObject, readJsonObject } from '../../spec/parseJson.js';
+import { readDeepSpeed } from '../../spec/deepspeedFile.js';
+import { isObject, type JsonObject } from '../../spec/parseJson.js';
 import { sharesOrCopiesHeads } from '../../spec/parallelism.js';
 import { type ParallelLayout, parallelLayout } from '../../spec/parallelLayout.js';
 import { isPlanOnly, parseReleased, type PlanOnlyPolicy, type ReleasedOptions } from '../../spec/releasedPrograms.js';
@@ -81,7 +82,7 @@ export function releasedSetting(input: SpecInput, programs: Readonly<Record<Plan
   }
   refuseSchedules(asked, policy);
   const program = programs[policy];
-  const { config, offloadWeights } = withoutWeights(readJsonObject(input.deepspeed ?? {}, 'deepspeed'));
+  const { config, offloadWeights } = withoutWeights(readDeepSpeed(input.deepspeed).config);
   const options = resolveOptions(policy, program, released, offloadWeights);
   const filled = { ...run, hbmReserve: run.hbmReserve ?? 0 };
   const first = parseSpecs({ ...input, deepspeed: config, run: filled });

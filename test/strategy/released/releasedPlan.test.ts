@@ -15,7 +15,7 @@ import { errorOf } from '../../spec/inputs.js';
 
 const LLAMA_8B = JSON.parse(readFileSync('examples/llama-3-8b.json', 'utf8')) as JsonObject;
 const NO_DROPOUT = { resid_pdrop: 0, embd_pdrop: 0, attn_pdrop: 0 };
-const ZERO_3 = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+const ZERO_3 = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } };
 
 interface Asked {
   readonly run?: Partial<RunInput>;

@@ -1,0 +1,51 @@
+"""Runs of ds_configs: weights on the host, micro-batches of several sequences, optimizers of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fpdt.testing.reference import run_reference
+from tests.conftest import Probes
+from tests.planned import ZERO_3, make_plan, write_data
+
+ON_HOST = {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
+
+
+def losses(folder: Path, probes: Probes, zero: Mapping[str, Any], **more: Any) -> list[float]:
+    """Of three steps on two ranks."""
+    folder.mkdir()
+    plan = make_plan(folder, "--gpus", "2", zero=zero, **more)
+    answer = probes.run(kind="worker", plan=plan, data=write_data(folder), worldSize=2, steps=3)
+    assert "failed" not in answer, answer
+    return [step["loss"] for step in answer["steps"]]
+
+
+def test_weights_on_the_host_train_as_those_on_the_device(probes: Probes, tmp_path: Path) -> None:
+    """On a CPU both are in host memory: what differs is DeepSpeed's path."""
+    here = losses(tmp_path / "here", probes, ZERO_3)
+    assert losses(tmp_path / "there", probes, {**ZERO_3, **ON_HOST}) == here
+    assert here[0] != here[-1]
+
+
+def test_a_micro_batch_of_two_sequences_is_two_micro_steps(probes: Probes, tmp_path: Path) -> None:
+    apart = losses(tmp_path / "apart", probes, {"stage": 2}, accumulation_steps=2)
+    together = losses(tmp_path / "together", probes, {"stage": 2}, more={"train_micro_batch_size_per_gpu": 2})
+    assert together == apart
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}},
+        {"type": "Adagrad", "params": {"lr": 0.01}},
+    ],
+)
+def test_optimizers_of_torch_update_as_unsharded(optimizer: dict[str, Any], probes: Probes, tmp_path: Path) -> None:
+    more = {"optimizer": optimizer, "zero_allow_untested_optimizer": True}
+    found = losses(tmp_path / "run", probes, ZERO_3, more=more)
+    expected = run_reference(tmp_path / "run" / "plan.json", tmp_path / "run" / "data.txt", 3, "float64", None, None)
+    assert found == pytest.approx(expected, rel=1e-5)

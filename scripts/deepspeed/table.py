@@ -1,0 +1,330 @@
+"""What the installed DeepSpeed knows of a ds_config, as JSON on stdout: keys, types, ranges, defaults, old names.
+
+Sections that are pydantic models are read as such. The others are plain dicts: their keys are those that DeepSpeed's
+own config object asks a dict for, and whether it takes null or "auto" is found by giving it one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+STDOUT = os.dup(1)
+os.dup2(2, 1)
+
+import deepspeed  # noqa: E402
+import torch  # noqa: E402
+from annotated_types import Ge, Gt, Le, Lt  # noqa: E402
+from deepspeed.comm.config import CommsLoggerConfig  # noqa: E402
+from deepspeed.compile.config import CompileConfig  # noqa: E402
+from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig  # noqa: E402
+from deepspeed.ops.adagrad import DeepSpeedCPUAdagrad  # noqa: E402
+from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam  # noqa: E402
+from deepspeed.ops.lion import DeepSpeedCPULion, FusedLion  # noqa: E402
+from deepspeed.runtime import config as ds, lr_schedules  # noqa: E402
+from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config  # noqa: E402
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: E402
+from deepspeed.utils.config import DeepSpeedThroughputTimerConfig  # noqa: E402
+from pydantic import BaseModel  # noqa: E402
+
+MODELS: dict[str, type[BaseModel]] = {
+    "zero_optimization": DeepSpeedZeroConfig,
+    "bf16": DeepSpeedBF16Config,
+    "bfloat16": DeepSpeedBF16Config,
+    "fp16": DeepSpeedFP16Config,
+    "comms_logger": CommsLoggerConfig,
+    "tensorboard": TensorBoardConfig,
+    "wandb": WandbConfig,
+    "csv_monitor": CSVConfig,
+    "comet": CometConfig,
+    "hybrid_engine": ds.HybridEngineConfig,
+    "compile": CompileConfig,
+    "timers.throughput": DeepSpeedThroughputTimerConfig,
+}
+DICTS = (
+    "",
+    "optimizer",
+    "scheduler",
+    "activation_checkpointing",
+    "flops_profiler",
+    "aio",
+    "checkpoint",
+    "checkpoint.parallel_write",
+    "checkpoint.writer",
+    "data_types",
+    "torch_autocast",
+    "timers",
+)
+"""Sections of features that are refused by name are no more than objects here."""
+OBJECTS = (
+    "autotuning",
+    "data_efficiency",
+    "datastates_ckpt",
+    "expert_parallel",
+    "pipeline",
+    "tensor_parallel",
+    "weight_quantization",
+)
+READ_ELSEWHERE = {
+    "": {
+        "sequence_parallel_size": "integer",
+        "data_parallel_size": "integer",
+        "vocabulary_size": "integer",
+        "allgather_size": "integer",
+    },
+}
+"""Read beside the config object: deepspeed/__init__.py, `_do_warning_check`, `read_zero_config_deprecated`."""
+TYPES_WITHOUT_DEFAULT = {
+    "train_batch_size": "integer",
+    "train_micro_batch_size_per_gpu": "integer",
+    "gradient_accumulation_steps": "integer",
+    "steps_per_print": "number",
+    "communication_data_type": "string",
+    "log_level": "string",
+    "optimizer.type": "string",
+    "optimizer.params": "object",
+    "optimizer.legacy_fusion": "boolean",
+    "scheduler.type": "string",
+    "scheduler.params": "object",
+    "activation_checkpointing.number_checkpoints": "integer",
+    "flops_profiler.output_file": "string",
+    "checkpoint.writer": "object",
+    "checkpoint.parallel_write": "object",
+    "checkpoint.writer.data_parallel": "string",
+    "checkpoint.writer.decoupled": "boolean",
+    "seq_parallel_communication_data_type": "string",
+    "checkpoint.tag_validation": "string",
+    "data_types.grad_accum_dtype": "string",
+    "data_types.param_dtype": "string",
+    "data_types.buffer_dtype": "string",
+    "data_types.keep_in_fp32_modules": "any",
+    "torch_autocast.dtype": "string",
+    "torch_autocast.lower_precision_safe_modules": "list",
+    "gradient_clipping": "number",
+    "gradient_predivide_factor": "number",
+    "flops_profiler.recompute_fwd_factor": "number",
+    "dataloader_drop_last": "boolean",
+    "timers.throughput": "object",
+}
+"""Of keys whose default is None, or of a type that says less than the key's own."""
+SIGNS = {Gt: ("above", "gt"), Ge: ("min", "ge"), Lt: ("below", "lt"), Le: ("max", "le")}
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", list: "list", dict: "object"}
+OPTIMIZERS = {
+    "FusedAdam": FusedAdam,
+    "DeepSpeedCPUAdam": DeepSpeedCPUAdam,
+    "FusedLion": FusedLion,
+    "DeepSpeedCPULion": DeepSpeedCPULion,
+    "DeepSpeedCPUAdagrad": DeepSpeedCPUAdagrad,
+}
+
+
+def model_keys(model: type[BaseModel]) -> dict[str, Any]:
+    validated = model.__pydantic_decorators__.field_validators.values()
+    plain = {name for one in validated if one.info.mode == "before" for name in one.info.fields}
+    rows = {name: field_row(field) for name, field in sorted(model.model_fields.items())}
+    return {name: {**row, "noBoolean": True} if name in plain else row for name, row in rows.items()}
+
+
+def field_row(field: Any) -> dict[str, Any]:
+    args = [one for one in typing.get_args(field.annotation) if one is not type(None)]
+    is_optional = type(None) in typing.get_args(field.annotation)
+    kind = args[0] if is_optional and args else field.annotation
+    row: dict[str, Any] = {"type": type_of(kind)}
+    if is_optional:
+        row["nullable"] = True
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        row["values"] = list(dict.fromkeys(one.value for one in kind))
+    for one in field.metadata:
+        if type(one) in SIGNS:
+            name, attribute = SIGNS[type(one)]
+            row[name] = getattr(one, attribute)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        row["keys"] = model_keys(kind)
+        row["strict"] = True
+    elif field.default_factory is None and field.default is not None:
+        row["default"] = plain(field.default)
+    if field.alias is not None:
+        row["alias"] = field.alias
+    extra = field.json_schema_extra or {}
+    if extra.get("deprecated"):
+        row["becomes"] = extra.get("new_param", "")
+    return row
+
+
+def type_of(kind: Any) -> str:
+    origin = typing.get_origin(kind)
+    if origin is not None:
+        return TYPES.get(origin, "any")
+    if not isinstance(kind, type):
+        return "any"
+    if issubclass(kind, BaseModel):
+        return "object"
+    for base in (bool, int, float, str, Path, list, dict):
+        if issubclass(kind, base):
+            return TYPES[base]
+    return "any"
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Asked(dict[str, Any]):
+    """A section that writes down which keys it is asked for, and with which default."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__(given)
+        self.asked: dict[str, Any] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked[key] = default if self.asked.get(key) is None else self.asked[key]
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.setdefault(str(key), None)
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.setdefault(key, None)
+        return super().__getitem__(key)
+
+    def keys(self) -> Any:
+        owner = self
+
+        class Keys(list[str]):
+            def __contains__(self, key: object) -> bool:
+                return key in owner
+
+        return Keys(super().keys())
+
+    def __copy__(self) -> Asked:
+        return self
+
+
+def sections_asked() -> dict[str, Asked]:
+    found: dict[str, Asked] = {}
+    for path in DICTS[1:]:
+        given = {"optimizer": {"type": "Adam"}, "scheduler": {"type": "WarmupLR"}}.get(path, {})
+        if path == "timers":
+            given = {"throughput": {}}
+        if path == "torch_autocast":
+            given = {"dtype": "bf16", "lower_precision_safe_modules": []}
+        found[path] = Asked(given)
+    found["checkpoint"].update(parallel_write=found["checkpoint.parallel_write"], writer=found["checkpoint.writer"])
+    top = {path: section for path, section in found.items() if "." not in path}
+    found[""] = Asked({"train_micro_batch_size_per_gpu": 1, **top})
+    ds.DeepSpeedConfig(found[""])
+    return found
+
+
+def dict_keys(path: str, asked: Asked) -> dict[str, Any]:
+    removed = ds._REMOVED_TOP_LEVEL_CONFIG_KEYS if path == "" else {}
+    names = {name for name in asked.asked if name not in removed} | set(READ_ELSEWHERE.get(path, {}))
+    return {name: dict_row(path, name, asked.asked.get(name)) for name in sorted(names)}
+
+
+def dict_row(path: str, name: str, default: Any) -> dict[str, Any]:
+    full = f"{path}.{name}" if path else name
+    default = default.value if isinstance(default, Enum) else default
+    known = {**READ_ELSEWHERE.get(path, {}), **TYPES_WITHOUT_DEFAULT}
+    is_section = full in MODELS or full in DICTS or full in OBJECTS
+    kind = "object" if is_section else known.get(full, known.get(name) if path == "" else None)
+    if kind is None:
+        kind = TYPES.get(type(default), "any")
+    if kind == "any" and full not in TYPES_WITHOUT_DEFAULT:
+        UNTYPED.append(full)
+    row: dict[str, Any] = {"type": kind}
+    if takes(full, None):
+        row["nullable"] = True
+    if takes(full, "auto"):
+        row["auto"] = True
+    if not is_section and isinstance(default, bool | int | float | str):
+        row["default"] = default
+    if full in MODELS:
+        row["keys"] = model_keys(MODELS[full])
+        row["strict"] = True
+    elif full in DICTS:
+        row["keys"] = dict_keys(full, ASKED[full])
+    return row
+
+
+def takes(path: str, value: Any) -> bool:
+    """Whether DeepSpeed's config object can be made with the value at the path."""
+    *parents, name = path.split(".")
+    config: dict[str, Any] = {"train_micro_batch_size_per_gpu": 1}
+    section = config
+    for parent in parents:
+        section[parent] = {}
+        section = section[parent]
+    section[name] = value
+    if name == "train_micro_batch_size_per_gpu":
+        config["train_batch_size"] = 1
+    try:
+        ds.DeepSpeedConfig(config)
+    except Exception:
+        return False
+    return True
+
+
+def signature(kind: Any, own: tuple[str, ...]) -> dict[str, Any]:
+    """Parameters of a constructor but for those in `own`; a required one has no default."""
+    rows: dict[str, Any] = {}
+    for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[1:]:
+        if name in own or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        rows[name] = {} if parameter.default is parameter.empty else {"default": json_value(parameter.default)}
+    return rows
+
+
+def json_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def optimizers() -> dict[str, Any]:
+    torch_ones = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
+    return {name: signature(kind, ("params", "model_params")) for name, kind in sorted({**torch_ones, **OPTIMIZERS}.items())}
+
+
+def schedulers() -> dict[str, Any]:
+    kinds = {name: getattr(lr_schedules, name) for name in lr_schedules.VALID_LR_SCHEDULES}
+    of_torch = torch.optim.lr_scheduler
+    for name in of_torch.__all__:
+        kinds.setdefault(name, getattr(of_torch, name))
+    return {name: signature(kind, ("optimizer",)) for name, kind in sorted(kinds.items())}
+
+
+UNTYPED: list[str] = []
+ASKED = sections_asked()
+
+
+def main() -> None:
+    table = {
+        "version": str(deepspeed.__version__),
+        "keys": dict_keys("", ASKED[""]),
+        "removed": sorted(ds._REMOVED_TOP_LEVEL_CONFIG_KEYS),
+        "removedFromZero": sorted(ds._REMOVED_ZERO_CONFIG_KEYS),
+        "optimizers": optimizers(),
+        "schedulers": schedulers(),
+    }
+    if UNTYPED:
+        raise SystemExit(f"give types in scripts/deepspeed/table.py to {UNTYPED}")
+    with os.fdopen(STDOUT, "w") as file:
+        json.dump(table, file, indent=1)
+    sys.stdout.flush()
+
+
+main()
