@@ -100,7 +100,7 @@ interface Resolution {
  * in a section that DeepSpeed does not look at.
  */
 function resolved(config: JsonObject, { batch, dtype, device, report }: Resolution): DeepSpeedConfig {
-  const { train_batch_size: _, sequence_parallel_size: __, data_parallel_size: ___, optimizer, ...rest } = config;
+  const { train_batch_size: _, sequence_parallel_size: __, data_parallel_size: ___, ...rest } = config;
   const { remarks } = report;
   return {
     ...rest,
@@ -112,7 +112,7 @@ function resolved(config: JsonObject, { batch, dtype, device, report }: Resoluti
     ...(config.fp16 === undefined && dtype !== 'float16'
       ? {}
       : { fp16: { ...(config.fp16 as JsonObject | undefined), enabled: dtype === 'float16' } }),
-    optimizer: typeof valueIn(config, ['optimizer', 'type']) === 'string' ? optimizer : defaultOptimizer(device),
+    optimizer: typeof valueIn(config, ['optimizer', 'type']) === 'string' ? config.optimizer : defaultOptimizer(device),
     ...(remarks.length === 0 ? {} : { fpdt: { remarks: [...new Set(remarks)] } }),
   };
 }

@@ -6,14 +6,14 @@ import { programToText } from '../../src/schedule/programText.js';
 import { type PlanInput, planRun } from '../../src/strategy/planRun.js';
 
 const EXAMPLES = fileURLToPath(new URL('../../examples/', import.meta.url));
-const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: true } };
+const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
 const CASES: readonly (readonly [string, PlanInput])[] = [
   [
     'llama-3-8b-2M-fpdt',
     {
       model: `${EXAMPLES}llama-3-8b.json`,
       cluster: { gpus: 4, gpu: 'a100-80gb' },
-      run: { seqLen: '2M', policy: 'fpdt' },
+      run: { seqLen: '2M', policy: 'fpdt', dtype: 'bfloat16' },
       deepspeed: DEEPSPEED,
     },
   ],
@@ -24,6 +24,7 @@ const CASES: readonly (readonly [string, PlanInput])[] = [
       cluster: { gpus: 4, gpu: 'a100-80gb', diskBytes: 2 ** 40 },
       run: {
         seqLen: '1M',
+        dtype: 'bfloat16',
         policy: 'auto',
         strategy: {
           kvTileChunks: 2,
