@@ -92,10 +92,10 @@ class EchoSession:
         self._is_stopping = True
 
     def save_checkpoint(self, step: int, *, wait: bool) -> None:
-        """The folder of a step is all that there is of it."""
+        """The folder of a step is all that there is of it. The last rank makes it: the one that tests let die."""
         folder = Path(self._checkpoint["folder"]) / str(step)
         problem = "no space left" if self._fault == "full" else None
-        if problem is None:
+        if problem is None and self._rank == int(os.environ["WORLD_SIZE"]) - 1:
             folder.mkdir(parents=True, exist_ok=True)
         self._saved.append(
             {"step": step, "folder": str(folder), "bytes": 64, "seconds": 0.5, "blocked_seconds": 0.25 + self._rank}

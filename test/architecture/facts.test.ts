@@ -81,7 +81,7 @@ const FACTS: readonly Fact[] = [
     pattern: /"eager"[^\n]*"lazy"/,
     where: {
       'devices/cpu.py': 'the device that has them',
-      'wire/protocol.py': 'the message that carries one, which loads nothing heavy',
+      'wire/options.py': 'the message that carries one, which loads nothing heavy',
     },
   },
   {
