@@ -2,7 +2,7 @@
 
 import { FpdtError } from '../spec/errors.js';
 import { isFolder } from '../spec/jsonFile.js';
-import type { RunOptions } from './protocol.js';
+import type { RunOptions } from './runOptions.js';
 
 export interface CheckpointChoices {
   /** Folder for checkpoints of the training state; one is written when the run ends or is stopped, too. */

@@ -1,6 +1,7 @@
 /** When the ranks of a run save their state, and what became of each checkpoint. No clock, no sockets. */
 
-import type { Body, RunOptions } from './protocol.js';
+import type { Body } from './protocol.js';
+import type { RunOptions } from './runOptions.js';
 
 /** Of all ranks together; times are those of the slowest. */
 export interface CheckpointResult {

@@ -2,19 +2,10 @@
 
 import { Checkpointing } from './checkpointing.js';
 import { Evaluations } from './evaluations.js';
-import type { Failure } from './failure.js';
-import {
-  PROTOCOL_VERSION,
-  type Body,
-  type Evaluated,
-  type Message,
-  type MessageType,
-  type Phase,
-  type RunOptions,
-  type StepDone,
-} from './protocol.js';
-import type { RankState, RunEvent } from './events.js';
-import { mergeRanks, mergeReadies, type StartFacts, type StepResult } from './runResult.js';
+import type { Body, Evaluated, Message, MessageType, Phase, StepDone } from './protocol.js';
+import type { RunOptions } from './runOptions.js';
+import { type Host, type RankView, otherVersion, remark } from './coordinatorHost.js';
+import { mergeRanks, mergeReadies, type StepResult } from './runResult.js';
 import { planFrames, type WirePlan } from './wirePlan.js';
 
 /** Steps sent ahead, so that no rank waits for the controller between two steps. */
@@ -22,23 +13,6 @@ const STEPS_IN_FLIGHT = 2;
 
 /** The rank that writes an exported model; the others give it their shards. */
 const WRITER = 0;
-
-export interface Host {
-  readonly send: <T extends MessageType>(rank: number, type: T, body: Body<T>, frames?: readonly Uint8Array[]) => void;
-  readonly emit: (event: Exclude<RunEvent, { type: 'end' }>) => void;
-  readonly onReady: (facts: StartFacts) => void;
-  readonly fail: (failure: Failure) => void;
-  /** Every rank has said bye. */
-  readonly complete: () => void;
-}
-
-interface RankView {
-  state: Exclude<RankState, 'exited'>;
-  numStepsDone: number;
-  exported: Body<'exported'> | null;
-  /** The first step that it will not run, once it was asked to stop. */
-  stoppedBefore: number | null;
-}
 
 export class Coordinator {
   readonly steps: StepResult[] = [];
@@ -92,8 +66,7 @@ export class Coordinator {
   }
 
   isConnected(rank: number): boolean {
-    const state = this.#ranks[rank]?.state;
-    return state !== undefined && state !== 'started';
+    return (this.#ranks[rank]?.state ?? 'started') !== 'started';
   }
 
   hasLeft(rank: number): boolean {
@@ -134,14 +107,9 @@ export class Coordinator {
 
   #greet(rank: number, hello: Body<'hello'>): void {
     if (!this.#advance(rank, 'started', 'hello', `pid ${hello.pid}, Python ${hello.python}`)) return;
-    const [oldest, newest] = hello.protocol;
-    if (oldest <= PROTOCOL_VERSION && newest >= PROTOCOL_VERSION && hello.version === this.#packageVersion) this.#sendPlan(rank);
-    else {
-      const found = `Python package ${hello.version} with protocols ${oldest} to ${newest}`;
-      const expected = `${this.#packageVersion} with protocol ${PROTOCOL_VERSION}`;
-      const hint = 'install the npm and the Python package in the same version';
-      this.#violation(rank, `runs ${found}, expected ${expected}`, hint);
-    }
+    const other = otherVersion(hello, this.#packageVersion);
+    if (other === undefined) this.#sendPlan(rank);
+    else this.#violation(rank, other, 'install the npm and the Python package in the same version');
   }
 
   #sendPlan(rank: number): void {
@@ -171,13 +139,12 @@ export class Coordinator {
   }
 
   #sendSteps(): void {
-    const { digest } = this.#plan;
     this.#askForEvaluation();
     while (!this.#isStopping && this.#nextSent < Math.min(this.#endStep, this.nextStep + STEPS_IN_FLIGHT)) {
       const step = this.#nextSent++;
       const isDue = step > this.#firstStep && this.checkpoints.isDueAt(step);
-      if (isDue) this.#toAll('saveCheckpoint', { digest, step, wait: false });
-      this.#toAll('runSteps', { digest, from: step, to: step + 1 });
+      if (isDue) this.#toAll('saveCheckpoint', { digest: this.#plan.digest, step, wait: false });
+      this.#toAll('runSteps', { digest: this.#plan.digest, from: step, to: step + 1 });
       this.#askForEvaluation();
     }
     this.#finishWhenDone();
@@ -195,10 +162,8 @@ export class Coordinator {
     if (!this.#checkDigest(rank, evaluated.digest)) return;
     const due = this.evaluations.due(rank);
     if (evaluated.step !== due || this.#firstStep + this.#view(rank).numStepsDone < due) {
-      this.#violation(
-        rank,
-        `evaluated after ${evaluated.step} steps, expected ${due === undefined ? 'no evaluation' : `one after ${due}`}`,
-      );
+      const expected = due === undefined ? 'no evaluation' : `one after ${due}`;
+      this.#violation(rank, `evaluated after ${evaluated.step} steps, expected ${expected}`);
       return;
     }
     const evaluation = this.evaluations.answer(rank, evaluated);
@@ -332,8 +297,4 @@ export class Coordinator {
     if (view === undefined) throw new RangeError(`rank ${rank} of ${this.#ranks.length}`);
     return view;
   }
-}
-
-export function remark(line: string): Extract<RunEvent, { type: 'log' }> {
-  return { type: 'log', rank: null, stream: 'stderr', line };
 }

@@ -1,5 +1,6 @@
 /** When a run evaluates, and what the ranks say about it. */
-import type { Evaluated, RunOptions } from './protocol.js';
+import type { Evaluated } from './protocol.js';
+import type { RunOptions } from './runOptions.js';
 
 /** Loss on held-out data, over all ranks. */
 export interface EvaluationResult {

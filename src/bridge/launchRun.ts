@@ -15,7 +15,7 @@ import { type CheckpointChoices, checkpointOptions } from './checkpointOptions.j
 import { chosenPath, type DataChoices, dataOptions } from './dataOptions.js';
 import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { prepareAll } from './prepareData.js';
-import { runOptionsSchema, type RunOptions } from './protocol.js';
+import { runOptionsSchema, type RunOptions } from './runOptions.js';
 import { resolvePython } from './python.js';
 import { startWithRestarts } from './restarts.js';
 import { startRun, type Run, type RunSetup } from './run.js';

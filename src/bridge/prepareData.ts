@@ -5,7 +5,7 @@ import type { ExecutionPlan } from '../plan/executionPlan.js';
 import { FpdtError } from '../spec/errors.js';
 import { type DataOfRun, dataFlags } from './dataOptions.js';
 import { stopGroups } from './killLadder.js';
-import type { RunOptions } from './protocol.js';
+import type { RunOptions } from './runOptions.js';
 import { SETUP_HINT } from './python.js';
 import { prepareEnvironment, type Environment } from './rankEnvironment.js';
 import { startRank, type RankProcess } from './ranks.js';

@@ -3,7 +3,7 @@
 import type { FpdtError } from '../spec/errors.js';
 import { afterDeath } from './checkpointOptions.js';
 import type { CheckpointResult } from './checkpointing.js';
-import { remark } from './coordinator.js';
+import { remark } from './coordinatorHost.js';
 import type { EvaluationResult } from './evaluations.js';
 import { EventQueue, type RunEvent, type RunOutcome } from './events.js';
 import { isOfProcesses } from './failure.js';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { runOptionsSchema } from '../../src/bridge/protocol.js';
+import { runOptionsSchema } from '../../src/bridge/runOptions.js';
 import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
 import { ATTENTION_KERNELS } from '../../src/catalog/kernels.js';
 import { OP_ROWS, type OpRow } from '../../src/catalog/ops/index.js';

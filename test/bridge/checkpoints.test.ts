@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { checkpointOptions } from '../../src/bridge/checkpointOptions.js';
 import type { RunEvent } from '../../src/bridge/events.js';
-import type { RunOptions } from '../../src/bridge/protocol.js';
+import type { RunOptions } from '../../src/bridge/runOptions.js';
 import { signalGroup } from '../../src/bridge/processGroup.js';
 import { startWithRestarts } from '../../src/bridge/restarts.js';
 import { collect, echoSetup, errorOf, runEcho, waitFor } from './echoRun.js';

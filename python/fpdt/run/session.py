@@ -19,8 +19,8 @@ from fpdt.data.options import DataOptions
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
 from fpdt.errors import DataError
-from fpdt.measure.memory import LiveBytes, measure_load, measure_pools
-from fpdt.measure.sampling import samples_memory, samples_ops
+from fpdt.measure.memory import measure_load
+from fpdt.measure.sampling import samples_ops
 from fpdt.measure.timing import StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
@@ -42,6 +42,7 @@ from fpdt.run.ranks import limit_groups
 from fpdt.run.reports import evaluation_report, records, step_report
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
+from fpdt.run.step_memory import StepMemory
 from fpdt.run.stream import StreamedModel, stream
 from fpdt.run.warm_up import warm_up_ops
 from fpdt.run.zero import LayerWeights, time_engine
@@ -74,14 +75,11 @@ class PlanSession:
         self._plan = plan
         self._exit = ExitStack()
         kernels = plan_kernels(plan)
-        self._tracked = ExitStack()
-        self._exit.callback(self._tracked.close)
-        self._live = LiveBytes()
         is_debug = bool(options["poison"])
-        self._tracks = is_debug or (tracks_memory and plan.device == "cpu")
-        self._tracks_always = is_debug
         # On from here, so that weights and DeepSpeed's own buffers are counted too.
-        self._track(self._tracks)
+        counts = is_debug or (tracks_memory and plan.device == "cpu")
+        self._memory = StepMemory(plan, counts=counts, always=is_debug)
+        self._exit.callback(self._memory.close)
         communicators = connect(plan)
         self.communicator_bytes = communicators.num_bytes
         """Of the device, taken for collectives; None where it cannot tell."""
@@ -91,7 +89,7 @@ class PlanSession:
             print(checked, file=sys.stderr, flush=True)
         # What the test took is free again, and no part of the load.
         reset_peak(self._ranks.device)
-        self._live.reset_peak()
+        self._memory.live.reset_peak()
         check_config(plan)
         # A missing file of tokens, a full disk or a folder in use is told before a model is built.
         batches = open_source(plan, DataOptions.of_run(options), self._ranks.rank)
@@ -109,7 +107,7 @@ class PlanSession:
         if self._weights is not None:
             check_vocabulary(self._weights, int(plan.model["vocabSize"]))
         self.streamed, engine = self._build(plan, kernels)
-        self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._live)
+        self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._memory.live)
         """High water of start-up by pool."""
         kernel_bytes = warm_up_ops(plan, self.streamed, self._ranks.device)
         if kernel_bytes is not None and self._ranks.rank == 0:
@@ -120,7 +118,7 @@ class PlanSession:
         record_layers = int(options.get("record_layers") or 0)
         self._recorder = self.runtime.make_recorder(plan.kind_names, record_layers)
         self._records_ops = record_layers > 0
-        self.debug = DebugMode(plan, self.runtime, poison=True, tracker=self._live) if is_debug else None
+        self.debug = DebugMode(plan, self.runtime, poison=True, tracker=self._memory.live) if is_debug else None
         """What checks ops, where the options ask for it."""
         handlers = HANDLERS if self.debug is None else self.debug.wrap(HANDLERS)
         self._executor = Executor(plan, self.runtime, handlers, self._recorder)
@@ -131,7 +129,6 @@ class PlanSession:
         self._evaluation = None if held_out is None else self._make_evaluation(held_out)
         self._trace_steps = frozenset(options.get("trace_steps") or ())
         self._trace_folder = Path(options.get("trace_folder") or ".")
-        self._pool_bytes: dict[str, int] = {}
         self._num_steps = 0
         trained = Trained(plan, engine, self.streamed.model, batches, self._ranks.device, self.versions)
         self.checkpoints.resume(trained)
@@ -202,16 +199,16 @@ class PlanSession:
         Raises StopAgreed where a rank was asked to stop before all had begun it.
         """
         number, self._num_steps = self._num_steps, self._num_steps + 1
-        measures = self._begin_measuring(number)
+        measures = self._memory.begin_step(number, self.runtime)
         outcome, times = self.time_step(step, times_ops=samples_ops(number) or self._records_ops)
         if measures:
-            self._pool_bytes = measure_pools(self._plan.pool_kinds, self.runtime, self._live)
+            self._memory.end_step(self.runtime)
         return {
             **step_report(outcome, times),
-            "pool_bytes": self._pool_bytes,
+            "pool_bytes": self._memory.pool_bytes,
             "memory_measured": measures,
             "copied_bytes": self.runtime.take_copied_bytes(),
-            "records": records(step, times, self._plan.streams, self._pool_bytes if measures else {}),
+            "records": records(step, times, self._plan.streams, self._memory.pool_bytes if measures else {}),
         }
 
     def time_step(self, step: int, times_ops: bool = True) -> tuple[StepOutcome, StepTimes]:
@@ -255,23 +252,6 @@ class PlanSession:
     def close(self) -> None:
         """Gives back arenas and turns the memory tracker off. The process group stays: see worker.leave."""
         self._exit.close()
-
-    def _begin_measuring(self, number: int) -> bool:
-        """Whether this step's memory is measured. A device's allocator keeps its peak for nothing."""
-        self.runtime.reset_device_peak()
-        if self.runtime.device_peak_bytes() is not None:
-            return True
-        measures = self._tracks_always or samples_memory(number)
-        self._track(measures)
-        self._live.reset_peak()
-        return measures
-
-    def _track(self, on: bool) -> None:
-        if on != self._live.active:
-            if on:
-                self._tracked.enter_context(self._live)
-            else:
-                self._tracked.close()
 
     def _trace(self, step: int) -> AbstractContextManager[TraceWriter | None]:
         if step not in self._trace_steps:

@@ -3,7 +3,7 @@ import { VERSION } from '../../package.js';
 import type { ExecutionPlan } from '../../plan/executionPlan.js';
 import { describe } from '../../spec/describe.js';
 import { FpdtError } from '../../spec/errors.js';
-import type { RunOptions } from '../protocol.js';
+import type { RunOptions } from '../runOptions.js';
 import type { Environment } from '../rankEnvironment.js';
 import { type LoggerName, LOGGERS } from './loggers.js';
 import { ON_UNWRITABLE, openRunFolder, type OnUnwritable, type RunFolder } from './runFolder.js';
