@@ -73,7 +73,7 @@ const FACTS: readonly Fact[] = [
     fact: 'copy modes',
     language: 'TypeScript',
     pattern: /'eager'[^;]{0,40}'lazy'/,
-    where: { 'bridge/protocol.ts': 'the message that carries one' },
+    where: { 'bridge/runOptions.ts': 'the message that carries one' },
   },
   {
     fact: 'copy modes',
