@@ -67,6 +67,19 @@ describe('a run with a folder for checkpoints', { timeout: PATIENCE_MS }, () => 
     expect(await run.result).toMatchObject({ steps: [], nextStep: 4, isStopped: false });
   });
 
+  test('evaluates after the steps that it runs itself, and at the end in any case', async () => {
+    await mkdir(join(folder, '2'));
+    const evaluation = { data: 'held_out', sequences: null, every: 2 };
+    const afterSteps = async (numSteps: number): Promise<readonly number[]> => {
+      const { options } = saving({}, { newest: true, path: null });
+      const run = await runEcho('ok', { options: { ...options, evaluation }, numSteps });
+      await collect(run);
+      return (await run.result).evaluations.map(({ step }) => step);
+    };
+    expect(await afterSteps(5)).toEqual([4, 5]);
+    expect(await afterSteps(5)).toEqual([5]);
+  });
+
   test('says that one could not be written, and goes on', async () => {
     const run = await runEcho('full', { options: { ...saving({ every: 1 }).options, data: 'full' }, numSteps: 2 });
     await collect(run);
@@ -90,6 +103,17 @@ describe('a run that is asked to stop', { timeout: PATIENCE_MS }, () => {
     expect(result.nextStep).toBeLessThanOrEqual(4);
     expect(result.checkpoints).toMatchObject([{ step: result.nextStep, problem: null }]);
     expect(types).not.toContain('exported');
+  });
+
+  test('evaluates what it trained, and no step that it left out', async () => {
+    const options = { ...saving().options, data: 'slow', evaluation: { data: 'held_out', sequences: null, every: 1 } };
+    const run = await runEcho('slow', { options, numSteps: 100 });
+    await waitFor(run, isStep(1));
+    run.stop('SIGTERM');
+    await collect(run);
+    const { evaluations, nextStep, isStopped } = await run.result;
+    expect(isStopped).toBe(true);
+    expect(evaluations.map(({ step }) => step)).toEqual(Array.from({ length: nextStep }, (_, at) => at + 1));
   });
 
   test('twice is once', async () => {
@@ -129,13 +153,15 @@ describe('a run that is asked to stop', { timeout: PATIENCE_MS }, () => {
 describe('a run whose rank dies', { timeout: PATIENCE_MS }, () => {
   test('starts again from the newest checkpoint and has each step once', async () => {
     await mkdir(join(folder, 'armed'));
-    const options = { ...saving({ every: 2 }).options, data: 'once@1:3' };
+    const evaluation = { data: 'held_out', sequences: null, every: 1 };
+    const options = { ...saving({ every: 2 }).options, data: 'once@1:3', evaluation };
     const run = await startWithRestarts(echoSetup('once@1:3', { options, numSteps: 5 }), 1);
     const events = await collect(run);
     expect(events.filter(({ type }) => type === 'restart')).toMatchObject([
       { number: 1, of: 1, reason: expect.stringContaining('rank 1: exited with code 17') },
     ]);
-    const { steps, checkpoints, nextStep } = await run.result;
+    const { steps, checkpoints, nextStep, evaluations } = await run.result;
+    expect(evaluations.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5]);
     expect(steps.map(({ step, loss }) => [step, loss])).toEqual([0, 1, 2, 3, 4].map((step) => [step, 10 - step]));
     expect(nextStep).toBe(5);
     expect(checkpoints.at(-1)).toMatchObject({ step: 5 });
