@@ -13,6 +13,7 @@ import torch
 from fpdt.plan import load_plan
 from fpdt.testing.reference import ReferenceTrainer, token_loss_sum
 from tests.conftest import Probes
+from tests.data_files import save_megatron
 from tests.planned import MODEL, ZERO_3, make_plan, write_data
 from tests.test_half import zero_of
 
@@ -96,6 +97,28 @@ def test_replicas_evaluate_a_sequence_each_and_leave_what_fills_no_round(probes:
     [one] = answer["evaluations"]
     assert (one["num_sequences"], one["num_tokens"]) == (4, 4 * SEQ_LEN)
     assert one["loss"] == pytest.approx(reference_loss(path, data, tokens, 1, 4), rel=2e-6)
+
+
+def test_packed_documents_are_evaluated_each_alone_and_weigh_the_same(probes: Probes, tmp_path: Path) -> None:
+    """By a plan of four chunks that documents do not keep to."""
+    path = make_plan(tmp_path, "--gpus", "2", "--chunks", "4", evaluate=True, packing=True)
+    generator = np.random.default_rng(3)
+    lengths = [96, 1, 2, 57, 33, 40, 12, 80, 5]
+    documents = [generator.integers(0, int(MODEL["vocab_size"]), length).tolist() for length in lengths]
+    held = save_megatron(tmp_path / "held.bin", documents)
+    evaluation = {"data": str(held), "sequences": None, "every": None}
+    job: dict[str, Any] = {"kind": "worker", "plan": path, "data": str(held), "steps": 1, "worldSize": 2}
+    answer = probes.run(**job, options={"evaluation": evaluation, "copy_mode": "lazy", "poison": True})
+    assert "failed" not in answer, answer
+    [one] = answer["evaluations"]
+    num_targets = sum(length - 1 for length in lengths)
+    assert one["num_tokens"] == num_targets
+    before = probes.run(**{**job, "steps": 0}, options={"evaluation": evaluation})
+    model = ReferenceTrainer(load_plan(path), write_data(tmp_path), torch.float64).model
+    with torch.no_grad():
+        losses = [float(token_loss_sum(model, torch.tensor(ids))) for ids in documents if len(ids) > 1]
+    assert before["evaluations"][0]["loss"] == pytest.approx(sum(losses) / num_targets, rel=2e-6)
+    assert one["loss"] != before["evaluations"][0]["loss"]
 
 
 @pytest.mark.parametrize(
