@@ -15,7 +15,7 @@ export function checkpointLines(all: readonly CheckpointResult[]): string[] {
   const failed = all.length === written.length ? '' : `, ${all.length - written.length} could not be written`;
   const blocked = median(written.map(({ blockedSeconds }) => blockedSeconds));
   const time = blocked === null ? '' : `; each kept the ranks from training for ${blocked.toFixed(3)} s (median)`;
-  return [`${written.length} checkpoints${failed}${time}`];
+  return [`${written.length} checkpoint${written.length === 1 ? '' : 's'}${failed}${time}`];
 }
 
 function median(values: readonly number[]): number | null {

@@ -138,7 +138,7 @@ class Checkpoints:
             "worldSize": self._world_size,
             "zeroStage": int(plan.run["zeroStage"]),
             "model": self._identity,
-            "data": trained.data.position(),
+            "data": trained.data.position(next_step),
             "counters": save_counters(engine),
             "versions": dict(trained.versions),
         }
@@ -149,7 +149,7 @@ class Checkpoints:
     def _load(self, checkpoint: Checkpoint, trained: Trained, staging: Staging) -> None:
         state = checkpoint.state()
         check_identity(state["model"], self._identity, str(checkpoint.folder))
-        trained.data.seek(state["data"])
+        trained.data.seek(state["data"], checkpoint.step)
         index = read_index(checkpoint.shards)
         names = sorted({name for name, _ in index.ranges if name != EXTRAS})
         for fragment in held_fragments(trained.engine, trained.model, names):

@@ -31,26 +31,25 @@ class Batches:
         self._data, self._share = data, share
         self._reader = RankReader(data.corpus, share, packs=data.packs)
         self._ahead = ReadAhead(self._read_sequence, share.data_parallel_size)
-        self._consumed = 0
-        """Sequences before the next step."""
-        self._offset: int | None = 0
-        """Sequences that earlier runs were ahead of this one's step 0; None until the first step after a seek."""
+        self._offset = 0
+        """Sequences that earlier runs took more than as many steps of this one would have."""
 
     def read(self, step: int, micro_step: int) -> Batch:
         """This rank's rows of a micro-step. Raises DataError."""
-        if self._offset is None:
-            self._offset = self._consumed - step * self._share.sequences_per_step
-        self._consumed = self._offset + (step + 1) * self._share.sequences_per_step
         return self._ahead.take(self._offset + self._share.number(step, micro_step))
 
-    def position(self) -> dict[str, Any]:
-        """Where the step after the last one that was read goes on; JSON-safe, the same on all ranks."""
-        data = self._data
-        place = {"cut": data.cut, "seed": data.seed, "sequences": self._consumed}
-        return {"data": data.corpus.fingerprint.to_json(), **place}
+    def position(self, next_step: int) -> dict[str, Any]:
+        """Which data it is, and what of it the steps before `next_step` took; JSON-safe, the same on all ranks."""
+        data, sequences = self._data, self._offset + next_step * self._share.sequences_per_step
+        return {
+            "data": data.corpus.fingerprint.to_json(),
+            "cut": data.cut,
+            "seed": data.seed,
+            "sequences": sequences,
+        }
 
-    def seek(self, position: Mapping[str, Any]) -> None:
-        """The step that is read next, whatever its number, goes on there. Raises DataError for other data."""
+    def seek(self, position: Mapping[str, Any], next_step: int) -> None:
+        """Has `next_step` go on where the steps before a position stopped. Raises DataError for other data."""
         data, then = self._data, position["data"]
         difference = data.corpus.fingerprint.difference(then)
         if difference is not None:
@@ -68,7 +67,7 @@ class Batches:
                 f"the run stopped in the order of {_order(position['seed'])}, this is that of {_order(data.seed)}",
                 f"give {_order_options(position['seed'])}",
             )
-        self._consumed, self._offset = int(position["sequences"]), None
+        self._offset = int(position["sequences"]) - next_step * self._share.sequences_per_step
 
     def close(self) -> None:
         """Ends the thread that reads ahead."""

@@ -28,11 +28,11 @@ class BatchSource(Protocol):
 class ResumableSource(BatchSource, Protocol):
     """One that a later run can go on with."""
 
-    def position(self) -> dict[str, Any]:
-        """JSON-safe: which data it is, and what of it the steps up to the last one that was read consumed."""
+    def position(self, next_step: int) -> dict[str, Any]:
+        """JSON-safe: which data it is, and what of it the steps before `next_step` took."""
 
-    def seek(self, position: Mapping[str, Any]) -> None:
-        """The next step that is read goes on there. Raises DataError where the data has changed."""
+    def seek(self, position: Mapping[str, Any], next_step: int) -> None:
+        """Has `next_step` go on there. Raises DataError where the data has changed."""
 
 
 class PlannedBatches:

@@ -84,11 +84,11 @@ class PackedBatches:
             tuple(starts.tolist()),
         )
 
-    def position(self) -> dict[str, Any]:
+    def position(self, next_step: int) -> dict[str, Any]:
         """A step's number says all."""
         return {}
 
-    def seek(self, position: Mapping[str, Any]) -> None:
+    def seek(self, position: Mapping[str, Any], next_step: int) -> None:
         """Steps are drawn by their number."""
 
     def close(self) -> None:
