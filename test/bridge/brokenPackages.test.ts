@@ -30,7 +30,7 @@ describe('a worker', { timeout: PATIENCE_MS }, () => {
     ['deepspeed', `raise ImportError('the extension was built for another torch', name='deepspeed')`, 'cannot import deepspeed'],
   ])('that cannot import %s says so, and what to run', async (name, statement, message) => {
     const environment = { ...process.env, PYTHONPATH: await brokenPackage(name, statement) };
-    const error = await errorOf(await launchRun(plan, { data: 'package.json', environment }));
+    const error = await errorOf(await launchRun(plan, { data: 'CHANGELOG.md', environment }));
     expect(error).toMatchObject({ code: 'python-packages-missing', hint: SETUP_HINT, details: { rank: 0, phase: 'loading' } });
     expect(error.message).toContain(message);
     expect(error.details?.traceback).toContain(statement);

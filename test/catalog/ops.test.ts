@@ -24,6 +24,7 @@ attnBwd compute q k v o lse do -> ; dq dk dv
 preBwd compute x positions dq dk dv -> ; dx wgrad
 loss compute x labels -> dx; lossSum wgrad wgradLmHead
 lossWeighted compute x labels weights -> dx; lossSum wgrad wgradLmHead
+lossOnly compute x labels -> ; lossSum
 rescale compute -> ; many
 embedBwd compute dx tokenIds positions -> ; wgrad
 emitGrads compute wgrad ->

@@ -7,7 +7,7 @@ import { judge } from '../../src/report/verdict.js';
 import { errorOf } from '../bridge/echoRun.js';
 
 const DEMO = fileURLToPath(new URL('../../examples/demo/', import.meta.url));
-const DATA = fileURLToPath(new URL('../../package-lock.json', import.meta.url));
+const DATA = fileURLToPath(new URL('../../CHANGELOG.md', import.meta.url));
 const LEAK_BYTES = 64 * 2 ** 20;
 const NUM_STEPS = 2;
 

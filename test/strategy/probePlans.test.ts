@@ -24,7 +24,8 @@ describe('plans that measure a machine', () => {
     const config = { ...FAMILIES['llama'], num_hidden_layers: 30 };
     const plans = await probePlans({ model: config, cluster, chunkTokens: 16 });
     const kinds = new Set(plans.flatMap(({ prediction }) => Object.keys(prediction.byKind)));
-    expect(OP_KIND_NAMES.filter((kind) => !kinds.has(kind))).toEqual([]);
+    // Of losses one is enough: their rates are those of products and of what passes through memory.
+    expect(OP_KIND_NAMES.filter((kind) => !kinds.has(kind))).toEqual(['lossWeighted', 'lossOnly']);
     expect(plans.map(({ model }) => model.numLayers)).toEqual([2, 1]);
     expect(plans.map(({ strategy }) => strategy.numTokenTiles)).toEqual([1, 4]);
   });

@@ -123,15 +123,17 @@ def open_session(job: Job, rank: int, port: int) -> PlanSession:
     import torch
 
     from fpdt.data.batches import open_batches
-    from fpdt.plan import load_plan
-    from fpdt.run.session import PlanSession
+    from fpdt.run import session
     from fpdt.testing.packed import packed_batches
+    from fpdt.worker import read_plan_file
 
     torch.set_num_threads(1)  # Eight ranks may share two processors.
     if faults.VARIABLE in os.environ:
         faults.install()
     source = open_batches if job.get("documents") is None else partial(packed_batches, *documents_of(job))
-    return PlanSession(load_plan(job["plan"]), run_options(job).model_dump(by_alias=False), open_source=source)
+    # By the session's own names, which a made-up device replaces.
+    plan = session.decode(*read_plan_file(Path(job["plan"])))
+    return session.PlanSession(plan, run_options(job).model_dump(by_alias=False), open_source=source)
 
 
 def documents_of(job: Job) -> tuple[int, tuple[int, ...] | None]:
