@@ -50,13 +50,21 @@ from fpdt.testing.debug import DebugMode
 from fpdt.version import VERSION
 
 
-def create(header: bytes, prose: bytes, columns: Mapping[str, bytes], options: Mapping[str, Any]) -> PlanSession:
+def create(
+    header: bytes,
+    prose: bytes,
+    columns: Mapping[str, bytes],
+    options: Mapping[str, Any],
+    *,
+    open_source: Callable[[Plan, DataOptions, int], ResumableSource] = open_batches,
+) -> PlanSession:
     """A session from a plan's wire frames; a collective over all ranks of the plan.
 
-    `options` has the keys of protocol.RunOptions. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the
-    environment. Raises before the first step when ranks hold different plans or this rank cannot run its own.
+    `options` has the keys of protocol.RunOptions; `open_source` makes what a rank trains on. RANK, WORLD_SIZE,
+    MASTER_ADDR and MASTER_PORT come from the environment. Raises before the first step when ranks hold different
+    plans or this rank cannot run its own.
     """
-    return PlanSession(decode(header, prose, columns), options)
+    return PlanSession(decode(header, prose, columns), options, open_source=open_source)
 
 
 class PlanSession:

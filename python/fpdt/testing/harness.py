@@ -131,9 +131,9 @@ def open_session(job: Job, rank: int, port: int) -> PlanSession:
     if faults.VARIABLE in os.environ:
         faults.install()
     source = open_batches if job.get("documents") is None else partial(packed_batches, *documents_of(job))
-    # By the session's own names, which a made-up device replaces.
-    plan = session.decode(*read_plan_file(Path(job["plan"])))
-    return session.PlanSession(plan, run_options(job).model_dump(by_alias=False), open_source=source)
+    # The session decodes the plan: a made-up device has its own decoder there.
+    options = run_options(job).model_dump(by_alias=False)
+    return session.create(*read_plan_file(Path(job["plan"])), options, open_source=source)
 
 
 def documents_of(job: Job) -> tuple[int, tuple[int, ...] | None]:
