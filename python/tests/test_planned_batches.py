@@ -36,6 +36,9 @@ class One:
     def read(self, step: int, micro_step: int) -> Batch:
         return self._batch
 
+    def name(self, step: int, micro_step: int, data_rank: int, position: int | None = None) -> str:
+        return "the batch"
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -31,6 +31,10 @@ class ReadAhead:
             self._batches.pop(other).cancel()
         return batch.result()
 
+    def ask(self, question: Callable[[], str]) -> str:
+        """Answered by the thread that reads, which alone uses what it reads with."""
+        return self._thread.submit(question).result()
+
     def close(self) -> None:
         """Waits for a read that has begun; no thread is left."""
         self._thread.shutdown(wait=True, cancel_futures=True)

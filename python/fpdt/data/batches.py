@@ -7,7 +7,10 @@ on from the sequences that earlier runs consumed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from fpdt.data.ahead import ReadAhead
 from fpdt.data.batch import Batch
@@ -69,9 +72,20 @@ class Batches:
             )
         self._offset = int(position["sequences"]) - next_step * self._share.sequences_per_step
 
+    def name(self, step: int, micro_step: int, data_rank: int, position: int | None = None) -> str:
+        """Of what a replica trains on in a micro-step, at a position or all of it: `line 7 of corpus.jsonl`."""
+        number = self._offset + replace(self._share, data_rank=data_rank).number(step, micro_step)
+        return self._ahead.ask(lambda: self._name(number, position))
+
     def close(self) -> None:
         """Ends the thread that reads ahead."""
         self._ahead.close()
+
+    def _name(self, number: int, position: int | None) -> str:
+        layout, corpus = self._data.sequences.layout(number), self._data.corpus
+        if position is None:
+            return corpus.name(layout.first) if corpus.documents is not None else f"from {corpus.name(layout.first)} on"
+        return "padding" if position >= layout.num_rows else corpus.name(layout.tokens(np.array([position])))
 
     def _read_sequence(self, number: int) -> Batch:
         return self._reader.batch(self._data.sequences.layout(number))

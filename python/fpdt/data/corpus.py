@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from fpdt.data.fingerprint import Fingerprint
 from fpdt.data.tokens import Int64, TokenFile
 
+NAMED = 4
+"""Of many documents that an error is about."""
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -36,6 +39,10 @@ class Documents:
         place = number + 1 if self.places is None else int(self.places[number])
         return f"{self.noun} {place}"
 
+    def of_tokens(self, numbers: Int64) -> Int64:
+        """Of each token the document that it is in."""
+        return np.searchsorted(self.starts, numbers, side="right") - 1
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -52,3 +59,15 @@ class Corpus:
     @property
     def path(self) -> Path:
         return self.tokens.path
+
+    def name(self, numbers: Int64) -> str:
+        """Of tokens, for errors: `line 3, line 9 and 4 more of a.jsonl`; without documents `token 96 of a.bin`."""
+        if self.documents is None:
+            names = [f"token {number}" for number in numbers]
+        else:
+            found = dict.fromkeys(self.documents.of_tokens(numbers).tolist())
+            names = [self.documents.name(number) for number in found]
+        if len(names) > NAMED:
+            names[NAMED:] = [f"{len(names) - NAMED} more"]
+        *firsts, last = names
+        return f"{', '.join(firsts)} and {last} of {self.path.name}" if firsts else f"{last} of {self.path.name}"

@@ -75,9 +75,8 @@ class RankReader:
         """No token of another rank is touched, but for the labels of its last rows. Raises DataError."""
         corpus, rows = self._corpus, self._rows
         local = np.flatnonzero(rows < layout.num_rows)
-        document = np.searchsorted(layout.rows, rows[local], side="right") - 1
-        numbers = layout.first[document] + rows[local] - layout.rows[document]
-        has_label = self._has_label(layout, rows[local], document, numbers)
+        numbers = layout.tokens(rows[local])
+        has_label = self._has_label(layout, rows[local], numbers)
         ids = _filled(rows, PADDING_TOKEN, local, corpus.tokens.take(numbers))
         targets, labelled = numbers[has_label] + 1, local[has_label]
         labels = _filled(rows, IGNORED_LABEL, labelled, corpus.tokens.take(targets))
@@ -90,11 +89,11 @@ class RankReader:
         token_ids, at, targets_of = (torch.from_numpy(array) for array in (ids, positions, labels))
         return Batch(token_ids, at, targets_of, weights, starts)
 
-    def _has_label(self, layout: Layout, rows: Int64, document: Int64, numbers: Int64) -> NDArray[np.bool_]:
+    def _has_label(self, layout: Layout, rows: Int64, numbers: Int64) -> NDArray[np.bool_]:
         """Whether the token after that of a row is a target of it."""
         found = np.ones(len(rows), dtype=np.bool_)
         if layout.closed:
-            found = rows + 1 < layout.rows[document + 1]
+            found = rows + 1 < layout.rows[layout.documents(rows) + 1]
         if self._corpus.targets is not None:
             found[found] = self._corpus.targets[numbers[found] + 1] != 0
         return found

@@ -32,6 +32,16 @@ class Layout:
         """Those that are not padding."""
         return int(self.rows[-1])
 
+    def documents(self, rows: Int64) -> Int64:
+        """In which document each row is, counted in this sequence; none of them padding."""
+        return np.searchsorted(self.rows, rows, side="right") - 1
+
+    def tokens(self, rows: Int64) -> Int64:
+        """Which token of the corpus each row holds."""
+        document = self.documents(rows)
+        numbers: Int64 = self.first[document] + rows - self.rows[document]
+        return numbers
+
 
 class Sequences(Protocol):
     """Sequence number n of a corpus, for any n: after the last sequence of an epoch comes the first of the next."""

@@ -1,12 +1,14 @@
 """NaN and infinity in the loss or in gradients: found before the weights change, with their rank and place in the data.
 
-Each rank keeps three numbers on its device while a step runs: its sum of losses, the first row whose loss is not finite
-and its largest gradient. They are put together and read once, before the update.
+Each rank keeps four numbers on its device while a step runs: its sum of losses, the first row whose loss is not finite,
+its largest gradient and the first micro-step in which one was not finite. They are put together and read once, before
+the update.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from torch import Tensor
 
+from fpdt.data.rows import Share
 from fpdt.errors import FpdtError
 from fpdt.models.base import EngineBinding
 from fpdt.plan import Plan
@@ -27,8 +30,8 @@ from fpdt.wire.protocol import NonFinitePolicy
 
 __all__ = ["Finding", "NonFiniteError", "NonFinitePolicy", "NonFiniteWatch", "skip_update", "stop_for"]
 
-NO_ROW = 2.0**52
-"""Past every row; exact in fp64."""
+NONE = 2.0**52
+"""Past every row and micro-step; exact in fp64."""
 LABEL_BYTES = 8
 
 
@@ -38,10 +41,14 @@ class NonFiniteError(FpdtError):
 
 @dataclass(frozen=True)
 class Finding:
-    """`place`: the rank, and of a loss the position in its sequence."""
+    """`place`: the rank, the micro-step, of a loss the position in its sequence, and what stands there in the data."""
 
     what: Literal["loss", "gradient"]
     place: str
+
+
+NameOf = Callable[[int, int, int | None], str]
+"""What stands in the data, by micro-step, number of the sequence in it and position; None: all of the sequence."""
 
 
 class NonFiniteWatch:
@@ -49,7 +56,7 @@ class NonFiniteWatch:
 
     def __init__(self, plan: Plan, engine: EngineBinding, emitted: EmittedGradients, labels: Tensor, rank: int) -> None:
         self._plan, self._rank, self._labels = plan, rank, labels
-        self._found = torch.zeros(3, dtype=torch.float64, device=labels.device)
+        self._found = torch.zeros(4, dtype=torch.float64, device=labels.device)
         self._micro_step = 0
         engine.watch_losses = self._watch_losses
         if plan.run["dtype"] != "float16":
@@ -58,28 +65,28 @@ class NonFiniteWatch:
     def begin_micro_step(self, micro_step: int) -> None:
         self._micro_step = micro_step
         if micro_step == 0:
-            self._found.copy_(torch.tensor([0.0, NO_ROW, 0.0], dtype=torch.float64))
+            self._found.copy_(torch.tensor([0.0, NONE, 0.0, NONE], dtype=torch.float64))
 
-    def look(self) -> Finding | None:
+    def look(self, name_of: NameOf) -> Finding | None:
         """What is wrong with the step that all micro-steps were run of; a collective, the same on all ranks."""
-        everybody = torch.zeros(self._plan.world_size, 3, dtype=torch.float64, device=self._found.device)
+        everybody = torch.zeros(self._plan.world_size, 4, dtype=torch.float64, device=self._found.device)
         everybody[self._rank] = self._found
         dist.all_reduce(everybody)
         rows = everybody.tolist()
         # A sum of tensors of zeros beside one that is not finite is that one, rank by rank.
-        for rank, (loss_sum, row, _) in enumerate(rows):
+        for rank, (loss_sum, row, _, _) in enumerate(rows):
             if not math.isfinite(loss_sum):
-                return Finding("loss", self._place(rank, row))
-        for rank, (_, _, largest) in enumerate(rows):
+                return Finding("loss", self._place_of_row(rank, row, name_of))
+        for rank, (_, _, largest, micro_step) in enumerate(rows):
             if not math.isfinite(largest):
-                return Finding("gradient", f"rank {rank}")
+                return Finding("gradient", self._place_of_sequence(rank, int(micro_step), name_of))
         return None
 
     def _watch_losses(self, losses: Tensor, labels: Tensor) -> None:
         """Losses of consecutive rows, whose labels are a view of the table."""
         first = (labels.data_ptr() - self._labels.data_ptr()) // LABEL_BYTES + self._micro_step * self._labels.numel()
         rows = torch.arange(first, first + losses.numel(), device=losses.device, dtype=torch.float64)
-        bad = torch.where(torch.isfinite(losses), NO_ROW, rows).min()
+        bad = torch.where(torch.isfinite(losses), NONE, rows).min()
         self._found[0] += losses.sum()
         self._found[1].copy_(torch.minimum(self._found[1], bad))
 
@@ -87,18 +94,24 @@ class NonFiniteWatch:
         # The largest of numbers is NaN where one of them is.
         largest = torch.linalg.vector_norm(region, ord=math.inf)
         self._found[2].copy_(torch.maximum(self._found[2], largest.to(torch.float64)))
+        bad = torch.where(torch.isfinite(largest), NONE, float(self._micro_step)).to(torch.float64)
+        self._found[3].copy_(torch.minimum(self._found[3], bad))
 
-    def _place(self, rank: int, row: float) -> str:
-        """`rank 1, position 96 of sequence 0 in micro-step 0`; the sum alone may have overflowed."""
-        if row >= NO_ROW:
+    def _place_of_row(self, rank: int, row: float, name_of: NameOf) -> str:
+        """`rank 1, position 96 of sequence 0 in micro-step 0 (line 7 of a.jsonl)`; only a sum may have overflowed."""
+        if row >= NONE:
             return f"rank {rank}"
-        groups = self._plan.layout.sequence_groups
-        sequence = next(number for number, ranks in enumerate(groups) if rank in ranks)
-        count = int(self._plan.strategy["localChunkTokens"])
+        share = Share.of_rank(self._plan, rank)
         micro_step, local = divmod(int(row), self._labels.numel())
-        chunk, at = divmod(local, count)
-        position = (chunk * len(groups[sequence]) + groups[sequence].index(rank)) * count + at
-        return f"rank {rank}, position {position} of sequence {sequence} in micro-step {micro_step}"
+        position = int(share.rows()[local])
+        name = name_of(micro_step, share.data_rank, position)
+        return f"rank {rank}, position {position} of sequence {share.data_rank} in micro-step {micro_step} ({name})"
+
+    def _place_of_sequence(self, rank: int, micro_step: int, name_of: NameOf) -> str:
+        """`rank 1, sequence 0 in micro-step 0 (line 7 and line 9 of a.jsonl)`: all its tokens share the gradients."""
+        sequence = Share.of_rank(self._plan, rank).data_rank
+        name = name_of(micro_step, sequence, None)
+        return f"rank {rank}, sequence {sequence} in micro-step {micro_step} ({name})"
 
 
 def stop_for(finding: Finding, step: int) -> NonFiniteError:

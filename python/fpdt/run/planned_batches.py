@@ -22,6 +22,9 @@ class BatchSource(Protocol):
 
     def read(self, step: int, micro_step: int) -> Batch: ...
 
+    def name(self, step: int, micro_step: int, data_rank: int, position: int | None = None) -> str:
+        """What stands at a position of a replica's sequence, or in all of it, as the data's owner would find it."""
+
     def close(self) -> None: ...
 
 
@@ -63,6 +66,9 @@ class PlannedBatches:
         if batch.weights is not None:
             raise DataError(f"{where} has loss weights, and the plan has no place for them", PLAN_FOR_PACKING)
         return batch
+
+    def name(self, step: int, micro_step: int, data_rank: int, position: int | None = None) -> str:
+        return self._source.name(step, micro_step, data_rank, position)
 
     def close(self) -> None:
         self._source.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -125,7 +126,7 @@ class StepRunner:
         if self._watch is None:
             return None
         watch, policy = self._watch
-        finding = watch.look()
+        finding = watch.look(partial(self._batches.name, step))
         if finding is not None and policy == "stop":
             raise stop_for(finding, step)
         return finding

@@ -84,6 +84,9 @@ class PackedBatches:
             tuple(starts.tolist()),
         )
 
+    def name(self, step: int, micro_step: int, data_rank: int, position: int | None = None) -> str:
+        return f"what was drawn for step {step}, micro-step {micro_step} and replica {data_rank}"
+
     def position(self, next_step: int) -> dict[str, Any]:
         """A step's number says all."""
         return {}
