@@ -39,25 +39,8 @@ def run_steps(digest: str, start: int, end: int) -> protocol.RunSteps:
 
 def run_options(data: str) -> protocol.RunOptions:
     """Nothing is asked for but data."""
-    return protocol.RunOptions(
-        data=data,
-        data_options=None,
-        weights=None,
-        export=None,
-        dump_grads=None,
-        copy_mode=None,
-        poison=False,
-        seed=None,
-        disk_folder=None,
-        disk_direct=None,
-        record_layers=0,
-        trace_steps=[],
-        trace_folder=None,
-        checkpoint=None,
-        resume=None,
-        on_non_finite=None,
-        evaluation=None,
-    )
+    nothing: dict[str, Any] = dict.fromkeys(protocol.RunOptions.model_fields)
+    return protocol.RunOptions(**{**nothing, "data": data, "poison": False, "record_layers": 0, "trace_steps": []})
 
 
 class Conversation:

@@ -269,9 +269,8 @@ def write_plan(frames: Frames, path: Path) -> Path:
     digest = hashlib.sha256(frames.header + b"".join(map(zlib.decompress, frames.columns.values()))).hexdigest()
     encoded = {name: base64.b64encode(data).decode() for name, data in frames.columns.items()}
     texts = {"header": frames.header.decode(), "prose": frames.prose.decode()}
-    path.write_text(
-        json.dumps({"kind": "executionPlanFile", "version": 2, "digest": digest, **texts, "columns": encoded})
-    )
+    file = {"kind": "executionPlanFile", "version": 2, "digest": digest, **texts, "columns": encoded}
+    path.write_text(json.dumps(file))
     return path
 
 

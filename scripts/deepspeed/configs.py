@@ -1,4 +1,4 @@
-"""What the installed DeepSpeed makes of ds_configs, once Hugging Face's integration has filled "auto": JSON in, JSON out.
+"""What the installed DeepSpeed makes of ds_configs, once Hugging Face's integration has filled "auto": JSON in and out.
 
 In: a list of {"config": object} or {"text": "..."}, with "replicas", "hiddenSize", "numSteps", "dtype" and, without
 "fill", no filling. Out: for each {"error": text} or the effective values of DeepSpeed's own config object.

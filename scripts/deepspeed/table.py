@@ -6,7 +6,6 @@ own config object asks a dict for, and whether it takes null or "auto" is found 
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -19,15 +18,13 @@ STDOUT = os.dup(1)
 os.dup2(2, 1)
 
 import deepspeed  # noqa: E402
-import torch  # noqa: E402
 from annotated_types import Ge, Gt, Le, Lt  # noqa: E402
+from asked import Asked  # noqa: E402
+from classes import optimizers, schedulers  # noqa: E402
 from deepspeed.comm.config import CommsLoggerConfig  # noqa: E402
 from deepspeed.compile.config import CompileConfig  # noqa: E402
 from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig  # noqa: E402
-from deepspeed.ops.adagrad import DeepSpeedCPUAdagrad  # noqa: E402
-from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam  # noqa: E402
-from deepspeed.ops.lion import DeepSpeedCPULion, FusedLion  # noqa: E402
-from deepspeed.runtime import config as ds, lr_schedules  # noqa: E402
+from deepspeed.runtime import config as ds  # noqa: E402
 from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config  # noqa: E402
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: E402
 from deepspeed.utils.config import DeepSpeedThroughputTimerConfig  # noqa: E402
@@ -115,13 +112,6 @@ TYPES_WITHOUT_DEFAULT = {
 """Of keys whose default is None, or of a type that says less than the key's own."""
 SIGNS = {Gt: ("above", "gt"), Ge: ("min", "ge"), Lt: ("below", "lt"), Le: ("max", "le")}
 TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", list: "list", dict: "object"}
-OPTIMIZERS = {
-    "FusedAdam": FusedAdam,
-    "DeepSpeedCPUAdam": DeepSpeedCPUAdam,
-    "FusedLion": FusedLion,
-    "DeepSpeedCPULion": DeepSpeedCPULion,
-    "DeepSpeedCPUAdagrad": DeepSpeedCPUAdagrad,
-}
 
 
 def model_keys(model: type[BaseModel]) -> dict[str, Any]:
@@ -175,38 +165,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-class Asked(dict[str, Any]):
-    """A section that writes down which keys it is asked for, and with which default."""
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        super().__init__(given)
-        self.asked: dict[str, Any] = {}
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked[key] = default if self.asked.get(key) is None else self.asked[key]
-        return super().get(key, default)
-
-    def __contains__(self, key: object) -> bool:
-        self.asked.setdefault(str(key), None)
-        return super().__contains__(key)
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.setdefault(key, None)
-        return super().__getitem__(key)
-
-    def keys(self) -> Any:
-        owner = self
-
-        class Keys(list[str]):
-            def __contains__(self, key: object) -> bool:
-                return key in owner
-
-        return Keys(super().keys())
-
-    def __copy__(self) -> Asked:
-        return self
 
 
 def sections_asked() -> dict[str, Asked]:
@@ -272,39 +230,6 @@ def takes(path: str, value: Any) -> bool:
     except Exception:
         return False
     return True
-
-
-def signature(kind: Any, own: tuple[str, ...]) -> dict[str, Any]:
-    """Parameters of a constructor but for those in `own`; a required one has no default."""
-    rows: dict[str, Any] = {}
-    for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[1:]:
-        if name in own or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        rows[name] = {} if parameter.default is parameter.empty else {"default": json_value(parameter.default)}
-    return rows
-
-
-def json_value(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
-
-
-def optimizers() -> dict[str, Any]:
-    torch_ones = {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
-    }
-    return {name: signature(kind, ("params", "model_params")) for name, kind in sorted({**torch_ones, **OPTIMIZERS}.items())}
-
-
-def schedulers() -> dict[str, Any]:
-    kinds = {name: getattr(lr_schedules, name) for name in lr_schedules.VALID_LR_SCHEDULES}
-    of_torch = torch.optim.lr_scheduler
-    for name in of_torch.__all__:
-        kinds.setdefault(name, getattr(of_torch, name))
-    return {name: signature(kind, ("optimizer",)) for name, kind in sorted(kinds.items())}
 
 
 UNTYPED: list[str] = []

@@ -93,23 +93,25 @@ test('a step counts as measured when every rank measured it', () => {
   expect(mergeRanks([done({}), done({ opsTimed: false })])).toMatchObject({ memoryMeasured: true, opsTimed: false });
 });
 
+const FACTS = {
+  digest: 'd',
+  numRanks: 1,
+  versions: {},
+  loadSeconds: 0,
+  loadPoolBytes: {},
+  communicatorBytes: null,
+  nextStep: 1,
+  isStopped: false,
+  checkpoints: [],
+};
+
 test('a run adds its steps up and keeps the peaks of those that measured memory', () => {
   const steps = [
     done({ poolBytes: { hbm: 3 } }),
     done({ step: 1, poolBytes: { hbm: 9 }, nonFinite: ['loss'], lossScale: 8, skipped: true }),
     done({ step: 2, poolBytes: { hbm: 11 }, memoryMeasured: false, copiedBytes: { read: 5 } }),
   ].map((one) => mergeRanks([one]));
-  const run = mergeSteps(steps, [], {
-    digest: 'd',
-    numRanks: 1,
-    versions: {},
-    loadSeconds: 0,
-    loadPoolBytes: {},
-    communicatorBytes: null,
-    nextStep: 1,
-    isStopped: false,
-    checkpoints: [],
-  });
+  const run = mergeSteps(steps, [], FACTS);
   expect(run).toMatchObject({ seconds: 3, tokens: 192, memoryMeasured: true, nonFinite: ['loss'], numSkipped: 1 });
   expect(run.steps[1]).toMatchObject({ lossScale: 8, skipped: true });
   expect(run.poolBytes).toEqual({ hbm: 9 });
@@ -118,16 +120,6 @@ test('a run adds its steps up and keeps the peaks of those that measured memory'
 });
 
 test('a run without a step measured nothing', () => {
-  const run = mergeSteps([], [], {
-    digest: 'd',
-    numRanks: 1,
-    versions: {},
-    loadSeconds: 0,
-    loadPoolBytes: {},
-    communicatorBytes: null,
-    nextStep: 1,
-    isStopped: false,
-    checkpoints: [],
-  });
+  const run = mergeSteps([], [], FACTS);
   expect(run).toMatchObject({ poolBytes: {}, memoryMeasured: false, opsTimed: false, copiedBytes: {} });
 });
