@@ -19,7 +19,7 @@ async function stepSeconds(checkout: string, steps: number): Promise<number> {
   const args = ['--import', 'tsx', 'scripts/demo.ts', '--steps', String(steps), '--ignore-step-time'];
   const env = { FPDT_PYTHON: resolvePython(), OMP_NUM_THREADS: '1', NO_COLOR: '1' };
   const { stdout } = await execa(process.execPath, args, { cwd: checkout, env });
-  const lines = [...stdout.matchAll(/^step +(\d+)\/\d+ +loss \S+ +([\d.]+) (ms|s) /gm)];
+  const lines = [...stdout.matchAll(/^step +(\d+)\/\d+ .*? ([\d.]+) (ms|s) \(plan/gm)];
   const seconds = lines.filter(([, step]) => Number(step) > 1).map(([, , value, unit]) => Number(value) * (unit === 'ms' ? 1e-3 : 1));
   if (seconds.length !== steps - 1) throw new Error(`the demo in ${checkout} printed ${seconds.length + 1} of ${steps} steps`);
   return median(seconds);
@@ -37,7 +37,7 @@ async function main(): Promise<void> {
       hint: 'node --import tsx bench/demoStep.ts CHECKOUT',
     });
   }
-  const [steps, numPairs] = [wholeNumber('steps', values.steps, { least: 2 }), wholeNumber('pairs', values.pairs)];
+  const [steps, numPairs] = [wholeNumber('steps', values.steps, { least: 3 }), wholeNumber('pairs', values.pairs)];
   const pairs: { readonly here: number; readonly there: number }[] = [];
   for (let i = 0; i < numPairs; i++) {
     const [here, there] = [await stepSeconds(HERE, steps), await stepSeconds(checkout, steps)];

@@ -5,16 +5,18 @@ import { join } from 'node:path';
 import { SETUP_HINT } from '../../src/bridge/python.js';
 import { FpdtError } from '../../src/spec/errors.js';
 
-/** Writes the sources of Python's own standard library, one after the other, until there are `numBytes` of them. */
+/** Writes the sources of Python's own standard library, one after the other by name, until there are `numBytes` of them. */
 export function writeStandardLibrary(
   python: string,
   path: string,
   numBytes: number,
+  { fromTheEnd = false }: { readonly fromTheEnd?: boolean } = {},
 ): { readonly folder: string; readonly numFiles: number } {
   const folder = standardLibrary(python);
   const names = readdirSync(folder)
     .filter((name) => name.endsWith('.py'))
     .sort();
+  if (fromTheEnd) names.reverse();
   const pieces: Buffer[] = [];
   let size = 0;
   for (const name of names) {
