@@ -16,8 +16,8 @@ import { fewChunks } from './fewChunks.js';
 import { quadratic } from './quadratic.js';
 import { type Setting, policyContext, scratchFormula } from './setting.js';
 
-/** Seconds of one optimizer step. */
-export function estimateTime(setting: Setting, strategy: Strategy): number {
+/** Seconds of one optimizer step, from programs of at most `mostChunks` chunks, however much of it streams wait for others. */
+export function estimateTime(setting: Setting, strategy: Strategy, mostChunks = Number.POSITIVE_INFINITY): number {
   const { numChunks, kvTileChunks } = strategy;
   const few = fewChunks(strategy, setting.model) + kvTileChunks;
   const range = mostRangeChunks(strategy);
@@ -33,15 +33,24 @@ export function estimateTime(setting: Setting, strategy: Strategy): number {
     const at = (value: (time: StepTime) => number): number => quadratic(times.map(value), (numChunks - few) / apart);
     const busySeconds = times[0].busySeconds.map((_, stream) => at((time) => time.busySeconds[stream] ?? 0));
     const busiest = busiestOf(busySeconds);
-    if (busiestOf(times[2].busySeconds) !== busiest) continue;
+    const isLast = few + 2 * Math.max(2 * apart, few) > mostChunks;
+    if (busiestOf(times[2].busySeconds) !== busiest && !isLast) continue;
     const waiting = (time: StepTime): number => time.seconds - (time.busySeconds[busiest] ?? 0);
-    if (at(waiting) > MOST_WAITING * (busySeconds[busiest] ?? 0)) continue;
+    if (at(waiting) > MOST_WAITING * (busySeconds[busiest] ?? 0) && !isLast) continue;
     const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
     const placed = stepTime({ ...setting, ...layoutSchedule(schedules[2]) }).seconds - times[2].seconds;
     return (busySeconds[busiest] ?? 0) + Math.max(linear, at(waiting)) + placed;
   }
   return stepTime({ ...setting, ...layoutSchedule(scheduleOf(setting, strategy, range)) }).seconds;
 }
+
+/** As `estimateTime`, for many chunks soon, and less exactly: of a program that mostly waits. */
+export function estimateTimeSoon(setting: Setting, strategy: Strategy): number {
+  return estimateTime(setting, strategy, SMALL_CHUNKS);
+}
+
+/** Programs of as many chunks are built in a second. */
+const SMALL_CHUNKS = 96;
 
 /** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
 const MOST_WAITING = 0.1;

@@ -3,7 +3,7 @@ import type { MemoryLedger } from '../memory/ledger.js';
 import type { Strategy } from '../spec/strategy.js';
 import { estimateComputing } from './estimateComputing.js';
 import { estimateMemory } from './estimateMemory.js';
-import { estimateTime } from './estimateTime.js';
+import { estimateTime, estimateTimeSoon } from './estimateTime.js';
 import { isHopeless } from './hopeless.js';
 import { perSetting } from './perSetting.js';
 import type { Setting } from './setting.js';
@@ -13,6 +13,8 @@ export interface Evaluator {
   readonly memory: (setting: Setting, strategy: Strategy) => MemoryLedger;
   /** Of one optimizer step. */
   readonly seconds: (setting: Setting, strategy: Strategy) => number;
+  /** The same, soon known of any number of chunks. */
+  readonly secondsSoon: (setting: Setting, strategy: Strategy) => number;
   /** Of them, what computing alone takes: no strategy that computes as much is faster. */
   readonly computeSeconds: (setting: Setting, strategy: Strategy) => number;
   /** Whether no strategy fits, at a glance; false says nothing. */
@@ -23,7 +25,8 @@ export interface Evaluator {
 export function estimator(): Evaluator {
   return {
     memory: remembered(estimateMemory),
-    seconds: remembered(estimateTime),
+    seconds: remembered((setting, strategy) => estimateTime(setting, strategy)),
+    secondsSoon: remembered(estimateTimeSoon),
     computeSeconds: remembered(estimateComputing),
     isHopeless,
   };

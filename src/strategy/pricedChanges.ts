@@ -74,7 +74,7 @@ function priceOf({ name, input }: Change, asks: Asks, evaluate: Evaluator, fitsI
   if (!mayFit(setting, evaluate)) return undefined;
   const { strategy, memory } = finish(findIn(setting, fitsIsEnough));
   if (!memory.fits) return undefined;
-  const stepSeconds = evaluate.seconds(setting, strategy);
+  const stepSeconds = evaluate.secondsSoon(setting, strategy);
   return {
     change: name(strategy),
     asks,

@@ -167,7 +167,7 @@ describe('the same in both languages', () => {
     const env = { ...process.env, PYTHONPATH: PYTHON_FOLDER, OMP_NUM_THREADS: '1' };
     const { stdout } = await promisify(execFile)(resolvePython(), ['-c', ASK], { env });
     python = JSON.parse(stdout) as PythonTables;
-  }, 120_000);
+  });
 
   it('op kinds: streams, views by name, who runs them', () => {
     const row = ({ stream, reads, writes, accumulates, pairs, external }: OpRow) => [stream, reads, writes, accumulates, pairs, external];

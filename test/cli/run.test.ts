@@ -29,7 +29,7 @@ describe('fpdt run', () => {
     expect(stdout).toMatch(/step 1\/3 {2}loss \d/);
     expect(stdout).toMatch(/step 3\/3/);
     expect(stdout).toMatch(/op kind +planned +run/);
-  }, 120_000);
+  });
 
   it('prints one JSON object an event with --json', async () => {
     const { exitCode, stdout } = await capture('run', planPath, '--data', data, '--steps', '1', '--json');
@@ -38,7 +38,7 @@ describe('fpdt run', () => {
     expect(events.filter(({ type }) => type === 'step')).toHaveLength(1);
     expect(events.at(-2)).toMatchObject({ type: 'end', outcome: { ok: true } });
     expect(events.at(-1)).toMatchObject({ type: 'comparison', comparison: { kind: 'comparison' } });
-  }, 120_000);
+  });
 
   it('keeps on disk what the plan keeps there, and traces the steps it is told to', async () => {
     const diskPlan = join(folder, 'disk.json');
@@ -54,7 +54,7 @@ describe('fpdt run', () => {
     expect(stdout).toMatch(/copied write +(\S+ KiB) +\1 +1\.00x/);
     expect(readdirSync(traces)).toHaveLength(2);
     expect(readdirSync(disk)).toEqual([]);
-  }, 120_000);
+  });
 
   it('says which rank failed and why, with its traceback', async () => {
     const ids = join(folder, 'ids.bin');
@@ -63,13 +63,13 @@ describe('fpdt run', () => {
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/error: rank \d: .*token \d+ of .*ids\.bin has id 1000000, outside the vocabulary/);
     expect(stderr).toContain('Traceback');
-  }, 120_000);
+  });
 
   it('says what is wrong with the data before a rank is started, in one error', async () => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', join(folder, 'none.txt'));
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/^error: there is no data file .*none\.txt\nhint: .*$/);
-  }, 120_000);
+  });
 
   it('prepares rows, trains on them, and finds them prepared', async () => {
     const rows = join(folder, 'rows.jsonl');
@@ -79,7 +79,7 @@ describe('fpdt run', () => {
     expect(stderr).toContain('2 ranks ready');
     expect(exitCode).toBe(0);
     expect(readdirSync(join(folder, 'cache'))).toEqual([expect.stringMatching(/^rows\.jsonl-[0-9a-f]{16}$/)]);
-  }, 120_000);
+  });
 
   it('refuses a Python that does not exist', async () => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', data, '--python', '/nowhere/python');
@@ -131,7 +131,7 @@ describe('fpdt run', () => {
     );
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toMatch(/is of another model: config\.intermediate_size is \d+ there, \d+ in the plan/);
-  }, 600_000);
+  });
 
   it.each([
     [['--eval-every', '2'], /evalEvery is given, but there is no data to evaluate\n.*--eval-data/],
@@ -164,7 +164,7 @@ describe('fpdt run', () => {
     expect(readFileSync(join(kept, 'rank-0.log'), 'utf8')).not.toBe('');
     const again = await capture('run', evaluated, '--data', data, '--run-folder', kept);
     expect(again).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('holds another run') as string });
-  }, 120_000);
+  });
 
   it('stops all ranks on Ctrl-C and exits with 130', async () => {
     const child = spawn(
@@ -180,7 +180,7 @@ describe('fpdt run', () => {
     const [code] = (await once(child, 'exit')) as [number | null];
     expect(code).toBe(130);
     expect(pids.filter(isAlive)).toEqual([]);
-  }, 120_000);
+  });
 });
 
 function lossesOf(stdout: string): readonly (readonly [number, number | null])[] {

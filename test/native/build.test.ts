@@ -31,7 +31,7 @@ describe('native/build.mjs', () => {
     ]);
     expect(existsSync(join(folder, 'native', 'build', 'fpdt.node'))).toBe(false);
     expect((await build(['--strict'], none)).exitCode).toBe(1);
-  }, 60_000);
+  });
 });
 
 describe('loadNativeAddon', () => {

@@ -176,7 +176,7 @@ describe('on its thread', () => {
       (a, b) => b.flat.numOps - a.flat.numOps,
     );
     made = columnsOf(frame as CallFrame);
-  }, 120_000);
+  });
 
   it('gives the same, whatever becomes of the columns meanwhile', async () => {
     const columns = long();
@@ -231,7 +231,7 @@ describe('with sanitizers', () => {
       .split('\n')
       .map((line) => JSON.parse(line) as object);
     expect(found).toEqual(inputs.map(expectedOf));
-  }, 120_000);
+  });
 });
 
 function wildChange(random: () => number): Change {

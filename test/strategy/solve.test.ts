@@ -48,7 +48,7 @@ const NAMED = { layers: [{ layers: [0, 4] }] };
 
 function solve(run: object, hbmBytes: number, hostBytes: number, memory: Memory = toy, bend: Bend = {}): Flat {
   const { deepspeed, ...input } = specs({ run: { strategy: NAMED, ...run }, cluster: { gpus: 4, hbmBytes, hostBytes }, ...bend });
-  const evaluate = { memory, seconds: () => 1, computeSeconds: () => 1, isHopeless: () => false };
+  const evaluate = { memory, seconds: () => 1, secondsSoon: () => 1, computeSeconds: () => 1, isHopeless: () => false };
   const strategy = solveStrategy({ ...input, deepspeed: deepspeed.config }, evaluate);
   const [layer] = strategy.layers;
   if (layer === undefined) throw new Error('a strategy without layers');

@@ -45,4 +45,4 @@ it('every kind of op that ran is planned and measured, with rates that are said 
   expect(accuracy.numJudged === 0).toBe(accuracy.ok === null);
   expect(shapeText(shapeAccuracy(SHAPE, [round]))).toMatch(/^postBwd +\S/m);
   expect(verdictText(accuracy)).not.toBe('');
-}, 240_000);
+});

@@ -33,7 +33,7 @@ beforeAll(async () => {
     configs.map((config) => ({ config })),
   );
   taken = (said as readonly { readonly error?: string }[]).map(({ error }) => error === undefined);
-}, 120_000);
+});
 
 it('the table is what the installed DeepSpeed says', () => {
   expect(DEEPSPEED).toEqual(table);

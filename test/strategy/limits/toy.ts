@@ -19,7 +19,7 @@ export function needs(needed: (setting: Setting) => { readonly hbm?: number; rea
     const pools = [pool('hbm', 'device', hbm, hbmBytes), pool('host', 'pinned', host, hostBytes)];
     return { kind: 'memoryLedger', fits: pools.every(({ fits }) => fits), pools } satisfies MemoryLedger;
   };
-  return { memory, seconds: () => 0, computeSeconds: () => 0, isHopeless: () => false };
+  return { memory, seconds: () => 0, secondsSoon: () => 0, computeSeconds: () => 0, isHopeless: () => false };
 }
 
 /** What `isEnough` says fits. */
