@@ -95,7 +95,7 @@ def run_options(args: argparse.Namespace) -> dict[str, Any]:
         "dump_grads": None if args.dump_grads is None else str(args.dump_grads),
         "copy_mode": args.copy_mode,
         "poison": args.poison,
-        "seed": args.seed,
+        "seed": args.copy_seed,
         "disk_folder": None if args.disk_folder is None else str(args.disk_folder),
         "disk_direct": args.disk_direct,
         "record_layers": args.record_layers,
@@ -145,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     alone.add_argument("--on-non-finite", choices=get_args(NonFinitePolicy), help="default: as DeepSpeed does")
     alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
     alone.add_argument("--copy-mode", choices=get_args(CopyMode), help="order of asynchronous ops on the cpu device")
-    alone.add_argument("--seed", type=int, help="seed of --copy-mode random")
+    alone.add_argument("--seed", dest="copy_seed", type=int, help="seed of --copy-mode random")
     alone.add_argument("--poison", action="store_true", help="fill memory that nobody may read with NaN, check leaks")
     alone.add_argument("--disk-folder", type=Path, help="folder on a fast local disk, for plans with a file pool")
     alone.add_argument(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from fpdt.plan import load_plan
 from fpdt.run.gradients import gradient_file
 from fpdt.testing.reference import run_reference
-from fpdt.worker import main, read_plan_file
+from fpdt.worker import main, make_parser, read_plan_file
 from tests.hand_plan import HandPlan
 from tests.planned import ROOT, ZERO_3, Finished, run_ranks, write_data
 
@@ -200,8 +200,13 @@ def test_a_missing_package_is_named_with_what_to_do(one_rank: tuple[Path, Path],
 def test_missing_data_is_an_error_with_a_hint(one_rank: tuple[Path, Path], tmp_path: Path) -> None:
     (rank,) = run_ranks(1, "--plan", str(one_rank[0]), "--data", str(tmp_path / "none.txt"))
     assert rank.code == 1
-    assert "there is no token file" in rank.err
-    assert "give the path of a text, .npy or .bin file" in rank.err
+    assert f"there is no data file {tmp_path / 'none.txt'}" in rank.err
+    assert "give the path of a file that docs/data.md knows" in rank.err
+
+
+def test_no_two_options_of_the_command_line_are_one() -> None:
+    destinations = [action.dest for action in make_parser()._actions]
+    assert sorted(set(destinations)) == sorted(destinations)
 
 
 def test_the_command_line_refuses_half_of_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
