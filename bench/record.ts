@@ -13,6 +13,7 @@ import { FpdtError } from '../src/index.js';
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
   families: ['run', '--silent', 'parity', '--', '--families', '--json'],
+  resume: ['run', '--silent', 'parity:resume', '--', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
   fuzz: ['run', '--silent', 'fuzz', '--', '--json'],
   chaos: ['run', '--silent', 'chaos', '--', '--rounds', '30', '--json'],

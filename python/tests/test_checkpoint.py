@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Probes
 from tests.planned import ZERO_3, make_plan, write_data
+from tests.rounds import full
 
 STEPS = 5
 HALF = 3
@@ -46,7 +47,7 @@ IN_BF16 = ("--dtype", "bfloat16")
         (ROUND_ROBIN, (), None),
         (OFFLOADED, (), {"scheduler": WARM_UP}),
         (PLAIN, IN_BF16, BF16),
-        ({"stage": 1}, IN_BF16, FP32_SUMS),
+        full({"stage": 1}, IN_BF16, FP32_SUMS),
     ],
     ids=["plain", "round-robin-2", "offloaded-3", "unfused", "bf16-fp32"],
 )

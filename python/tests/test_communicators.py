@@ -30,13 +30,16 @@ from tests.conftest import Probes
 from tests.fake_cuda_plans import PlanOf
 from tests.plan_builder import PlanBuilder
 from tests.planned import ROOT, ZERO_3, make_plan, write_data
+from tests.rounds import core
 
 CASES: Mapping[str, int] = json.loads((ROOT / "test/fixtures/communicators.json").read_text(encoding="utf-8"))
 """By `stage N, P of R ranks`, which the planner's tests read too."""
 ZERO: Mapping[int, Mapping[str, Any]] = {0: {"stage": 0}, 1: {"stage": 1}, 2: {"stage": 2}, 3: ZERO_3}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", core(CASES, ("stage 0, 1 of 1 ranks", "stage 1, 2 of 2 ranks", "stage 3, 2 of 4 ranks"))
+)
 def test_a_run_sends_on_as_many_groups_as_are_counted(case: str, probes: Probes, tmp_path: Path) -> None:
     words = case.replace(",", "").split()
     stage, sequence, ranks = int(words[1]), words[2], words[4]

@@ -13,13 +13,16 @@ from fpdt.plan import load_plan
 from tests.conftest import Probes
 from tests.fake_cuda_plans import CASES, FEW_LARGE_OPS, Case, plan_of
 from tests.planned import write_data
+from tests.rounds import core
 
 # Chunks of 128 rows a rank, as a GPU's kernels have them; the CPU can run the reference kernel alone.
 GPU = ("--gpu", "a100-80gb", "--attention", "reference")
 NOT_PYTORCHS = ("CUDA context", "cuBLAS", "NCCL", "more NCCL", "page tables", "arena")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", core(CASES, ("keys on the host", "windows, ranges, a file", "auto, bf16", "two ranks"))
+)
 def test_steps_allocate_no_more_than_the_plan_says(name: str, probes: Probes, tmp_path: Path) -> None:
     case = CASES[name]
     plan = plan_of(case, tmp_path, *GPU, "--seq-len", str(4 * 128 * case.num_ranks))

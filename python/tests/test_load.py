@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Probes
 from tests.planned import MODEL, ROOT, ZERO_3, load_bytes, make_plan, write_data
+from tests.rounds import full
 
 LARGE_ENDS: Mapping[str, Any] = {
     **MODEL,
@@ -37,18 +38,18 @@ COUNTED_BY_NOBODY = 2048
     ("model", "num_ranks", "zero", "dtype"),
     [
         (LARGE_ENDS, 2, {"stage": 0}, FLOAT),
-        (MANY_LAYERS, 2, {"stage": 0}, BFLOAT),
-        (LARGE_ENDS, 2, {"stage": 1}, FLOAT),
+        full(MANY_LAYERS, 2, {"stage": 0}, BFLOAT),
+        full(LARGE_ENDS, 2, {"stage": 1}, FLOAT),
         (MANY_LAYERS, 2, {"stage": 1}, BFLOAT),
-        (MANY_LAYERS, 2, {"stage": 2}, FLOAT),
+        full(MANY_LAYERS, 2, {"stage": 2}, FLOAT),
         (LARGE_ENDS, 2, {"stage": 2}, BFLOAT),
-        (LARGE_ENDS, 2, ZERO_3, FLOAT),
+        full(LARGE_ENDS, 2, ZERO_3, FLOAT),
         (MANY_LAYERS, 2, ZERO_3, BFLOAT),
         (MANY_LAYERS, 2, {**ZERO_3, "sub_group_size": TO_LAYER_19}, BFLOAT),
         # Fullest while the embedding is built, and while lm_head is.
         ({**ONE_LAYER, "tie_word_embeddings": True}, 4, {"stage": 2}, BFLOAT),
         (ONE_LAYER, 4, ZERO_3, BFLOAT),
-        (LARGE_ENDS, 2, {"stage": 1, **OFFLOAD}, FLOAT),
+        full(LARGE_ENDS, 2, {"stage": 1, **OFFLOAD}, FLOAT),
         (LARGE_ENDS, 2, {"stage": 2, **OFFLOAD}, BFLOAT),
         (LARGE_ENDS, 2, {**ZERO_3, **OFFLOAD}, BFLOAT),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Probes
 from tests.planned import MODEL, ZERO_3, make_plan, peak_bytes, write_data
+from tests.rounds import full
 
 MODEL_STATES_ALONE: Mapping[str, Any] = {
     **MODEL,
@@ -29,14 +30,14 @@ ROUNDED_UP = 0.006
 @pytest.mark.parametrize(
     ("zero", "dtype", "optimizer"),
     [
-        ({"stage": 1}, "bfloat16", ADAM),
+        full({"stage": 1}, "bfloat16", ADAM),
         ({"stage": 2}, "float32", ADAM),
-        (ZERO_3, "float32", ADAM),
+        full(ZERO_3, "float32", ADAM),
         (ZERO_3, "bfloat16", ADAM),
         (ZERO_3, "bfloat16", {"type": "SGD", "params": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0.1}}),
-        (ZERO_3, "bfloat16", {"type": "Adagrad", "params": {"lr": 1e-3, "weight_decay": 0.1}}),
+        full(ZERO_3, "bfloat16", {"type": "Adagrad", "params": {"lr": 1e-3, "weight_decay": 0.1}}),
         ({"stage": 2}, "bfloat16", {"type": "RMSprop", "params": {"lr": 1e-3, "momentum": 0.9, "centered": True}}),
-        ({"stage": 1}, "bfloat16", {"type": "Adamax", "params": {"lr": 1e-3}}),
+        full({"stage": 1}, "bfloat16", {"type": "Adamax", "params": {"lr": 1e-3}}),
     ],
 )
 def test_the_peak_of_a_run_is_the_plans(

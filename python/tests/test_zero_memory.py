@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Probes
 from tests.planned import ZERO_3, make_plan, peak_bytes, peak_instant, write_data
+from tests.rounds import full
 from tests.test_update_memory import COUNTED_BY_NOBODY, MODEL_STATES_ALONE
 
 BUCKET = {"reduce_bucket_size": 1_000_000}
@@ -32,23 +33,23 @@ ROUNDED_UP = 0.01
         (2, SHARDED, {}, 1, BACKWARD),
         (1, SHARDED, {}, 1, BACKWARD),
         (2, {**SHARDED, "contiguous_gradients": False}, {}, 1, BACKWARD),
-        (2, {**SHARDED, "reduce_scatter": False}, {}, 1, BACKWARD),
+        full(2, {**SHARDED, "reduce_scatter": False}, {}, 1, BACKWARD),
         (2, SHARDED, FLOAT_ON_THE_WAY, 1, BACKWARD),
-        (2, {**SHARDED, "contiguous_gradients": False}, FLOAT_ON_THE_WAY, 1, BACKWARD),
+        full(2, {**SHARDED, "contiguous_gradients": False}, FLOAT_ON_THE_WAY, 1, BACKWARD),
         (2, SHARDED, FLOAT_SUMS, 1, BACKWARD),
-        (2, {**SHARDED, **OFFLOAD}, {}, 1, BACKWARD),
-        (2, {**SHARDED, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
+        full(2, {**SHARDED, **OFFLOAD}, {}, 1, BACKWARD),
+        full(2, {**SHARDED, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
         (2, {**SHARDED, **OFFLOAD, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
         # Everything in one bucket, which is reduced at the end.
         (2, {**SHARDED, "reduce_bucket_size": 20_000_000}, {}, 1, REDUCE),
         # Everything is fetched ahead, out of one buffer, and small weights stay whole.
         (2, {"stage": 3, "sub_group_size": 1000, **BUCKET}, {}, 1, "layerForward"),
         (2, {"stage": 2, **BUCKET, **OFFLOAD}, {}, 1, STEP),
-        (2, {"stage": 2, **BUCKET, **OFFLOAD}, {}, 2, STEP),
-        (2, {"stage": 2, **BUCKET}, FLOAT_SUMS, 1, STEP),
+        full(2, {"stage": 2, **BUCKET, **OFFLOAD}, {}, 2, STEP),
+        full(2, {"stage": 2, **BUCKET}, FLOAT_SUMS, 1, STEP),
         (2, {"stage": 1, **BUCKET}, FLOAT_SUMS, 1, STEP),
         (2, {"stage": 0}, {}, 1, STEP),
-        (2, {"stage": 0}, FLOAT_ON_THE_WAY, 1, REDUCE),
+        full(2, {"stage": 0}, FLOAT_ON_THE_WAY, 1, REDUCE),
     ],
 )
 def test_the_peak_of_a_run_is_the_plans(
