@@ -7,6 +7,7 @@
  *   FPDT_PYTHON=/path/to/python                     use that environment instead of .venv
  */
 
+import { buildCopies } from './setup/copies.mjs';
 import { buildLibrary, buildNative, checkNode, installPackages } from './setup/node.mjs';
 import { preparePython } from './setup/python.mjs';
 import { SetupError, withLock } from './setup/shared.mjs';
@@ -20,7 +21,7 @@ function main(args) {
     installPackages();
     buildLibrary();
     buildNative();
-    if (purpose !== 'plan') preparePython({ withTests: purpose === 'test' });
+    if (purpose !== 'plan') buildCopies(preparePython({ withTests: purpose === 'test' }));
   });
 }
 

@@ -1,0 +1,21 @@
+"""The native copy engine (native/cuda): built where there is a compiler, called through ctypes, fed with sections.
+
+Its interface is plain C: the library knows no Python and no torch, so one build serves all of their versions, and it
+compiles in seconds, since there are no headers of torch in it.
+"""
+
+from __future__ import annotations
+
+from fpdt.copies.build import CopiesUnavailableError, copies_library
+from fpdt.copies.engine import CopyEngine, CopyEngineError, QueueStats
+from fpdt.copies.lowering import LoweredSection, lower
+
+__all__ = [
+    "CopiesUnavailableError",
+    "CopyEngine",
+    "CopyEngineError",
+    "LoweredSection",
+    "QueueStats",
+    "copies_library",
+    "lower",
+]
