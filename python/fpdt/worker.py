@@ -145,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     alone.add_argument("--on-non-finite", choices=get_args(NonFinitePolicy), help="default: as DeepSpeed does")
     alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
     alone.add_argument("--copy-mode", choices=get_args(CopyMode), help="order of asynchronous ops on the cpu device")
-    alone.add_argument("--seed", dest="copy_seed", type=int, help="seed of --copy-mode random")
+    alone.add_argument("--seed", dest="copy_seed", type=int, help="seed of --copy-mode random and threads")
     alone.add_argument("--poison", action="store_true", help="fill memory that nobody may read with NaN, check leaks")
     alone.add_argument("--disk-folder", type=Path, help="folder on a fast local disk, for plans with a file pool")
     alone.add_argument(

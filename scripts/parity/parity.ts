@@ -1,8 +1,9 @@
 /**
- * `npm run parity -- [--json] [--limit n] [--only text] [--random n] [--seed n]`: gradients of the worker against an untouched
+ * `npm run parity -- [--json] [--limit n] [--only text] [--random n] [--seed n] [--device threads]`: gradients of the worker against an untouched
  * transformers model in fp64: every pair of choices that a strategy can be forced to, head layouts, what the policies choose, and
- * `--random` mixtures drawn from a seed that is printed; then 20 optimizer steps and one case in bf16 and in fp16. Fails when an error is more
- * than FACTOR times what transformers' own run in the same precision has.
+ * `--random` mixtures drawn from a seed that is printed; then, without `--only`, 20 optimizer steps and one case in bf16 and in fp16. Fails when an error is more
+ * than FACTOR times what transformers' own run in the same precision has. With `--device threads` every run has its copies on the native
+ * engine's threads, which sleep now and then; else the CPU's own orders take turns.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -27,6 +28,7 @@ const NUM_RANDOM = 12;
 /** Of the documents in the sequences of plans for packing. */
 const DOCUMENTS_SEED = 11;
 const COPY_MODES = ['eager', 'lazy', 'random'] as const;
+const DEVICES: Readonly<Record<string, readonly string[]>> = { cpu: COPY_MODES, threads: ['threads'] };
 
 type Documents = { readonly documents?: number };
 
@@ -45,15 +47,19 @@ class ParityRun {
   private readonly folder: string;
   private readonly data: string;
   private readonly references = new Map<string, Promise<number | null>>();
+  private readonly copyModes: readonly string[];
   private numPlans = 0;
 
-  constructor(harness: Harness, folder: string, data: string) {
+  constructor(harness: Harness, folder: string, data: string, copyModes: readonly string[]) {
+    this.copyModes = copyModes;
     this.harness = harness;
     this.folder = folder;
     this.data = data;
   }
 
-  async gradients({ name: base, key, plan: make, options = {} }: NamedPlan, copyMode: string): Promise<Outcome> {
+  /** `mode`: place among the device's copy modes, around and around. */
+  async gradients({ name: base, key, plan: make, options = {} }: NamedPlan, mode: number): Promise<Outcome> {
+    const copyMode = this.copyModes[mode % this.copyModes.length] ?? 'eager';
     const made = await make();
     const { dtype } = made.run;
     const name = `${base} ${copyMode}${dtype === 'float32' ? '' : ` ${dtype}`}`;
@@ -91,7 +97,7 @@ class ParityRun {
     const steps = 20;
     const plan = await this.write(await planCase(one, { numSteps: steps }));
     const worldSize = one.sequenceParallelSize * one.dataParallelSize;
-    const options = { disk_folder: this.folder };
+    const options = { disk_folder: this.folder, copy_mode: this.copyModes[0] };
     const ours = await this.harness.run({ kind: 'worker', plan, data: this.data, steps, worldSize, options });
     const theirs = await this.harness.mustRun({ kind: 'reference', plan, data: this.data, steps, dtype: 'float32' });
     const expected = theirs.losses ?? [];
@@ -163,8 +169,10 @@ async function main(): Promise<void> {
       only: { type: 'string' },
       random: { type: 'string' },
       seed: { type: 'string' },
+      device: { type: 'string', default: 'cpu' },
     },
   });
+  const copyModes = copyModesOf(values.device);
   const say = (text: string): void => void (values.json ? process.stderr : process.stdout).write(`${text}\n`);
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber('seed', values.seed);
   const numRandom = values.random === undefined ? NUM_RANDOM : wholeNumber('random', values.random);
@@ -180,22 +188,32 @@ async function main(): Promise<void> {
     say(describe(outcome));
   };
   try {
-    const run = new ParityRun(harness, folder, await writeTokens(folder));
-    for (const [i, one] of cases.entries()) report(await run.gradients(one, COPY_MODES[i % COPY_MODES.length] ?? 'eager'));
-    if (!values.families) {
+    const run = new ParityRun(harness, folder, await writeTokens(folder), copyModes);
+    for (const [i, one] of cases.entries()) report(await run.gradients(one, i));
+    if (!values.families && values.only === undefined) {
       report(await run.losses(STEADY));
       report(await run.losses(RESIDENT));
-      for (const dtype of ['bfloat16', 'float16'] as const) report(await run.gradients(toNamed(STEADY, { dtype }), 'eager'));
-      report(await run.gradients(toNamed({ ...STEADY, packing: true }, { dtype: 'bfloat16' }), 'random'));
+      for (const dtype of ['bfloat16', 'float16'] as const) report(await run.gradients(toNamed(STEADY, { dtype }), 0));
+      report(await run.gradients(toNamed({ ...STEADY, packing: true }, { dtype: 'bfloat16' }), COPY_MODES.indexOf('random')));
     }
   } finally {
     await harness.stop();
     await rm(folder, { recursive: true, force: true });
   }
   const failed = outcomes.filter(({ ok }) => !ok);
-  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'parityReport', factor: FACTOR, seed, cases: outcomes }, null, 1)}\n`);
+  if (values.json)
+    process.stdout.write(
+      `${JSON.stringify({ kind: 'parityReport', device: values.device, factor: FACTOR, seed, cases: outcomes }, null, 1)}\n`,
+    );
   say(failed.length === 0 ? `parity ok: ${outcomes.length} cases` : `parity failed: ${failed.length} of ${outcomes.length} cases`);
   process.exitCode = failed.length === 0 ? 0 : 1;
+}
+
+function copyModesOf(device: string): readonly string[] {
+  const found = Object.hasOwn(DEVICES, device) ? DEVICES[device] : undefined;
+  if (found !== undefined) return found;
+  const hint = `give one of ${Object.keys(DEVICES).join(', ')}`;
+  throw new FpdtError(`--device: there is no parity run on '${device}'`, { code: 'usage', hint });
 }
 
 /** Never none: a run that checks nothing would pass. A limit is for the covering cases; the others are few. */

@@ -37,7 +37,7 @@ export interface LaunchOptions extends DataChoices, CheckpointChoices, FolderOpt
   readonly copyMode?: NonNullable<RunOptions['copyMode']> | undefined;
   /** Fill arenas and freed buffers with NaN, to find reads of what is no longer there. */
   readonly poison?: boolean | undefined;
-  /** Of the order of `copyMode` random. */
+  /** Of the order of `copyMode` random, and of when threads sleep. */
   readonly seed?: number | undefined;
   /** Folder for the files of file pools, on the disk the plan was made for; a plan without one needs none. */
   readonly diskFolder?: string | undefined;

@@ -42,7 +42,7 @@ export const runOptionsSchema = z.strictObject({
   /** Folder for the gradients of every parameter after each step. */
   dumpGrads: z.string().nullable(),
   /** When the CPU device runs asynchronous copies and exchanges. */
-  copyMode: z.enum(['eager', 'lazy', 'random']).nullable(),
+  copyMode: z.enum(['eager', 'lazy', 'random', 'threads']).nullable(),
   /** Fill arenas and freed buffers with NaN. */
   poison: z.boolean(),
   seed: count.nullable(),

@@ -21,6 +21,7 @@ from fpdt.devices.device_memory import (
 )
 from fpdt.devices.file_pool import FilePool
 from fpdt.devices.host_arena import pinned_arena, view_spans
+from fpdt.devices.threads import ThreadsRuntime
 from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Link, Plan, Pool
 from fpdt.run.arena import Arena, mapped_arena
@@ -30,6 +31,7 @@ __all__ = [
     "CopyMode",
     "CpuRuntime",
     "CudaRuntime",
+    "ThreadsRuntime",
     "create_runtime",
     "foreign_bytes",
     "free_cache",
@@ -97,10 +99,12 @@ def create_runtime(
         torch.cuda.set_device(device_index)
     arenas = {pool.name: _arena(pool, device, device_index, spans_of) for pool in pools if pool.kind != "file"}
     files = dict(files or {})
-    if device == "cpu":
-        return CpuRuntime(arenas, files, streams, group, copy_mode, seed)
     in_file = {pool.name for pool in pools if pool.kind == "file"}
     file_streams = frozenset(streams.index(link.stream) for link in links if in_file & {link.from_, link.to})
+    if device == "cpu":
+        if copy_mode == "threads":
+            return ThreadsRuntime(arenas, files, streams, file_streams, group, seed)
+        return CpuRuntime(arenas, files, streams, group, copy_mode, seed)
     return CudaRuntime(arenas, files, streams, file_streams, group, device_index)
 
 

@@ -19,7 +19,8 @@ from fpdt.run.runtime import Gate, LinkedCall, Runtime, await_gate, masked_gates
 if TYPE_CHECKING:
     from fpdt.devices.file_pool import FilePool
 
-CopyMode = Literal["eager", "lazy", "random"]
+CopyMode = Literal["eager", "lazy", "random", "threads"]
+"""The last one is ThreadsRuntime's, the others are orders of CpuRuntime."""
 LogOp = Callable[[int, float, float], None]
 
 
@@ -41,11 +42,11 @@ class CpuRuntime(Runtime):
         files: Mapping[str, FilePool],
         streams: tuple[str, ...],
         group: dist.ProcessGroup | None = None,
-        copy_mode: CopyMode = "eager",
+        order: Literal["eager", "lazy", "random"] = "eager",
         seed: int = 0,
     ) -> None:
         super().__init__(torch.device("cpu"), arenas, files, streams, group)
-        self._queues = None if copy_mode == "eager" else Queues(len(streams), copy_mode, seed)
+        self._queues = None if order == "eager" else Queues(len(streams), order, seed)
 
     def begin_turn(self) -> None:
         if self._queues:

@@ -35,6 +35,8 @@ class Ticket:
     def __init__(self) -> None:
         self._finished = threading.Event()
         self._error: FilePoolError | None = None
+        self._lock = threading.Lock()
+        self._calls: list[Callable[[FilePoolError | None], None]] = []
 
     def done(self) -> bool:
         """True once the transfer is complete or has failed."""
@@ -46,9 +48,21 @@ class Ticket:
         if self._error is not None:
             raise FilePoolError(str(self._error), self._error.hint) from self._error
 
+    def then(self, call: Callable[[FilePoolError | None], None]) -> None:
+        """Calls it with the error, or None, when the transfer ends, on the thread that ends it; now, where it has."""
+        with self._lock:
+            if not self._finished.is_set():
+                self._calls.append(call)
+                return
+        call(self._error)
+
     def _finish(self, error: FilePoolError | None) -> None:
-        self._error = error
-        self._finished.set()
+        with self._lock:
+            self._error = error
+            self._finished.set()
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call(error)
 
 
 class FilePool:

@@ -11,7 +11,7 @@ SAFE_INTEGER = 2**53 - 1
 
 Count = Annotated[int, Field(ge=0, le=SAFE_INTEGER)]
 Positive = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
-CopyMode = Literal["eager", "lazy", "random"]
+CopyMode = Literal["eager", "lazy", "random", "threads"]
 NonFinitePolicy = Literal["stop", "skip"]
 SavePolicy = Literal["stop", "continue"]
 
