@@ -12,6 +12,9 @@ import { FpdtError } from '../src/index.js';
 
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
+  threads: ['run', '--silent', 'parity', '--', '--device', 'threads', '--json'],
+  tsan: ['run', '--silent', 'test:tsan', '--', '--json'],
+  copies: ['run', '--silent', 'bench:copies', '--', '--json'],
   families: ['run', '--silent', 'parity', '--', '--families', '--json'],
   resume: ['run', '--silent', 'parity:resume', '--', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],

@@ -30,7 +30,7 @@ step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
 step 'ruff' in_python ruff check . ../bench
 step 'ruff format' in_python ruff format --check . ../bench
 step 'mypy' in_python mypy
-step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py
+step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py
 # Each of them mostly waits for one core. Both come to their end; what pytest says is told last.
 side_by_side() {
   local log pid status=0
@@ -48,6 +48,8 @@ step 'vitest and pytest' side_by_side
 # A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head
 # layout, policy and kind of file, some of the covering cases and some mixtures drawn anew; mutate one damage of each kind.
 step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 5 --random 2
+# One of them with its copies on native threads.
+step 'parity on threads, a core' node --import tsx scripts/parity/parity.ts --device threads --only 'policy fpdt'
 # Of the families, whose layers and models the worker's own tests run, two whole runs.
 step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
