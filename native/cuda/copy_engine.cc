@@ -18,6 +18,14 @@ bool Conflict(const CopyPiece& a, const CopyPiece& b) {
   return Overlap(a.dst, a.bytes, b.dst, b.bytes) || Overlap(a.dst, a.bytes, b.src, b.bytes) || Overlap(a.src, a.bytes, b.dst, b.bytes);
 }
 
+uint32_t Wrapped(uint64_t position) { return static_cast<uint32_t>(position); }
+
+std::vector<uint32_t> Wrapped(const std::vector<uint64_t>& positions) {
+  std::vector<uint32_t> found;
+  for (const uint64_t position : positions) found.push_back(Wrapped(position));
+  return found;
+}
+
 uint64_t CpuNanosecondsOf(std::thread& thread) {
   clockid_t clock{};
   timespec now{};
@@ -79,7 +87,7 @@ void CopyEngine::Run(int32_t program, const int64_t* args, std::size_t num_args,
     throw std::invalid_argument("program " + std::to_string(program) + " has " + std::to_string(call->program->num_params) +
                                 " parameters, the call " + std::to_string(num_args) + " arguments");
   call->bases = queued_;
-  std::copy(queued_.begin(), queued_.end(), bases);
+  std::transform(queued_.begin(), queued_.end(), bases, [](uint64_t position) { return Wrapped(position); });
   for (std::size_t s = 0; s < queued_.size(); s++) queued_[s] += call->program->num_ops[s];
   for (auto& queue : queues_) {
     if (call->program->queues[static_cast<std::size_t>(queue->stream)].empty()) continue;
@@ -103,7 +111,7 @@ void CopyEngine::WriteOn(int64_t handle, int32_t stream, uint32_t position) {
 void CopyEngine::Join() {
   std::unique_lock<std::mutex> lock(mutex_);
   idle_.wait(lock, [this] { return std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue->pending.empty(); }); });
-  const auto queued = queued_;
+  const auto queued = Wrapped(queued_);
   lock.unlock();
   if (!has_failed_) device_->Finish(owned_, queued);
   CheckSound();
@@ -116,7 +124,7 @@ void CopyEngine::Fail(const std::string& reason) {
     if (has_failed_) return;
     reason_ = reason;
     has_failed_ = true;
-    queued = queued_;
+    queued = Wrapped(queued_);
   }
   device_->Release(queued, {});
 }
@@ -124,7 +132,7 @@ void CopyEngine::Fail(const std::string& reason) {
 void CopyEngine::Reset(const std::vector<int64_t>& handles) {
   Fail("what was queued is forgotten");
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto queued = queued_;
+  const auto queued = Wrapped(queued_);
   lock.unlock();
   device_->Release(queued, handles);
   lock.lock();
@@ -182,16 +190,16 @@ void CopyEngine::RunOn(Queue& queue, const Submission& call) {
     queue.ops.fetch_add(1, std::memory_order_relaxed);
     if (!op.signals) continue;
     Flush(queue);
-    device_->Write(queue.stream, call.bases[own] + op.position);
+    device_->Write(queue.stream, Wrapped(call.bases[own] + op.position));
   }
   Flush(queue);
 }
 
-void CopyEngine::WaitFor(Queue& queue, int stream, uint32_t position) {
-  uint32_t& seen = queue.seen[static_cast<std::size_t>(stream)];
-  if (IsReached(seen, position)) return;
+void CopyEngine::WaitFor(Queue& queue, int stream, uint64_t position) {
+  uint64_t& seen = queue.seen[static_cast<std::size_t>(stream)];
+  if (seen >= position) return;
   Flush(queue);
-  device_->Wait(queue.stream, stream, position);
+  device_->Wait(queue.stream, stream, Wrapped(position));
   seen = position;
 }
 

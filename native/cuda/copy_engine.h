@@ -69,14 +69,14 @@ class CopyEngine {
     std::shared_ptr<const Hidden> hidden;
     std::vector<int64_t> args;
     std::vector<uint32_t> masks;
-    std::vector<uint32_t> bases;
+    std::vector<uint64_t> bases;
   };
-  // `seen`: positions that the queue has waited for; its own thread alone knows them.
+  // `seen`: positions that the queue has waited for, which do not wrap here; its own thread alone knows them.
   struct Queue {
     int stream = 0;
     std::deque<std::shared_ptr<const Submission>> pending;
     std::condition_variable changed;
-    std::vector<uint32_t> seen;
+    std::vector<uint64_t> seen;
     std::vector<CopyPiece> batch;
     std::atomic<uint64_t> ops{0}, pieces{0}, batches{0}, bytes{0};
     std::thread thread;
@@ -84,7 +84,7 @@ class CopyEngine {
 
   void Serve(Queue& queue);
   void RunOn(Queue& queue, const Submission& call);
-  void WaitFor(Queue& queue, int stream, uint32_t position);
+  void WaitFor(Queue& queue, int stream, uint64_t position);
   void Add(Queue& queue, const CopyPiece& piece);
   void Flush(Queue& queue);
   void CheckStream(int32_t stream) const;
@@ -101,7 +101,8 @@ class CopyEngine {
   std::condition_variable idle_;
   std::vector<std::shared_ptr<const CopyProgram>> programs_;
   std::vector<std::shared_ptr<const Hidden>> hidden_;
-  std::vector<uint32_t> queued_;
+  // The last position of each stream; devices get the lower 32 bits.
+  std::vector<uint64_t> queued_;
   std::string reason_;
   bool is_stopping_ = false;
   std::atomic<bool> has_failed_{false};

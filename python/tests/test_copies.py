@@ -68,6 +68,22 @@ def test_a_copy_waits_for_work_that_is_not_launched_yet(engine: CopyEngine, memo
     assert engine.stats(FETCH)[:4] == (2, 2, 2, 16) and engine.stats(OFFLOAD)[:4] == (0, 0, 0, 0)
 
 
+def test_positions_wrap_around(engine: CopyEngine, memory: torch.Tensor) -> None:
+    """After 2^32 ops of a stream its counter is where it began, and has not come to what is waited for."""
+    most = 2**31 - 1
+    many = rows([], [], [])
+    many.header[1] = most
+    passed, program = engine.load(many), engine.load(rows([[FETCH, 1, 1, 1, 1]], [[0, 2]], [piece(8, 8, 0)]))
+    for number in (1, 2):
+        engine.run(passed, (), (0,) * NUM_STREAMS)
+        engine.write(0, number * most)
+    assert engine.run(program, (), (0,) * NUM_STREAMS)[0] == 2**32 - 2
+    memory[:8] = 9
+    engine.write(0, 2**32)
+    engine.join()
+    assert memory[8:16].tolist() == [9] * 8
+
+
 def test_copies_that_touch_each_other_keep_their_order_and_others_go_together(
     engine: CopyEngine, memory: torch.Tensor
 ) -> None:
