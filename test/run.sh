@@ -47,7 +47,7 @@ side_by_side() {
 step 'vitest and pytest' side_by_side
 # A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head
 # layout, policy and kind of file, some of the covering cases and some mixtures drawn anew; mutate one damage of each kind.
-step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 5 --random 2
+step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 3 --random 2
 # One of them with its copies on native threads.
 step 'parity on threads, a core' node --import tsx scripts/parity/parity.ts --device threads --only 'policy fpdt'
 # Of the families, whose layers and models the worker's own tests run, two whole runs.
