@@ -9,6 +9,11 @@ class FpdtError(Exception):
         self.hint = hint
 
 
+def is_explained(error: BaseException) -> bool:
+    """Whether it says itself what to change, so that nobody needs its traceback."""
+    return bool(getattr(error, "hint", ""))
+
+
 class StopAgreed(Exception):  # noqa: N818 - nothing is wrong
     """Some rank was asked to stop before all of them had begun a step, so none runs it."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from fpdt.data.options import add_options, given_options
 from fpdt.environment import prepare_imports
+from fpdt.errors import is_explained
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
 from fpdt.wire.protocol import CopyMode, NonFinitePolicy, SavePolicy
@@ -201,7 +202,8 @@ def _exit_code(args: argparse.Namespace) -> int:
     try:
         run_alone(args)
     except Exception as error:
-        traceback.print_exception(error)
+        if not is_explained(error):
+            traceback.print_exception(error)
         hint = getattr(error, "hint", "")
         print(f"fpdt: {error}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)
         return 1

@@ -101,6 +101,13 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
         AdapterWriter(tmp_path / "old", 0, None)
 
 
+def test_a_link_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    with pytest.raises(WeightsError, match="is a link"):
+        AdapterWriter(tmp_path / "link", 0, None)
+
+
 def test_adapters_of_a_sharded_run_have_its_next_loss(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({"r": 4, "lora_alpha": 400, "target_modules": "all-linear"})

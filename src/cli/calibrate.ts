@@ -1,5 +1,4 @@
 /** `fpdt calibrate`: a cluster file of this machine, measured by Python or, with --facts, from what the machine says of itself. */
-import { writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { calibrateMachine, speedFactor } from '../bridge/calibration.js';
 import type { CalibrationInput } from '../bridge/calibrationProbes.js';
@@ -7,6 +6,7 @@ import { calibrationText, readShapes, shapesFile, shapesPath } from '../bridge/c
 import { resolvePython } from '../bridge/python.js';
 import { clusterFromFacts } from '../machine/cluster.js';
 import { readMachineFacts } from '../machine/read.js';
+import { checkPlainFile, writeWholeFile } from '../plan/wholeFile.js';
 import type { FactSources } from '../native.js';
 import type { ModelDtype } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
@@ -35,6 +35,7 @@ const OF_FACTS: readonly OptionName[] = ['json'];
 /** Of what is measured, which a comparison takes from the calibration that it compares with. */
 const OF_SHAPES: readonly OptionName[] = ['model', 'ranks', 'output', 'dtype', 'deepspeed', 'chunkTokens', 'diskFolder', 'gpu'];
 const OF_MEASURING: readonly OptionName[] = ['model', 'dtype', 'deepspeed', 'chunkTokens', 'diskFolder', 'seconds', 'compare', 'python'];
+const WHAT = 'the cluster file';
 const DEFAULTS = { ranks: 2, chunkTokens: 2048, seconds: 15 } as const;
 
 export async function calibrateCommand(
@@ -45,7 +46,7 @@ export async function calibrateCommand(
   const asked: Options = options;
   if (asked.facts === true) {
     refuse(asked, OF_MEASURING, 'facts', 'leave it out, or leave --facts out to measure this machine');
-    writeFacts(asked, output, sources);
+    await writeFacts(asked, output, sources);
   } else {
     refuse(asked, OF_FACTS, 'measuring', 'give --facts as well, or leave it out');
     if (asked.compare !== undefined) refuse(asked, OF_SHAPES, 'comparing', 'leave it out: what was measured is measured again');
@@ -60,32 +61,24 @@ function refuse(options: Options, names: readonly OptionName[], way: string, hin
   throw new FpdtError(`${word} is no option of ${way}`, { code: 'usage', hint });
 }
 
-function writeFacts({ ranks, gpu, output: path, json }: Options, output: Output, sources: FactSources): void {
+async function writeFacts({ ranks, gpu, output: path, json }: Options, output: Output, sources: FactSources): Promise<void> {
   const { cluster, sources: told } = clusterFromFacts(readMachineFacts(sources), { ranks, gpu });
   const text = `${JSON.stringify(cluster, null, 2)}\n`;
-  if (path !== undefined) write(path, text);
+  if (path !== undefined) await writeWholeFile(path, text, WHAT);
   if (json === true) printJson(output, { kind: 'factsCluster', cluster, sources: told });
   else if (path === undefined) output.out(text.trimEnd());
   for (const line of told) output.err(line);
   if (path !== undefined) output.err(`wrote ${path}`);
 }
 
-function write(path: string, text: string): void {
-  try {
-    writeFileSync(path, text);
-  } catch (cause) {
-    throw notWritable(path, (cause as Error).message, cause);
-  }
-}
-
 /** Before anything is measured, which would be lost. */
 function checkPlace(path: string): void {
-  if (!isFolder(dirname(path))) throw notWritable(path, `${dirname(path)} is no folder`);
-  if (isFolder(path)) throw notWritable(path, 'it is a folder');
-}
-
-function notWritable(path: string, why: string, cause?: unknown): FpdtError {
-  return new FpdtError(`cannot write ${path}: ${why}`, { code: 'file-not-writable', hint: 'give another place with --output', cause });
+  if (!isFolder(dirname(path)))
+    throw new FpdtError(`cannot write ${path}: ${dirname(path)} is no folder`, {
+      code: 'file-unwritable',
+      hint: 'give another place with --output',
+    });
+  for (const target of [path, shapesPath(path)]) checkPlainFile(target, WHAT);
 }
 
 async function measure(options: Options, output: Output): Promise<void> {
@@ -108,8 +101,8 @@ async function measure(options: Options, output: Output): Promise<void> {
   const { ranks = DEFAULTS.ranks, chunkTokens = DEFAULTS.chunkTokens, dtype, deepspeed, gpu, diskFolder } = options;
   const input: CalibrationInput = { model, ranks, chunkTokens, dtype, deepspeed, gpu, diskFolder, seconds };
   const cluster = await calibrateMachine(python, input);
-  write(shapesPath(path), `${JSON.stringify(shapesFile(input), null, 2)}\n`);
-  write(path, `${JSON.stringify(cluster, null, 2)}\n`);
+  await writeWholeFile(shapesPath(path), `${JSON.stringify(shapesFile(input), null, 2)}\n`, WHAT);
+  await writeWholeFile(path, `${JSON.stringify(cluster, null, 2)}\n`, WHAT);
   output.err(calibrationText(cluster));
   output.err(`wrote ${path}`);
 }

@@ -1,5 +1,5 @@
 /** Plans on disk: one JSON file with the header as text and base64 columns, written whole or not at all. */
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { describe } from '../spec/describe.js';
 import { FpdtError } from '../spec/errors.js';
 import { isObject } from '../spec/parseJson.js';
@@ -8,6 +8,7 @@ import { decodePlan } from './decode.js';
 import { encodePlan } from './encode.js';
 import { type ExecutionPlan, PLAN_VERSION, type UnsealedPlan } from './executionPlan.js';
 import { damaged, wrongVersion } from './planErrors.js';
+import { writeWholeFile } from './wholeFile.js';
 
 const FILE_KIND = 'executionPlanFile';
 
@@ -22,7 +23,7 @@ export async function writePlanFile(plan: UnsealedPlan, path: string): Promise<v
     prose: prose.toString('utf8'),
     columns: Object.fromEntries(columns.map(({ name, data }) => [name, data.toString('base64')])),
   };
-  await writeAtomically(path, `${JSON.stringify(file)}\n`);
+  await writeWholeFile(path, `${JSON.stringify(file)}\n`, 'the plan file');
 }
 
 /** Throws an FpdtError for a file that is missing, cut short, of another version or not what its digest says. */
@@ -82,36 +83,4 @@ function parseFile(text: string, path: string): Readonly<Record<string, unknown>
     code: 'plan-file-not-json',
     hint: 'give the file that `fpdt plan --output` wrote',
   });
-}
-
-/** Writes beside the target, syncs and renames: a reader sees the old file or the new one, never a part. */
-const whyNot: Readonly<Record<string, string>> = { ENOENT: 'its folder is not there', EISDIR: 'it is a folder' };
-
-async function writeAtomically(path: string, text: string): Promise<void> {
-  const temporary = `${path}.${process.pid}.partial`;
-  try {
-    const handle = await open(temporary, 'w');
-    try {
-      await handle.writeFile(text);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const full = code === 'ENOSPC' || code === 'EDQUOT';
-    throw new FpdtError(
-      full
-        ? `no space left to write the plan file ${path} (${text.length} bytes)`
-        : `cannot write the plan file ${path}: ${whyNot[code ?? ''] ?? message}`,
-      {
-        code: full ? 'plan-file-disk-full' : 'plan-file-unwritable',
-        hint: full ? 'free some space, or choose another place with --output' : 'choose another place with --output',
-        details: { path, cause: code ?? 'unknown' },
-        cause,
-      },
-    );
-  }
 }

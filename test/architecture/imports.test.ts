@@ -9,7 +9,7 @@ const SOURCES = fileURLToPath(new URL('../../src/', import.meta.url));
 const PLANNER = ['spec', 'catalog', 'memory', 'schedule', 'address', 'predict', 'verify', 'plan', 'strategy'];
 const ROOMS = [...PLANNER, 'machine', 'bridge', 'telemetry', 'report', 'cli'];
 /** The only planner files that touch the world outside: they read specs and read or write plan files. */
-const MAY_READ_FILES = ['spec/jsonFile.ts', 'plan/file.ts'];
+const MAY_READ_FILES = ['spec/jsonFile.ts', 'plan/file.ts', 'plan/wholeFile.ts'];
 /** Pure functions of their arguments; and classes that do not matter to purity. */
 const PURE_MODULES = ['node:crypto', 'node:zlib', 'zod'];
 const RUN_ONLY = ['zeromq', 'execa', 'pythonia'];

@@ -1,6 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { type LaunchOptions, launchRun } from '../../src/bridge/launchRun.js';
+import { checkRanksFit, hostCapacity, maxRanks } from '../../src/bridge/hostCapacity.js';
+import type { LaunchOptions } from '../../src/bridge/launchOptions.js';
+import { launchRun } from '../../src/bridge/launchRun.js';
 import { isGroupAlive } from '../../src/bridge/processGroup.js';
 import { sealPlan } from '../../src/plan/encode.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
@@ -62,6 +64,21 @@ describe('launchRun', { timeout: PATIENCE_MS }, () => {
     const how = '"refuse" or "split" or "truncate"';
     await refused({ longDocuments: 'cut' }, `longDocuments: expected ${how}, found "cut"`, `give ${how}, or leave longDocuments out`);
     await refused({ dataSeed: -1 }, 'dataSeed: expected a number >= 0, found -1', 'give a number >= 0, or leave dataSeed out');
+  });
+
+  test('refuses more ranks than a host takes before a process is started', async () => {
+    const many = sealPlan({ ...plan, cluster: { ...plan.cluster, numRanks: 1000 } });
+    await expect(launchRun(many, { ...ECHO, python: '/nowhere' })).rejects.toMatchObject({
+      code: 'too-many-ranks',
+      message: expect.stringMatching(/^1000 ranks are more than .* takes: \d+, 8 for each of its \d+ processors$/) as string,
+      hint: expect.stringContaining('--hostfile') as string,
+    });
+    const capacity = { name: 'one', numProcessors: 4, numGpus: 8 };
+    expect(() => checkRanksFit({ numRanks: 9, device: 'cuda' }, capacity)).toThrow('9 ranks are more than one takes: 8, its GPUs');
+    expect(() => checkRanksFit({ numRanks: 33, device: 'cpu' }, capacity)).toThrow(/more than one takes: 32/);
+    checkRanksFit({ numRanks: 8, device: 'cuda' }, capacity);
+    expect(maxRanks('cuda', { ...capacity, numGpus: null })).toBe(16);
+    expect(hostCapacity({ CUDA_VISIBLE_DEVICES: '3, 1,-1,2' }).numGpus).toBe(2);
   });
 
   test('refuses folders of models that are not there, or in use, before a rank is started', async () => {

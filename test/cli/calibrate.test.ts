@@ -54,7 +54,7 @@ describe('fpdt calibrate --facts', () => {
   });
 
   it('says which file it cannot write', async () => {
-    await expect(onMachine({ output: join(folder, 'none', 'cluster.json') })).rejects.toMatchObject({ code: 'file-not-writable' });
+    await expect(onMachine({ output: join(folder, 'none', 'cluster.json') })).rejects.toMatchObject({ code: 'file-unwritable' });
   });
 
   it('refuses options of the other way', async () => {
@@ -92,7 +92,7 @@ describe('fpdt calibrate', () => {
     [['--compare', 'cluster.json', '--ranks', '2'], 2, /--ranks is no option of comparing\nhint: leave it out/],
     [['--chunk-tokens', '1000000000'], 1, /what is measured with does not fit: .*\nhint: .*(--chunk-tokens \d+ fits|smaller layers)/],
     [['--output', 'no-such-folder/c.json'], 1, /cannot write no-such-folder\/c\.json: no-such-folder is no folder\nhint: .*--output/],
-    [['--output', 'examples'], 1, /cannot write examples: it is a folder\nhint: .*--output/],
+    [['--output', 'examples'], 1, /cannot write the cluster file examples: it is a folder\nhint: .*--output/],
   ])('refuses %j before it measures anything', async (args, code, message) => {
     const asked = args.includes('--compare') ? [] : ['--model', 'examples/demo/model', '--output', join(folder, 'c.json')];
     const { exitCode, stderr } = await capture('calibrate', ...asked, '--python', '/bin/false', ...args);

@@ -56,19 +56,37 @@ describe('fpdt run', () => {
     expect(readdirSync(disk)).toEqual([]);
   });
 
-  it('says which rank failed and why, with its traceback', async () => {
+  it('says which rank failed and why, without a traceback where a user can mend it', async () => {
     const ids = join(folder, 'ids.bin');
     writeFileSync(ids, Buffer.from(new Int32Array(100_000).fill(1_000_000).buffer));
     const { exitCode, stderr } = await capture('run', planPath, '--data', ids);
     expect(exitCode).toBe(1);
-    expect(stderr).toMatch(/error: rank \d: .*token \d+ of .*ids\.bin has id 1000000, outside the vocabulary/);
-    expect(stderr).toContain('Traceback');
+    expect(stderr).toMatch(/^error: rank \d: .*token \d+ of .*ids\.bin has id 1000000, outside the vocabulary.*\nhint: .*$/m);
+    expect(stderr).not.toContain('Traceback');
   });
 
   it('says what is wrong with the data before a rank is started, in one error', async () => {
     const { exitCode, stderr } = await capture('run', planPath, '--data', join(folder, 'none.txt'));
     expect(exitCode).toBe(1);
     expect(stderr).toMatch(/^error: there is no data file .*none\.txt\nhint: .*$/);
+  });
+
+  it.each([
+    [['--data', 'none.txt'], /^error: there is no data file none\.txt\nhint: .*$/],
+    [['--data', 'package.json', '--eval-data', 'none.txt'], /there is data to evaluate, but the plan has no program/],
+    [['--data', 'package.json', '--disk-folder', 'package.json'], /^error: disk-folder: 'package\.json' is no folder\nhint: .*$/],
+    [['--data', '/dev/null'], /^error: \/dev\/null is no plain file\nhint: .*$/],
+    [['--data', 'package.json', '--trace-steps', '1', '--trace-folder', 'package.json'], /'package\.json' is no folder/],
+    [['--data', 'package.json', '--checkpoint', 'package.json'], /'package\.json' is no folder/],
+    [['--data', 'package.json', '--dump-grads', 'package.json'], /'package\.json' is no folder/],
+  ])('refuses %j before Python is started', async (args, message) => {
+    // It would say so if it were.
+    const python = join(folder, 'python');
+    writeFileSync(python, `#!/bin/sh\ntouch '${join(folder, 'started')}'\n`, { mode: 0o755 });
+    const { exitCode, stderr } = await capture('run', planPath, ...args, '--python', python);
+    expect(stderr).toMatch(message);
+    expect(exitCode).toBe(1);
+    expect(readdirSync(folder)).not.toContain('started');
   });
 
   it('prepares rows, trains on them, and finds them prepared', async () => {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -6,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { inflateSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { readPlanFile, writePlanFile } from '../../src/plan/file.js';
+import { checkPlainFile } from '../../src/plan/wholeFile.js';
 import { samplePlan } from './samplePlan.js';
 
 vi.mock('node:fs/promises', async (original) => ({ ...(await original<typeof fs>()) }));
@@ -114,7 +116,7 @@ describe('plan files', () => {
       handle.writeFile = () => Promise.reject(Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' }));
       return handle;
     });
-    await expect(writePlanFile(samplePlan(), path)).rejects.toMatchObject({ code: 'plan-file-disk-full' });
+    await expect(writePlanFile(samplePlan(), path)).rejects.toMatchObject({ code: 'file-disk-full' });
     expect(await fs.readdir(folder)).toEqual(['plan.json']);
     expect(await readPlanFile(path)).toEqual(plan);
   });
@@ -122,8 +124,23 @@ describe('plan files', () => {
   it('cannot be written into a folder that is not there', async () => {
     const hint = 'choose another place with --output';
     const written = (path: string): Promise<void> => writePlanFile(samplePlan(), path);
-    const missing = { code: 'plan-file-unwritable', message: expect.stringMatching(/its folder is not there$/) as string, hint };
+    const missing = { code: 'file-unwritable', message: expect.stringMatching(/its folder is not there$/) as string, hint };
     await expect(written(join(folder, 'no', 'plan.json'))).rejects.toMatchObject(missing);
     await expect(written(folder)).rejects.toMatchObject({ message: expect.stringMatching(/it is a folder$/) as string, hint });
+  });
+
+  it('never take the place of a link, a FIFO or a device', async () => {
+    const link = join(folder, 'link.json');
+    await fs.symlink('elsewhere.json', link);
+    const fifo = join(folder, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    for (const path of [link, fifo]) {
+      const before = await fs.lstat(path);
+      await expect(writePlanFile(samplePlan(), path)).rejects.toMatchObject({ code: 'file-not-plain' });
+      expect(await fs.lstat(path)).toMatchObject({ ino: before.ino, mode: before.mode });
+    }
+    expect((await fs.readdir(folder)).sort()).toEqual(['fifo', 'link.json']);
+    // A device of the machine is looked at, and nothing is made beside it.
+    expect(() => checkPlainFile('/dev/full', 'the plan file')).toThrow(/it is a device/);
   });
 });

@@ -134,6 +134,8 @@ class ModelWriter(FolderWriter):
 
 def check_target(target: Path, num_bytes: int) -> None:
     """Raises WeightsError for a folder that is in use, or on a disk that is too full or not writable."""
+    if target.is_symlink():
+        raise WeightsError(f"{target} is a link", "give the folder that it leads to, or a new one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise WeightsError(f"{target} is there and not empty", "give a new folder for the export")
     parent = next(one for one in target.absolute().parents if one.exists())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol, cast
 
-from fpdt.errors import StopAgreed
+from fpdt.errors import StopAgreed, is_explained
 from fpdt.wire import protocol
 from fpdt.wire.exits import EXIT_FAILED, exit_now
 from fpdt.wire.lifeline import die_with_parent
@@ -128,8 +128,9 @@ def run_rank(channel: Channel, session_factory: str | SessionFactory) -> int:
         _serve_messages(channel, session_factory)
     except BaseException as error:
         channel.send(failure(error, channel.status))
-        with suppress(Exception):  # Standard error may be closed.
-            traceback.print_exception(error)
+        if not is_explained(error):  # Else the controller prints all that helps.
+            with suppress(Exception):  # Standard error may be closed.
+                traceback.print_exception(error)
         # The controller answers an error by stopping this process; leaving before would race with its exit event.
         deadline = time.monotonic() + ERROR_SEEN_SECONDS
         while (left := deadline - time.monotonic()) > 0:
