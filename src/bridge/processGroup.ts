@@ -2,13 +2,15 @@
 
 import { readdirSync } from 'node:fs';
 import { readProcessStat } from './processStat.js';
+import { guard, release } from './warden.js';
 
 const liveGroups = new Set<number>();
 let hasExitHook = false;
 
-/** Kill this group when the controller's process ends by itself without having stopped it. */
+/** Kill this group when this process ends without having stopped it: at its exit, or by the warden where it was killed. */
 export function killAtExit(group: number): void {
   liveGroups.add(group);
+  guard(-group);
   if (hasExitHook) return;
   hasExitHook = true;
   process.on('exit', () => {
@@ -18,6 +20,7 @@ export function killAtExit(group: number): void {
 
 export function forgetGroup(group: number): void {
   liveGroups.delete(group);
+  release(-group);
 }
 
 /** False when no process of the group is left. */

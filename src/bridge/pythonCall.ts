@@ -8,6 +8,7 @@ import { delimiter } from 'node:path';
 import { FpdtError } from '../spec/errors.js';
 import { watchIdle } from './idleWatch.js';
 import { PYTHON_FOLDER } from './python.js';
+import { guard, release } from './warden.js';
 
 export interface PythonCall {
   readonly python: string;
@@ -45,6 +46,8 @@ export function callPython(call: PythonCall): Promise<unknown> {
 async function callAlone(call: PythonCall): Promise<unknown> {
   const { python, com } = await openBridge(call.python);
   const watch = watchCall(call, com.proc);
+  const pid = com.proc?.pid;
+  if (pid !== undefined) guard(pid);
   try {
     const module = await Promise.race([python(call.file), watch.ended]);
     python.setFastMode(true);
@@ -53,6 +56,7 @@ async function callAlone(call: PythonCall): Promise<unknown> {
   } finally {
     watch.stop();
     python.exit();
+    if (pid !== undefined) release(pid);
   }
 }
 

@@ -25,6 +25,12 @@ describe('ranks do not outlive a controller that is killed', { timeout: PATIENCE
     await killed(controller);
   });
 
+  test('nor do children that a rank has made', async () => {
+    const controller = await startController('child@0:0');
+    await pidLines(controller, 2);
+    await killed(controller);
+  });
+
   test('at random moments', async () => {
     for (let round = 0; round < 4; round += 1) {
       const killed = await Promise.all(WINDOWS.map(killWithin));
@@ -56,11 +62,11 @@ async function killed(controller: ChildProcess): Promise<void> {
   await expectNothingLeft('in a step');
 }
 
-async function startController(): Promise<ChildProcess> {
+async function startController(fault = 'hang@0:0'): Promise<ChildProcess> {
   const [name = '', value = ''] = MARK.split('=');
   // A killed controller cannot remove its folder of sockets.
   const env = { ...process.env, TMPDIR: await makeFolder(), [name]: value };
-  return spawn(process.execPath, ['--import', 'tsx', PROGRAM], { stdio: ['ignore', 'pipe', 'inherit'], env });
+  return spawn(process.execPath, ['--import', 'tsx', PROGRAM, fault], { stdio: ['ignore', 'pipe', 'inherit'], env });
 }
 
 async function pidLines({ stdout }: ChildProcess, numLines: number): Promise<void> {
