@@ -1,8 +1,9 @@
 """The worker of one rank.
 
 Under a controller (`fpdt run`): `python -m fpdt.worker --controller ADDRESS --telemetry ADDRESS --run ID`.
-Stand-alone, one process per rank: `python -m fpdt.worker --plan plan.json --data FILE`; rank 0 prints a JSON line per
-step. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come from the environment; without RANK it is a single rank.
+Stand-alone, one process per rank: `python -m fpdt.worker --plan plan.json --data FILE`, as torchrun and the deepspeed
+launcher start it too; rank 0 prints a JSON line per step. RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come
+from the environment; without RANK it is a single rank. Such a rank ends with the launcher that started it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fpdt.environment import prepare_imports
 from fpdt.errors import is_explained
 from fpdt.testing import faults
 from fpdt.wire.exits import exit_now
+from fpdt.wire.lifeline import die_with_parent
 from fpdt.wire.protocol import CopyMode, NonFinitePolicy, SavePolicy
 from fpdt.wire.schedule import is_due
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_KEEP = 3
+LAUNCHERS = ("TORCHELASTIC_RUN_ID", "CROSS_RANK")
+"""Variables that torchrun and the deepspeed launcher set, and no user."""
 
 
 class MissingPackageError(ImportError):
@@ -142,6 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_options(alone)
     alone.add_argument("--weights", type=Path, help="Hugging Face folder to start from; default: the plan's seed")
     alone.add_argument("--export", type=Path, help="new folder for the trained model, as Hugging Face has it")
+    alone.add_argument("--local_rank", "--local-rank", type=int, help="what launchers add; LOCAL_RANK is what counts")
     alone.add_argument("--steps", type=int, help="optimizer steps; default: the plan's numSteps")
     alone.add_argument("--on-non-finite", choices=get_args(NonFinitePolicy), help="default: as DeepSpeed does")
     alone.add_argument("--dump-grads", type=Path, help="directory for each step's gradients before clipping")
@@ -188,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--eval-every and --eval-sequences need --eval-data")
     if args.plan is None or args.data is None:
         parser.error("give --plan and --data, or --controller, --telemetry and --run")
+    if any(name in os.environ for name in LAUNCHERS):
+        die_with_parent()
     leave(_exit_code(args))
 
 

@@ -18,6 +18,8 @@ export type Failure =
   | (Place & { readonly kind: 'exit'; readonly exit: RankExit })
   | (Place & { readonly kind: 'hang'; readonly reason: string })
   | (Place & { readonly kind: 'protocol'; readonly reason: string; readonly hint?: string })
+  /** A host of ranks is gone, or what started its ranks. */
+  | { readonly kind: 'host'; readonly host: string; readonly reason: string; readonly hint: string }
   | { readonly kind: 'abort'; readonly reason: string }
   /** What the run writes by itself cannot be written, and the run was to stop then. */
   | { readonly kind: 'output'; readonly error: FpdtError }
@@ -30,10 +32,13 @@ type RankFailure = Extract<Failure, Place>;
 export const SETTLE_MS = 200;
 
 /**
- * The failure that caused the others. A process that ended without a word comes first: the exceptions of its peers
+ * The failure that caused the others. A host that is gone comes first, then a process that ended without a word: the exceptions of its peers
  * ("connection closed") are its consequence, never the other way round. Otherwise the earliest counts.
  */
 export function findCause(failures: readonly Failure[]): Failure {
+  // Its ranks are lost with it, one by one.
+  const host = failures.find((one) => one.kind === 'host');
+  if (host !== undefined) return host;
   const speaking = new Set(failures.flatMap((one) => (one.kind === 'error' ? [one.rank] : [])));
   const silent = failures.find((one) => one.kind === 'exit' && !speaking.has(one.rank));
   const cause = silent ?? failures.find((one) => one.kind !== 'exit') ?? failures[0];
@@ -48,6 +53,10 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
     return new FpdtError(`run aborted: ${cause.reason}`, { code: 'run-aborted', details: { reason: cause.reason } });
   }
   if (cause.kind === 'output') return cause.error;
+  if (cause.kind === 'host') {
+    const { host, reason, hint } = cause;
+    return new FpdtError(describe(cause), { code: 'host-lost', hint, details: { host, reason } });
+  }
   if (cause.kind === 'internal') return new FpdtError(describe(cause), { code: 'bridge-failed', cause: cause.cause });
   const stderrTail = stderrOf(cause.rank);
   const others = failures.filter((one) => one !== cause).map(describe);
@@ -60,6 +69,7 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
 export function describe(failure: Failure): string {
   if (failure.kind === 'abort') return `aborted: ${failure.reason}`;
   if (failure.kind === 'output') return failure.error.message;
+  if (failure.kind === 'host') return `host ${failure.host}: ${failure.reason}`;
   if (failure.kind === 'internal') return `the bridge failed: ${String(failure.cause)}`;
   const step = failure.step === null ? '' : `, step ${failure.step}${failure.kind === 'exit' ? ' or the next' : ''}`;
   return `rank ${failure.rank}: ${whatHappened(failure)} (phase ${failure.phase}${step})`;
@@ -108,7 +118,7 @@ function codeOfExit(failure: Extract<Failure, { kind: 'exit' }>, stderr: string)
 
 /** Whether processes failed, which others may not, and nothing that a user gave: an error that says what to change would come again. */
 export function isOfProcesses(error: FpdtError): boolean {
-  if (error.code === 'rank-died' || error.code === 'rank-hung') return true;
+  if (error.code === 'rank-died' || error.code === 'rank-hung' || error.code === 'host-lost') return true;
   return error.code === 'rank-failed' && error.details?.isExplained === false;
 }
 

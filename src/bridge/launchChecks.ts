@@ -6,8 +6,17 @@ import { FpdtError } from '../spec/errors.js';
 import { isFolder } from '../spec/jsonFile.js';
 import type { LaunchOptions } from './launchOptions.js';
 
+/** Throws FpdtError for the first that is found. */
+export function checkLaunch(plan: ExecutionPlan, options: LaunchOptions): void {
+  checkDiskFolder(plan, options);
+  checkModelFolders(options);
+  checkEvaluation(plan, options);
+  // A worker of one's own takes paths in its own way.
+  if (options.worker === undefined) checkPaths(options);
+}
+
 /** Data that is not there, and a file in the place of a folder that the run is to write into. */
-export function checkPaths(options: LaunchOptions): void {
+function checkPaths(options: LaunchOptions): void {
   for (const path of [options.data, ...(options.evalData === undefined ? [] : [options.evalData])]) checkData(path);
   for (const [name, path] of Object.entries(foldersOf(options))) {
     if (path === undefined || !existsSync(path) || isFolder(path)) continue;
@@ -45,7 +54,7 @@ function foldersOf(options: LaunchOptions): Readonly<Record<string, string | und
 }
 
 /** The other options of an evaluation say nothing without its data, and its data nothing without a program that evaluates. */
-export function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSequences, evalEvery }: LaunchOptions): void {
+function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSequences, evalEvery }: LaunchOptions): void {
   if (evalData === undefined) {
     const given = evalEvery === undefined ? (evalSequences === undefined ? undefined : 'evalSequences') : 'evalEvery';
     if (given === undefined) return;
@@ -62,7 +71,7 @@ export function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSeq
 }
 
 /** The ranks would refuse it too, after half a minute of imports. */
-export function checkDiskFolder({ pools }: ExecutionPlan, { diskFolder }: LaunchOptions): void {
+function checkDiskFolder({ pools }: ExecutionPlan, { diskFolder }: LaunchOptions): void {
   const used = pools.find(({ kind, bytes }) => kind === 'file' && bytes > 0);
   if (used === undefined || diskFolder !== undefined) return;
   throw new FpdtError(`the plan keeps ${used.bytes} bytes a rank in the file pool ${used.name}, but there is no diskFolder`, {
@@ -73,7 +82,7 @@ export function checkDiskFolder({ pools }: ExecutionPlan, { diskFolder }: Launch
 }
 
 /** What is in them is for the ranks to say. */
-export function checkModelFolders({ weights, export: target }: LaunchOptions): void {
+function checkModelFolders({ weights, export: target }: LaunchOptions): void {
   if (weights !== undefined && !isFolder(weights)) {
     throw new FpdtError(`weights: there is no folder '${weights}'`, {
       code: 'weights-missing',

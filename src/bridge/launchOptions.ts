@@ -2,11 +2,12 @@
 
 import type { CheckpointChoices } from './checkpointOptions.js';
 import type { DataChoices } from './dataOptions.js';
+import type { HostsOptions } from './hosts/hostsOptions.js';
 import type { FolderOptions } from './runFolder/folderOptions.js';
 import type { RunOptions } from './runOptions.js';
 import type { WatchLimits } from './watchdog.js';
 
-export interface LaunchOptions extends DataChoices, CheckpointChoices, FolderOptions {
+export interface LaunchOptions extends DataChoices, CheckpointChoices, FolderOptions, HostsOptions {
   /** What to read tokens from: a file or folder that docs/data.md knows. */
   readonly data: string;
   /** Hugging Face folder (config.json and safetensors) with the weights to start from; left out: those of the plan's seed. */

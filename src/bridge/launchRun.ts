@@ -16,7 +16,8 @@ import { askParameterShapes, checkParameters } from './parameterShapes.js';
 import { prepareAll } from './prepareData.js';
 import { runOptionsSchema, type RunOptions } from './runOptions.js';
 import { checkRanksFit, hostCapacity } from './hostCapacity.js';
-import { checkDiskFolder, checkEvaluation, checkModelFolders, checkPaths } from './launchChecks.js';
+import { hostsOf } from './hosts/hostsOptions.js';
+import { checkLaunch } from './launchChecks.js';
 import { resolvePython } from './python.js';
 import { startWithRestarts } from './restarts.js';
 import { startRun, type Run, type RunSetup } from './run.js';
@@ -36,12 +37,10 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
   const wire = toWirePlan(plan);
   const environment = options.environment ?? process.env;
   const runOptions = toRunOptions(options);
-  checkRanksFit(plan.cluster, hostCapacity(environment));
-  checkDiskFolder(plan, options);
-  checkModelFolders(options);
-  checkEvaluation(plan, options);
-  // A worker of one's own takes paths in its own way.
-  if (options.worker === undefined) checkPaths(options);
+  const openHosts = hostsOf(plan, options, options.python, environment);
+  // Other hosts say themselves what they take.
+  if (openHosts === undefined) checkRanksFit(plan.cluster, hostCapacity(environment));
+  checkLaunch(plan, options);
   const python = resolvePython(options.python);
   options.signal?.throwIfAborted();
   if (options.checkShapes === true) checkParameters(plan, await askParameterShapes(plan.model, { python }));
@@ -63,6 +62,8 @@ export async function launchRun(plan: ExecutionPlan, options: LaunchOptions): Pr
     packageVersion: VERSION,
     remarks: [...dataRemarks, ...(options.weights === undefined ? [] : weightRemarks(options.weights, plan.model.hfConfig))],
     limits: { ...WATCH_LIMITS, stepSeconds: stepLimit(plan), ...options.limits },
+    openHosts,
+    startSignal: startSignal(options),
   };
   const { restarts = 0 } = options;
   const run = await (restarts > 0 ? startWithRestarts(setup, restarts) : startRun(setup)).catch(async (error: unknown) => {
@@ -127,6 +128,11 @@ function invalidOption(path: readonly PropertyKey[], what: string, found: unknow
     hint: option === 'data' ? `give ${what}` : `give ${what}, or leave ${String(option)} out`,
     details: { option },
   });
+}
+
+/** Either of them: before there are ranks, there is nothing to save. */
+function startSignal({ signal, stopSignal }: LaunchOptions): AbortSignal {
+  return AbortSignal.any([signal, stopSignal].filter((one) => one !== undefined));
 }
 
 function stepLimit(plan: ExecutionPlan): number {

@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { killAtExit } from './processGroup.js';
 import type { Environment } from './rankEnvironment.js';
 
-const TAIL_LINES = 200;
+export const TAIL_LINES = 200;
 
 export type LogStream = 'stdout' | 'stderr';
 
@@ -21,6 +21,8 @@ export interface RankProcess {
   readonly rank: number;
   /** Also the id of its process group; absent when it could not be started. */
   readonly pid: number | undefined;
+  /** Where it is another than this one. */
+  readonly host?: string | undefined;
   readonly exited: Promise<RankExit>;
   /** Resolves when stdout and stderr are closed, which a grandchild that holds them delays. */
   readonly closed: Promise<void>;

@@ -8,11 +8,12 @@ import { Coordinator } from './coordinator.js';
 import { remark } from './coordinatorHost.js';
 import { EventQueue, type RunEvent, type RunOutcome } from './events.js';
 import { describeExit, SETTLE_MS, toError, type Failure } from './failure.js';
-import { stopGroups } from './killLadder.js';
+import { openLocalHost } from './hosts/localHost.js';
+import type { OpenHosts, RankHosts } from './hosts/rankHosts.js';
 import type { Body, Message, MessageType } from './protocol.js';
 import type { RunOptions } from './runOptions.js';
-import { freePort, rankEnvironment, type Environment } from './rankEnvironment.js';
-import { startRank, type RankExit, type RankProcess } from './ranks.js';
+import type { Environment } from './rankEnvironment.js';
+import type { RankExit, RankProcess } from './ranks.js';
 import { mergeSteps, type RunResult, type StartFacts } from './runResult.js';
 import type { RunFolder } from './runFolder/runFolder.js';
 import { Watchdog, type WatchLimits } from './watchdog.js';
@@ -33,6 +34,10 @@ export interface RunSetup {
   /** Where events are recorded; closed when the run has ended. */
   readonly folder?: Pick<RunFolder, 'record' | 'close'> | undefined;
   readonly limits: WatchLimits;
+  /** Where the ranks are; left out: on this host. */
+  readonly openHosts?: OpenHosts | undefined;
+  /** Ends the start of ranks, before there is a run to abort. */
+  readonly startSignal?: AbortSignal | undefined;
 }
 
 /** A run in progress. Iterate it for its events (one listener); it ends with `end`, and throws when the run failed. */
@@ -40,7 +45,7 @@ export interface Run extends AsyncIterable<RunEvent> {
   readonly id: string;
   /** Rejects with an FpdtError when the run failed or was aborted; by then no process of it is left. */
   readonly result: Promise<RunResult>;
-  /** Process ids of the ranks, each also the id of a process group. */
+  /** Process ids of the ranks, each also the id of a process group of its host. */
   readonly pids: readonly number[];
   readonly abort: (reason: string) => void;
   /** Ends the run after the step that runs: with a checkpoint, where it has a folder for them. Before the first step it aborts. */
@@ -65,8 +70,8 @@ class ActiveRun implements Run {
   readonly #failures: Failure[] = [];
   readonly #coordinator: Coordinator;
   readonly #startedMs = performance.now();
-  #ranks: readonly RankProcess[] = [];
-  #controller: Controller | null = null;
+  readonly #controller: Controller;
+  #hosts: RankHosts | null = null;
   #watchdog: Watchdog | null = null;
   #isEnding = false;
   #loadSeconds = 0;
@@ -80,6 +85,13 @@ class ActiveRun implements Run {
     });
     // A listener may only iterate; the iteration throws the same error.
     this.result.catch(() => undefined);
+    this.#controller = new Controller(this.id, {
+      onMessage: (rank, message) => this.#onMessage(rank, message),
+      onBatch: (batch) => this.#emit({ type: 'telemetry', rank: batch.rank, batch }),
+      onRemark: (line) => this.#emit(remark(line)),
+      onBroken: (rank, reason) => this.#fail({ kind: 'protocol', ...this.#placeOf(rank), reason }),
+      onCrash: (cause) => this.#fail({ kind: 'internal', cause }),
+    });
     this.#coordinator = new Coordinator(setup.plan, setup.options, setup.numSteps, setup.packageVersion, {
       send: (rank, type, body, frames) => this.#send(rank, type, body, frames),
       emit: (event) => this.#emit(event),
@@ -87,6 +99,10 @@ class ActiveRun implements Run {
       fail: (failure) => this.#fail(failure),
       complete: () => this.#end(),
     });
+  }
+
+  get #ranks(): readonly RankProcess[] {
+    return this.#hosts?.ranks ?? [];
   }
 
   get pids(): readonly number[] {
@@ -105,41 +121,27 @@ class ActiveRun implements Run {
 
   async start(): Promise<void> {
     for (const line of this.#setup.remarks) this.#emit(remark(line));
-    const controller = await Controller.open(this.id, {
-      onMessage: (rank, message) => this.#onMessage(rank, message),
-      onBatch: (batch) => this.#emit({ type: 'telemetry', rank: batch.rank, batch }),
+    const { plan, python, worker, environment, openHosts = openLocalHost, startSignal: signal } = this.#setup;
+    const setup = { run: this.id, numRanks: plan.numRanks, device: plan.device, python, worker, environment, signal };
+    const { onControl, onTelemetry, onCrash } = this.#controller;
+    this.#hosts = await openHosts(setup, {
+      ...{ onControl, onTelemetry, onCrash },
+      onLine: (rank, stream, line) => this.#emit({ type: 'log', rank, stream, line }),
       onRemark: (line) => this.#emit(remark(line)),
-      onBroken: (rank, reason) => this.#fail({ kind: 'protocol', ...this.#placeOf(rank), reason }),
-      onCrash: (cause) => this.#fail({ kind: 'internal', cause }),
+      onHostLost: (host, reason, hint) => this.#fail({ kind: 'host', host, reason, hint }),
     });
-    this.#controller = controller;
-    const masterPort = await freePort().catch((error: unknown) => this.#giveUp(error));
-    const { numRanks } = this.#setup.plan;
-    this.#ranks = Array.from({ length: numRanks }, (_, rank) => this.#startRank(rank, masterPort, controller));
-    this.#watchdog = new Watchdog(numRanks, this.#setup.limits, {
+    this.#controller.attach(this.#hosts.link);
+    for (const one of this.#hosts.ranks) this.#watchExit(one);
+    this.#watchdog = new Watchdog(plan.numRanks, this.#setup.limits, {
       ping: (rank, stacks) => this.#send(rank, 'ping', { stacks }),
       hang: (rank, reason) => this.#fail({ kind: 'hang', ...this.#placeOf(rank), reason }),
       stateOf: (rank) => this.#stateOf(rank),
     });
   }
 
-  async #giveUp(error: unknown): Promise<never> {
-    await this.#controller?.close();
-    throw error;
-  }
-
-  #startRank(rank: number, masterPort: number, controller: Controller): RankProcess {
-    const { python, worker, environment, plan } = this.#setup;
-    const process = startRank({
-      rank,
-      python,
-      arguments: ['-m', worker, '--controller', controller.controlEndpoint, '--telemetry', controller.telemetryEndpoint, '--run', this.id],
-      environment: rankEnvironment({ rank, numRanks: plan.numRanks, device: plan.device, masterPort }, environment),
-      onLine: (stream, line) => this.#emit({ type: 'log', rank, stream, line }),
-    });
-    this.#emit({ type: 'rank', rank, state: 'started', detail: `pid ${process.pid ?? 'none'}` });
+  #watchExit(process: RankProcess): void {
+    this.#emit({ type: 'rank', rank: process.rank, state: 'started', detail: startDetail(process) });
     void process.exited.then((exit) => this.#onExit(process, describeExit(exit)));
-    return process;
   }
 
   #onMessage(rank: number, message: Message): void {
@@ -173,7 +175,7 @@ class ActiveRun implements Run {
   }
 
   #send<T extends MessageType>(rank: number, type: T, body: Body<T>, frames: readonly Uint8Array[] = []): void {
-    if (!this.#isEnding) this.#controller?.send(rank, type, body, frames);
+    if (!this.#isEnding) this.#controller.send(rank, type, body, frames);
   }
 
   #fail(failure: Failure): void {
@@ -204,12 +206,12 @@ class ActiveRun implements Run {
     const hasFailed = this.#failures.length > 0;
     try {
       if (!hasFailed) await this.#awaitExits();
-      await stopGroups(this.pids, () => this.#askToAbort());
-      await this.#controller?.drain();
+      await this.#hosts?.stop(() => this.#askToAbort());
+      await this.#controller.drain();
       // The last lines of the ranks; nothing holds their pipes open any more.
       await Promise.all(this.#ranks.map((one) => one.closed));
     } finally {
-      await this.#controller?.close();
+      await this.#controller.close();
     }
   }
 
@@ -222,7 +224,7 @@ class ActiveRun implements Run {
 
   #askToAbort(): boolean {
     const alive = this.#ranks.filter((one) => one.exit() === null && this.#coordinator.isConnected(one.rank));
-    for (const { rank } of alive) this.#controller?.send(rank, 'abort', { reason: 'the run has ended' });
+    for (const { rank } of alive) this.#controller.send(rank, 'abort', { reason: 'the run has ended' });
     return alive.length > 0;
   }
 
@@ -271,6 +273,10 @@ class ActiveRun implements Run {
     if (isGone) return 'gone';
     return this.#coordinator.isConnected(rank) ? 'connected' : 'starting';
   }
+}
+
+function startDetail({ pid, host }: RankProcess): string {
+  return `pid ${pid ?? 'none'}${host === undefined ? '' : ` on ${host}`}`;
 }
 
 function ignoreAbort(error: unknown): void {

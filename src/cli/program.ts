@@ -42,7 +42,7 @@ function buildProgram(output: Output, setExitCode: SetExitCode): Command {
     .showHelpAfterError('(fpdt --help lists commands and options)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), writeErr: (text) => output.err(text.trimEnd()) });
-  for (const add of [addPlan, addMaxSeq, addMinGpus, addMinHost, addRun, addExport, addShow, addDiff, addCalibrate, addDoctor])
+  for (const add of [addPlan, addMaxSeq, addMinGpus, addMinHost, addRun, addAgent, addExport, addShow, addDiff, addCalibrate, addDoctor])
     add(program, output, setExitCode);
   return program;
 }
@@ -135,6 +135,15 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .option('--record-layers <n>', 'telemetry has the single ops of one decoder layer in so many; default: 0, none', wholeNumber)
     .option('--trace-steps <numbers>', 'optimizer steps to take a profiler trace of, from 0: 0,5', wholeNumbers)
     .option('--trace-folder <folder>', 'folder for these traces')
+    .option('--hostfile <path>', 'put the ranks on these hosts, by ssh: lines of `host slots=n`, as DeepSpeed has them')
+    .option('--include <hosts>', 'of the hostfile, use only these: worker-0@worker-1:0,2')
+    .option('--exclude <hosts>', 'of the hostfile, leave these out')
+    .option('--ssh <command>', 'runs a command on a host; default: ssh that never asks')
+    .option('--slurm', 'submit the run to Slurm instead, with a script that puts the ranks on the hosts of its allocation')
+    .option('--slurm-options <words>', "of sbatch, in their long form: '--partition=gpu --time=8:00:00'")
+    .option('--slurm-script <path>', 'keep the script here; default: fpdt.sbatch')
+    .option('--srun', 'put the ranks on the hosts of the Slurm allocation that this is in')
+    .option('--address <ip>', 'of this host, as the others reach it; default: as packets to them would say')
     .option('--check-shapes', 'first compare the planned parameters with what transformers builds')
     .option('--python <path>', 'Python of the ranks; default: FPDT_PYTHON, then .venv')
     .option('--json', 'print one JSON object per event, the last one with the result')
@@ -142,6 +151,14 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
       const { runCommand } = await import('./run.js');
       setExitCode(await runCommand(path, options, output));
     });
+}
+
+/** Not for people: `fpdt run` starts it on other hosts. */
+function addAgent(program: Command, output: Output): void {
+  program.command('agent', { hidden: true }).action(async () => {
+    const { agentCommand } = await import('./agent.js');
+    await agentCommand(output);
+  });
 }
 
 function addExport(program: Command, output: Output): void {

@@ -14,11 +14,13 @@ import { modelFolder } from './modelPath.js';
 import { STOPPED } from './exitCodes.js';
 import { withInterrupt, withStop } from './interrupt.js';
 import { errorToJson, type Output } from './output.js';
+import { isForSlurm, submitCommand, thisProgram } from './slurm.js';
 
 type LaunchOptions = Parameters<typeof launchRun>[1];
 
 /** Returns the exit code: 0; 75 after Ctrl-C or SIGTERM with a checkpoint, 130 without. Throws when the run fails. */
 export async function runCommand(path: string, options: Readonly<Record<string, unknown>>, output: Output): Promise<number> {
+  if (isForSlurm(options)) return submitCommand(path, options, output);
   const { json, log: loggers, ...rest } = options;
   const launch = { ...rest, loggers } as unknown as LaunchOptions;
   checkTrace(launch);
@@ -31,7 +33,7 @@ export async function runCommand(path: string, options: Readonly<Record<string, 
   const onPreparation = (line: string): void => output.err(line);
   const print = json === true ? jsonPrinter(output) : textPrinter(shown, output);
   const train = async (signals: Pick<LaunchOptions, 'signal' | 'stopSignal'>): Promise<RunResult> => {
-    const run = await launchRun(plan, { ...launch, weights, tokenizer, onPreparation, ...signals });
+    const run = await launchRun(plan, { ...launch, weights, tokenizer, onPreparation, agent: [...thisProgram(), 'agent'], ...signals });
     return follow(run, plan, print, json === true, output);
   };
   const { checkpoint } = launch;

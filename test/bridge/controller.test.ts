@@ -2,9 +2,10 @@ import { statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Dealer, Push } from 'zeromq';
 import { afterEach, expect, test, vi } from 'vitest';
-import { Controller, checkEndpoint } from '../../src/bridge/controller.js';
+import { Controller } from '../../src/bridge/controller.js';
 import { makeMessage, PROTOCOL_VERSION } from '../../src/bridge/protocol.js';
 import { resolvePython } from '../../src/bridge/python.js';
+import { checkEndpoint, RankSockets } from '../../src/bridge/rankSockets.js';
 import { makeFolder } from './folder.js';
 import { freePort, rankEnvironment } from '../../src/bridge/rankEnvironment.js';
 
@@ -18,16 +19,16 @@ test('tcp is refused', () => {
 });
 
 test('the sockets are in a folder that only this user can enter, and are gone after close', async () => {
-  const { controller } = await open();
-  const folder = dirname(controller.controlEndpoint.slice('ipc://'.length));
+  const { controller, sockets } = await open();
+  const folder = dirname(sockets.controlEndpoint.slice('ipc://'.length));
   expect(statSync(folder).mode & 0o777).toBe(0o700);
   await controller.close();
   expect(() => statSync(folder)).toThrow('ENOENT');
 });
 
 test('messages are passed on once', async () => {
-  const { controller, listener } = await open();
-  const rank = connect(controller, 'run_1/1/0');
+  const { sockets, listener } = await open();
+  const rank = connect(sockets, 'run_1/1/0');
   const frame = JSON.stringify(makeMessage({ run: 'run_1', rank: 1, incarnation: 0 }, 'bye', { numSteps: 1 }, 0));
   for (const one of [frame, frame]) await rank.send(one);
   await rank.send(JSON.stringify(makeMessage({ run: 'run_1', rank: 1, incarnation: 0 }, 'bye', { numSteps: 2 }, 1)));
@@ -36,8 +37,8 @@ test('messages are passed on once', async () => {
 });
 
 test('an older protocol, a wrong sender and rubbish break the rank; strangers and newer types are only remarked', async () => {
-  const { controller, listener } = await open();
-  const rank = connect(controller, 'run_1/0/0');
+  const { sockets, listener } = await open();
+  const rank = connect(sockets, 'run_1/0/0');
   const hello = makeMessage({ run: 'run_1', rank: 0, incarnation: 0 }, 'bye', { numSteps: 1 }, 0);
   for (const bad of [
     { ...hello, v: 0 },
@@ -47,7 +48,7 @@ test('an older protocol, a wrong sender and rubbish break the rank; strangers an
     await rank.send(JSON.stringify(bad));
   await rank.send('rubbish');
   await rank.send(JSON.stringify({ ...hello, type: 'newer' }));
-  await connect(controller, 'other_run/0/0').send(JSON.stringify(hello));
+  await connect(sockets, 'other_run/0/0').send(JSON.stringify(hello));
   await vi.waitUntil(() => listener.onBroken.mock.calls.length === 4 && listener.onRemark.mock.calls.length === 2);
   expect(listener.onBroken.mock.calls.map(([who]) => who)).toEqual([0, 0, 0, 0]);
   expect(listener.onMessage).not.toHaveBeenCalled();
@@ -61,8 +62,8 @@ test('a message to a rank that is not connected is remarked', async () => {
 });
 
 test('many messages at once arrive in order with their frames', async () => {
-  const { controller, listener } = await open();
-  const rank = connect(controller, 'run_1/0/0');
+  const { controller, sockets, listener } = await open();
+  const rank = connect(sockets, 'run_1/0/0');
   await rank.send(JSON.stringify(makeMessage({ run: 'run_1', rank: 0, incarnation: 0 }, 'bye', { numSteps: 0 }, 0)));
   await vi.waitUntil(() => listener.onMessage.mock.calls.length === 1);
   for (let i = 0; i < 500; i += 1) controller.send(0, 'ping', { stacks: false }, [new Uint8Array([i % 256])]);
@@ -74,10 +75,10 @@ test('many messages at once arrive in order with their frames', async () => {
 });
 
 test('malformed telemetry is remarked, telemetry of another run is ignored', async () => {
-  const { controller, listener } = await open();
+  const { sockets, listener } = await open();
   const push = new Push({ linger: 0 });
   closers.unshift(() => push.close());
-  push.connect(controller.telemetryEndpoint);
+  push.connect(sockets.telemetryEndpoint);
   const batch = { v: PROTOCOL_VERSION, run: 'run_1', rank: 0, incarnation: 0, seq: 0, dropped: 0, records: [] };
   for (const one of [{ ...batch, run: 'other' }, { ...batch, seq: -1 }, batch]) await push.send(JSON.stringify(one));
   await vi.waitUntil(() => listener.onBatch.mock.calls.length === 1);
@@ -85,12 +86,12 @@ test('malformed telemetry is remarked, telemetry of another run is ignored', asy
 });
 
 test('a listener that throws is reported', async () => {
-  const { controller, listener } = await open();
+  const { sockets, listener } = await open();
   const bug = new Error('a bug');
   listener.onMessage.mockImplementation(() => {
     throw bug;
   });
-  await connect(controller, 'run_1/0/0').send(
+  await connect(sockets, 'run_1/0/0').send(
     JSON.stringify(makeMessage({ run: 'run_1', rank: 0, incarnation: 0 }, 'bye', { numSteps: 0 }, 0)),
   );
   await vi.waitUntil(() => listener.onCrash.mock.calls.length === 1);
@@ -98,12 +99,12 @@ test('a listener that throws is reported', async () => {
 });
 
 test('ranks get their place, this package on PYTHONPATH, and CPU defaults that the user can override', () => {
-  const place = { rank: 1, numRanks: 4, device: 'cpu', masterPort: 1234 } as const;
+  const place = { rank: 5, localRank: 1, numRanks: 8, device: 'cpu', masterAddress: '10.0.0.1', masterPort: 1234 } as const;
   expect(rankEnvironment(place, { PYTHONPATH: '/mine', RANK: '9' })).toMatchObject({
-    RANK: '1',
+    RANK: '5',
     LOCAL_RANK: '1',
-    WORLD_SIZE: '4',
-    MASTER_ADDR: '127.0.0.1',
+    WORLD_SIZE: '8',
+    MASTER_ADDR: '10.0.0.1',
     MASTER_PORT: '1234',
     OMP_NUM_THREADS: '1',
     DS_ACCELERATOR: 'cpu',
@@ -129,14 +130,16 @@ test('the interpreter is the one asked for, or an error that names setup', async
 
 async function open() {
   const listener = { onMessage: vi.fn(), onBatch: vi.fn(), onRemark: vi.fn(), onBroken: vi.fn(), onCrash: vi.fn() };
-  const controller = await Controller.open('run_1', listener);
+  const controller = new Controller('run_1', listener);
+  const sockets = await RankSockets.open(controller);
+  controller.attach(sockets);
   closers.push(() => controller.close());
-  return { controller, listener };
+  return { controller, sockets, listener };
 }
 
-function connect(controller: Controller, routingId: string): Dealer {
+function connect(sockets: RankSockets, routingId: string): Dealer {
   const dealer = new Dealer({ routingId, linger: 0 });
   closers.unshift(() => dealer.close());
-  dealer.connect(controller.controlEndpoint);
+  dealer.connect(sockets.controlEndpoint);
   return dealer;
 }
