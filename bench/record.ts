@@ -20,6 +20,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
   fuzz: ['run', '--silent', 'fuzz', '--', '--json'],
   chaos: ['run', '--silent', 'chaos', '--', '--rounds', '30', '--json'],
+  starts: ['run', '--silent', 'chaos', '--', '--start-up', '--rounds', '200', '--json'],
   compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
   grid: ['run', '--silent', 'bench:grid', '--', '--json'],

@@ -54,6 +54,7 @@ step 'parity on threads, a core' node --import tsx scripts/parity/parity.ts --de
 step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
 step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
+step 'chaos of starts, a core' node --import tsx scripts/chaos/chaos.ts --start-up --rounds 4 --patience 60
 step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
 current='all'
 echo "all tests passed in $SECONDS s"

@@ -2,8 +2,10 @@
  * `npm run chaos -- [--rounds n] [--seed n] [--json]`: in each round a run of 20 steps is hit by SIGKILL at a random moment, in turn one of its
  * ranks and its controller, and goes on until it is done: ranks by `--restarts`, the controller by the same command once more. The last loss must
  * be that of a run that nobody hit, to the bit; no process may be left; and no checkpoint that was whole may be lost.
+ *
+ * With `--start-up [--patience seconds]`: rounds of startUp.ts instead.
  */
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,6 +15,7 @@ import { type ExecutionPlan, FpdtError, planRun, writePlanFile } from '../../src
 import { parseOptions, runScript, wholeNumber } from '../options.js';
 import { smallDeepSpeed, smallModel, writeTokens } from '../parity/setting.js';
 import { type Ended, Life } from './life.js';
+import { chaosOfStartUp, type StartUpReport } from './startUp.js';
 
 const STEPS = 20;
 const EVERY = 3;
@@ -38,18 +41,36 @@ async function main(): Promise<void> {
       rounds: { type: 'string', default: '3' },
       seed: { type: 'string', default: '1' },
       json: { type: 'boolean', default: false },
+      'start-up': { type: 'boolean', default: false },
+      patience: { type: 'string', default: '3' },
     },
   });
   const numRounds = wholeNumber('rounds', values.rounds);
-  const random = mulberry32(wholeNumber('seed', values.seed));
+  const seed = wholeNumber('seed', values.seed);
+  const random = mulberry32(seed);
+  const say = values.json ? () => undefined : (line: string) => process.stdout.write(`${line}\n`);
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-chaos-'));
   try {
-    const report = await chaos(folder, numRounds, random, values.json ? () => undefined : (line) => process.stdout.write(`${line}\n`));
+    const patienceSeconds = wholeNumber('patience', values.patience);
+    const report = values['start-up']
+      ? await startUp(folder, numRounds, { seed, random, patienceSeconds }, say)
+      : await chaos(folder, numRounds, random, say);
     if (values.json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
     if (report.numFailed > 0) throw failure(report.rounds);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+type Moments = Parameters<typeof chaosOfStartUp>[1];
+
+async function startUp(folder: string, numRounds: number, moments: Moments, say: (line: string) => void): Promise<StartUpReport> {
+  const [plan, hostfile] = [join(folder, 'plan.json'), join(folder, 'hosts')];
+  await writePlanFile(await chaosPlan(), plan);
+  await writeFile(hostfile, '127.0.0.1 slots=1\n127.0.0.2 slots=1\n');
+  const args = [plan, '--data', await writeTokens(folder), '--steps', '100000'];
+  say(`seed ${moments.seed}`);
+  return chaosOfStartUp(numRounds, moments, { args, hostfile, ssh: 'test/bridge/hosts/localShell.sh' }, say);
 }
 
 interface Report {
@@ -163,13 +184,13 @@ async function allGone(pids: readonly number[]): Promise<readonly number[]> {
 async function chaosPlan(): Promise<ExecutionPlan> {
   return await planRun({
     model: smallModel({ numHeads: 8, numKvHeads: 4, tied: false, window: null }),
-    cluster: { gpus: NUM_RANKS, gpu: 'cpu' },
+    cluster: { gpus: NUM_RANKS, gpu: 'cpu', ranksPerNode: 1 },
     run: { seqLen: 59, numSteps: STEPS, dtype: 'float32', policy: 'fpdt', numChunks: 2 },
     deepspeed: smallDeepSpeed(3, 1),
   });
 }
 
-function failure(rounds: readonly Round[]): FpdtError {
+function failure(rounds: readonly Pick<Round, 'target' | 'problem'>[]): FpdtError {
   const failed = rounds.filter(({ problem }) => problem !== null);
   const [first] = failed;
   return new FpdtError(`${failed.length} of ${rounds.length} rounds failed, the first: ${first?.target}: ${first?.problem}`, {

@@ -24,6 +24,8 @@ type Start = Extract<ToAgent, { type: 'start' }>;
 /** Telemetry that waits for the controller; what comes then is left out, as a rank itself would. */
 const MAX_WAITING = 1000;
 const QUIET_MS = 50;
+/** For the answer to `end`, and for nothing else: a controller that is gone must not hold an agent up. */
+const LAST_WORD_MS = 2000;
 const CONNECT_MS = 60_000;
 
 export class Agent {
@@ -40,7 +42,7 @@ export class Agent {
     this.#onEnd = onEnd;
     this.#dealer = new Dealer({
       routingId: `node/${node}`,
-      linger: 2000,
+      linger: 0,
       maxMessageSize: MAX_MESSAGE_BYTES,
       curveServerKey: ticket.serverKey,
       curvePublicKey: ticket.publicKey,
@@ -147,6 +149,7 @@ export class Agent {
     await this.#sockets?.close();
     this.#send({ type: 'ended', left });
     await this.#sends.done();
+    this.#dealer.linger = LAST_WORD_MS;
     this.#dealer.close();
     this.#onEnd(null);
   }

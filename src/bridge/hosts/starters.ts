@@ -36,8 +36,20 @@ export function startBySrun(
 ): Starter {
   // A step has one processor a task unless it asks for those of the job.
   const cpus = process.env['SLURM_CPUS_ON_NODE'];
-  const flags = [`--nodes=${numNodes}`, `--ntasks=${numNodes}`, '--ntasks-per-node=1', '--kill-on-bad-exit=1', '--overlap', '--cpu-bind=none'];
-  return start('srun', [...words(srun, '--srun-command'), ...flags, ...(cpus === undefined ? [] : [`--cpus-per-task=${cpus}`]), ...agent], ticket, onLine);
+  const flags = [
+    `--nodes=${numNodes}`,
+    `--ntasks=${numNodes}`,
+    '--ntasks-per-node=1',
+    '--kill-on-bad-exit=1',
+    '--overlap',
+    '--cpu-bind=none',
+  ];
+  return start(
+    'srun',
+    [...words(srun, '--srun-command'), ...flags, ...(cpus === undefined ? [] : [`--cpus-per-task=${cpus}`]), ...agent],
+    ticket,
+    onLine,
+  );
 }
 
 function start(name: string, command: readonly string[], ticket: string, onLine: (line: string) => void): Starter {

@@ -1,6 +1,7 @@
 /** Agents with the echo worker: everything between two hosts but the network. */
 import { expect, describe, test } from 'vitest';
-import { collect, errorOf } from '../echoRun.js';
+import { readFileSync } from 'node:fs';
+import { collect, errorOf, waitFor } from '../echoRun.js';
 import { PATIENCE_MS } from '../patience.js';
 import { openHosts, runOnHosts } from './agents.js';
 
@@ -33,6 +34,13 @@ describe('agents', { timeout: PATIENCE_MS }, () => {
     });
   });
 
+  test('an agent that dies takes its ranks with it, and the run', async () => {
+    const run = await runOnHosts('hang@1:0', HOSTS);
+    await waitFor(run, (event) => event.type === 'log' && event.line === 'hanging');
+    process.kill(parentOf(run.pids[1] ?? 0), 'SIGKILL');
+    expect(await errorOf(run)).toMatchObject({ code: 'host-lost', message: 'host 127.0.0.2: its agent was killed by SIGKILL' });
+  });
+
   test('an abort ends the start', async () => {
     const aborting = new AbortController();
     const hosts = await openHosts(HOSTS);
@@ -41,3 +49,7 @@ describe('agents', { timeout: PATIENCE_MS }, () => {
     await expect(starting).rejects.toMatchObject({ code: 'run-aborted', message: 'run aborted: interrupted' });
   });
 });
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+}

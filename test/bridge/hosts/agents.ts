@@ -2,18 +2,12 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { hostsOf, type HostsOptions } from '../../../src/bridge/hosts/hostsOptions.js';
 import type { OpenHosts } from '../../../src/bridge/hosts/rankHosts.js';
 import { startRun, type Run, type RunSetup } from '../../../src/bridge/run.js';
-import { PACKAGE_ROOT } from '../../../src/package.js';
-import { echoSetup, ECHO_PATH, wirePlan } from '../echoRun.js';
+import { echoSetup, wirePlan } from '../echoRun.js';
 import { makeFolder } from '../folder.js';
-
-export const SHELL = fileURLToPath(new URL('localShell.sh', import.meta.url));
-export const AGENT = [process.execPath, '--import', 'tsx', join(PACKAGE_ROOT, 'src', 'cli', 'main.ts'), 'agent'];
-
-export const ENVIRONMENT = { ...process.env, PYTHONPATH: ECHO_PATH };
+import { AGENT, ENVIRONMENT, SHELL } from './shell.js';
 
 /** `names` with as many ranks each. */
 export async function openHosts(names: readonly string[], ranksPerNode = 1, options: HostsOptions = {}): Promise<OpenHosts | undefined> {

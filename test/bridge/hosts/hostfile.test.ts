@@ -27,11 +27,25 @@ describe('a hostfile', () => {
 describe('filters', () => {
   test.each([
     ['worker-1', undefined, [['worker-1', [0, 1]]]],
-    ['worker-1:1@worker-0:0,2', undefined, [['worker-0', [0, 2]], ['worker-1', [1]]]],
+    [
+      'worker-1:1@worker-0:0,2',
+      undefined,
+      [
+        ['worker-0', [0, 2]],
+        ['worker-1', [1]],
+      ],
+    ],
     ['worker-0:3@worker-0:1', undefined, [['worker-0', [1, 3]]]],
     [undefined, 'worker-0', [['worker-1', [0, 1]]]],
     [undefined, 'worker-0:0,1,2,3@worker-1:0', [['worker-1', [1]]]],
-    [undefined, undefined, [['worker-0', [0, 1, 2, 3]], ['worker-1', [0, 1]]]],
+    [
+      undefined,
+      undefined,
+      [
+        ['worker-0', [0, 1, 2, 3]],
+        ['worker-1', [0, 1]],
+      ],
+    ],
   ] as const)('--include %s --exclude %s', (include, exclude, expected) => {
     expect(filterHosts(HOSTS, include, exclude).map(({ host, slots }) => [host, slots])).toEqual(expected);
   });
