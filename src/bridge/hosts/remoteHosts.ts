@@ -178,6 +178,7 @@ class RemoteHosts implements RankHosts {
     const early = this.#early ?? [];
     this.#early = null;
     for (const tell of early) tell();
+    if (this.#problem !== null) this.#listener.onHostLost(String(this.#problem.details?.['host']), this.#problem.message, HELLO_HINT);
   }
 
   #greet(node: number, hello: Hello): void {
