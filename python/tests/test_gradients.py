@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from fpdt.run.kernels import plan_kernels
 from fpdt.run.parameters import WeightSlice
 from fpdt.run.planned_batches import BatchSource, PlannedBatches
 from fpdt.run.program import EmittedGradients, LossScale
-from fpdt.run.stream import stream
+from fpdt.run.stream import CopiedModelError, stream
 from fpdt.run.zero import LayerWeights
 from fpdt.testing.reference import token_loss_sum
 from tests.hand_plan import HandPlan
@@ -50,8 +52,8 @@ class Streamed:
         self.runtime = runtime = plan_runtime(plan, copy_mode=copy_mode)
         self.model: Any = built(plan, torch.float32)
         self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
-        streamed = stream(self.model, plan, plan_kernels(plan), runtime.device)
-        self.program = streamed.attach(self.executor, LayerWeights(self.model, streamed.modules, {}))
+        self.streamed = stream(self.model, plan, plan_kernels(plan), runtime.device)
+        self.program = self.streamed.attach(self.executor, LayerWeights(self.model, self.streamed.modules, {}))
         self.batches: BatchSource = PlannedBatches(plan, batches)
 
     def loss(self, scale: LossScale, *, same_upstream: bool = False) -> Tensor:
@@ -59,8 +61,7 @@ class Streamed:
         return self.forward()
 
     def forward(self) -> Tensor:
-        loss: Tensor = self.model(torch.zeros(1, requires_grad=True))
-        return loss
+        return self.streamed.run(torch.zeros(1, requires_grad=True))
 
 
 @pytest.fixture(scope="module", params=["untied", "tied", "rebuilt in tiles"])
@@ -173,13 +174,33 @@ def test_modules_out_of_their_order_are_refused(plan: Plan, data: Path) -> None:
     ours = streamed(plan, data)
     ours.program.begin_micro_step(lambda: ours.batches.read(0, 0), one_rank(plan))
     layer = ours.model.model.layers[1]
+    ours.streamed.is_running = True
     with pytest.raises(ScheduleError, match="layer 1 forward was asked for; the plan's next turn is embed forward"):
         layer(torch.zeros(1, requires_grad=True))
 
 
 def test_a_forward_without_a_batch_is_refused(plan: Plan, data: Path) -> None:
     with pytest.raises(RuntimeError, match="begin_micro_step"):
-        streamed(plan, data).model(torch.zeros(1, requires_grad=True))
+        streamed(plan, data).forward()
+
+
+def test_a_backward_after_another_forward_is_refused(plan: Plan, data: Path) -> None:
+    ours = streamed(plan, data)
+    first, second = (ours.loss(one_rank(plan)) for _ in range(2))
+    with pytest.raises(StaleBackwardError, match="the loss of forward 1, and forward 2 has run since"):
+        first.backward()  # type: ignore[no-untyped-call]
+    second.backward()  # type: ignore[no-untyped-call]
+    assert worst_error(gradients(ours.model), expected(plan, data, 1.0)) < TOLERANCE
+
+
+def test_a_streamed_model_is_neither_copied_nor_pickled(plan: Plan, data: Path) -> None:
+    ours = streamed(plan, data)
+    for copies, what in ((copy.deepcopy, "copied"), (pickle.dumps, "pickled")):
+        with pytest.raises(CopiedModelError, match=f"a streamed model cannot be {what}"):
+            copies(ours.model)
+    ours.streamed.undo()
+    assert all("forward" not in module.__dict__ for module in ours.model.modules())
+    assert list(copy.deepcopy(ours.model).state_dict()) == list(ours.model.state_dict())
 
 
 def test_emitted_gradients_are_cast_once_and_taken_once() -> None:

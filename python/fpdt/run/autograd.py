@@ -23,6 +23,10 @@ __all__ = ["StaleBackwardError", "Turns", "embed", "head", "layer"]
 class Turns(Protocol):
     """Runs turns; backward ones return the gradients of the weights that their function was applied to."""
 
+    @property
+    def number(self) -> int:
+        """Of the forward that the arenas hold."""
+
     def forward(self, module: str, layer: int | None = None) -> None: ...
 
     def backward(self, module: str, layer: int | None = None) -> Sequence[Tensor]: ...
@@ -35,15 +39,21 @@ class Turns(Protocol):
 
 
 class _Once:
-    """Refuses to run a backward twice; hidden states of the first are overwritten by then."""
+    """Refuses to run a backward twice, or after another forward: what it needs is overwritten by then."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, turns: Turns) -> None:
+        self._what, self._turns = what, turns
+        self._number = turns.number
         self._is_done = False
 
     def enter(self) -> None:
         if self._is_done:
             raise StaleBackwardError(f"backward of {self._what} ran twice for one forward; run the forward again")
+        if self._turns.number != self._number:
+            raise StaleBackwardError(
+                f"backward of {self._what} of forward {self._number}, and forward {self._turns.number} has run since",
+                "run a loss's backward before the next forward or evaluation",
+            )
         self._is_done = True
 
 
@@ -53,7 +63,7 @@ class _Module(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, token: Tensor, turns: Turns, module: str, layer: int | None, *weights: Tensor) -> Tensor:
         name = "the embedding" if layer is None else f"layer {layer}"
-        ctx.turns, ctx.module, ctx.layer, ctx.once = turns, module, layer, _Once(name)
+        ctx.turns, ctx.module, ctx.layer, ctx.once = turns, module, layer, _Once(name, turns)
         turns.forward(module, layer)
         return torch.zeros_like(token)
 
@@ -67,7 +77,7 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, token: Tensor, turns: Turns, *weights: Tensor) -> Tensor:
         loss, ctx.assumed = turns.loss()
-        ctx.turns, ctx.once, ctx.device = turns, _Once("the loss"), token.device
+        ctx.turns, ctx.once, ctx.device = turns, _Once("the loss", turns), token.device
         return loss
 
     @staticmethod

@@ -12,7 +12,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
-from deepspeed.utils import groups, set_z3_leaf_module
+from deepspeed.utils import groups
 from torch import Tensor, nn
 
 from fpdt.errors import FpdtError
@@ -78,14 +78,12 @@ class StreamedEngine:
 def build_engine(streamed: StreamedModel, plan: Plan) -> Any:
     """DeepSpeed's engine around a streamed model, whose weights are sharded already where ZeRO shards; a collective.
 
+    The model's forward then takes a token and returns the rank's loss.
     The plan's config is used as it is but for the batch size. Every rank counts as a data-parallel one (no mpu), so
     that DeepSpeed shards over, and divides by, all of them.
     """
-    model, extra = streamed.model, streamed.extra
-    for module in streamed.modules:
-        set_z3_leaf_module(module, True)
-    for module, weight in extra.outside:
-        deepspeed.zero.register_external_parameter(module, weight)
+    model = streamed.model
+    streamed.replace_forward(model, streamed.run)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=model, model_parameters=weights, config=engine_config(plan), dist_init_required=False

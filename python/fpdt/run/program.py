@@ -92,6 +92,24 @@ class LossScale:
         """The gradient of the scaled loss per unit of the sum: what the loss op forms its gradients with."""
         return self.factor * self.upstream
 
+    def loss_of(self, loss_sum: Tensor) -> Tensor:
+        return loss_sum * self.factor
+
+
+class Scale(Protocol):
+    """How a rank's sum of token losses becomes the loss that its caller gets."""
+
+    @property
+    def upstream(self) -> float:
+        """The gradient that the loss is expected to get."""
+
+    @property
+    def gradient_factor(self) -> float:
+        """What the loss op forms the gradients of the rank's sum with, for a loss that gets that gradient."""
+
+    def loss_of(self, loss_sum: Tensor) -> Tensor:
+        """Scalar in, scalar out."""
+
 
 NO_SCALE = LossScale(1, 1, 1.0, 1)
 """Of a loss that is the sum itself."""
@@ -113,30 +131,35 @@ class Program:
         self._optimizer_step: Callable[[], None] | None = None
         self._bound = Bound(layers, engine, weights, self._run_optimizer_step)
         self._read_batch: Callable[[], Batch] | None = None
-        self._scale, self._loss_sum = NO_SCALE, LOSS_SUM
+        self.number = 0
+        """Of the forward that began last, whose hidden states the arenas hold."""
+        self._scale: Scale = NO_SCALE
+        self._loss_sum = LOSS_SUM
         self._same_upstream = False
         self._upstream: Tensor | None = None
         """The last gradient of a loss that was read."""
+        self.last_upstream = 1.0
+        """Its value."""
         self.num_differing_upstreams = torch.zeros(())
         """Micro-steps since then, on the device, whose loss got another gradient: theirs are wrong."""
 
-    def begin_micro_step(
-        self, read_batch: Callable[[], Batch], scale: LossScale, *, same_upstream: bool = False
-    ) -> None:
+    def begin_micro_step(self, read_batch: Callable[[], Batch], scale: Scale, *, same_upstream: bool = False) -> None:
         """What the next forward and backward train on, and the scale of their loss.
 
         `same_upstream`: the loss gets the gradient that the last one got, which the host then need not read; whoever
         says so looks at `num_differing_upstreams` later.
         """
         self._executor.begin_micro_step()
+        self.number += 1
         self._same_upstream = same_upstream
         self._read_batch, self._scale, self._loss_sum = read_batch, scale, LOSS_SUM
         self._engine.loss_factor = scale.gradient_factor
 
-    def begin_evaluation(self, read_batch: Callable[[], Batch]) -> None:
+    def begin_evaluation(self, read_batch: Callable[[], Batch], scale: Scale = NO_SCALE) -> None:
         """What the next forward evaluates. No backward follows it."""
         self._executor.begin_evaluation()
-        self._read_batch, self._scale, self._loss_sum = read_batch, NO_SCALE, EVALUATION_LOSS_SUM
+        self.number += 1
+        self._read_batch, self._scale, self._loss_sum = read_batch, scale, EVALUATION_LOSS_SUM
 
     def finish_step(self, optimizer_step: Callable[[], None]) -> None:
         """The plan's end of a step, after the last micro-step; it calls `optimizer_step`.
@@ -171,13 +194,14 @@ class Program:
 
     def loss(self) -> tuple[Tensor, float]:
         self._run("head", "forward", None)
-        return self.local_loss_sum[0] * self._scale.factor, self._scale.upstream
+        return self._scale.loss_of(self.local_loss_sum[0]), self._scale.upstream
 
     def loss_backward(self, upstream: Tensor, assumed: float) -> list[Tensor]:
         if self._same_upstream and self._upstream is not None:
             self.num_differing_upstreams = self.num_differing_upstreams + (upstream != self._upstream)
         else:
-            quotient = float(upstream) / assumed
+            self.last_upstream = float(upstream)
+            quotient = self.last_upstream / assumed
             # Half a unit in the last place of fp32 is what the division by the accumulation steps may cost.
             is_one = math.isclose(quotient, 1.0, rel_tol=torch.finfo(torch.float32).eps)
             self._engine.quotient = 1.0 if is_one else quotient

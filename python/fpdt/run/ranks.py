@@ -62,6 +62,22 @@ def rank_place(plan: Plan) -> Ranks:
     return Ranks(rank, local_rank, world_size, _use_device(plan.device, local_rank))
 
 
+def present_ranks(plan: Plan, device: torch.device) -> Ranks:
+    """This process in the default process group, which somebody else made; `device` is its own.
+
+    Raises RankError where there is none, or the number of ranks is not the plan's.
+    """
+    if not dist.is_initialized():
+        raise RankError("there is no process group", "call deepspeed.init_distributed() or deepspeed.initialize first")
+    world_size = dist.get_world_size()
+    if world_size != plan.world_size:
+        raise RankError(
+            f"the plan is for {plan.world_size} ranks, the process group has {world_size}",
+            f"start {plan.world_size} ranks, or plan for {world_size}",
+        )
+    return Ranks(dist.get_rank(), device.index or 0, world_size, device)
+
+
 def limit_groups(timeout: timedelta) -> None:
     """Gives every process group that is there, those of DeepSpeed too, this limit for a collective."""
     for group in distributed_c10d._world.pg_map:
@@ -120,3 +136,15 @@ def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup | None:
     timeout = plan.collective_timeout
     groups: list[dist.ProcessGroup] = [dist.new_group(list(ranks), timeout=timeout) for ranks in lists]
     return next(group for group, ranks in zip(groups, lists, strict=True) if rank in ranks)
+
+
+def given_group(plan: Plan, rank: int, group: dist.ProcessGroup) -> dist.ProcessGroup | None:
+    """The same where the caller has made it. Raises RankError for one of other ranks than share the sequence."""
+    wanted = next(list(ranks) for ranks in plan.layout.sequence_groups if rank in ranks)
+    found = dist.get_process_group_ranks(group)
+    if found != wanted:
+        raise RankError(
+            f"the group given for rank {rank} has the ranks {found}; the plan shares its sequence among {wanted}",
+            "give the group of those ranks, or none",
+        )
+    return group if len(wanted) > 1 else None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import deepspeed
+import torch
+import transformers
 
 from fpdt.measure.timing import OpTime, StepTimes
 from fpdt.run.evaluation import EvaluationOutcome
 from fpdt.run.step import StepOutcome
+from fpdt.version import VERSION
 from fpdt.wire.telemetry_batch import MemoryRecord, OpRecord
 
 MICROSECONDS = 1e6
@@ -68,3 +74,13 @@ def _op_record(step: int, item: OpTime, streams: Sequence[str]) -> OpRecord:
 
 def _microseconds(seconds: float) -> int:
     return max(0, round(seconds * MICROSECONDS))
+
+
+def package_versions() -> dict[str, str]:
+    return {
+        "fpdt": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "deepspeed": str(deepspeed.__version__),
+        "transformers": transformers.__version__,
+    }

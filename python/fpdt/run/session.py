@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
-import transformers
 
 from fpdt.checkpoint.checkpoints import Checkpoints, Trained
 from fpdt.data.batches import open_batches
@@ -39,7 +36,7 @@ from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
 from fpdt.run.planned_batches import BatchSource, ResumableSource
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
-from fpdt.run.reports import evaluation_report, records, step_report
+from fpdt.run.reports import evaluation_report, package_versions, records, step_report
 from fpdt.run.runtime import Runtime
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.step_memory import StepMemory
@@ -47,7 +44,6 @@ from fpdt.run.stream import StreamedModel, stream
 from fpdt.run.warm_up import warm_up_ops
 from fpdt.run.zero import LayerWeights, time_engine
 from fpdt.testing.debug import DebugMode
-from fpdt.version import VERSION
 
 
 def create(
@@ -165,13 +161,7 @@ class PlanSession:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        return {
-            "fpdt": VERSION,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "deepspeed": str(deepspeed.__version__),
-            "transformers": transformers.__version__,
-        }
+        return package_versions()
 
     @property
     def next_step(self) -> int:
