@@ -1,0 +1,260 @@
+"""Training loops as other people have them, with a streamed model: run by ranks of the probe process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpdt.testing import harness
+from fpdt.testing.children import Result, note_progress
+from fpdt.testing.harness import Job
+
+LEARNING_RATE = 1e-3
+CLIPPING = 1.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a loop has: `model` is a Hugging Face folder, `samples` what `samples.json` holds."""
+
+    folder: Path
+    steps: int
+    accumulation: int
+    replicas: int
+    rank: int
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads((self.folder / "ds_config.json").read_text())
+        return config
+
+    def samples(self) -> list[dict[str, Any]]:
+        import torch
+
+        rows = json.loads((self.folder / "samples.json").read_text())
+        return [{key: torch.tensor(ids) for key, ids in row.items()} for row in rows]
+
+    def mean_targets(self, step: int) -> float:
+        """Of a micro-step of a step: the divisor that makes a step's loss the mean over its targets."""
+        count = self.accumulation * self.replicas
+        mine = self.samples()[step * count : (step + 1) * count]
+        return sum(int((sample["labels"][1:] != -100).sum()) for sample in mine) / count
+
+    def model(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self.folder / "model", dtype="auto")
+
+
+def run_loops(job: Job) -> Result:
+    return harness.on_ranks(job, loops_rank)
+
+
+def loops_rank(job: Job, rank: int, port: int) -> Result:
+    """What each of the job's loops gives on rank 0, one after the other on the same ranks."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["worldSize"]}
+    os.environ.update({key: str(value) for key, value in {**places, "MASTER_PORT": port}.items()})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_DEEPSPEED": "true"})
+    import deepspeed
+    import torch
+
+    torch.set_num_threads(1)
+    # Compiled with g++ otherwise, on every rank.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    answers: Result = {}
+    for loop in job["loops"]:
+        place = Place(Path(job["folder"]), int(job["steps"]), int(job["accumulation"]), int(job["replicas"]), rank)
+        answers[loop] = LOOPS[loop](place)
+        note_progress()
+    return answers
+
+
+@contextmanager
+def own_engine(place: Place) -> Iterator[tuple[Any, Any]]:
+    """The streamed model of the folder in an engine of its own, and what `stream` gave."""
+    import deepspeed
+
+    import fpdt
+
+    model = place.model()
+    streamed = fpdt.stream(model, place.plan)
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=place.config)
+    try:
+        yield engine, streamed
+    finally:
+        streamed.unstream()
+        engine.destroy()
+
+
+def own_loop(place: Place) -> Result:
+    """Evaluations, Hugging Face's own forward and a generation between steps; the last step twice, from a checkpoint."""
+    import torch
+
+    import fpdt
+
+    losses: list[float] = []
+    norms: list[float] = []
+    with own_engine(place) as (engine, streamed):
+        loader = iter(fpdt.data_loader(place.samples(), place.plan, shuffle=False))
+        held_out = place.samples()[-1]
+        own = {name: ids[None] for name, ids in held_out.items()}
+        evaluations: list[list[float]] = []
+
+        def step(number: int, batches: list[Any]) -> None:
+            total = 0.0
+            for batch in batches:
+                loss = engine(**batch, num_items_in_batch=place.mean_targets(number)).loss
+                engine.backward(loss)
+                engine.step()
+                total += float(loss.detach()) / len(batches)
+            losses.append(_mean(total))
+            norms.append(float(engine.get_global_grad_norm()))
+
+        for number in range(place.steps):
+            batches = [next(loader) for _ in range(place.accumulation)]
+            if number == place.steps - 1:
+                engine.save_checkpoint(str(place.folder / "own"))
+            step(number, batches)
+            engine.eval()
+            with torch.no_grad():
+                evaluations.append([float(engine(**own).loss), _own_loss(engine, own)])
+                generated = engine.module.generate(own["input_ids"][:, :8], max_new_tokens=4, do_sample=False)
+            engine.train()
+        engine.load_checkpoint(str(place.folder / "own"))
+        step(place.steps - 1, batches)
+        upstream = streamed._micro_steps._upstream
+    return {
+        "losses": losses[:-1],
+        "again": losses[-1],
+        "norms": norms,
+        "evaluations": evaluations,
+        "generated": generated[0].tolist(),
+        "upstream": upstream,
+    }
+
+
+def _mean(loss: float) -> float:
+    """Over all ranks; a sequence's have the same."""
+    import torch
+    import torch.distributed as dist
+
+    total = torch.tensor([loss], dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total) / dist.get_world_size()
+
+
+def _own_loss(engine: Any, sample: Mapping[str, Any]) -> float:
+    """From the logits of Hugging Face's own forward, fp64."""
+    from torch.nn import functional
+
+    logits = engine(input_ids=sample["input_ids"]).logits[0, :-1].double()
+    return float(functional.cross_entropy(logits, sample["labels"][0, 1:]))
+
+
+def accelerate_loop(place: Place) -> Result:
+    import torch
+    from accelerate import Accelerator, DeepSpeedPlugin
+    from accelerate.state import AcceleratorState
+
+    import fpdt
+
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=_without_optimizer(place.config)))
+    model = place.model()
+    streamed = fpdt.stream(model, place.plan)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    loader = fpdt.data_loader(place.samples(), place.plan, shuffle=False)
+    engine, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    total, losses = 0.0, []
+    for number, batch in enumerate(loader):
+        step = number // place.accumulation
+        if step == place.steps:
+            break
+        with accelerator.accumulate(engine):
+            loss = engine(**batch, num_items_in_batch=place.mean_targets(step)).loss
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        total += float(loss.detach()) / place.accumulation
+        if (number + 1) % place.accumulation == 0:
+            losses.append(_mean(total))
+            total = 0.0
+    streamed.unstream()
+    AcceleratorState._reset_state()
+    return {"losses": losses}
+
+
+def _without_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "optimizer"} | {"zero_allow_untested_optimizer": True}
+
+
+def trainer_loop(place: Place) -> Result:
+    """To the end with an evaluation and a checkpoint on the way; then from that checkpoint again."""
+    folder = place.folder / "trainer"
+    whole = _train(place, folder, resumes=None)
+    again = _train(place, folder, resumes=folder / f"checkpoint-{place.steps - 1}")
+    return {**whole, "again": again["losses"]}
+
+
+def _train(place: Place, folder: Path, resumes: Path | None) -> Result:
+    from accelerate.state import AcceleratorState
+    from transformers import Trainer, TrainingArguments
+
+    import fpdt
+
+    AcceleratorState._reset_state()
+    config = place.config
+    is_half = bool(config.get("bf16", {}).get("enabled", False))
+    args = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=place.accumulation,
+        max_steps=place.steps,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        weight_decay=0.01,
+        max_grad_norm=CLIPPING,
+        train_sampling_strategy="sequential",
+        eval_strategy="steps",
+        eval_steps=place.steps - 1,
+        save_strategy="steps",
+        save_steps=place.steps - 1,
+        logging_steps=1,
+        report_to="none",
+        bf16=is_half,
+        use_cpu=True,
+        disable_tqdm=True,
+        deepspeed=_without_optimizer(config),
+    )
+    model = place.model()
+    streamed = fpdt.stream(model, place.plan)
+    samples = place.samples()
+    trainer = Trainer(model=model, args=args, train_dataset=samples, eval_dataset=samples[-2:])
+    streamed.feed(trainer)
+    trainer.train(resume_from_checkpoint=None if resumes is None else str(resumes))
+    history = trainer.state.log_history
+    streamed.unstream()
+    AcceleratorState._reset_state()
+    return {
+        "losses": [entry["loss"] for entry in history if "loss" in entry],
+        "norms": [entry["grad_norm"] for entry in history if "grad_norm" in entry],
+        "evaluations": [entry["eval_loss"] for entry in history if "eval_loss" in entry],
+    }
+
+
+LOOPS: Mapping[str, Callable[[Place], Result]] = {
+    "own": own_loop,
+    "accelerate": accelerate_loop,
+    "trainer": trainer_loop,
+}
+KEYS = {"folder", "loops", "accumulation", "replicas"}
