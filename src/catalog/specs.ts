@@ -19,7 +19,7 @@ export interface SpecInput {
   readonly model: string | JsonObject;
   readonly cluster: string | JsonObject;
   readonly run: RunInput;
-  /** A ds_config: path, base64 or object; left out, ZeRO is off. */
+  /** A ds_config: path, base64 or object; left out, ZeRO-3. */
   readonly deepspeed?: string | JsonObject | undefined;
 }
 

@@ -44,15 +44,12 @@ const CLUSTER_FIELDS = [
 const EXAMPLES = { gpus: '--gpus 4', gpu: '--gpu a100-80gb' } as const;
 type ClusterOption = keyof typeof EXAMPLES;
 
-/** Without --deepspeed: a model of any size wants its states sharded. */
-const DEFAULT_DEEPSPEED = { zero_optimization: { stage: 3 }, train_micro_batch_size_per_gpu: 1, bf16: { enabled: 'auto' } };
-
 /** `needs` are the options that must be given where no cluster file is. */
 export function toPlanInput(options: Options, needs: readonly ClusterOption[] = ['gpus', 'gpu']): PlanInput {
   const { model, deepspeed } = options as { readonly model: string; readonly deepspeed?: string };
   // pick() cannot know the type of each field; parseRunInput checks them all.
   const run = pick(options, RUN_FIELDS) as unknown as PlanInput['run'];
-  return { model: modelFolder(model), cluster: toCluster(options, needs), run, deepspeed: deepspeed ?? DEFAULT_DEEPSPEED };
+  return { model: modelFolder(model), cluster: toCluster(options, needs), run, deepspeed };
 }
 
 function toCluster(options: Options, needs: readonly ClusterOption[]): string | Options {

@@ -9,17 +9,15 @@ export interface DeepSpeedSource {
   readonly config: JsonObject;
   /** Of the keys of a text, by path. */
   readonly lines: ReadonlyMap<string, number>;
-  /** Nothing was given: what DeepSpeed does not need to know is chosen here. */
-  readonly isEmpty: boolean;
 }
 
+/** Where no ds_config is given: a model of any size wants its states sharded. */
+const DEFAULT_DEEPSPEED = { zero_optimization: { stage: 3 }, train_micro_batch_size_per_gpu: 1, bf16: { enabled: 'auto' } };
+
 export function readDeepSpeed(input: string | JsonObject | undefined): DeepSpeedSource {
-  if (typeof input !== 'string') {
-    const config = readJsonObject(input ?? {}, 'deepspeed');
-    return { config, lines: new Map(), isEmpty: Object.keys(config).length === 0 };
-  }
+  if (typeof input !== 'string') return { config: readJsonObject(input ?? DEFAULT_DEEPSPEED, 'deepspeed'), lines: new Map() };
   const { value, lines } = readText(input);
-  if (isObject(value)) return { config: value, lines, isEmpty: false };
+  if (isObject(value)) return { config: value, lines };
   throw new FpdtError(`deepspeed: expected a JSON object, found ${describe(value)}`, {
     code: 'invalid-value',
     hint: 'give the path of a JSON file for the deepspeed, or an object',

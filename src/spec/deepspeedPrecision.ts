@@ -14,9 +14,9 @@ type Device = Pick<ClusterSpec, 'name' | 'device' | 'float16'>;
 
 /**
  * The run's dtype where given, else what the sections say. Where a ds_config has neither section on, DeepSpeed trains in fp32; where it says
- * "auto", or nothing was given at all, it is bfloat16 on a GPU and float32 on a CPU.
+ * "auto", it is bfloat16 on a GPU and float32 on a CPU.
  */
-export function resolveDtype(config: JsonObject, { run, cluster, isEmpty }: DtypeFacts, report: DeepSpeedReport): ModelDtype {
+export function resolveDtype(config: JsonObject, { run, cluster }: DtypeFacts, report: DeepSpeedReport): ModelDtype {
   const on = SECTIONS.filter(({ section }) => enabled(config, section) === true);
   const [first] = on;
   if (on.length > 1) {
@@ -30,7 +30,7 @@ export function resolveDtype(config: JsonObject, { run, cluster, isEmpty }: Dtyp
   if (first !== undefined && run.dtype !== undefined && run.dtype !== first.dtype) report.add(disagreement(run.dtype, first, true));
   const off = SECTIONS.find(({ section, dtype }) => dtype === run.dtype && enabled(config, section) === false);
   if (off !== undefined) report.add(disagreement(off.dtype, off, false));
-  const isOpen = isEmpty || SECTIONS.some(({ section }) => enabled(config, section) === 'auto');
+  const isOpen = SECTIONS.some(({ section }) => enabled(config, section) === 'auto');
   const dtype = run.dtype ?? first?.dtype ?? (isOpen ? DEFAULTS[cluster.device] : 'float32');
   if (run.dtype === undefined && first === undefined && !isOpen && cluster.device === 'cuda') report.remarks.push(FP32_REMARK);
   if (dtype === 'float16') report.add(...withoutFp16(cluster));
@@ -40,8 +40,6 @@ export function resolveDtype(config: JsonObject, { run, cluster, isEmpty }: Dtyp
 export interface DtypeFacts {
   readonly run: Pick<RunInput, 'dtype'>;
   readonly cluster: Device;
-  /** No ds_config was given. */
-  readonly isEmpty: boolean;
 }
 
 const FP32_REMARK = 'deepspeed has neither bf16 nor fp16 enabled, so that weights are fp32: "bf16": {"enabled": true} halves them';

@@ -226,6 +226,7 @@ describe('dtype', () => {
 
   test('is fp32 where a ds_config has neither section on, as with DeepSpeed', () => {
     const given = { zero_optimization: { stage: 3 } };
+    expect(specs({ cluster: { gpu: 'h100-80gb' }, deepspeed: {} }).run.dtype).toBe('float32');
     expect(specs({ cluster: { gpu: 'h100-80gb' }, deepspeed: given }).run.dtype).toBe('float32');
     expect(remarksOf(given, {}, { gpu: 'h100-80gb' })).toEqual([expect.stringContaining('neither bf16 nor fp16 enabled')]);
     expect(specs({ cluster: { gpu: 'h100-80gb' }, run: { dtype: 'bfloat16' }, deepspeed: given }).run.dtype).toBe('bfloat16');

@@ -16,7 +16,10 @@ export const LLAMA = {
 
 export type Bend = Partial<{ model: object; cluster: object; run: object; deepspeed: object }>;
 
-export function specs({ model = {}, cluster = {}, run = {}, deepspeed = {} }: Bend = {}): Specs {
+/** Small enough that ZeRO's buckets would be most of its memory: without it, in the device's own dtype. */
+export const WITHOUT_ZERO = { train_micro_batch_size_per_gpu: 1, bf16: { enabled: 'auto' } };
+
+export function specs({ model = {}, cluster = {}, run = {}, deepspeed = WITHOUT_ZERO }: Bend = {}): Specs {
   return parseSpecs({
     model: { ...LLAMA, ...model },
     cluster: { gpus: 4, gpu: 'cpu', ...cluster },

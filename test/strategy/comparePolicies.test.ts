@@ -8,9 +8,14 @@ import { maxSeqLen } from '../../src/strategy/limits/maxSeqLen.js';
 import { planRun } from '../../src/strategy/planRun.js';
 import { maxReleasedSeqLen } from '../../src/strategy/released/limits.js';
 import { planReleased } from '../../src/strategy/released/releasedPlan.js';
-import { LLAMA } from '../spec/inputs.js';
+import { LLAMA, WITHOUT_ZERO } from '../spec/inputs.js';
 
-const request = { model: LLAMA, cluster: { gpus: 2, gpu: 'cpu', hbmBytes: '8M', hostBytes: '8M' }, run: { seqLen: 4096 } };
+const request = {
+  model: LLAMA,
+  deepspeed: WITHOUT_ZERO,
+  cluster: { gpus: 2, gpu: 'cpu', hbmBytes: '8M', hostBytes: '8M' },
+  run: { seqLen: 4096 },
+};
 
 describe('policies side by side', () => {
   it('have what planRun and maxSeqLen say of each alone', async () => {

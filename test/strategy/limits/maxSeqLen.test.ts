@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { FpdtError } from '../../../src/spec/errors.js';
 import { longestSeqLen, maxSeqLen } from '../../../src/strategy/limits/maxSeqLen.js';
 import { planRun } from '../../../src/strategy/planRun.js';
-import { LLAMA } from '../../spec/inputs.js';
+import { LLAMA, WITHOUT_ZERO } from '../../spec/inputs.js';
 import { asked, fitsWhere } from './toy.js';
 
 const upTo = (most: number) => fitsWhere(({ run }) => run.seqLen <= most);
@@ -84,7 +84,7 @@ describe('the longest sequence', () => {
 });
 
 describe('maxSeqLen', () => {
-  const request = { model: LLAMA, cluster: { gpus: 2, gpu: 'cpu', hbmBytes: '64M', hostBytes: '16M' } };
+  const request = { model: LLAMA, deepspeed: WITHOUT_ZERO, cluster: { gpus: 2, gpu: 'cpu', hbmBytes: '64M', hostBytes: '16M' } };
 
   test.each(['auto', 'fpdt', 'ulysses'] as const)('%s: its length is planned, and the next one does not fit', async (policy) => {
     const { seqLen, nextSeqLen, bound, plan } = await maxSeqLen({ ...request, run: { policy } });

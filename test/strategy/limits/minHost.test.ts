@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { leastHostBytes, minHost } from '../../../src/strategy/limits/minHost.js';
 import { probe } from '../../../src/strategy/limits/probe.js';
 import { planRun } from '../../../src/strategy/planRun.js';
-import { LLAMA } from '../../spec/inputs.js';
+import { LLAMA, WITHOUT_ZERO } from '../../spec/inputs.js';
 import { asked, needs } from './toy.js';
 
 describe('the least host memory', () => {
@@ -50,7 +50,7 @@ describe('the least host memory', () => {
 });
 
 describe('minHost', () => {
-  const request = { model: LLAMA, cluster: { gpus: 2, gpu: 'cpu', hbmBytes: '16M' }, run: { seqLen: 16_384 } };
+  const request = { model: LLAMA, deepspeed: WITHOUT_ZERO, cluster: { gpus: 2, gpu: 'cpu', hbmBytes: '16M' }, run: { seqLen: 16_384 } };
 
   test('plans in the answer as planRun does, and less does not fit', async () => {
     const { hostBytes, less, plan } = await minHost({ ...request, cluster: { ...request.cluster, hostBytes: 1 } });
