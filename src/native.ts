@@ -27,14 +27,24 @@ export interface FactSources {
   readonly cgroupRoot?: string;
 }
 
-const NATIVE_ADDON_PATH = join(PACKAGE_ROOT, 'native', 'build', 'fpdt.node');
-export const BUILD_HINT = 'build it, with a C++ compiler: node native/build.mjs';
+const NATIVE_FOLDER = join(PACKAGE_ROOT, 'native');
+/** Built here, else as it came with the package for machines of this kind. */
+const ADDON_PATHS = [
+  join(NATIVE_FOLDER, 'build', 'fpdt.node'),
+  join(NATIVE_FOLDER, 'prebuilt', `${process.platform}-${process.arch}`, 'fpdt.node'),
+];
+export const BUILD_SCRIPT = join(NATIVE_FOLDER, 'build.mjs');
+export const BUILD_HINT = `build it, with a C++ compiler: node '${BUILD_SCRIPT}'`;
 
 /** The addon or, in words, why there is none. */
 export type LoadedAddon = { readonly addon: NativeAddon } | { readonly reason: string };
 
-export function loadNativeAddon(path = NATIVE_ADDON_PATH): LoadedAddon {
-  if (!existsSync(path)) return { reason: 'the native addon is not built' };
+export function loadNativeAddon(paths: readonly string[] = ADDON_PATHS): LoadedAddon {
+  const tried = paths.filter((path) => existsSync(path)).map(load);
+  return tried.find((loaded) => 'addon' in loaded) ?? tried[0] ?? { reason: 'the native addon is not built' };
+}
+
+function load(path: string): LoadedAddon {
   try {
     const addon = createRequire(import.meta.url)(path) as Partial<NativeAddon>;
     if (addon.machineFacts === undefined || addon.startReplay === undefined)

@@ -42,18 +42,19 @@ export function buildLibrary() {
   });
 }
 
-/** Builds the native addon. Without a compiler only facts of this machine are missing, so that is said and not an error. */
+/** Builds the native addon, and returns whether it is there. Without a compiler what it knows is missing: that is said and no error. */
 export function buildNative() {
   const script = join(ROOT, 'native', 'build.mjs');
   const hash = hashOf(['native'], process.arch);
-  if (existsSync(join(ROOT, 'native', 'build', 'fpdt.node')) && isStamped('native/build', hash)) return;
+  if (existsSync(join(ROOT, 'native', 'build', 'fpdt.node')) && isStamped('native/build', hash)) return true;
   say('building the native addon ...');
   const result = spawnSync(process.execPath, [script, '--strict'], { cwd: ROOT, encoding: 'utf8' });
   if (result.status === 0) {
     stamp('native/build', hash);
     say('  done');
-    return;
+    return true;
   }
   // The script says in one line why, and what does not work without it.
   say(lastLines(`${result.stderr ?? ''}${result.error?.message ?? ''}`, 1).trimStart());
+  return false;
 }

@@ -50,16 +50,9 @@ export function outputOf(command, args) {
 }
 
 const HINTS = [
-  [
-    /ENOSPC|No space left on device|errno 28/i,
-    'The disk is full: free about 3 GiB (the Python environment needs most of it) and start again.',
-  ],
+  [/ENOSPC|No space left on device|errno 28/i, 'The disk is full: free about 1 GiB and start again.'],
   [/EACCES|Permission denied|EPERM/i, 'A file is not writable: check who owns the project folder and the package cache.'],
-  [/EBADENGINE|requires a different Python/i, 'This version of Node or Python is too old or too new for a pinned package.'],
-  [
-    /No matching distribution found/i,
-    'The package index has no build of that version for this Python: use Python 3.11, or point FPDT_PYTHON to an environment that has it.',
-  ],
+  [/EBADENGINE/i, 'This version of Node is too old or too new for a pinned package.'],
   [
     /ENOTFOUND|ETIMEDOUT|ECONNREFUSED|ECONNRESET|EAI_AGAIN|Connection|timed out|Temporary failure in name resolution/i,
     'The package registry could not be reached: check the network and proxy settings, then start again.',
@@ -92,7 +85,7 @@ export function hashOf(paths, ...texts) {
 function filesBelow(path) {
   if (!existsSync(path)) return [];
   if (!statSync(path).isDirectory()) return [path];
-  const names = readdirSync(path).filter((name) => !['build', 'node_modules', '__pycache__'].includes(name));
+  const names = readdirSync(path).filter((name) => !['build', 'prebuilt', 'node_modules', '__pycache__'].includes(name));
   return names.sort().flatMap((name) => filesBelow(join(path, name)));
 }
 

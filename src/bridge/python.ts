@@ -3,11 +3,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { PACKAGE_ROOT } from '../package.js';
+import { environmentFolder, isUnfinished, pythonOf } from '../setup/places.js';
 import { FpdtError } from '../spec/errors.js';
 
 /** The folder to have on PYTHONPATH for `import fpdt`. */
 export const PYTHON_FOLDER = join(PACKAGE_ROOT, 'python');
-export const SETUP_HINT = 'run `npm run setup`, or set FPDT_PYTHON to a Python that has torch and deepspeed';
+export const SETUP_HINT = 'run `npx fpdt setup`, or set FPDT_PYTHON to a Python that has torch and deepspeed';
 
 /**
  * The interpreter to run workers with: `explicit`, else FPDT_PYTHON, else the environment that setup made.
@@ -20,9 +21,11 @@ export function resolvePython(explicit?: string, environment: NodeJS.ProcessEnv 
     const source = explicit === undefined ? 'FPDT_PYTHON' : 'option python';
     throw notFound(`${source} names ${chosen}, which does not exist`, chosen);
   }
-  const made = join(PACKAGE_ROOT, '.venv', 'bin', 'python');
+  const folder = environmentFolder(environment);
+  const made = pythonOf(folder);
+  if (isUnfinished(folder)) throw notFound(`the Python environment ${folder} is not whole: its setup was interrupted, or still runs`, made);
   if (existsSync(made)) return made;
-  throw notFound(`no Python environment at ${made}, and FPDT_PYTHON is not set`, made);
+  throw notFound(`no Python environment at ${folder}, and FPDT_PYTHON is not set`, made);
 }
 
 function notFound(message: string, path: string): FpdtError {

@@ -9,6 +9,7 @@ import { UNMET, USAGE } from './exitCodes.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
 import { names, positiveNumber, PRICE, wholeNumber, wholeNumberFromOne, wholeNumbers, withRequest } from './requestOptions.js';
 import { VERSION } from '../package.js';
+import { TORCH_BUILDS } from '../setup/torchBuilds.js';
 
 /** Runs one command line (without node and script) and returns its exit code. */
 export async function runCli(args: readonly string[], output: Output = CONSOLE): Promise<number> {
@@ -42,7 +43,20 @@ function buildProgram(output: Output, setExitCode: SetExitCode): Command {
     .showHelpAfterError('(fpdt --help lists commands and options)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => output.out(text.trimEnd()), writeErr: (text) => output.err(text.trimEnd()) });
-  for (const add of [addPlan, addMaxSeq, addMinGpus, addMinHost, addRun, addAgent, addExport, addShow, addDiff, addCalibrate, addDoctor])
+  for (const add of [
+    addPlan,
+    addMaxSeq,
+    addMinGpus,
+    addMinHost,
+    addRun,
+    addAgent,
+    addExport,
+    addShow,
+    addDiff,
+    addCalibrate,
+    addSetup,
+    addDoctor,
+  ])
     add(program, output, setExitCode);
   return program;
 }
@@ -145,7 +159,7 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .option('--srun', 'put the ranks on the hosts of the Slurm allocation that this is in')
     .option('--address <ip>', 'of this host, as the others reach it; default: as packets to them would say')
     .option('--check-shapes', 'first compare the planned parameters with what transformers builds')
-    .option('--python <path>', 'Python of the ranks; default: FPDT_PYTHON, then .venv')
+    .option('--python <path>', 'Python of the ranks; default: FPDT_PYTHON, then what setup made')
     .option('--json', 'print one JSON object per event, the last one with the result')
     .action(async (path: string, options: Record<string, unknown>) => {
       const { runCommand } = await import('./run.js');
@@ -168,7 +182,7 @@ function addExport(program: Command, output: Output): void {
     .argument('<plan>', 'plan file of fpdt plan --output')
     .requiredOption('--output <folder>', 'new folder that from_pretrained loads')
     .option('--weights <folder>', "Hugging Face folder, or a model of the local cache, with the weights; default: the plan's seed")
-    .option('--python <path>', 'Python to use; default: FPDT_PYTHON, then .venv')
+    .option('--python <path>', 'Python to use; default: FPDT_PYTHON, then what setup made')
     .option('--json', 'print JSON')
     .action(async (path: string, options: Record<string, unknown>) => {
       const { exportCommand } = await import('./export.js');
@@ -210,7 +224,7 @@ function addCalibrate(program: Command, output: Output): void {
     .option('--disk-folder <folder>', 'folder on a disk that the run may use as a pool')
     .option('--seconds <s>', 'about how long all of it takes; default: 15', positiveNumber)
     .option('--compare <path>', 'how fast this machine is now, against what this cluster.json was measured on')
-    .option('--python <path>', 'Python to measure with; default: FPDT_PYTHON, then .venv')
+    .option('--python <path>', 'Python to measure with; default: FPDT_PYTHON, then what setup made')
     .option('--json', 'with --facts: print the cluster and where its numbers are from as JSON')
     .action(async (options: Record<string, unknown>) => {
       const { calibrateCommand } = await import('./calibrate.js');
@@ -218,11 +232,30 @@ function addCalibrate(program: Command, output: Output): void {
     });
 }
 
+function addSetup(program: Command, output: Output): void {
+  program
+    .command('setup')
+    .description(
+      'Make the Python environment that runs use: torch for this machine, DeepSpeed and the rest in the versions fpdt is tested with',
+    )
+    .option('--into <folder>', 'a new folder for it; default: one of yours for this version, or .venv of a checkout')
+    .option('--python <path>', 'Python 3.11 to 3.13 to make it with; default: the first one in PATH')
+    .option('--uv', 'install with uv, which is quicker and fetches a Python where there is none')
+    .addOption(new Option('--torch <build>', 'default: auto, cuda where nvidia-smi names a GPU').choices(TORCH_BUILDS))
+    .option('--torch-index <url>', 'package index with that build of torch, beside the usual one')
+    .option('--also <file>', 'requirements file of your own to install into it')
+    .option('--json', 'print JSON')
+    .action(async (options: Record<string, unknown>) => {
+      const { setupCommand } = await import('./setup.js');
+      setupCommand(options, output);
+    });
+}
+
 function addDoctor(program: Command, output: Output, setExitCode: SetExitCode): void {
   program
     .command('doctor')
     .description('Check what a run needs: Node, native addon, Python packages; and this machine: memory, limits, NUMA, GPUs')
-    .option('--python <path>', 'Python to check; default: FPDT_PYTHON, then .venv')
+    .option('--python <path>', 'Python to check; default: FPDT_PYTHON, then what setup made')
     .option('--json', 'print JSON')
     .action(async (options: Record<string, unknown>) => {
       const { doctorCommand } = await import('./doctor.js');

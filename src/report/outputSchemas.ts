@@ -28,6 +28,7 @@ import type { MaxReleasedSeqLen } from '../strategy/released/limits.js';
 import type { ReleasedPlan, ReleasedPrediction } from '../strategy/released/releasedPlan.js';
 import { choiceSchema } from './choiceSchema.js';
 import type { LimitJson } from './limitText.js';
+import { doctorSchema, setupSchema } from './machineSchemas.js';
 import { evaluationMetricsSchema, stepMetricsSchema } from './metricsSchemas.js';
 import type { NumberChange, PlanDiff, PoolChange, SettingChange } from './planDiff.js';
 import type { PlanJson } from './planJson.js';
@@ -290,5 +291,7 @@ export const OUTPUT_SCHEMAS = {
   planDiff: planDiffSchema,
   stepMetrics: stepMetricsSchema,
   evaluationMetrics: evaluationMetricsSchema,
+  doctor: doctorSchema,
+  setup: setupSchema,
   error: errorSchema,
 } as const;

@@ -7,14 +7,14 @@ import { describe, expect, it } from 'vitest';
 const SOURCES = fileURLToPath(new URL('../../src/', import.meta.url));
 /** The planner's rooms; every one imports itself and those before it. */
 const PLANNER = ['spec', 'catalog', 'memory', 'schedule', 'address', 'predict', 'verify', 'plan', 'strategy'];
-const ROOMS = [...PLANNER, 'machine', 'bridge', 'telemetry', 'report', 'cli'];
+const ROOMS = [...PLANNER, 'machine', 'setup', 'bridge', 'telemetry', 'report', 'cli'];
 /** The only planner files that touch the world outside: they read specs and read or write plan files. */
 const MAY_READ_FILES = ['spec/jsonFile.ts', 'plan/file.ts', 'plan/wholeFile.ts'];
 /** Pure functions of their arguments; and classes that do not matter to purity. */
 const PURE_MODULES = ['node:crypto', 'node:zlib', 'zod'];
 const RUN_ONLY = ['zeromq', 'execa', 'pythonia'];
 /** Who asks the native addon, and who says whether it is there. */
-const NATIVE_ROOMS = ['machine', 'cli'];
+const NATIVE_ROOMS = ['machine', 'setup', 'cli'];
 
 /** `late`: import() of a module when a command needs it; `type`: gone once compiled. */
 interface Import {

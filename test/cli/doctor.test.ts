@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { checksToText, doctorCommand, type DoctorSubject } from '../../src/cli/doctor.js';
 import type { MachineFacts } from '../../src/machine/facts.js';
+import { OUTPUT_SCHEMAS } from '../../src/report/outputSchemas.js';
 import { capture } from './capture.js';
 
 interface Report {
@@ -19,8 +20,22 @@ describe('fpdt doctor', () => {
   it('finds what a run needs', async () => {
     const { exitCode, stdout } = await capture('doctor', '--json');
     const report = JSON.parse(stdout) as Report;
+    expect(OUTPUT_SCHEMAS.doctor.parse(report)).toEqual(report);
     expect(report.checks.map(({ name }) => name)).toEqual(
-      expect.arrayContaining(['node', 'native addon', 'python', 'torch', 'deepspeed', 'transformers', 'pyzmq', 'gpu']),
+      expect.arrayContaining([
+        'node',
+        'native addon',
+        'zeromq',
+        'system',
+        'temporary folder',
+        'shared memory',
+        'python',
+        'torch',
+        'deepspeed',
+        'transformers',
+        'pyzmq',
+        'gpu',
+      ]),
     );
     expect(report.checks.map(({ name }) => name)).toEqual(expect.arrayContaining(['cpus', 'memory', 'memlock', 'huge pages', 'nvml']));
     expect(report.facts?.kind).toBe('machineFacts');
@@ -35,7 +50,7 @@ describe('fpdt doctor', () => {
       name: 'native addon',
       status: 'warning',
       found: 'the native addon is not built: facts of this machine are not known, and long plans are verified more slowly',
-      hint: 'build it, with a C++ compiler: node native/build.mjs',
+      hint: expect.stringMatching(/^build it, with a C\+\+ compiler: node '\/.*\/native\/build\.mjs'$/) as string,
     });
     expect(checks.map(({ name }) => name)).not.toContain('memory');
   });
@@ -54,7 +69,7 @@ describe('fpdt doctor', () => {
     expect(exitCode).toBe(1);
     expect(report.ok).toBe(false);
     const python = report.checks.find(({ name }) => name === 'python');
-    expect(python).toMatchObject({ status: 'missing', hint: expect.stringContaining('npm run setup') as string });
+    expect(python).toMatchObject({ status: 'missing', hint: expect.stringContaining('npx fpdt setup') as string });
     expect(python?.found).toContain('/nowhere/python');
   });
 

@@ -21,7 +21,7 @@ const build = (args: readonly string[], env: Readonly<Record<string, string>> = 
 
 describe('native/build.mjs', () => {
   it('without a compiler says once what does not work and succeeds, unless asked to be strict', async () => {
-    const none = { CXX: '/nonexistent/c++', CC: '/nonexistent/cc', LINK: '/nonexistent/c++' };
+    const none = { CXX: '/nonexistent/c++' };
     const lenient = await build([], none);
     expect(lenient.exitCode).toBe(0);
     expect(lenient.stderr.split('\n')).toEqual([
@@ -37,13 +37,24 @@ describe('native/build.mjs', () => {
 describe('loadNativeAddon', () => {
   it('says why there is none: not built, no library, or of older sources', () => {
     const path = join(folder, 'fpdt.node');
-    expect(loadNativeAddon(path)).toEqual({ reason: 'the native addon is not built' });
+    expect(loadNativeAddon([path])).toEqual({ reason: 'the native addon is not built' });
     writeFileSync(path, 'not a shared library');
-    expect(loadNativeAddon(path)).toMatchObject({
+    expect(loadNativeAddon([path])).toMatchObject({
       reason: expect.stringMatching(/^the native addon does not load: .*fpdt\.node/) as string,
     });
     const old = join(folder, 'old.cjs');
     writeFileSync(old, 'exports.placeByConflicts = () => 0;');
-    expect(loadNativeAddon(old)).toEqual({ reason: 'the native addon was built from older sources' });
+    expect(loadNativeAddon([old])).toEqual({ reason: 'the native addon was built from older sources' });
+  });
+
+  it('takes the next where one does not load', () => {
+    const broken = join(folder, 'broken.node');
+    writeFileSync(broken, 'cut');
+    const sound = join(folder, 'sound.cjs');
+    writeFileSync(sound, 'exports.machineFacts = exports.startReplay = () => 0;');
+    expect(loadNativeAddon([join(folder, 'none.node'), broken, sound])).toHaveProperty('addon');
+    expect(loadNativeAddon([broken, join(folder, 'none.node')])).toMatchObject({
+      reason: expect.stringContaining('broken.node') as string,
+    });
   });
 });

@@ -1,21 +1,18 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 /** scripts/setup is plain JavaScript, for a fresh clone has nothing else; so it is asked in a process of its own. */
-function ask(expression: string, environment: Readonly<Record<string, string>> = {}): string {
-  const modules = ['shared', 'node', 'python'].map(
-    (name) => `...await import(${JSON.stringify(pathToFileURL(`scripts/setup/${name}.mjs`).href)})`,
-  );
+function ask(expression: string): string {
+  const modules = ['shared', 'node'].map((name) => `...await import(${JSON.stringify(pathToFileURL(`scripts/setup/${name}.mjs`).href)})`);
   const program = `
     const setup = { ${modules.join(', ')} };
     try { console.log(JSON.stringify(${expression})); }
     catch (error) { console.log(JSON.stringify({ message: error.message, hint: error.hint })); }`;
-  const env = { ...process.env, ...environment };
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', env });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
   expect(status, stderr).toBe(0);
   return stdout.trim();
 }
@@ -45,28 +42,6 @@ describe('setup', () => {
     expect(ask(`setup.packagesMatchLock(${root})`)).toBe('false');
   });
 
-  it('finds a supported Python, and says what to do without one', () => {
-    expect(ask('setup.findPython(["no-such-python"])')).toMatch(/no python3 was found.*apt-get install python3 python3-venv/);
-    const old = program('old-python', 'echo 3.9');
-    expect(ask(`setup.findPython([${JSON.stringify(old)}])`)).toMatch(/Python 3\.11, 3\.12 or 3\.13; found: .*old-python is 3\.9/);
-    const fitting = JSON.stringify(program('new-python', 'echo 3.12'));
-    expect(ask(`setup.findPython([${JSON.stringify(old)}, ${fitting}])`)).toBe(fitting);
-  });
-
-  it('refuses an FPDT_PYTHON that is none, or lacks a package, by name', () => {
-    expect(ask('setup.preparePython({ withTests: false })', { FPDT_PYTHON: '/nowhere/python' })).toMatch(
-      /FPDT_PYTHON=\/nowhere\/python does not run/,
-    );
-    const bare = program(
-      'bare-python',
-      'case "$2" in *importlib.util*) echo "torch: ModuleNotFoundError: No module named torch"; exit 1;; esac; echo "{}"',
-    );
-    const answer = ask('setup.preparePython({ withTests: false })', { FPDT_PYTHON: bare });
-    expect(answer).toMatch(/cannot import what the worker needs/);
-    expect(answer).toMatch(/torch: ModuleNotFoundError/);
-    expect(answer).toMatch(/unset FPDT_PYTHON/);
-  });
-
   it('turns a failed command into its last lines and advice', () => {
     const answer = ask(
       `setup.runLogged('sh', ['-c', 'echo before; echo "OSError: [Errno 28] No space left on device" >&2; exit 3'], { log: 'test.log', what: 'a step' })`,
@@ -77,7 +52,6 @@ describe('setup', () => {
   });
 
   it.each([
-    ['ERROR: No matching distribution found for torch==2.13.0', /no build of that version/],
     ['npm error code ENOTFOUND', /registry could not be reached/],
     ['npm error code EACCES', /not writable/],
     ['something else', /Mend what the lines above name/],
@@ -91,10 +65,3 @@ describe('setup', () => {
     expect(stderr).toMatch(/did not understand "--for fun"\nhint: Usage: .*demo\|test\|plan/);
   });
 });
-
-function program(name: string, body: string): string {
-  const path = join(folder, name);
-  writeFileSync(path, `#!/bin/sh\n${body}\n`);
-  chmodSync(path, 0o755);
-  return path;
-}
