@@ -7,11 +7,12 @@ import { ROOT, STATE, SetupError, hashOf, outputOf } from './shared.mjs';
 const COMMAND = join(ROOT, 'dist', 'cli', 'main.js');
 const TESTS = join(ROOT, 'python', 'requirements-test.txt');
 
-/** Makes sure that a Python which can run the worker is there. */
+/** Makes sure that a Python which can run the worker is there; returns its path. */
 export function preparePython({ withTests, env = process.env }) {
+  const python = env.FPDT_PYTHON || join(ROOT, '.venv', 'bin', 'python');
   const state = stateOf(withTests, env.FPDT_PYTHON);
   const marker = join(STATE, 'python.stamp');
-  if (state !== undefined && existsSync(marker) && readFileSync(marker, 'utf8') === state) return;
+  if (state !== undefined && existsSync(marker) && readFileSync(marker, 'utf8') === state) return python;
   const args = [COMMAND, 'setup', ...(withTests ? ['--also', TESTS] : [])];
   const { status, error } = spawnSync(process.execPath, args, { cwd: ROOT, env, stdio: ['ignore', 'ignore', 'inherit'] });
   if (error !== undefined) throw new SetupError(`fpdt setup did not start: ${error.message}`, 'Start again.');
@@ -19,6 +20,7 @@ export function preparePython({ withTests, env = process.env }) {
   if (status !== 0) process.exit(1);
   mkdirSync(STATE, { recursive: true });
   writeFileSync(marker, stateOf(withTests, env.FPDT_PYTHON) ?? '');
+  return python;
 }
 
 /** Of an environment of the user's own, since to import all of it takes seconds: which it is and what it has; undefined where it does not run. */
