@@ -2,8 +2,8 @@
 
 Under a controller (`fpdt run`): `python -m fpdt.worker --controller ADDRESS --telemetry ADDRESS --run ID`.
 Stand-alone, one process per rank: `python -m fpdt.worker --plan plan.json --data FILE`, as torchrun and the deepspeed
-launcher start it too; rank 0 prints a JSON line per step. RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT come
-from the environment; without RANK it is a single rank. Such a rank ends with the launcher that started it.
+launcher start it too; rank 0 prints a JSON line per step. RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+come from the environment; without RANK it is a single rank. Such a rank ends with the launcher that started it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ export type Failure =
   | (Place & { readonly kind: 'hang'; readonly reason: string })
   | (Place & { readonly kind: 'protocol'; readonly reason: string; readonly hint?: string })
   /** A host of ranks is gone, or what started its ranks. */
-  | { readonly kind: 'host'; readonly host: string; readonly reason: string; readonly hint: string }
+  | { readonly kind: 'hostLost'; readonly host: string; readonly reason: string; readonly hint: string }
   | { readonly kind: 'abort'; readonly reason: string }
   /** What the run writes by itself cannot be written, and the run was to stop then. */
   | { readonly kind: 'output'; readonly error: FpdtError }
@@ -37,7 +37,7 @@ export const SETTLE_MS = 200;
  */
 export function findCause(failures: readonly Failure[]): Failure {
   // Its ranks are lost with it, one by one.
-  const host = failures.find((one) => one.kind === 'host');
+  const host = failures.find((one) => one.kind === 'hostLost');
   if (host !== undefined) return host;
   const speaking = new Set(failures.flatMap((one) => (one.kind === 'error' ? [one.rank] : [])));
   const silent = failures.find((one) => one.kind === 'exit' && !speaking.has(one.rank));
@@ -53,7 +53,7 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
     return new FpdtError(`run aborted: ${cause.reason}`, { code: 'run-aborted', details: { reason: cause.reason } });
   }
   if (cause.kind === 'output') return cause.error;
-  if (cause.kind === 'host') {
+  if (cause.kind === 'hostLost') {
     const { host, reason, hint } = cause;
     return new FpdtError(describe(cause), { code: 'host-lost', hint, details: { host, reason } });
   }
@@ -69,7 +69,7 @@ export function toError(failures: readonly Failure[], stderrOf: (rank: number) =
 export function describe(failure: Failure): string {
   if (failure.kind === 'abort') return `aborted: ${failure.reason}`;
   if (failure.kind === 'output') return failure.error.message;
-  if (failure.kind === 'host') return `host ${failure.host}: ${failure.reason}`;
+  if (failure.kind === 'hostLost') return `host ${failure.host}: ${failure.reason}`;
   if (failure.kind === 'internal') return `the bridge failed: ${String(failure.cause)}`;
   const step = failure.step === null ? '' : `, step ${failure.step}${failure.kind === 'exit' ? ' or the next' : ''}`;
   return `rank ${failure.rank}: ${whatHappened(failure)} (phase ${failure.phase}${step})`;

@@ -128,7 +128,7 @@ class ActiveRun implements Run {
       ...{ onControl, onTelemetry, onCrash },
       onLine: (rank, stream, line) => this.#emit({ type: 'log', rank, stream, line }),
       onRemark: (line) => this.#emit(remark(line)),
-      onHostLost: (host, reason, hint) => this.#fail({ kind: 'host', host, reason, hint }),
+      onHostLost: (host, reason, hint) => this.#fail({ kind: 'hostLost', host, reason, hint }),
     });
     this.#controller.attach(this.#hosts.link);
     for (const one of this.#hosts.ranks) this.#watchExit(one);

@@ -45,6 +45,13 @@ function flags(options: Options): readonly string[] {
     const name = key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     if (value === undefined) return [];
     if (typeof value === 'boolean') return [value ? `--${name}` : `--no-${name}`];
-    return [`--${name}=${Array.isArray(value) ? value.join(',') : String(value)}`];
+    return [`--${name}=${wordsOf(value).join(',')}`];
   });
+}
+
+/** Commander gives texts, numbers and lists of them. */
+function wordsOf(value: unknown): readonly string[] {
+  if (Array.isArray(value)) return value.flatMap(wordsOf);
+  if (typeof value === 'string' || typeof value === 'number') return [String(value)];
+  throw new TypeError('an option is neither text nor number');
 }

@@ -62,6 +62,7 @@ class RemoteHosts implements RankHosts {
   /** What ranks say before whoever listens knows that they are started. */
   #early: (() => void)[] | null = [];
   #problem: FpdtError | null = null;
+  #lost: Parameters<HostsListener['onHostLost']> | null = null;
   #isEnding = false;
 
   constructor(remote: RemoteSetup, setup: RanksSetup, listener: HostsListener) {
@@ -100,8 +101,7 @@ class RemoteHosts implements RankHosts {
   async stop(ask: () => boolean): Promise<void> {
     if (ask()) await this.#until(() => this.ranks.every((rank) => rank.exit() !== null), ASK_MS);
     this.#isEnding = true;
-    const sent = this.#remote.nodes.map((_, node) => this.#agents?.send(node, { type: 'end' }).catch(() => undefined));
-    await Promise.all(sent);
+    await Promise.all(this.#remote.nodes.map((_, node) => this.#askToEnd(node)));
     await this.#until(() => this.#remote.nodes.every((_, node) => this.#ended.has(node) || this.#isGone(node)), END_MS);
     await this.giveUp();
     for (const rank of this.ranks) rank.giveUp();
@@ -119,6 +119,11 @@ class RemoteHosts implements RankHosts {
     for (const starter of this.#starters) starter.kill();
     await Promise.all(this.#starters.map(({ exited }) => exited));
     if (this.#early !== null) await this.#close();
+  }
+
+  /** One that cannot be reached has lost the controller too, and ends by itself. */
+  async #askToEnd(node: number): Promise<void> {
+    await this.#agents?.send(node, { type: 'end' }).catch(() => undefined);
   }
 
   async #close(): Promise<void> {
@@ -178,7 +183,7 @@ class RemoteHosts implements RankHosts {
     const early = this.#early ?? [];
     this.#early = null;
     for (const tell of early) tell();
-    if (this.#problem !== null) this.#listener.onHostLost(String(this.#problem.details?.['host']), this.#problem.message, HELLO_HINT);
+    if (this.#lost !== null) this.#listener.onHostLost(...this.#lost);
   }
 
   #greet(node: number, hello: Hello): void {
@@ -214,10 +219,13 @@ class RemoteHosts implements RankHosts {
     this.#lose(starter.name, `its agent ${describeExit(exit)}${last === '' ? '' : `: ${last}`}`, HELLO_HINT);
   }
 
-  #lose(host: string, reason: string, hint: string): void {
-    if (this.#early !== null)
-      this.#problem ??= new FpdtError(`host ${host}: ${reason}`, { code: 'host-lost', hint, details: { host, reason } });
-    else this.#listener.onHostLost(host, reason, hint);
+  #lose(...[host, reason, hint]: Parameters<HostsListener['onHostLost']>): void {
+    if (this.#early === null) {
+      this.#listener.onHostLost(host, reason, hint);
+      return;
+    }
+    this.#lost ??= [host, reason, hint];
+    this.#problem ??= new FpdtError(`host ${host}: ${reason}`, { code: 'host-lost', hint, details: { host, reason } });
   }
 
   #noHello(): FpdtError {

@@ -28,7 +28,10 @@ export async function admitOnly(context: Context, publicKey: string): Promise<()
 export function decodeZ85(text: string): Buffer {
   const bytes = Buffer.alloc((text.length / 5) * 4);
   for (let at = 0; at < text.length; at += 5) {
-    const value = [...text.slice(at, at + 5)].reduce((sum, digit) => sum * 85 + Z85.indexOf(digit), 0);
+    const value = text
+      .slice(at, at + 5)
+      .split('')
+      .reduce((sum, digit) => sum * 85 + Z85.indexOf(digit), 0);
     bytes.writeUInt32BE(value, (at / 5) * 4);
   }
   return bytes;
