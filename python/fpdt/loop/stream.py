@@ -73,14 +73,16 @@ class Streamed:
         self._group, self._device = group, _device(plan)
         kernels = plan_kernels(plan)
         check_plan_kernels(plan, kernels, self._device)
-        self._exit = ExitStack()
-        self._files = open_files(plan.header.pools, None if disk_folder is None else Path(disk_folder))
-        for file in self._files.values():
-            self._exit.callback(file.close)
         self._own, self._signature = base.forward, inspect.signature(base.forward)
-        self._streamed = replace_forwards(base, plan, kernels, self._device)
-        self._streamed.replace_forward(base, self._forward)
+        with ExitStack() as opened:
+            self._files = open_files(plan.header.pools, None if disk_folder is None else Path(disk_folder))
+            for file in self._files.values():
+                opened.callback(file.close)
+            self._streamed = replace_forwards(base, plan, kernels, self._device)
+            self._streamed.replace_forward(base, self._forward)
+            self._exit = opened.pop_all()
         self._micro_steps: MicroSteps | None = None
+        self._is_over = False
 
     @property
     def model(self) -> nn.Module:
@@ -93,6 +95,9 @@ class Streamed:
 
     def unstream(self) -> None:
         """Gives the model its own forwards back, and the arenas to the system. A second time it does nothing."""
+        if self._is_over:
+            return
+        self._is_over = True
         if engine_around(self.model) is None:
             self._streamed.unmark()
         self._streamed.undo()

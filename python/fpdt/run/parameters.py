@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fpdt.errors import FpdtError
 from fpdt.plan.data import ParameterView
 
 
-class ParameterError(ValueError):
+class ParameterError(FpdtError, ValueError):
     """The plan's parameter table does not describe this model."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "plan again, with this model's config.json and what of it trains")
 
 
 @dataclass(frozen=True)

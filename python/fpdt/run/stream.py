@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import deepspeed
 import torch
+from deepspeed.runtime.zero.partition_parameters import register_external_parameter, unregister_external_parameter
 from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor, nn
 
@@ -82,7 +82,10 @@ class StreamedModel:
         module.forward = Forward(forward, module.forward)
 
     def undo(self) -> None:
-        """Gives every module its forward back."""
+        """Gives every module its forward back. No backward runs any more."""
+        if self._program is not None:
+            self._program.number += 1
+            self._program = None
         self._undo.close()
 
     def unmark(self) -> None:
@@ -90,7 +93,7 @@ class StreamedModel:
         for module in self.modules:
             set_z3_leaf_module(module, False)
         for module, weight in self.extra.outside:
-            deepspeed.zero.unregister_external_parameter(module, weight)
+            unregister_external_parameter(module, weight)
 
 
 class Forward:
@@ -129,7 +132,7 @@ def stream(model: nn.Module, plan: Plan, kernels: Kernels, device: torch.device)
     for module in modules:
         set_z3_leaf_module(module, True)
     for module, weight in extra.outside:
-        deepspeed.zero.register_external_parameter(module, weight)
+        register_external_parameter(module, weight)
     return streamed
 
 
