@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpdt.testing import harness
-from fpdt.testing.children import Result, note_progress
-from fpdt.testing.harness import Job
+from fpdt.testing.children import Result
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 5e-3
 CLIPPING = 1.0
 
 
@@ -55,29 +52,6 @@ class Place:
         return AutoModelForCausalLM.from_pretrained(self.folder / "model", dtype="auto")
 
 
-def run_loops(job: Job) -> Result:
-    return harness.on_ranks(job, loops_rank)
-
-
-def loops_rank(job: Job, rank: int, port: int) -> Result:
-    """What each of the job's loops gives on rank 0, one after the other on the same ranks."""
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["worldSize"]}
-    os.environ.update({key: str(value) for key, value in {**places, "MASTER_PORT": port}.items()})
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_DEEPSPEED": "true"})
-    import deepspeed
-    import torch
-
-    torch.set_num_threads(1)
-    # Compiled with g++ otherwise, on every rank.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    answers: Result = {}
-    for loop in job["loops"]:
-        place = Place(Path(job["folder"]), int(job["steps"]), int(job["accumulation"]), int(job["replicas"]), rank)
-        answers[loop] = LOOPS[loop](place)
-        note_progress()
-    return answers
-
-
 @contextmanager
 def own_engine(place: Place) -> Iterator[tuple[Any, Any]]:
     """The streamed model of the folder in an engine of its own, and what `stream` gave."""
@@ -96,7 +70,7 @@ def own_engine(place: Place) -> Iterator[tuple[Any, Any]]:
 
 
 def own_loop(place: Place) -> Result:
-    """Evaluations, Hugging Face's own forward and a generation between steps; the last step twice, from a checkpoint."""
+    """Evaluates, generates and forms logits between steps; runs the last step again from a checkpoint."""
     import torch
 
     import fpdt
@@ -171,7 +145,7 @@ def accelerate_loop(place: Place) -> Result:
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=_without_optimizer(place.config)))
     model = place.model()
     streamed = fpdt.stream(model, place.plan)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     loader = fpdt.data_loader(place.samples(), place.plan, shuffle=False)
     engine, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     total, losses = 0.0, []
@@ -222,7 +196,7 @@ def _train(place: Place, folder: Path, resumes: Path | None) -> Result:
         max_steps=place.steps,
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant",
-        weight_decay=0.01,
+        weight_decay=0.0,
         max_grad_norm=CLIPPING,
         train_sampling_strategy="sequential",
         eval_strategy="steps",
@@ -250,11 +224,3 @@ def _train(place: Place, folder: Path, resumes: Path | None) -> Result:
         "norms": [entry["grad_norm"] for entry in history if "grad_norm" in entry],
         "evaluations": [entry["eval_loss"] for entry in history if "eval_loss" in entry],
     }
-
-
-LOOPS: Mapping[str, Callable[[Place], Result]] = {
-    "own": own_loop,
-    "accelerate": accelerate_loop,
-    "trainer": trainer_loop,
-}
-KEYS = {"folder", "loops", "accumulation", "replicas"}

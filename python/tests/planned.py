@@ -75,12 +75,17 @@ def make_plan(
     flags = [name for name, is_given in (("--packing", packing), ("--evaluate", evaluate)) if is_given]
     flat = [word for pair in given.items() for word in pair] + flags
     files = ["--model", "model.json", "--deepspeed", "ds_config.json", "--output", "plan.json"]
+    run_planner(folder, *files, *flat)
+    return folder / "plan.json"
+
+
+def run_planner(folder: Path, *options: str) -> None:
+    """`fpdt plan` in a folder."""
     planner = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "src/cli/main.ts")]
     done = subprocess.run(
-        [*planner, "plan", *files, *flat], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        [*planner, "plan", *options], cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    return folder / "plan.json"
 
 
 def peak_instant(path: Path) -> str:

@@ -11,6 +11,8 @@
 - ``{"kind": "asynchronous", ...}``: the same with DeepSpeed's branches for streams, answers ``{"cpu", "losses"}`` and,
   for each of ``{"steps"}``, who made the host wait and where, and the calls of DeepSpeed's streams;
 - ``{"kind": "collectives", ...}``: every rank's collectives by phase, each with its group's size and tensors' elements;
+- ``{"kind": "loops", "folder", "loops", "accumulation", "replicas"}``: what training loops of tests/loop_jobs.py give;
+- ``{"kind": "scripts", "commands"}``: answers ``{"printed"}``, what Python files with their arguments print on rank 0;
 - ``{"kind": "groups", ...}``: runs a step and answers ``{"groups"}``, how many groups of several ranks rank 0 sent on,
   and ``{"timeouts"}``, after how many seconds a collective of each of its groups fails.
 """
@@ -27,6 +29,7 @@ from unittest import mock
 from fpdt.testing import harness
 from fpdt.testing.children import Result, run_children
 from fpdt.testing.harness import Job
+from tests import loop_jobs
 
 
 def run_scratch(job: Job) -> Result:
@@ -273,11 +276,19 @@ if __name__ == "__main__":
             "groups": run_groups,
             "heldLayer": run_held_layer,
             "load": run_load,
+            "loops": loop_jobs.run_loops,
             "scratch": run_scratch,
+            "scripts": loop_jobs.run_scripts,
             "weights": run_weights,
         }
     )
     worker = harness.KEYS["worker"]
-    more = {"allocations": {"turnsAhead"}, "fakeCuda": {"seeds"}, "heldLayer": {"layer"}}
+    more = {
+        "allocations": {"turnsAhead"},
+        "fakeCuda": {"seeds"},
+        "heldLayer": {"layer"},
+        "loops": loop_jobs.KEYS,
+        "scripts": loop_jobs.SCRIPT_KEYS,
+    }
     harness.KEYS.update({kind: worker | more.get(kind, set()) for kind in harness.KINDS if kind not in harness.KEYS})
     harness.main()
