@@ -10,7 +10,7 @@
 import { buildCopies } from './setup/copies.mjs';
 import { buildLibrary, buildNative, checkNode, installPackages } from './setup/node.mjs';
 import { preparePython } from './setup/python.mjs';
-import { SetupError, withLock } from './setup/shared.mjs';
+import { ALREADY_SAID, SetupError, withLock } from './setup/shared.mjs';
 
 const PURPOSES = ['demo', 'test', 'plan'];
 
@@ -38,6 +38,6 @@ try {
   main(process.argv.slice(2));
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
-  process.stderr.write(`error: ${error.message}\nhint: ${error.hint}\n`);
+  if (error.message !== ALREADY_SAID) process.stderr.write(`error: ${error.message}\nhint: ${error.hint}\n`);
   process.exitCode = 1;
 }

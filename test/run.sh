@@ -55,6 +55,8 @@ step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --f
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
 step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
 step 'chaos of starts, a core' node --import tsx scripts/chaos/chaos.ts --start-up --rounds 4 --patience 60
+# The tarball, unpacked: npm run test:pack installs it, and runs it too.
+step 'package, a core' node --import tsx scripts/pack/pack.ts --core
 step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
 current='all'
 echo "all tests passed in $SECONDS s"

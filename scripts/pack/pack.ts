@@ -1,8 +1,9 @@
 /**
- * `npm run test:pack [-- --nodes 22,24] [--without-run]`: the package as a user has it. Packs it, installs the tarball into an empty folder and
+ * `npm run test:pack [-- --nodes 22,24 | --core]`: the package as a user has it. Packs it, installs the tarball into an empty folder and
  * uses it there: publint and attw find nothing; plans come from the command and from a program that tsc takes in three ways, without
  * Python and without a compiler, the same ones; with the environment of FPDT_PYTHON doctor is content, two ranks train, and the
- * worker becomes a wheel. `--nodes` does the planning with other versions of Node too, which npm fetches.
+ * worker becomes a wheel. `--nodes` does the planning with other versions of Node too, which npm fetches. `--core`
+ * is what `npm test` takes: no registry is asked, since the checkout's packages stand in for the installed ones, and nothing runs in Python.
  */
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,24 +12,25 @@ import { resolvePython } from '../../src/bridge/python.js';
 import { parseOptions, runScript } from '../options.js';
 import { checkConsumer } from './consumer.js';
 import { checkContents } from './contents.js';
-import { fpdt, install, pack, packFailed, type Place, type Ran, ROOT, tool } from './place.js';
+import { fpdt, install, pack, packFailed, type Place, type Ran, ROOT, tool, unpack } from './place.js';
 import { checkWheel } from './wheel.js';
 
 const MODEL = join(ROOT, 'examples', 'demo', 'model', 'config.json');
 const REQUEST = ['--model', MODEL, '--gpus', '2', '--gpu', 'cpu', '--seq-len', '64', '--chunks', '2'];
 
 async function main(): Promise<void> {
-  const { values } = parseOptions({ options: { nodes: { type: 'string' }, 'without-run': { type: 'boolean' } } });
+  const { values } = parseOptions({ options: { nodes: { type: 'string' }, core: { type: 'boolean', default: false } } });
   const folder = mkdtempSync(join(tmpdir(), 'fpdt-pack-'));
   try {
     const { tarball, paths } = await step('npm pack', () => pack(folder));
     await step(`${paths.length} files: workers and types, no tests`, () => Promise.resolve(checkContents(paths)));
     await step('publint', () => tool('npx', ['--no-install', 'publint', 'run', tarball, '--strict'], ROOT));
-    await step('attw', () => tool('npx', ['--no-install', 'attw', tarball, '--profile', 'esm-only'], ROOT));
+    if (!values.core) await step('attw', () => tool('npx', ['--no-install', 'attw', tarball, '--profile', 'esm-only'], ROOT));
     const place: Place = { folder: join(folder, 'user'), node: process.execPath, python: undefined };
-    await step('npm install TARBALL', () => install(tarball, place.folder));
+    if (values.core) await step('unpack', () => unpack(tarball, place.folder));
+    else await step('npm install TARBALL', () => install(tarball, place.folder));
     for (const node of [process.execPath, ...(await fetched(values.nodes ?? '', folder))]) await planning({ ...place, node });
-    if (values['without-run'] !== true) await running({ ...place, python: resolvePython() });
+    if (!values.core) await running({ ...place, python: resolvePython() });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -37,6 +37,15 @@ export async function install(tarball: string, folder: string): Promise<void> {
   await tool('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', '--loglevel=error', tarball], folder);
 }
 
+/** As `install`, without npm: the packages of this checkout are those of the package. */
+export async function unpack(tarball: string, folder: string): Promise<void> {
+  const packages = join(folder, 'node_modules');
+  mkdirSync(join(packages, 'fpdt'), { recursive: true });
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
+  await tool('tar', ['-xzf', tarball, '--strip-components=1', '-C', join(packages, 'fpdt')], folder);
+  symlinkSync(join(ROOT, 'node_modules'), join(packages, 'fpdt', 'node_modules'));
+}
+
 /** The installed command, by `place`'s Node, with `environment` and nothing else of this one but HOME. */
 export async function fpdt(place: Place, args: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<Ran> {
   const main = join(place.folder, 'node_modules', 'fpdt', 'dist', 'cli', 'main.js');

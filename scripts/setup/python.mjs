@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT, STATE, SetupError, hashOf, outputOf } from './shared.mjs';
+import { ALREADY_SAID, ROOT, STATE, SetupError, hashOf, outputOf } from './shared.mjs';
 
 const COMMAND = join(ROOT, 'dist', 'cli', 'main.js');
 const TESTS = join(ROOT, 'python', 'requirements-test.txt');
@@ -16,8 +16,7 @@ export function preparePython({ withTests, env = process.env }) {
   const args = [COMMAND, 'setup', ...(withTests ? ['--also', TESTS] : [])];
   const { status, error } = spawnSync(process.execPath, args, { cwd: ROOT, env, stdio: ['ignore', 'ignore', 'inherit'] });
   if (error !== undefined) throw new SetupError(`fpdt setup did not start: ${error.message}`, 'Start again.');
-  // It has said why, and what to do.
-  if (status !== 0) process.exit(1);
+  if (status !== 0) throw new SetupError(ALREADY_SAID, '');
   mkdirSync(STATE, { recursive: true });
   writeFileSync(marker, stateOf(withTests, env.FPDT_PYTHON) ?? '');
   return python;

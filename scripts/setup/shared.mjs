@@ -9,6 +9,9 @@ import { fileURLToPath } from 'node:url';
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 export const STATE = join(ROOT, '.fpdt');
 
+/** The message of a SetupError whose cause has told the user all. */
+export const ALREADY_SAID = '';
+
 /** A failure the user can act on: what happened and what to do. */
 export class SetupError extends Error {
   constructor(message, hint) {

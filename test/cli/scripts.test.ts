@@ -29,6 +29,7 @@ describe('options', () => {
     ['bench/grid.ts', ['--seed', '1e3'], /--seed: expected a whole number of at least 1, found '1e3'/],
     ['bench/demoStep.ts', ['no-such-folder'], /expected the folder of an older checkout, found no-such-folder\nhint: /],
     ['bench/record.ts', ['toString'], /expected the name of a check, found 'toString'\nhint: give one of parity, /],
+    ['scripts/pack/pack.ts', ['--cor'], /did you mean --core\?/],
     ['scripts/fuzz/fuzz.ts', ['--help'], /Unknown option '--help'\nhint: options: --json, --sample, --seed, --only/],
     ['scripts/fuzz/fuzz.ts', ['--sample', '0'], /--sample: expected a whole number of at least 1, found '0'/],
     ['scripts/chaos/chaos.ts', ['--rounds', '0'], /--rounds: expected a whole number of at least 1, found '0'/],
