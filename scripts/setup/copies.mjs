@@ -6,8 +6,7 @@ import { delimiter, join } from 'node:path';
 import { ROOT, STATE, hashOf, say } from './shared.mjs';
 
 /** `python` is that of the worker; the library goes into the user's cache (python/fpdt/copies/build.py). */
-export function buildCopies(python) {
-  const marker = join(STATE, 'copies.stamp');
+export function buildCopies(python, marker = join(STATE, 'copies.stamp')) {
   const hash = hashOf(['native/cuda', 'python/fpdt/copies/build.py'], python, process.env.CXX ?? '');
   if (existsSync(marker) && readFileSync(marker, 'utf8') === hash) return;
   say('compiling the native copy engine ...');

@@ -7,7 +7,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 /** scripts/setup is plain JavaScript, for a fresh clone has nothing else; so it is asked in a process of its own. */
 function ask(expression: string): string {
-  const modules = ['shared', 'node'].map((name) => `...await import(${JSON.stringify(pathToFileURL(`scripts/setup/${name}.mjs`).href)})`);
+  const modules = ['shared', 'node', 'copies'].map(
+    (name) => `...await import(${JSON.stringify(pathToFileURL(`scripts/setup/${name}.mjs`).href)})`,
+  );
   const program = `
     const setup = { ${modules.join(', ')} };
     try { console.log(JSON.stringify(${expression})); }
@@ -40,6 +42,22 @@ describe('setup', () => {
     expect(ask(`setup.packagesMatchLock(${root})`)).toBe('true');
     writeFileSync(join(folder, 'node_modules', '.package-lock.json'), installed('1.2.2'));
     expect(ask(`setup.packagesMatchLock(${root})`)).toBe('false');
+  });
+
+  it('says in one line why there is no copy engine, and goes on', () => {
+    const lacking = join(folder, 'lacking-python');
+    writeFileSync(lacking, '#!/bin/sh\necho "fpdt: no native copy engine (there is no C++ compiler)" >&2\n', { mode: 0o755 });
+    const arguments_ = `${JSON.stringify(lacking)}, ${JSON.stringify(join(folder, 'copies.stamp'))}`;
+    const twice = `(() => {
+      const said = [];
+      process.stderr.write = (text) => said.push(text);
+      for (const _ of [1, 2]) setup.buildCopies(${arguments_});
+      return said;
+    })()`;
+    expect(JSON.parse(ask(twice))).toEqual([
+      'setup: compiling the native copy engine ...\n',
+      'setup:   fpdt: no native copy engine (there is no C++ compiler)\n',
+    ]);
   });
 
   it('turns a failed command into its last lines and advice', () => {
