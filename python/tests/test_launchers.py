@@ -11,9 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from planned import make_plan, run_ranks, write_data
-
 from fpdt.wire.procfs import read_stat
+from tests.planned import make_plan, run_ranks, write_data
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fpdt.worker")
 PATIENCE_SECONDS = 600
