@@ -28,6 +28,7 @@ SCRIPT_KEYS = frozenset({"commands"})
 
 
 def run_loops(job: Job) -> Result:
+    _import_once()
     return harness.on_ranks(job, loops_rank)
 
 
@@ -43,6 +44,7 @@ def loops_rank(job: Job, rank: int, port: int) -> Result:
 
 
 def run_scripts(job: Job) -> Result:
+    _import_once()
     return harness.on_ranks(job, scripts_rank)
 
 
@@ -56,6 +58,12 @@ def scripts_rank(job: Job, rank: int, port: int) -> Result:
         printed.append(output.getvalue())
         note_progress()
     return {"printed": printed}
+
+
+def _import_once() -> None:
+    """What takes seconds to import, before ranks are forked from here."""
+    import accelerate  # noqa: F401
+    import transformers.trainer  # noqa: F401
 
 
 def _prepare(job: Job, rank: int, port: int) -> None:

@@ -172,9 +172,11 @@ def _without_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer_loop(place: Place) -> Result:
-    """To the end with an evaluation and a checkpoint on the way; then from that checkpoint again."""
+    """To the end with an evaluation and a checkpoint on the way; of one sequence, then from that checkpoint again."""
     folder = place.folder / "trainer"
     whole = _train(place, folder, resumes=None)
+    if place.replicas > 1:
+        return whole
     again = _train(place, folder, resumes=folder / f"checkpoint-{place.steps - 1}")
     return {**whole, "again": again["losses"]}
 

@@ -121,7 +121,8 @@ def test_losses_are_those_of_a_run_and_of_hugging_face(name: str, probes: Probes
         assert found == pytest.approx(norms, rel=tolerance)
     # The last step once more, from a checkpoint of the engine and of the Trainer.
     assert [own["again"], own["norms"][-1]] == pytest.approx([losses[-1], norms[-1]], rel=tolerance)
-    assert trainer["again"][-1] == pytest.approx(losses[-1], rel=tolerance)
+    if case.replicas == 1:
+        assert trainer["again"][-1] == pytest.approx(losses[-1], rel=tolerance)
     for streamed, hugging_face in own["evaluations"]:
         assert streamed == pytest.approx(hugging_face, rel=tolerance)
     assert own["upstream"] == 1 / ACCUMULATION
