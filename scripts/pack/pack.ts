@@ -7,8 +7,9 @@
  */
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { resolvePython } from '../../src/bridge/python.js';
+import { record } from '../../src/setup/places.js';
 import { parseOptions, runScript } from '../options.js';
 import { checkConsumer } from './consumer.js';
 import { checkContents } from './contents.js';
@@ -62,9 +63,9 @@ async function running(place: Place & { readonly python: string }): Promise<void
   const environment = { FPDT_PYTHON: place.python };
   copyFileSync(join(ROOT, 'README.md'), join(place.folder, 'corpus.txt'));
   await step('doctor', () => succeed(fpdt(place, ['doctor', '--json'], environment)));
-  const { stdout } = await step('two ranks train', () =>
-    succeed(fpdt(place, ['run', 'plan.json', '--data', 'corpus.txt', '--json'], environment)),
-  );
+  record(dirname(dirname(place.python)), { XDG_DATA_HOME: join(place.folder, '.local', 'share') });
+  const train = ['run', 'plan.json', '--data', 'corpus.txt', '--json'];
+  const { stdout } = await step('two ranks train in the environment on record', () => succeed(fpdt(place, train)));
   if (!stdout.includes('"type":"step"')) throw packFailed('no step was told', stdout);
   await step('a wheel of the worker', () => checkWheel(place));
 }
