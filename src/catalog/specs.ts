@@ -5,6 +5,7 @@ import { changeRope, type RopeChange } from '../spec/ropeChange.js';
 import { type ParsedDeepSpeed, parseDeepSpeed } from '../spec/deepspeedConfig.js';
 import { parseLora } from '../spec/loraConfig.js';
 import { readDeepSpeed } from '../spec/deepspeedFile.js';
+import { takeOurs, withAsked } from '../spec/deepspeedOurs.js';
 import type { JsonObject } from '../spec/parseJson.js';
 import { parseRunInput, type RunInput } from '../spec/runInput.js';
 import { parseRun } from '../spec/runSpec.js';
@@ -19,7 +20,7 @@ export interface SpecInput {
   readonly model: string | JsonObject;
   readonly cluster: string | JsonObject;
   readonly run: RunInput;
-  /** A ds_config: path, base64 or object; left out, ZeRO-3. */
+  /** A ds_config: path, base64 or object; left out, ZeRO-3. Its section `fpdt` may have what `run` leaves out. */
   readonly deepspeed?: string | JsonObject | undefined;
 }
 
@@ -36,10 +37,10 @@ export function parseSpecs(input: SpecInput): Specs {
 
 /** The specs of one request for any cluster. Throws at once for what is wrong on every one; files are read once. */
 export function specsByCluster(input: Omit<SpecInput, 'cluster'>): (cluster: SpecInput['cluster']) => Specs {
-  const asked = parseRunInput(input.run);
+  const { source, asks } = takeOurs(readDeepSpeed(input.deepspeed));
+  const asked = parseRunInput(withAsked(asks, input.run));
   const lora = asked.lora === undefined ? undefined : parseLora(asked.lora);
   const model = extendedModel(input.model, asked, { freeze: asked.freeze, lora });
-  const source = readDeepSpeed(input.deepspeed);
   return (given) => {
     const cluster = parseCluster(given);
     const deepspeed = parseDeepSpeed(source, { model, cluster, run: asked });

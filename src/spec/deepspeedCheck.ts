@@ -85,7 +85,7 @@ class Checker {
 
   #unknown(path: string, value: unknown, table: KeyTable, isModel: boolean): readonly Entry[] {
     const key = path.split('.').at(-1) ?? path;
-    if (path === OURS || DEEPSPEED.removedFromZero.includes(key)) return [];
+    if (DEEPSPEED.removedFromZero.includes(key)) return [];
     if (isModel) {
       // A model drops "auto" before it looks at its keys.
       if (value !== 'auto') this.#report.add(unknownProblem(path, table));
@@ -113,9 +113,6 @@ class Checker {
     return [];
   }
 }
-
-/** The section of a ds_config that is this project's; DeepSpeed does not look at it. */
-const OURS = 'fpdt';
 
 interface Found {
   readonly row: KeyRow;

@@ -6,6 +6,7 @@ import type { DeepSpeedSource } from './deepspeedFile.js';
 import { precisionProblems, resolveDtype } from './deepspeedPrecision.js';
 import { unsupportedProblems } from './deepspeedRefuse.js';
 import { withNewNames } from './deepspeedRenamed.js';
+import { OURS } from './deepspeedOurs.js';
 import { DeepSpeedReport, type Problem } from './deepspeedReport.js';
 import { resolveParallelism } from './parallelism.js';
 import { type JsonObject, valueIn } from './parseJson.js';
@@ -113,7 +114,7 @@ function resolved(config: JsonObject, { batch, dtype, device, report }: Resoluti
       ? {}
       : { fp16: { ...(config.fp16 as JsonObject | undefined), enabled: dtype === 'float16' } }),
     optimizer: typeof valueIn(config, ['optimizer', 'type']) === 'string' ? config.optimizer : defaultOptimizer(device),
-    ...(remarks.length === 0 ? {} : { fpdt: { remarks: [...new Set(remarks)] } }),
+    ...(remarks.length === 0 ? {} : { [OURS]: { remarks: [...new Set(remarks)] } }),
   };
 }
 

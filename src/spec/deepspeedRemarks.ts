@@ -1,4 +1,5 @@
 /** Keys of a ds_config that DeepSpeed 0.19.8 takes, but that change nothing here, or more than a plan says. One sentence each. */
+import { OURS } from './deepspeedOurs.js';
 import { isObject, valueIn } from './parseJson.js';
 import type { DeepSpeedConfig, RunSpec } from './types.js';
 
@@ -62,7 +63,7 @@ export function deepspeedRemarks(config: DeepSpeedConfig, run: Run): readonly st
 
 /** Of what was found when the config was read. */
 function readingRemarks(config: DeepSpeedConfig): readonly string[] {
-  return (valueIn(config, ['fpdt', 'remarks']) ?? []) as readonly string[];
+  return (valueIn(config, [OURS, 'remarks']) ?? []) as readonly string[];
 }
 
 function at(config: DeepSpeedConfig, path: string): unknown {

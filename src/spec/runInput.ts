@@ -5,7 +5,7 @@ import { MODEL_DTYPES, type ModelDtype } from './dtype.js';
 import { type JsonObject, parseWith } from './parseJson.js';
 import { ALL_POLICIES, type AnyPolicy } from './releasedPrograms.js';
 
-const schema = z.strictObject({
+export const runInputSchema = z.strictObject({
   seqLen: z.union([z.number(), z.string()]),
   sequenceParallelSize: count.optional(),
   dataParallelSize: count.optional(),
@@ -81,5 +81,5 @@ export interface RunInput {
 }
 
 export function parseRunInput(input: unknown): RunInput {
-  return parseWith(schema, input, 'run');
+  return parseWith(runInputSchema, input, 'run');
 }

@@ -5,6 +5,7 @@ import { parseSpecs, type SpecInput } from '../../catalog/specs.js';
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
 import { readDeepSpeed } from '../../spec/deepspeedFile.js';
+import { takeOurs, withAsked } from '../../spec/deepspeedOurs.js';
 import { isObject, type JsonObject } from '../../spec/parseJson.js';
 import { sharesOrCopiesHeads } from '../../spec/parallelism.js';
 import { type ParallelLayout, parallelLayout } from '../../spec/parallelLayout.js';
@@ -75,14 +76,15 @@ const NOT_THEIRS = [
 
 /** Reads files that the input names. Throws an FpdtError for what the program, or this model of it, does not have. */
 export function releasedSetting(input: SpecInput, programs: Readonly<Record<PlanOnlyPolicy, ProgramFacts>>): ReleasedSetting {
-  const asked = parseRunInput(input.run);
+  const { source, asks } = takeOurs(readDeepSpeed(input.deepspeed));
+  const asked = parseRunInput(withAsked(asks, input.run));
   const { policy, released, ...run } = asked;
   if (!isPlanOnly(policy)) {
     throw new FpdtError(`${policy ?? 'auto'} is no plan-only policy`, { code: 'conflict', hint: 'plan it with planRun' });
   }
   refuseSchedules(asked, policy);
   const program = programs[policy];
-  const { config, offloadWeights } = withoutWeights(readDeepSpeed(input.deepspeed).config);
+  const { config, offloadWeights } = withoutWeights(source.config);
   const options = resolveOptions(policy, program, released, offloadWeights);
   const filled = { ...run, hbmReserve: run.hbmReserve ?? 0 };
   const first = parseSpecs({ ...input, deepspeed: config, run: filled });

@@ -1,0 +1,37 @@
+import { expect, test } from 'vitest';
+import { parseSpecs } from '../../src/catalog/specs.js';
+import { errorOf, LLAMA } from './inputs.js';
+
+const CONFIG = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 } };
+
+function parse(section: unknown, run: object = {}) {
+  const deepspeed = { ...CONFIG, fpdt: section };
+  return parseSpecs({ model: LLAMA, cluster: { gpus: 4, gpu: 'a100-80gb' }, run: { seqLen: '64K', ...run }, deepspeed });
+}
+
+test('the section asks for what a run may ask, and the request goes before it', () => {
+  const { run, deepspeed } = parse({ policy: 'fpdt', numChunks: 8, numSteps: 30 }, { numChunks: 16 });
+  expect(run).toMatchObject({ policy: 'fpdt', numChunks: 16, numSteps: 30 });
+  expect(deepspeed.config).not.toHaveProperty('fpdt.policy');
+});
+
+test('the sequence may be named there alone', () => {
+  expect(parse({ seqLen: 4096 }, { seqLen: undefined }).run.seqLen).toBe(4096);
+});
+
+test("a plan's resolved config is taken again, with what it remarked on", () => {
+  expect(parse({ remarks: ['of another plan'] }).run.policy).toBe('auto');
+  expect(parse(null).run.policy).toBe('auto');
+});
+
+test.each([
+  [{ numChunk: 8 }, 'unknown-key', /^deepspeed\.fpdt: unknown key 'numChunk'/, "did you mean 'numChunks'?"],
+  [{ numChunks: 'many' }, 'invalid-value', /^deepspeed\.fpdt\.numChunks: expected .*, found/, 'give '],
+  [{ strategy: 'strategy.json' }, 'invalid-value', /^deepspeed\.fpdt\.strategy: expected an object/, 'give an object'],
+  [7, 'invalid-value', /^deepspeed\.fpdt: expected an object, found 7/, 'give an object'],
+])('%j is refused with its place', (section, code, message, hint) => {
+  const error = errorOf(() => parse(section));
+  expect(error.code).toBe(code);
+  expect(error.message).toMatch(message);
+  expect(error.hint).toContain(hint);
+});
