@@ -124,7 +124,7 @@ test('the interpreter is the one asked for, or an error that names setup', async
   expect(resolvePython(process.execPath, { FPDT_PYTHON: 'other' })).toBe(process.execPath);
   expect(resolvePython(undefined, { FPDT_PYTHON: 'python3.11' })).toBe('python3.11');
   expect(() => resolvePython(undefined, { FPDT_PYTHON: join(folder, 'python') })).toThrow(
-    expect.objectContaining({ code: 'python-not-found', hint: expect.stringContaining('npm run setup') }),
+    expect.objectContaining({ code: 'python-not-found', hint: expect.stringContaining('npx fpdt setup') }),
   );
 });
 

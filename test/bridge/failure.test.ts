@@ -33,7 +33,7 @@ test('a missing module in a worker that never said hello names setup', () => {
   const found = toError([failure], () => "Traceback\nModuleNotFoundError: No module named 'zmq'");
   expect(found).toMatchObject({
     code: 'python-packages-missing',
-    hint: expect.stringContaining("No module named 'zmq': run `npm run setup`"),
+    hint: expect.stringContaining("No module named 'zmq': run `npx fpdt setup`"),
   });
 });
 

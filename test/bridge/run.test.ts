@@ -123,7 +123,7 @@ describe('a run of two ranks', { timeout: PATIENCE_MS }, () => {
 
   test('a missing package names setup', async () => {
     const error = await errorOf(await runEcho('import'));
-    expect(error).toMatchObject({ code: 'python-packages-missing', hint: expect.stringContaining('npm run setup') });
+    expect(error).toMatchObject({ code: 'python-packages-missing', hint: expect.stringContaining('npx fpdt setup') });
     expect(error.message).toContain('torch_that_is_not_installed');
   });
 
