@@ -1,7 +1,7 @@
 /** Objects that a program gives in the place of a JSON file. */
 import { describe } from './describe.js';
 import { FpdtError } from './errors.js';
-import { MAX_DEPTH } from './jsonText.js';
+import { MAX_DEPTH } from './textReader.js';
 
 const MAX_VALUES = 1_000_000;
 

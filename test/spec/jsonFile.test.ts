@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { parseCluster, parseModel, parseSpecs } from '../../src/catalog/index.js';
-import { MAX_DEPTH, parseJsonText } from '../../src/spec/jsonText.js';
+import { parseJsonText } from '../../src/spec/jsonText.js';
+import { MAX_DEPTH } from '../../src/spec/textReader.js';
 import { readJsonObject } from '../../src/spec/parseJson.js';
 import { errorOf, LLAMA, specs } from './inputs.js';
 
