@@ -242,7 +242,6 @@ function addSetup(program: Command, output: Output): void {
     .option('--python <path>', 'Python 3.11 to 3.13 to make it with; default: the first one in PATH')
     .option('--uv', 'install with uv, which is quicker and fetches a Python where there is none')
     .addOption(new Option('--torch <build>', 'default: auto, cuda where nvidia-smi names a GPU').choices(TORCH_BUILDS))
-    .option('--torch-index <url>', 'package index with that build of torch, beside the usual one')
     .option('--also <file>', 'requirements file of your own to install into it')
     .option('--json', 'print JSON')
     .action(async (options: Record<string, unknown>) => {

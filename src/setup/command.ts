@@ -53,7 +53,7 @@ const HINTS = [
   ],
   [
     /No matching distribution found|no version of|not found in the package registry/i,
-    'the package index has no build of that version for this Python: npx fpdt setup --python python3.11, or --torch-index URL for torch',
+    'the package index has no build of that version for this Python: npx fpdt setup --python python3.11, or for torch one more index (PIP_EXTRA_INDEX_URL; UV_INDEX with --uv)',
   ],
   [/ENOENT/, 'that program is not there: install it, or name another'],
 ] as const;

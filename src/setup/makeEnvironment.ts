@@ -14,10 +14,12 @@ import { REQUIREMENTS, torchPin } from './pins.js';
 import { begin, defaultFolder, finish, isOurs, pythonOf, readStamp, record } from './places.js';
 import { probe } from './probe.js';
 import { installInto, logOf, type Say, type Steps, timed } from './steps.js';
-import { buildFor, installTorch, torchOf, type TorchOptions } from './torch.js';
+import { buildFor, installTorch, torchOf } from './torch.js';
+import type { TorchChoice } from './torchBuilds.js';
 
-export interface SetupOptions extends TorchOptions {
+export interface SetupOptions {
   readonly into?: string | undefined;
+  readonly torch?: TorchChoice | undefined;
   /** The Python to make it with. */
   readonly python?: string | undefined;
   readonly uv?: boolean | undefined;
@@ -37,7 +39,7 @@ export interface MadeEnvironment {
 /** Throws `setup-failed`, `disk-full`, `python-not-found`, `uv-not-found`, `setup-running`, `bad-folder` or `file-not-found`. */
 export function makeEnvironment(options: SetupOptions, say: Say): MadeEnvironment {
   const folder = resolve(options.into ?? defaultFolder());
-  const build = buildFor(options);
+  const build = buildFor(options.torch);
   const wanted = stampOf(options, build);
   const python = pythonOf(folder);
   const found = readStamp(folder) === wanted && isBasedOn(python, options.python) ? torchOf(python) : undefined;
@@ -52,7 +54,7 @@ export function makeEnvironment(options: SetupOptions, say: Say): MadeEnvironmen
     begin(folder);
     const steps = { installer, python, folder, say };
     if (!installer.isMade(python) || !isBasedOn(python, options.python)) makeEmpty(steps);
-    const torch = installTorch(steps, build, options);
+    const torch = installTorch(steps, build, options.torch === 'cpu');
     installRest(steps, options.also);
     checkImports(python);
     finish(folder, wanted);

@@ -9,13 +9,7 @@ import type { TorchChoice } from './torchBuilds.js';
 
 type TorchBuild = Exclude<TorchChoice, 'auto'>;
 
-export interface TorchOptions {
-  readonly torch?: TorchChoice | undefined;
-  /** A package index that has that build of torch, beside the usual one. */
-  readonly torchIndex?: string | undefined;
-}
-
-export function buildFor({ torch = 'auto' }: TorchOptions): TorchBuild {
+export function buildFor(torch: TorchChoice = 'auto'): TorchBuild {
   if (torch !== 'auto') return torch;
   return (outputOf('nvidia-smi', ['-L']) ?? '').includes('GPU ') ? 'cuda' : 'cpu';
 }
@@ -28,23 +22,22 @@ export function torchOf(python: string): string | undefined {
 /** Of the environment and what is unpacked beside it while it is made. */
 const NEEDED_BYTES = { cpu: 3 * 1024 ** 3, cuda: 12 * 1024 ** 3 } as const;
 
-/** The CPU build where one is wanted and an index has it under its name; the default one, which runs on a CPU too, otherwise. */
-export function installTorch(steps: Steps, build: TorchBuild, { torch, torchIndex }: TorchOptions): string {
+/** The CPU build where one is wanted and an index has it under its name; otherwise, unless it was asked for, the default one, which runs on a CPU too. */
+export function installTorch(steps: Steps, build: TorchBuild, isCpuAsked: boolean): string {
   const { python, folder, say } = steps;
   const pin = torchPin();
   const there = torchOf(python);
   if (there?.split('+')[0] === pin && (build === 'cpu' || !there.endsWith('+cpu'))) return there;
   checkRoom(folder, build);
-  const index = torchIndex === undefined ? [] : ['--extra-index-url', torchIndex];
-  const install = (name: string): void => installInto(steps, [name, ...index]);
+  const install = (name: string): void => installInto(steps, [name]);
   const isLinux = process.platform === 'linux';
   if (build === 'cuda' || !isLinux)
     timed(say, `installing torch ${pin}${isLinux ? ' for the GPU of this machine' : ''}`, () => install(`torch==${pin}`));
-  else if (!timed(say, `installing torch ${pin}, CPU build`, () => tryInstall(() => install(`torch==${pin}+cpu`), torch === 'cpu'))) {
+  else if (!timed(say, `installing torch ${pin}, CPU build`, () => tryInstall(() => install(`torch==${pin}+cpu`), isCpuAsked))) {
     say(
       '  the package index has no CPU build under that name: taking the default one, with several GB of CUDA libraries that are not needed here.',
     );
-    say("  To avoid them: stop, and start with --torch-index and the URL of PyTorch's index of CPU builds");
+    say("  To avoid them: stop, give pip PyTorch's index of CPU builds beside its own (PIP_EXTRA_INDEX_URL; UV_INDEX with --uv), and start again");
     checkRoom(folder, 'cuda');
     timed(say, `installing torch ${pin}, default build`, () => install(`torch==${pin}`));
   }

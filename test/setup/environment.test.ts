@@ -88,10 +88,10 @@ describe('fpdt setup', () => {
     program('nvidia-smi', 'exit 9');
     failOn('+cpu', 'ERROR: No matching distribution found for torch');
     expect(make().torch).toBe(torchPin());
-    expect(said.join('\n')).toContain('--torch-index');
+    expect(said.join('\n')).toContain('PIP_EXTRA_INDEX_URL');
     rmSync(into(), { recursive: true });
     expect(() => make({ torch: 'cpu' })).toThrow(
-      expect.objectContaining({ code: 'setup-failed', hint: expect.stringContaining('--torch-index') as string }),
+      expect.objectContaining({ code: 'setup-failed', hint: expect.stringContaining('PIP_EXTRA_INDEX_URL') as string }),
     );
   });
 
