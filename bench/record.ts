@@ -26,6 +26,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   grid: ['run', '--silent', 'bench:grid', '--', '--json'],
   accuracy: ['run', '--silent', 'bench:accuracy', '--', '--json'],
   packing: ['run', '--silent', 'bench:packing', '--', '--json'],
+  training: ['run', '--silent', 'bench:training', '--', '--json'],
 };
 const FOLDER = fileURLToPath(new URL('results/', import.meta.url));
 const VERSIONS = `

@@ -30,7 +30,7 @@ step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
 step 'ruff' in_python ruff check . ../bench
 step 'ruff format' in_python ruff format --check . ../bench
 step 'mypy' in_python mypy
-step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py
+step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
 # Each of them mostly waits for one core. Both come to their end; what pytest says is told last.
 side_by_side() {
   local log pid status=0

@@ -31,7 +31,7 @@ export function writeStandardLibrary(
   return { folder, numFiles: pieces.length };
 }
 
-function standardLibrary(python: string): string {
+export function standardLibrary(python: string): string {
   const { status, stdout, error } = spawnSync(python, ['-c', 'import sysconfig; print(sysconfig.get_path("stdlib"))'], {
     encoding: 'utf8',
   });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fpdt.errors import FpdtError
 from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan
 from fpdt.run.loss_scale import LossScaling
+from fpdt.run.op_builds import free_abandoned_builds
 from fpdt.run.program import Program
 from fpdt.run.stream import StreamedModel
 from fpdt.run.zero import undo_first_step
@@ -125,6 +127,8 @@ def check_config(plan: Plan) -> None:
 def start_deepspeed() -> None:
     """Gives DeepSpeed the process group that is there: it counts ranks by it when it shards a model."""
     quiet_deepspeed()
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        free_abandoned_builds()
     # No shared-memory all-reduce of its own on CPU: it would compile it at start, on every rank, with g++.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_init_required=False)
