@@ -194,6 +194,19 @@ def test_ranks_with_different_plans_stop_before_the_first_step(two_ranks: tuple[
         assert "the ranks hold different plans (rank 0:" in rank.err
 
 
+def test_ranks_with_different_data_stop_before_the_first_step(two_ranks: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, data = two_ranks
+    for rank in (0, 1):
+        content = bytearray(data.read_bytes())
+        content[7] ^= rank
+        (tmp_path / f"rank{rank}").mkdir()
+        (tmp_path / f"rank{rank}" / data.name).write_bytes(content)
+    for one in run_ranks(2, "--plan", str(plan), "--data", f"{tmp_path}/rank{{rank}}/{data.name}"):
+        assert one.code == 1 and not one.steps
+        assert "the ranks hold different training data (rank 0:" in one.err
+        assert "copy the training data to every host" in one.err
+
+
 def test_a_missing_package_is_named_with_what_to_do(one_rank: tuple[Path, Path], tmp_path: Path) -> None:
     plan, data = one_rank
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")

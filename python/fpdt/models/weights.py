@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
+from fpdt.data.fingerprint import Fingerprint, of_files
 from fpdt.errors import FpdtError
 
 INDEX = "model.safetensors.index.json"
@@ -45,6 +46,11 @@ class WeightFolder:
         self._files = {path: self._enter(path) for path in paths}
         self._path_of = self._find_names()
         self._check_index()
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Of its files, by name."""
+        return sorted(self._files)
 
     @property
     def names(self) -> frozenset[str]:
@@ -146,6 +152,12 @@ def _reached(path: Path) -> Iterator[None]:
         raise WeightsError(
             f"{path} cannot be read: {error.strerror or error}", "see that it is there, and that this user may read it"
         ) from error
+
+
+def weights_fingerprint(folder: Path) -> Fingerprint:
+    """Of its safetensors. Raises WeightsError as WeightFolder does where it has none that can be read."""
+    with WeightFolder(folder) as weights, _reached(folder):
+        return of_files(*weights.paths)
 
 
 def check_vocabulary(folder: Path, vocab_size: int) -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from fpdt.data.batches import Batches
 from fpdt.data.demand import plan_demand
+from fpdt.data.fingerprint import Fingerprint
 from fpdt.data.options import DataOptions
 from fpdt.data.rows import Share
 from fpdt.data.sources import open_data
@@ -42,6 +43,7 @@ class HeldOut:
     """Sequences that are evaluated, each once, from the first on: as many rounds as every replica has one in."""
 
     batches: BatchSource
+    fingerprint: Fingerprint
     num_rounds: int
     num_replicas: int
 
@@ -69,7 +71,7 @@ def open_held_out(plan: Plan, options: Mapping[str, Any], rank: int) -> HeldOut 
     replicas = plan.data_parallel_size
     num_rounds = _num_rounds(plan, evaluation, data.sequences.num_in_epoch, rank)
     share = replace(Share.of_rank(plan, rank), accumulation_steps=1)
-    return HeldOut(PlannedBatches(plan, Batches(data, share)), num_rounds, replicas)
+    return HeldOut(PlannedBatches(plan, Batches(data, share)), data.corpus.fingerprint, num_rounds, replicas)
 
 
 def _num_rounds(plan: Plan, evaluation: Mapping[str, Any], available: int, rank: int) -> int:

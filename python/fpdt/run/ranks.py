@@ -113,13 +113,18 @@ def _initialize(place: Ranks, timeout: timedelta) -> None:
 
 def check_same_plan(plan: Plan, ranks: Ranks) -> None:
     """Raises RankError on every rank when one of them holds another plan."""
-    mine = torch.tensor(list(bytes.fromhex(plan.digest)), dtype=torch.uint8, device=ranks.device)
+    check_same("plans", plan.digest, ranks, "give every rank the same plan.json")
+
+
+def check_same(what: str, digest: str, ranks: Ranks, hint: str) -> None:
+    """A collective. Raises RankError on every rank when one of them has another SHA-256 digest, in hex."""
+    mine = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8, device=ranks.device)
     digests = [torch.empty_like(mine) for _ in range(ranks.world_size)]
     dist.all_gather(digests, mine)
     found = [bytes(digest.tolist()).hex() for digest in digests]
     if len(set(found)) > 1:
         table = ", ".join(f"rank {rank}: {digest[:12]}" for rank, digest in enumerate(found))
-        raise RankError(f"the ranks hold different plans ({table})", "give every rank the same plan.json")
+        raise RankError(f"the ranks hold different {what} ({table})", hint)
 
 
 def sequence_group(plan: Plan, rank: int) -> dist.ProcessGroup | None:

@@ -38,6 +38,7 @@ from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
 from fpdt.run.reports import evaluation_report, package_versions, records, step_report
 from fpdt.run.runtime import Runtime
+from fpdt.run.same_input import check_same_input
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.step_memory import StepMemory
 from fpdt.run.stream import StreamedModel, stream
@@ -110,6 +111,7 @@ class PlanSession:
         self._export = None if export is None else plan_writer(plan, Path(export), self._weights)
         if self._weights is not None:
             check_vocabulary(self._weights, int(plan.model["vocabSize"]))
+        check_same_input(self._ranks, batches, held_out, self._weights)
         self.streamed, engine = self._build(plan, kernels)
         self.load_pool_bytes = measure_load(plan.pool_kinds, peak_bytes(self._ranks.device), self._memory.live)
         """High water of start-up by pool."""
