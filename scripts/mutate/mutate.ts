@@ -22,7 +22,7 @@ import { reorderPlan } from './reorder.js';
 
 /** Keys, values and layer inputs on the host, segments of unequal length: rings, rebuilds that keep their outputs and an outer loop over keys. */
 const HOSTED: ParityCase = { ...FPDT_CASE, kvTileChunks: 3, rebuiltOutput: 'host', rebuildsLast: true, segments: 'unequal' };
-/** Two ranges of layers, saved outputs, a file, kernels with rectangles and windows. */
+/** Two ranges of layers, saved outputs, a file, kernels with rectangles and windows, documents. */
 const MIXED: ParityCase = {
   ...HOSTED,
   window: 20,
@@ -38,6 +38,7 @@ const MIXED: ParityCase = {
   hiddenGradients: 'host',
   backwardOrder: 'queryOuterDescending',
   segments: 'twos',
+  packing: true,
   ranges: 'mixed',
 };
 /** Orders of asynchronous ops each mutant runs under, until one tells it from the plan. */
@@ -52,6 +53,9 @@ const WAIT_ORDERS = [ORDERS[0], ...Array.from({ length: 12 }, (_, i) => ({ copy_
 const WAIT_OPERATORS: ReadonlySet<Operator> = new Set(['dropWait', 'dropEntryWait']);
 /** A mutant may wait for a message that never comes: no rank then makes progress. */
 const IDLE_SECONDS = 5;
+
+/** A short document and a long one: both end inside of chunks, and no block of attention is left out for want of rows. */
+const SHORT_DOCUMENT_TOKENS = 5;
 
 /** Of each operator of plans. */
 const DEFAULT_SAMPLE = 12;
@@ -121,9 +125,16 @@ class MutationRun {
       worldSize: plan.cluster.numRanks,
       dumpGrads,
       options: { ...options, disk_folder: this.folder },
+      ...documentsOf(plan),
       idleSeconds: IDLE_SECONDS,
     });
   }
+}
+
+/** Which the rank draws labels and weights of. */
+function documentsOf({ run }: ExecutionPlan) {
+  if (run.packing !== true) return {};
+  return { documents: 1, lengths: [SHORT_DOCUMENT_TOKENS, run.seqLen - SHORT_DOCUMENT_TOKENS] };
 }
 
 function firstLine(text: string): string {

@@ -5,9 +5,9 @@ import { changeRope, type RopeChange } from '../spec/ropeChange.js';
 import { type ParsedDeepSpeed, parseDeepSpeed } from '../spec/deepspeedConfig.js';
 import { parseLora } from '../spec/loraConfig.js';
 import { readDeepSpeed } from '../spec/deepspeedFile.js';
-import { takeOurs, withAsked } from '../spec/deepspeedOurs.js';
+import { askedOf } from '../spec/deepspeedOurs.js';
 import type { JsonObject } from '../spec/parseJson.js';
-import { parseRunInput, type RunInput } from '../spec/runInput.js';
+import type { RunInput } from '../spec/runInput.js';
 import { parseRun } from '../spec/runSpec.js';
 import type { ClusterSpec, ModelSpec, RunSpec } from '../spec/types.js';
 import { parseCluster } from './clusters.js';
@@ -37,8 +37,7 @@ export function parseSpecs(input: SpecInput): Specs {
 
 /** The specs of one request for any cluster. Throws at once for what is wrong on every one; files are read once. */
 export function specsByCluster(input: Omit<SpecInput, 'cluster'>): (cluster: SpecInput['cluster']) => Specs {
-  const { source, asks } = takeOurs(readDeepSpeed(input.deepspeed));
-  const asked = parseRunInput(withAsked(asks, input.run));
+  const { source, run: asked } = askedOf(readDeepSpeed(input.deepspeed), input.run);
   const lora = asked.lora === undefined ? undefined : parseLora(asked.lora);
   const model = extendedModel(input.model, asked, { freeze: asked.freeze, lora });
   return (given) => {

@@ -8,7 +8,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } f
 import { dirname, join, resolve } from 'node:path';
 import { FpdtError } from '../spec/errors.js';
 import { outputOf, runLogged } from './command.js';
-import { pip, uv } from './installer.js';
+import { type CommandLine, pip, uv } from './installer.js';
 import { withLock } from './lock.js';
 import { REQUIREMENTS, torchPin } from './pins.js';
 import { begin, defaultFolder, finish, isOurs, pythonOf, readStamp, record } from './places.js';
@@ -51,9 +51,12 @@ export function makeEnvironment(options: SetupOptions, say: Say): MadeEnvironmen
   const installer = options.uv === true ? uv(options.python) : pip(options.python);
   mkdirSync(dirname(folder), { recursive: true });
   return withLock(`${folder}.lock`, () => {
+    // What cannot make another one leaves the one that is there as it is.
+    const isKept = installer.isMade(python) && isBasedOn(python, options.python);
+    const make = isKept ? undefined : installer.make(folder);
     begin(folder);
     const steps = { installer, python, folder, say };
-    if (!installer.isMade(python) || !isBasedOn(python, options.python)) makeEmpty(steps);
+    if (make !== undefined) makeEmpty(steps, make);
     const torch = installTorch(steps, build, options.torch === 'cpu');
     installRest(steps, options.also);
     checkImports(python);
@@ -101,8 +104,7 @@ function badFolder(message: string, hint: string): FpdtError {
   return new FpdtError(message, { code: 'bad-folder', hint });
 }
 
-function makeEmpty({ installer, folder, say }: Steps): void {
-  const [file, ...args] = installer.make(folder);
+function makeEmpty({ folder, say }: Steps, [file, ...args]: CommandLine): void {
   // What a cut start left: an environment that does not run.
   for (const name of readdirSync(folder)) if (!name.startsWith('.fpdt-')) rmSync(join(folder, name), { recursive: true });
   timed(say, `making a Python environment in ${folder}`, () => runLogged({ file, args, log: logOf(folder) }));

@@ -37,7 +37,9 @@ export function installTorch(steps: Steps, build: TorchBuild, isCpuAsked: boolea
     say(
       '  the package index has no CPU build under that name: taking the default one, with several GB of CUDA libraries that are not needed here.',
     );
-    say("  To avoid them: stop, give pip PyTorch's index of CPU builds beside its own (PIP_EXTRA_INDEX_URL; UV_INDEX with --uv), and start again");
+    say(
+      "  To avoid them: stop, give pip PyTorch's index of CPU builds beside its own (PIP_EXTRA_INDEX_URL; UV_INDEX with --uv), and start again",
+    );
     checkRoom(folder, 'cuda');
     timed(say, `installing torch ${pin}, default build`, () => install(`torch==${pin}`));
   }

@@ -44,6 +44,7 @@ export function parseDeepSpeed(source: DeepSpeedSource, facts: DeepSpeedFacts): 
 }
 
 function parseInto(report: DeepSpeedReport, source: DeepSpeedSource, { model, cluster, run }: DeepSpeedFacts): ParsedDeepSpeed {
+  report.add(...(source.problems ?? []));
   const given = withNewNames(checkKeys(source.config, report, isFilled(source.config)), report);
   const dtype = resolveDtype(given, { run, cluster }, report);
   const auto = resolveAuto(given, { hiddenSize: model.hiddenSize, dtype, numSteps: run.numSteps ?? 1 }, report);

@@ -1,5 +1,6 @@
 /** A ds_config as DeepSpeed takes one (DeepSpeedConfig, runtime/config.py): a path of an Hjson file, base64 of its text, or an object. */
 import { describe } from './describe.js';
+import type { Problem } from './deepspeedReport.js';
 import { FpdtError } from './errors.js';
 import { type HjsonText, parseHjson } from './hjsonText.js';
 import { exists, readFileAs } from './jsonFile.js';
@@ -9,6 +10,8 @@ export interface DeepSpeedSource {
   readonly config: JsonObject;
   /** Of the keys of a text, by path. */
   readonly lines: ReadonlyMap<string, number>;
+  /** What is known to be wrong with it; to be told with the rest. */
+  readonly problems?: readonly Problem[];
 }
 
 /** Where no ds_config is given: a model of any size wants its states sharded. */

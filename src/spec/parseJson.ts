@@ -40,22 +40,30 @@ export const PARSE_ONCE = { jitless: true } as const;
 export function parseWith<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
   const result = schema.safeParse(value, PARSE_ONCE);
   if (result.success) return result.data;
-  throw toError(result.error.issues[0] as z.core.$ZodIssue, schema, value, what);
+  throw toErrors(result.error.issues[0] as z.core.$ZodIssue, schema, value, what)[0] as FpdtError;
 }
 
-function toError(outer: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what: string): FpdtError {
+/** All that is wrong with a value, as `parseWith` would say it of each. */
+export function problemsWith(schema: z.ZodType, value: unknown, what: string): readonly FpdtError[] {
+  const result = schema.safeParse(value, PARSE_ONCE);
+  return result.success ? [] : result.error.issues.flatMap((issue) => toErrors(issue, schema, value, what));
+}
+
+function toErrors(outer: z.core.$ZodIssue, schema: z.ZodType, root: unknown, what: string): readonly FpdtError[] {
   const issue = innermost(outer);
   const at = [what, ...issue.path.map(String)].join('.');
   if (issue.code === 'unrecognized_keys') {
-    return unknownKey(issue.keys[0] as string, knownKeysAt(schema, issue.path), at);
+    const known = knownKeysAt(schema, issue.path);
+    return issue.keys.map((key) => unknownKey(key, known, at));
   }
   const found = valueIn(root, issue.path);
   const missing = found === undefined ? misspeltFor(issue, root) : undefined;
-  return new FpdtError(`${at}: expected ${expected(issue)}, found ${describe(found)}`, {
+  const error = new FpdtError(`${at}: expected ${expected(issue)}, found ${describe(found)}`, {
     code: found === undefined ? 'missing-key' : 'invalid-value',
     details: { path: at },
     hint: missing === undefined ? `give ${expected(issue)}` : `'${missing}' was given; did you mean '${String(issue.path.at(-1))}'?`,
   });
+  return [error];
 }
 
 export function unknownKey(key: string, known: readonly string[], at: string): FpdtError {

@@ -81,6 +81,12 @@ describe('fpdt setup', () => {
     });
   });
 
+  it('leaves an environment whole where the Python that is to replace its own is none', () => {
+    make();
+    expect(() => make({ python: join(folder, 'none') })).toThrow(expect.objectContaining({ code: 'python-not-found' }));
+    expect(make()).toMatchObject({ wasThere: true });
+  });
+
   it('takes the build for a GPU where there is one or it is asked for, and the default one where an index has no other', () => {
     program('nvidia-smi', 'echo "GPU 0: made up"');
     expect(make().torch).toBe(torchPin());

@@ -1,3 +1,6 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { parseSpecs } from '../../src/catalog/specs.js';
 import { errorOf, LLAMA } from './inputs.js';
@@ -25,7 +28,7 @@ test("a plan's resolved config is taken again, with what it remarked on", () => 
 });
 
 test.each([
-  [{ numChunk: 8 }, 'unknown-key', /^deepspeed\.fpdt: unknown key 'numChunk'/, "did you mean 'numChunks'?"],
+  [{ numChunk: 8 }, 'unknown-key', /^deepspeed\.fpdt\.numChunk: unknown key/, "did you mean 'numChunks'?"],
   [{ numChunks: 'many' }, 'invalid-value', /^deepspeed\.fpdt\.numChunks: expected .*, found/, 'give '],
   [{ strategy: 'strategy.json' }, 'invalid-value', /^deepspeed\.fpdt\.strategy: expected an object/, 'give an object'],
   [7, 'invalid-value', /^deepspeed\.fpdt: expected an object, found 7/, 'give an object'],
@@ -34,4 +37,26 @@ test.each([
   expect(error.code).toBe(code);
   expect(error.message).toMatch(message);
   expect(error.hint).toContain(hint);
+});
+
+test('all that is wrong with it is told at once, with the rest of the config and lines', () => {
+  const path = join(mkdtempSync(join(tmpdir(), 'fpdt-ours-')), 'ds_config.json');
+  const text = `{
+  "fpdt": {
+    "policy": "fpd",
+    "chunks": 8
+  },
+  "gradient_clipping": "much"
+}`;
+  writeFileSync(path, text);
+  const error = errorOf(() =>
+    parseSpecs({ model: LLAMA, cluster: { gpus: 4, gpu: 'a100-80gb' }, run: { seqLen: '64K' }, deepspeed: path }),
+  );
+  expect(error.message).toMatch(/^deepspeed: 3 problems\n {2}deepspeed\.fpdt\.policy \(line 3\): expected .*, found "fpd"; give /);
+  expect(error.message).toMatch(/\n {2}deepspeed\.fpdt\.chunks \(line 4\): unknown key; /);
+  expect(error.message).toMatch(/\n {2}deepspeed\.gradient_clipping \(line 6\)/);
+});
+
+test('a length of sequence that is wrong there is what is told', () => {
+  expect(errorOf(() => parse({ seqLen: true }, { seqLen: undefined })).message).toMatch(/^deepspeed\.fpdt\.seqLen: expected /);
 });

@@ -5,12 +5,12 @@ import { parseSpecs, type SpecInput } from '../../catalog/specs.js';
 import { FpdtError } from '../../spec/errors.js';
 import { nearestKey } from '../../spec/nearestKey.js';
 import { readDeepSpeed } from '../../spec/deepspeedFile.js';
-import { takeOurs, withAsked } from '../../spec/deepspeedOurs.js';
+import { askedOf, tellProblems } from '../../spec/deepspeedOurs.js';
 import { isObject, type JsonObject } from '../../spec/parseJson.js';
 import { sharesOrCopiesHeads } from '../../spec/parallelism.js';
 import { type ParallelLayout, parallelLayout } from '../../spec/parallelLayout.js';
 import { isPlanOnly, parseReleased, type PlanOnlyPolicy, type ReleasedOptions } from '../../spec/releasedPrograms.js';
-import { parseRunInput, type RunInput } from '../../spec/runInput.js';
+import type { RunInput } from '../../spec/runInput.js';
 import { withChunks } from '../../spec/sizes.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
 import { layerShape, type LayerShape } from './layerShape.js';
@@ -76,8 +76,8 @@ const NOT_THEIRS = [
 
 /** Reads files that the input names. Throws an FpdtError for what the program, or this model of it, does not have. */
 export function releasedSetting(input: SpecInput, programs: Readonly<Record<PlanOnlyPolicy, ProgramFacts>>): ReleasedSetting {
-  const { source, asks } = takeOurs(readDeepSpeed(input.deepspeed));
-  const asked = parseRunInput(withAsked(asks, input.run));
+  const { source, run: asked } = askedOf(readDeepSpeed(input.deepspeed), input.run);
+  tellProblems(source);
   const { policy, released, ...run } = asked;
   if (!isPlanOnly(policy)) {
     throw new FpdtError(`${policy ?? 'auto'} is no plan-only policy`, { code: 'conflict', hint: 'plan it with planRun' });
