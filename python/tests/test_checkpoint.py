@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,50 @@ def test_a_checkpoint_goes_on_with_other_ranks_and_another_stage(probes: Probes,
     assert rest["losses"] == pytest.approx(whole["losses"][HALF:], rel=1e-5)
     back = train(probes, plan, data, 2, STEPS + 1, options={**options(tmp_path / "saved"), **newest()})
     assert back["remarks"] == [f"goes on at step {STEPS} from {tmp_path}/saved/step-{STEPS:08d}"]
+
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
+
+
+def test_adapters_go_on_with_other_ranks_where_the_weights_below_are_the_same(probes: Probes, tmp_path: Path) -> None:
+    """The sum of what does not train is the same however it is sharded."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps(LORA))
+    data = write_data(tmp_path)
+    plan, other, one = (
+        make_plan(folder, "--gpus", gpus, "--lora", str(tmp_path / "adapter_config.json"), *given, zero=zero)
+        for folder, gpus, given, zero in (
+            (folder_of(tmp_path, "two"), "2", (), ZERO_3),
+            (folder_of(tmp_path, "seed"), "2", ("--seed", "7"), ZERO_3),
+            (folder_of(tmp_path, "one"), "1", ("--chunks", "4"), PLAIN),
+        )
+    )
+    whole = train(probes, plan, data, 2, STEPS, options={"poison": False})
+    train(probes, plan, data, 2, HALF, options=options(tmp_path / "saved"))
+    resume = {**options(tmp_path / "saved"), **newest()}
+    refused = probes.run(kind="worker", plan=other, data=data, worldSize=2, steps=STEPS, options=resume)
+    assert "frozenSum" in refused["failed"]
+    rest = train(probes, one, data, 1, STEPS, options=resume)
+    assert rest["losses"] == pytest.approx(whole["losses"][HALF:], rel=1e-5)
+
+
+def folder_of(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name
+
+
+@pytest.mark.parametrize("stage", [full(0), 3])
+def test_in_fp16_the_loss_scale_goes_on_too(stage: int, probes: Probes, tmp_path: Path) -> None:
+    fp16 = {"enabled": True, "initial_scale_power": 21, "loss_scale_window": 2}
+    plan = make_plan(tmp_path, "--gpus", "2", "--dtype", "float16", zero={**ZERO_3, "stage": stage}, fp16=fp16)
+    data = write_data(tmp_path)
+    given: dict[str, Any] = {"environment": {"FPDT_FAULT": "fp16"}}
+    whole = train(probes, plan, data, 2, 9, options={"poison": False}, **given)
+    train(probes, plan, data, 2, 5, options=options(tmp_path / "saved"), **given)
+    rest = train(probes, plan, data, 2, 9, options={**options(tmp_path / "saved"), **newest()}, **given)
+    assert rest["losses"] == whole["losses"][5:]
+    told = [(step["skipped"], step["loss_scale"]) for step in whole["steps"]]
+    assert {skipped for skipped, _ in told[:5]} == {skipped for skipped, _ in told} == {True, False}
+    assert [(step["skipped"], step["loss_scale"]) for step in rest["steps"]] == told[5:]
 
 
 def test_a_disk_that_fills_up_stops_the_run_or_not_and_leaves_the_checkpoint_before(
