@@ -139,7 +139,6 @@ def test_one_that_does_not_start_is_refused_by_name(folder: Path) -> None:
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="pip install tensorboard")
 def test_tensorboard_itself_reads_what_was_logged(folder: Path) -> None:
     assert log(folder, "tensorboard", paths=())[0] == 0
     events = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { RunEvent } from '../../src/bridge/events.js';
@@ -11,8 +11,8 @@ import { samplePlan } from '../plan/samplePlan.js';
 import { step } from '../report/sample.js';
 import { makeFolder } from './folder.js';
 
-/** Bytes that still fit on the disk. */
-const disk = vi.hoisted(() => ({ freeBytes: Number.POSITIVE_INFINITY }));
+/** Bytes that still fit on the disk, and whether it takes new files: the mode of a folder does not keep them from root. */
+const disk = vi.hoisted(() => ({ freeBytes: Number.POSITIVE_INFINITY, isReadOnly: false }));
 
 vi.mock('node:fs', async (importOriginal) => {
   const fs = await importOriginal<typeof import('node:fs')>();
@@ -22,7 +22,11 @@ vi.mock('node:fs', async (importOriginal) => {
     disk.freeBytes -= count;
     return fs.writeSync(handle, bytes, offset, count);
   };
-  return { ...fs, default: fs, writeSync };
+  const writeFileSync = (...args: Parameters<typeof fs.writeFileSync>): void => {
+    if (disk.isReadOnly) throw Object.assign(new Error('EROFS: read-only file system, open'), { code: 'EROFS' });
+    fs.writeFileSync(...args);
+  };
+  return { ...fs, default: fs, writeSync, writeFileSync };
 });
 
 const plan = samplePlan();
@@ -47,6 +51,7 @@ const lines = (): readonly { readonly step: number; readonly repeated: boolean }
 
 beforeEach(async () => {
   disk.freeBytes = Number.POSITIVE_INFINITY;
+  disk.isReadOnly = false;
   path = join(await makeFolder(), 'runs', 'first');
 });
 
@@ -139,9 +144,9 @@ describe('the folder of a run', () => {
     expect(readdirSync(real)).toEqual([]);
   });
 
-  test.skipIf(process.getuid?.() === 0)('is refused where it cannot be written', async () => {
+  test('is refused where it cannot be written', async () => {
     mkdirSync(path, { recursive: true });
-    chmodSync(path, 0o555);
+    disk.isReadOnly = true;
     await expect(openRunFolder(input())).rejects.toMatchObject({ code: 'run-folder-unwritable' });
   });
 
