@@ -9,6 +9,8 @@ export interface HostSlots {
 }
 
 const LINE = /^(\S+)\s+slots=(\d+)/;
+/** More than any host has; each becomes an entry. */
+const MOST_SLOTS = 1024;
 const EXAMPLE = 'write a line such as `worker-1 slots=8` for each host';
 
 /** Hosts with all their slots, in order. Throws FpdtError `hostfile`. */
@@ -22,6 +24,7 @@ export function parseHostfile(text: string, name: string): readonly HostSlots[] 
     if (host === undefined || slots === undefined) throw wrong(`${place}: '${line}' names no host with its slots`);
     // Passed on to ssh, for which it would be an option.
     if (host.startsWith('-')) throw wrong(`${place}: '${host}' is no name of a host`);
+    if (Number(slots) > MOST_SLOTS) throw wrong(`${place}: ${host} with ${slots} slots`, `give the GPUs it has, at most ${MOST_SLOTS}`);
     if (hosts.has(host)) throw wrong(`${place}: ${host} stands there twice`, 'add up its slots in one line');
     hosts.set(host, { host, slots: Array.from({ length: Number(slots) }, (_, slot) => slot) });
   }

@@ -18,6 +18,7 @@ describe('a hostfile', () => {
     ['worker-0 slots=4\nworker-1 slots = 4', "hosts:2: 'worker-1 slots = 4' names no host with its slots"],
     ['worker-0 slots=4\nworker-0 slots=2', 'hosts:2: worker-0 stands there twice'],
     ['-oProxyCommand=x slots=4', "hosts:1: '-oProxyCommand=x' is no name of a host"],
+    ['worker-0 slots=9999999999', 'hosts:1: worker-0 with 9999999999 slots'],
     ['# none\n', 'hosts names no host'],
   ])('%j is refused', (text, message) => {
     expect(() => parseHostfile(text, 'hosts')).toThrow(expect.objectContaining({ code: 'hostfile', message }));
