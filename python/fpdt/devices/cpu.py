@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.distributed as dist
 
+from fpdt.devices.host import HostRuntime
 from fpdt.devices.queues import Queues
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, Frame
-from fpdt.run.runtime import Gate, LinkedCall, Runtime, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import Gate, LinkedCall, await_gate, masked_gates, set_frame
 
 if TYPE_CHECKING:
     from fpdt.devices.file_pool import FilePool
@@ -24,7 +24,7 @@ CopyMode = Literal["eager", "lazy", "random", "threads"]
 LogOp = Callable[[int, float, float], None]
 
 
-class CpuRuntime(Runtime):
+class CpuRuntime(HostRuntime):
     """Runs ops one at a time, in one of three legal orders:
 
     eager   every op when its turn comes in the plan;
@@ -93,33 +93,9 @@ class CpuRuntime(Runtime):
             self._queues.clear()
         self._drop_transfers()
 
-    def make_recorder(self, kinds: tuple[str, ...], record_layers: int = 0) -> Recorder:
-        return Recorder(self, kinds, record_layers)
-
-    def mark(self) -> float:
-        return time.perf_counter()
-
-    def remark(self, mark: float | None, stream: None = None) -> float:
-        return time.perf_counter()
-
-    def is_reached(self, mark: float) -> bool:
-        return True
-
-    def await_mark(self, mark: float) -> None:
-        """The host's marks are reached when they are made."""
-
-    def seconds_between(self, start: float, end: float) -> float:
-        return end - start
-
     def synchronize(self) -> None:
         """Nothing of the CPU's is asynchronous but transfers."""
         self._await_transfers()
-
-    def device_peak_bytes(self) -> int | None:
-        return None
-
-    def reset_device_peak(self) -> None:
-        """The CPU allocator keeps no peak; memory.LiveBytes does."""
 
     def close(self) -> None:
         if self._queues:

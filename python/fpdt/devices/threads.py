@@ -17,11 +17,12 @@ from torch import Tensor
 
 from fpdt.copies import CopyEngine, CopyEngineError, LoweredSection, lower
 from fpdt.devices.file_pool import FilePool, FilePoolError, Ticket
+from fpdt.devices.host import HostRuntime
 from fpdt.errors import ScheduleError
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, OpContext
-from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, await_gate, masked_gates, set_frame
 
 if TYPE_CHECKING:
     from fpdt.run.files import FileSlice
@@ -32,7 +33,7 @@ SLEEP_MILLIONTHS = 100_000
 MOST_SLEEP_MICROSECONDS = 300
 
 
-class ThreadsRuntime(Runtime):
+class ThreadsRuntime(HostRuntime):
     """Compute and exchanges run on Python's thread, in the order of the plan; copies between arenas on a native thread
     for each stream, which sleeps now and then. A call's copies are queued at once, before its first op runs.
 
@@ -132,33 +133,9 @@ class ThreadsRuntime(Runtime):
         self._drop_transfers()
         self._engine.reset()
 
-    def make_recorder(self, kinds: tuple[str, ...], record_layers: int = 0) -> Recorder:
-        return Recorder(self, kinds, record_layers)
-
-    def mark(self) -> float:
-        return time.perf_counter()
-
-    def remark(self, mark: float | None, stream: None = None) -> float:
-        return time.perf_counter()
-
-    def is_reached(self, mark: float) -> bool:
-        return True
-
-    def await_mark(self, mark: float) -> None:
-        """The host's marks are reached when they are made."""
-
-    def seconds_between(self, start: float, end: float) -> float:
-        return end - start
-
     def synchronize(self) -> None:
         """Copies of a call may wait for ops that are yet to run: `join` waits for them."""
         self._await_transfers()
-
-    def device_peak_bytes(self) -> int | None:
-        return None
-
-    def reset_device_peak(self) -> None:
-        """As with CpuRuntime."""
 
     def copy(self, dst: Tensor | FileSlice, src: Tensor | FileSlice, ctx: OpContext) -> None:
         """With a file only. Raises ScheduleError for a copy between arenas, which is the engine's."""
