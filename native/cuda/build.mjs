@@ -1,41 +1,26 @@
 /**
- * Compiles the copy engine with its CUDA back end, by nvcc, for sm_80, sm_90a and sm_100, into native/build/copies-cuda.so.
+ * Holds what the copy engine declares of the CUDA driver against NVIDIA's own header, by nvcc. The engine itself needs no toolkit:
+ * python/fpdt/copies builds it with a C++ compiler.
  *
- *   node native/cuda/build.mjs [--check]     --check: compiles the CUDA back end alone, and leaves nothing behind
+ *   node native/cuda/build.mjs --check     leaves nothing behind
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 
 const folder = fileURLToPath(new URL('.', import.meta.url));
-const library = fileURLToPath(new URL('../build/copies-cuda.so', import.meta.url));
 const CHIPS = ['80', '90a', '100'];
-const HOST_SOURCES = ['copies_api.cc', 'copy_engine.cc', 'copy_program.cc', 'thread_device.cc'];
 
-const given = process.argv.slice(2);
-if (given.some((word) => word !== '--check')) fail(`did not understand ${given.join(' ')}`, 'usage: npm run build:cuda [-- --check]');
-if (given.includes('--check')) check();
-else build();
-
-function check() {
-  const made = mkdtempSync(join(tmpdir(), 'fpdt-cuda-'));
-  try {
-    compile(['-c', '-x', 'cu', join(folder, 'cuda_device.cc'), '-o', join(made, 'cuda_device.o')]);
-    console.log(`fpdt: the CUDA back end of the copy engine compiles for ${CHIPS.map((chip) => `sm_${chip}`).join(', ')}`);
-  } finally {
-    rmSync(made, { recursive: true, force: true });
-  }
-}
-
-/** The driver's own library is whatever the machine has: its names stay open until it is loaded. */
-function build() {
-  mkdirSync(join(folder, '..', 'build'), { recursive: true });
-  const sources = ['cuda_device.cc', ...HOST_SOURCES].map((name) => join(folder, name));
-  compile(['-shared', '-DFPDT_COPIES_CUDA', '-x', 'cu', ...sources, '-o', library]);
-  console.log(`fpdt: built ${library}`);
+if (process.argv.slice(2).join(' ') !== '--check') fail('expected --check', 'usage: npm run build:cuda -- --check; the engine is built by npm run setup');
+const made = mkdtempSync(join(tmpdir(), 'fpdt-cuda-'));
+try {
+  compile(['-c', '-x', 'cu', join(folder, 'cuda_driver_check.cc'), '-o', join(made, 'check.o')]);
+  console.log("fpdt: the copy engine's CUDA back end agrees with the toolkit's header");
+} finally {
+  rmSync(made, { recursive: true, force: true });
 }
 
 function compile(args) {

@@ -4,11 +4,9 @@
 #include <string>
 
 #include "copy_engine.h"
+#include "cuda_device.h"
 #include "null_device.h"
 #include "thread_device.h"
-#ifdef FPDT_COPIES_CUDA
-#include "cuda_device.h"
-#endif
 
 namespace {
 
@@ -44,10 +42,8 @@ std::unique_ptr<fpdt::CopyDevice> MakeDevice(const std::string& name, int32_t nu
     found.moves = options[3] != 0;
     return std::make_unique<fpdt::ThreadDevice>(num_streams, found);
   }
-#ifdef FPDT_COPIES_CUDA
-  if (name == "cuda" && num_options == 1 + num_streams) return fpdt::MakeCudaDevice(static_cast<int>(options[0]), num_streams, owned, options + 1);
-#endif
-  (void)owned;
+  if (name == "cuda" && num_options == 1 + fpdt::kNumDriverFunctions + num_streams)
+    return fpdt::MakeCudaDevice(static_cast<int>(options[0]), options + 1, num_streams, owned, options + 1 + fpdt::kNumDriverFunctions);
   throw std::invalid_argument("this library has no device " + name + " with " + std::to_string(num_options) + " options");
 }
 

@@ -1,4 +1,4 @@
-/* The copy engine for other languages: plain C, called through ctypes by python/fpdt/devices/copies. Its version is in its name. */
+/* The copy engine for other languages: plain C, called through ctypes by python/fpdt/copies. */
 #ifndef FPDT_COPIES_API_H
 #define FPDT_COPIES_API_H
 
@@ -12,9 +12,10 @@ extern "C" {
    fpdt_copies_error then says what, for the thread that asked. */
 const char* fpdt_copies_error(void);
 
-/* `device`: "threads", "null" or, in a library built with it, "cuda". `owned`: a bit for each stream whose copies the engine launches.
+/* `device`: "threads", "null" or "cuda". `owned`: a bit for each stream whose copies the engine launches.
    `arenas`: address and bytes of each. `options`: for threads seed, probability of a sleep in millionths, the longest in microseconds
-   and whether copies move bytes; for cuda the device's number and the handle of each stream. NULL where it cannot be made. */
+   and whether copies move bytes; for cuda the device's number, the addresses of the driver's functions in the order of DriverTable and
+   the handle of each stream, -1 for those of the host. NULL where it cannot be made. */
 void* fpdt_copies_open(const char* device, int32_t num_streams, uint32_t owned, const int64_t* arenas, int32_t num_arenas,
                        const int64_t* options, int32_t num_options);
 void fpdt_copies_close(void* engine);

@@ -98,6 +98,7 @@ void CopyEngine::Run(int32_t program, const int64_t* args, std::size_t num_args,
 
 void CopyEngine::WaitOn(int64_t handle, int32_t stream, uint32_t position) {
   CheckStream(stream);
+  device_->AwaitLaunched(stream, position);
   CheckSound();
   if (!device_->WaitOn(handle, stream, position)) CheckSound();
 }
@@ -109,11 +110,7 @@ void CopyEngine::WriteOn(int64_t handle, int32_t stream, uint32_t position) {
 }
 
 void CopyEngine::Join() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  idle_.wait(lock, [this] { return std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue->pending.empty(); }); });
-  const auto queued = Wrapped(queued_);
-  lock.unlock();
-  if (!has_failed_) device_->Finish(owned_, queued);
+  AwaitIdle();
   CheckSound();
 }
 
@@ -135,13 +132,16 @@ void CopyEngine::Reset(const std::vector<int64_t>& handles) {
   const auto queued = Wrapped(queued_);
   lock.unlock();
   device_->Release(queued, handles);
-  lock.lock();
-  idle_.wait(lock, [this] { return std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue->pending.empty(); }); });
-  lock.unlock();
+  AwaitIdle();
   device_->Finish(owned_, queued);
   lock.lock();
   reason_.clear();
   has_failed_ = false;
+}
+
+void CopyEngine::AwaitIdle() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  idle_.wait(lock, [this] { return std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) { return queue->pending.empty(); }); });
 }
 
 QueueStats CopyEngine::StatsOf(int32_t stream) {
@@ -199,6 +199,9 @@ void CopyEngine::WaitFor(Queue& queue, int stream, uint64_t position) {
   uint64_t& seen = queue.seen[static_cast<std::size_t>(stream)];
   if (seen >= position) return;
   Flush(queue);
+  device_->AwaitLaunched(stream, Wrapped(position));
+  // After a failure the position may never be given to the device.
+  if (has_failed_) return;
   device_->Wait(queue.stream, stream, Wrapped(position));
   seen = position;
 }

@@ -53,7 +53,7 @@ class CopyEngine {
   void WaitOn(int64_t handle, int32_t stream, uint32_t position);
   void WriteOn(int64_t handle, int32_t stream, uint32_t position);
 
-  // All copies queued so far are done. Throws EngineError.
+  // All copies queued so far were given to the device: on the CPU twin they are done. Throws EngineError.
   void Join();
   // Nobody waits any longer; Run, WaitOn, WriteOn and Join throw from now on, until Reset. From any thread.
   void Fail(const std::string& reason);
@@ -87,6 +87,7 @@ class CopyEngine {
   void WaitFor(Queue& queue, int stream, uint64_t position);
   void Add(Queue& queue, const CopyPiece& piece);
   void Flush(Queue& queue);
+  void AwaitIdle();
   void CheckStream(int32_t stream) const;
   void CheckSound();
 

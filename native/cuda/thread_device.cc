@@ -8,7 +8,7 @@
 
 namespace fpdt {
 
-ThreadDevice::ThreadDevice(int32_t num_streams, const ThreadDeviceOptions& options) : options_(options) {
+ThreadDevice::ThreadDevice(int32_t num_streams, const ThreadDeviceOptions& options) : options_(options), counters_(num_streams) {
   for (int32_t stream = 0; stream < num_streams; stream++) {
     streams_.push_back(std::make_unique<Stream>());
     streams_.back()->random.seed(options.seed * static_cast<uint64_t>(kMostStreams) + static_cast<uint64_t>(stream));
@@ -17,7 +17,7 @@ ThreadDevice::ThreadDevice(int32_t num_streams, const ThreadDeviceOptions& optio
 
 void ThreadDevice::Wait(int queue, int stream, uint32_t position) {
   MaybeSleep(*streams_[static_cast<std::size_t>(queue)]);
-  AwaitCounter(stream, position);
+  counters_.Await(stream, position);
 }
 
 // In any order, as a batch of the driver's.
@@ -33,44 +33,23 @@ void ThreadDevice::Copy(int queue, const CopyPiece* pieces, std::size_t num_piec
 
 void ThreadDevice::Write(int queue, uint32_t position) {
   MaybeSleep(*streams_[static_cast<std::size_t>(queue)]);
-  Advance(queue, position);
+  counters_.Advance(queue, position);
 }
 
 // Positions are left by Release too: whoever waited looks for a failure.
 bool ThreadDevice::WaitOn(int64_t, int stream, uint32_t position) {
-  AwaitCounter(stream, position);
+  counters_.Await(stream, position);
   return false;
 }
 
-void ThreadDevice::WriteOn(int64_t, int stream, uint32_t position) { Advance(stream, position); }
+void ThreadDevice::WriteOn(int64_t, int stream, uint32_t position) { counters_.Advance(stream, position); }
 
 void ThreadDevice::Release(const std::vector<uint32_t>& positions, const std::vector<int64_t>&) {
-  for (std::size_t stream = 0; stream < streams_.size(); stream++) Advance(static_cast<int>(stream), positions[stream]);
+  for (std::size_t stream = 0; stream < streams_.size(); stream++) counters_.Advance(static_cast<int>(stream), positions[stream]);
 }
 
 // The threads have done what they took from their queues.
 void ThreadDevice::Finish(uint32_t, const std::vector<uint32_t>&) {}
-
-void ThreadDevice::AwaitCounter(int stream, uint32_t position) {
-  std::atomic<uint32_t>& counter = streams_[static_cast<std::size_t>(stream)]->counter;
-  if (IsReached(counter.load(std::memory_order_acquire), position)) return;
-  std::unique_lock<std::mutex> lock(mutex_);
-  // Before the counter is read again: whoever advances it later sees that somebody sleeps.
-  num_sleeping_.fetch_add(1);
-  advanced_.wait(lock, [&] { return IsReached(counter.load(), position); });
-  num_sleeping_.fetch_sub(1);
-}
-
-// Never back: a thread may be late with a position that Release has passed.
-void ThreadDevice::Advance(int stream, uint32_t position) {
-  std::atomic<uint32_t>& counter = streams_[static_cast<std::size_t>(stream)]->counter;
-  uint32_t found = counter.load();
-  while (!IsReached(found, position) && !counter.compare_exchange_weak(found, position)) {
-  }
-  if (num_sleeping_.load() == 0) return;
-  std::lock_guard<std::mutex> lock(mutex_);
-  advanced_.notify_all();
-}
 
 void ThreadDevice::MaybeSleep(Stream& own) {
   if (options_.probability <= 0) return;

@@ -1,15 +1,13 @@
 // The CPU twin: what a queue is given is done at once by its thread, which waits for other threads. Races in it are real.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <vector>
 
 #include "copy_device.h"
+#include "counters.h"
 
 namespace fpdt {
 
@@ -37,20 +35,15 @@ class ThreadDevice : public CopyDevice {
  private:
   // One a stream: its own thread draws from it alone.
   struct alignas(64) Stream {
-    std::atomic<uint32_t> counter{0};
     std::mt19937_64 random;
     std::vector<std::size_t> order;
   };
 
-  void AwaitCounter(int stream, uint32_t position);
-  void Advance(int stream, uint32_t position);
   void MaybeSleep(Stream& own);
 
   const ThreadDeviceOptions options_;
   std::vector<std::unique_ptr<Stream>> streams_;
-  std::mutex mutex_;
-  std::condition_variable advanced_;
-  std::atomic<int> num_sleeping_{0};
+  Counters counters_;
 };
 
 }  // namespace fpdt

@@ -20,7 +20,7 @@ export interface Replayed {
 
 const NATIVE = fileURLToPath(new URL('../../native/cuda/', import.meta.url));
 const MAIN = fileURLToPath(new URL('../../test/native/copiesMain.cc', import.meta.url));
-const SOURCES = ['copy_engine.cc', 'copy_program.cc', 'thread_device.cc'];
+const SOURCES = ['copy_engine.cc', 'copy_program.cc', 'counters.cc', 'thread_device.cc'];
 const FLAGS = ['-std=c++17', '-O1', '-g1', '-Wall', '-Wextra', '-Werror', '-pthread', '-fsanitize=thread'];
 const RACE = 'WARNING: ThreadSanitizer';
 

@@ -7,15 +7,18 @@ compiles in seconds, since there are no headers of torch in it.
 from __future__ import annotations
 
 from fpdt.copies.build import CopiesUnavailableError, copies_library
-from fpdt.copies.engine import CopyEngine, CopyEngineError, QueueStats
+from fpdt.copies.driver import driver_functions
+from fpdt.copies.engine import HOST, CopyEngine, CopyEngineError, QueueStats
 from fpdt.copies.lowering import LoweredSection, lower
 
 __all__ = [
+    "HOST",
     "CopiesUnavailableError",
     "CopyEngine",
     "CopyEngineError",
     "LoweredSection",
     "QueueStats",
     "copies_library",
+    "driver_functions",
     "lower",
 ]

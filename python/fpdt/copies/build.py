@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fpdt.errors import FpdtError
 
-SOURCES = ("copies_api.cc", "copy_engine.cc", "copy_program.cc", "thread_device.cc")
+SOURCES = ("copies_api.cc", "copy_engine.cc", "copy_program.cc", "counters.cc", "cuda_device.cc", "thread_device.cc")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-pthread")
 COMPILERS = ("c++", "g++", "clang++")
 FOLDER = Path(__file__).resolve().parents[3] / "native" / "cuda"
@@ -109,4 +109,4 @@ def main() -> None:
     try:
         print(f"fpdt: copy engine {copies_library()}")
     except CopiesUnavailableError as error:
-        print(f"fpdt: no native copy engine ({error}); copy mode threads is not there, all else works", file=sys.stderr)
+        print(f"fpdt: no native copy engine ({error}); copy modes native and threads are not there, all else works", file=sys.stderr)

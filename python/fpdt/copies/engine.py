@@ -14,6 +14,8 @@ from fpdt.errors import FpdtError
 if TYPE_CHECKING:
     from fpdt.copies.lowering import LoweredSection
 
+HOST = -1
+"""The handle of who has no stream of the device's: the host waits itself, and what it writes has been done."""
 _FAILED_BEFORE = -2
 _ROWS = POINTER(c_int64)
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -31,7 +33,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "stats": (c_int, [c_void_p, c_int32, POINTER(c_uint64)]),
 }
 _BLOCKING = frozenset({"close", "wait", "join", "reset"})
-"""These let other threads of Python run meanwhile; the others return at once."""
+"""These let other threads of Python run meanwhile; the others return at once, but for a write to the queue of a GPU."""
 
 
 class CopyEngineError(FpdtError):
@@ -64,7 +66,7 @@ class CopyEngine:
         options: Sequence[int] = (),
         library: Path | None = None,
     ) -> None:
-        self._calls = _load(copies_library() if library is None else library)
+        self._calls = _load(copies_library() if library is None else library, device == "cuda")
         self._bases = (c_uint32 * num_streams)()
         self._arrays: dict[tuple[int, ...], Any] = {}
         self._num_streams = num_streams
@@ -109,7 +111,7 @@ class CopyEngine:
             raise self._error(code)
 
     def join(self) -> None:
-        """All copies queued so far are done."""
+        """All copies queued so far were given to the device; on the CPU they are done."""
         self._check(self._calls["join"](self._engine))
 
     def fail(self, reason: str) -> None:
@@ -155,12 +157,13 @@ class CopyEngine:
         return CopyEngineError(f"native copies: {text}", hint)
 
 
-def _load(library: Path) -> dict[str, Any]:
+def _load(library: Path, writes_block: bool) -> dict[str, Any]:
     """Functions by their names without the prefix."""
     blocking, short = ctypes.CDLL(str(library)), ctypes.PyDLL(str(library))
     found = {}
     for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(blocking if name in _BLOCKING else short, f"fpdt_copies_{name}")
+        is_blocking = name in _BLOCKING or (name == "write" and writes_block)
+        function = getattr(blocking if is_blocking else short, f"fpdt_copies_{name}")
         function.restype, function.argtypes = result, arguments
         found[name] = function
     return found

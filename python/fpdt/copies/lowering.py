@@ -42,13 +42,18 @@ class LoweredSection:
     signalled: frozenset[int]
 
 
-def lower(section: Section, owned_streams: Collection[int], arenas: Sequence[str]) -> LoweredSection:
-    """`arenas`: names of pools in the order that the engine knows them by.
+def lower(
+    section: Section, owned_streams: Collection[int], arenas: Sequence[str], closed_streams: Collection[int] = ()
+) -> LoweredSection:
+    """`arenas`: names of pools in the order that the engine knows them by. `closed_streams`: of others, who give the end
+    of a call a position of its own, one after the last op's.
 
     Raises PlanError for an op on a stream of the engine's that is not a copy between arenas of rows that lie together.
     """
     streams = section.columns.stream[section.rows].tolist()
     positions, ends = _positions(streams, len(section.streams))
+    for stream in closed_streams:
+        ends[stream] += 1
     waits = [_waits(section, op, streams, positions) for op in range(section.num_ops)]
     awaited = {(wait.stream, wait.position) for found in waits for wait in found}
     owned = [op for op in section.make_ops() if streams[op.id] in owned_streams]
