@@ -133,7 +133,7 @@ export class Coordinator {
     }
     this.#firstStep = this.#nextSent = ready.nextStep;
     this.#endStep = Math.max(this.#numSteps, this.#firstStep);
-    for (const line of ready.remarks) this.#host.emit(remark(line));
+    for (const line of new Set(this.#readies.flatMap(({ remarks }) => remarks))) this.#host.emit(remark(line));
     this.#host.onReady(mergeReadies(this.#readies));
     this.#sendSteps();
   }

@@ -41,8 +41,8 @@ export const runOptionsSchema = z.strictObject({
   export: z.string().nullable(),
   /** Folder for the gradients of every parameter after each step. */
   dumpGrads: z.string().nullable(),
-  /** When the CPU device runs asynchronous copies and exchanges. */
-  copyMode: z.enum(['eager', 'lazy', 'random', 'threads']).nullable(),
+  /** Who launches copies, and when; the modes of a device: DEVICE_MODES of python/fpdt/devices. Null: its first. */
+  copyMode: z.enum(['eager', 'lazy', 'random', 'threads', 'events', 'native']).nullable(),
   /** Fill arenas and freed buffers with NaN. */
   poison: z.boolean(),
   seed: count.nullable(),

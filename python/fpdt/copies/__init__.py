@@ -9,7 +9,7 @@ from __future__ import annotations
 from fpdt.copies.build import CopiesUnavailableError, copies_library
 from fpdt.copies.driver import driver_functions
 from fpdt.copies.engine import HOST, CopyEngine, CopyEngineError, QueueStats
-from fpdt.copies.lowering import LoweredSection, lower
+from fpdt.copies.lowering import LoweredSection, lower, nothing
 
 __all__ = [
     "HOST",
@@ -21,4 +21,5 @@ __all__ = [
     "copies_library",
     "driver_functions",
     "lower",
+    "nothing",
 ]

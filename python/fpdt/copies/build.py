@@ -109,4 +109,7 @@ def main() -> None:
     try:
         print(f"fpdt: copy engine {copies_library()}")
     except CopiesUnavailableError as error:
-        print(f"fpdt: no native copy engine ({error}); copy modes native and threads are not there, all else works", file=sys.stderr)
+        print(
+            f"fpdt: no native copy engine ({error}); copy modes native and threads are not there, all else works",
+            file=sys.stderr,
+        )

@@ -45,8 +45,8 @@ class LoweredSection:
 def lower(
     section: Section, owned_streams: Collection[int], arenas: Sequence[str], closed_streams: Collection[int] = ()
 ) -> LoweredSection:
-    """`arenas`: names of pools in the order that the engine knows them by. `closed_streams`: of others, who give the end
-    of a call a position of its own, one after the last op's.
+    """`arenas`: names of pools in the order that the engine knows them by. `closed_streams`: of others, who give the
+    end of a call a position of its own, one after the last op's.
 
     Raises PlanError for an op on a stream of the engine's that is not a copy between arenas of rows that lie together.
     """
@@ -78,6 +78,13 @@ def lower(
         waits_of=_waits_of_others(waits, streams, owned_streams),
         signalled=_signalled(owned, waits, streams, positions, owned_streams),
     )
+
+
+def nothing(num_streams: int, closed_streams: Collection[int]) -> LoweredSection:
+    """A section without ops, which ends all the same."""
+    ends = [int(stream in closed_streams) for stream in range(num_streams)]
+    rows = [_rows([], width) for width in (5, 2, 9)]
+    return LoweredSection(np.array([0, *ends], np.int64), *rows, (), (), tuple(ends), {}, frozenset())
 
 
 def _positions(streams: Sequence[int], num_streams: int) -> tuple[list[int], list[int]]:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from fpdt.devices.cpu import CopyMode, CpuRuntime
 from fpdt.devices.cuda import CudaRuntime
+from fpdt.devices.cuda_copies import CopyingCudaRuntime, cuda_runtime
 from fpdt.devices.device_memory import (
     allocated_elsewhere_bytes,
     allocator_peak_bytes,
@@ -29,6 +30,7 @@ from fpdt.run.runtime import Runtime
 
 __all__ = [
     "CopyMode",
+    "CopyingCudaRuntime",
     "CpuRuntime",
     "CudaRuntime",
     "ThreadsRuntime",
@@ -42,6 +44,11 @@ __all__ = [
 ]
 
 SpansOf = Callable[[str], Any]
+DEVICE_MODES: Mapping[str, tuple[CopyMode, ...]] = {
+    "cpu": ("eager", "lazy", "random", "threads"),
+    "cuda": ("events", "native"),
+}
+"""By device its copy modes, the first of which a run has that asks for none."""
 DEFAULT_STREAMS = ("compute", "comm", "h2d", "d2h")
 
 
@@ -54,7 +61,7 @@ def plan_runtime(
     plan: Plan,
     group: dist.ProcessGroup | None = None,
     *,
-    copy_mode: CopyMode = "eager",
+    copy_mode: CopyMode | None = None,
     seed: int = 0,
     device_index: int = 0,
     files: Mapping[str, FilePool] | None = None,
@@ -81,31 +88,34 @@ def create_runtime(
     *,
     streams: tuple[str, ...] = DEFAULT_STREAMS,
     links: Sequence[Link] = (),
-    copy_mode: CopyMode = "eager",
+    copy_mode: CopyMode | None = None,
     seed: int = 0,
     device_index: int = 0,
     files: Mapping[str, FilePool] | None = None,
     spans_of: SpansOf = _no_spans,
 ) -> Runtime:
-    """The runtime of one rank with its arenas. `group` is the sequence group; `copy_mode`, `seed` the CPU's.
+    """The runtime of one rank with its arenas. `group` is the sequence group; `seed` the CPU's.
 
-    `spans_of`: the views of a pool, for a GPU; see host_arena.view_spans.
+    `copy_mode`: None is eager on a CPU, events on a GPU. Where there are no native copies on a GPU, copies go by events
+    too, and the runtime's remarks say why. `spans_of`: the views of a pool, for a GPU; see host_arena.view_spans.
 
-    Raises FpdtError for a device this worker does not know, ArenaError when the arenas cannot be allocated.
+    Raises FpdtError for a device this worker does not know, or a copy mode of another, ArenaError when the arenas
+    cannot be allocated.
     """
     if device not in ("cpu", "cuda"):
         raise FpdtError(f"the plan is for device {device!r}", "this worker runs on cpu or cuda")
+    mode = _mode(device, copy_mode)
     if device == "cuda":
         torch.cuda.set_device(device_index)
     arenas = {pool.name: _arena(pool, device, device_index, spans_of) for pool in pools if pool.kind != "file"}
     files = dict(files or {})
     in_file = {pool.name for pool in pools if pool.kind == "file"}
     file_streams = frozenset(streams.index(link.stream) for link in links if in_file & {link.from_, link.to})
-    if device == "cpu":
-        if copy_mode == "threads":
-            return ThreadsRuntime(arenas, files, streams, file_streams, group, seed)
-        return CpuRuntime(arenas, files, streams, group, copy_mode, seed)
-    return CudaRuntime(arenas, files, streams, file_streams, group, device_index)
+    if device == "cuda":
+        return cuda_runtime(mode == "native", arenas, files, streams, file_streams, group, device_index)
+    if mode == "threads":
+        return ThreadsRuntime(arenas, files, streams, file_streams, group, seed)
+    return CpuRuntime(arenas, files, streams, group, mode, seed)
 
 
 def peak_bytes(device: torch.device) -> int | None:
@@ -137,6 +147,15 @@ def open_files(pools: Sequence[Pool], folder: Path | None, direct: bool | None =
     for one, FilePoolError when it cannot be made.
     """
     return {pool.name: _file(pool, folder, direct) for pool in pools if pool.kind == "file" and pool.bytes > 0}
+
+
+def _mode(device: str, asked: CopyMode | None) -> Any:
+    """Raises FpdtError for one that the device does not have."""
+    modes = DEVICE_MODES[device]
+    if asked is not None and asked not in modes:
+        known = ", ".join(modes)
+        raise FpdtError(f"copy mode {asked!r} is not of {device}", f"give {known}, or leave --copy-mode out")
+    return asked or modes[0]
 
 
 def _arena(pool: Pool, device: str, device_index: int, spans_of: SpansOf) -> Arena:

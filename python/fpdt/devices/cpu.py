@@ -19,8 +19,8 @@ from fpdt.run.runtime import Gate, LinkedCall, await_gate, masked_gates, set_fra
 if TYPE_CHECKING:
     from fpdt.devices.file_pool import FilePool
 
-CopyMode = Literal["eager", "lazy", "random", "threads"]
-"""The last one is ThreadsRuntime's, the others are orders of CpuRuntime."""
+CopyMode = Literal["eager", "lazy", "random", "threads", "events", "native"]
+"""The first three are orders of CpuRuntime, the fourth is ThreadsRuntime's; the last two are of GPUs."""
 LogOp = Callable[[int, float, float], None]
 
 

@@ -201,7 +201,7 @@ class CudaRuntime(Runtime):
         if linked.first_ops[own] == ctx.op.id:
             places |= {other for other in range(len(self._streams)) if frame.entry[own] >> other & 1}
         streams = [stream for place in sorted(places) if (stream := self._streams[place]) is not None]
-        return [*super()._before_transfer(ctx), *(_EventTicket(stream) for stream in streams)]
+        return [*super()._before_transfer(ctx), *(EventTicket(stream) for stream in streams)]
 
 
 _Launch = tuple[int, OpContext, int, int, tuple[Event, ...], Event | None]
@@ -222,7 +222,7 @@ def _link_launches(section: LinkedSection) -> _Launches:
     streams, all_waits = section.streams, [section.section.waits(op) for op in range(section.num_ops)]
     awaited = [
         tuple(
-            _event_of(own, wait)
+            event_of(own, wait)
             for wait in waits
             if streams[wait] != streams[op] and wait not in section.transfers and op not in section.transfers
         )
@@ -235,7 +235,7 @@ def _link_launches(section: LinkedSection) -> _Launches:
     return _Launches([rows[op] for op in order], section.first_ops)
 
 
-def _event_of(own: list[Event | None], op: int) -> Event:
+def event_of(own: list[Event | None], op: int) -> Event:
     event = own[op]
     if event is None:
         event = own[op] = Event()  # type: ignore[no-untyped-call]
@@ -257,7 +257,7 @@ class _Reached(threading.Event):
         return True
 
 
-class _EventTicket(Ticket):
+class EventTicket(Ticket):
     """All that a stream has been given so far. The event is its own: a reused one would wait for later work too."""
 
     def __init__(self, stream: Stream) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -15,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fpdt.copies import CopyEngine, CopyEngineError, LoweredSection, lower
-from fpdt.devices.file_pool import FilePool, FilePoolError, Ticket
+from fpdt.copies import CopyEngine, CopyEngineError, LoweredSection
+from fpdt.devices.copy_calls import CopyCalls
+from fpdt.devices.file_pool import FilePool, Ticket
 from fpdt.devices.host import HostRuntime
 from fpdt.errors import ScheduleError
 from fpdt.measure.timing import Recorder
@@ -52,15 +51,13 @@ class ThreadsRuntime(HostRuntime):
     ) -> None:
         """Raises CopiesUnavailableError where the engine cannot be built."""
         super().__init__(torch.device("cpu"), arenas, files, streams, group)
-        self._pools = tuple(arenas)
         self._owned = tuple(place for place in range(2, len(streams)) if place not in file_streams)
         self._random = random.Random(seed)
         places = [(arena.tensor.data_ptr(), arena.num_bytes) for arena in arenas.values()]
         options = (seed, SLEEP_MILLIONTHS, MOST_SLEEP_MICROSECONDS, 1)
         self._engine = CopyEngine("threads", len(streams), self._owned, places, options)
+        self._copies = CopyCalls(self._engine, streams, self._owned, tuple(arenas))
         self._linked: dict[str, _Launches] = {}
-        self._bases: Sequence[int] = [0] * len(streams)
-        self._taken_bytes = dict.fromkeys(self._owned, 0)
 
     def begin_turn(self) -> None:
         """Nothing is anybody's stream here."""
@@ -74,14 +71,11 @@ class ThreadsRuntime(HostRuntime):
             self.begin_call(call, section.frame)
         section.frame.entry = call.waits
         gates = masked_gates(call, self._tickets, section.frame)
-        if section.left_out is not launches.left_out:
-            launches.left_out = section.left_out
-            self._engine.hide(launches.program, [op in section.left_out for op in launches.lowered.owned])
         log = recorder.log(section, call.layer, section.num_ops)
         views, handlers, seconds, context = section.views, section.handlers, recorder.seconds, None
         wait, write = self._engine.wait, self._engine.write
         try:
-            self._bases = bases = self._engine.run(launches.program, call.args, call.waits)
+            bases = self._copies.begin(call)
             self._enter(call, launches.own)
             for op, context, kind, place, waits, signals in launches.rows:
                 gate = gates[op]
@@ -144,12 +138,7 @@ class ThreadsRuntime(HostRuntime):
         super().copy(dst, src, ctx)
 
     def take_copied_bytes(self) -> dict[str, int]:
-        taken = super().take_copied_bytes()
-        for place in self._owned:
-            total = self._engine.stats(place).bytes
-            taken[self.streams[place]] += total - self._taken_bytes[place]
-            self._taken_bytes[place] = total
-        return taken
+        return self._copies.take_bytes(super().take_copied_bytes())
 
     def close(self) -> None:
         self._engine.fail("the run is over")
@@ -163,7 +152,7 @@ class ThreadsRuntime(HostRuntime):
             mask |= call.waits[place]
         for place in self._owned:
             if mask >> place & 1:
-                self._engine.wait(place, self._bases[place])
+                self._engine.wait(place, self._copies.bases[place])
 
     def _maybe_sleep(self) -> None:
         """The engine gets ahead meanwhile, as far as waits let it."""
@@ -173,34 +162,15 @@ class ThreadsRuntime(HostRuntime):
     def _launches_of(self, section: LinkedSection) -> _Launches:
         found = self._linked.get(section.name)
         if found is None:
-            lowered = lower(section.section, self._owned, self._pools)
-            found = self._linked[section.name] = _link_launches(section, lowered, self._engine.load(lowered))
+            found = self._linked[section.name] = _link_launches(section, self._copies.of(section).lowered)
         return found
 
     def _before_transfer(self, ctx: OpContext) -> Sequence[Ticket]:
-        """A file's thread waits for the engine's copies by itself, and for those that the entry mask names."""
-        section, frame = ctx.op.section, ctx.frame
-        launches, own = self._linked[section.name], self._places[ctx.op.stream]
-        needs = {wait.stream: wait.position for wait in launches.lowered.waits_of.get(ctx.op.id, ())}
-        if launches.lowered.positions[ctx.op.id] == 1:
-            needs = {**{place: 0 for place in self._owned if frame.entry[own] >> place & 1}, **needs}
-        tickets = [_CopyTicket(self._engine, place, self._bases[place] + after) for place, after in needs.items()]
-        return [*super()._before_transfer(ctx), *tickets]
+        return [*super()._before_transfer(ctx), *self._copies.before_transfer(ctx, self._places[ctx.op.stream])]
 
     def _note_transfer(self, ticket: Ticket, ctx: OpContext) -> None:
-        """Its end is a position of its stream, which copies may wait for."""
         super()._note_transfer(ticket, ctx)
-        place = self._places[ctx.op.stream]
-        position = self._bases[place] + self._linked[ctx.op.section.name].lowered.positions[ctx.op.id]
-        ticket.then(lambda error: self._end_transfer(place, position, error))
-
-    def _end_transfer(self, place: int, position: int, error: FilePoolError | None) -> None:
-        if error is not None:
-            self._engine.fail(str(error))
-            return
-        # Where something has failed, all who could wait for it are free.
-        with contextlib.suppress(CopyEngineError):
-            self._engine.write(place, position)
+        self._copies.note_transfer(ticket, ctx, self._places[ctx.op.stream])
 
 
 _Launch = tuple[int, OpContext, int, int, tuple[tuple[int, int], ...], bool]
@@ -209,19 +179,14 @@ _Launch = tuple[int, OpContext, int, int, tuple[tuple[int, int], ...], bool]
 
 @dataclass(slots=True)
 class _Launches:
-    """The ops of a section that Python launches, made once; `program` is the engine's number of the others.
+    """The ops of a section that Python launches, made once. `own`: streams of Python's thread that the section has."""
 
-    `own`: streams of Python's thread that the section has. `left_out` is what the engine was told of last.
-    """
-
-    program: int
     lowered: LoweredSection
     rows: list[_Launch]
     own: tuple[int, ...]
-    left_out: frozenset[int] = field(default_factory=frozenset)
 
 
-def _link_launches(section: LinkedSection, lowered: LoweredSection, program: int) -> _Launches:
+def _link_launches(section: LinkedSection, lowered: LoweredSection) -> _Launches:
     """A transfer waits, and says that it has ended, by itself."""
     rows: list[_Launch] = []
     owned = frozenset(lowered.owned)
@@ -232,28 +197,4 @@ def _link_launches(section: LinkedSection, lowered: LoweredSection, program: int
         waits = () if is_transfer else lowered.waits_of.get(op, ())
         signals = not is_transfer and op in lowered.signalled
         rows.append((op, section.contexts[op], section.kinds[op], place, waits, signals))
-    return _Launches(program, lowered, rows, tuple(place for place in (COMPUTE, COMM) if lowered.ends[place]))
-
-
-class _Reached(threading.Event):
-    """Set when a position of the engine's is reached, or never will be."""
-
-    def __init__(self, wait: Callable[[], None]) -> None:
-        super().__init__()
-        self._wait_for_it = wait
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self.is_set():
-            # What is written after a failure nobody reads.
-            with contextlib.suppress(CopyEngineError):
-                self._wait_for_it()
-            self.set()
-        return True
-
-
-class _CopyTicket(Ticket):
-    """Copies of a stream, up to a position."""
-
-    def __init__(self, engine: CopyEngine, place: int, position: int) -> None:
-        super().__init__()
-        self._finished = _Reached(lambda: engine.wait(place, position))
+    return _Launches(lowered, rows, tuple(place for place in (COMPUTE, COMM) if lowered.ends[place]))

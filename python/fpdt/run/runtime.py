@@ -60,6 +60,8 @@ class Runtime(ABC):
         self.streams = streams
         self.begin_call: Callable[[LinkedCall, Frame], None] | None = None
         """Called with every call and its frame before its first op; debug mode sets it."""
+        self.remarks: tuple[str, ...] = ()
+        """What a run says of its device once, at its start."""
         self._places = {name: place for place, name in enumerate(streams)}
         self._group = group
         self._copied_bytes = dict.fromkeys(streams[2:], 0)

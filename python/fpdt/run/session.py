@@ -175,7 +175,7 @@ class PlanSession:
 
     @property
     def remarks(self) -> Sequence[str]:
-        return self.checkpoints.remarks
+        return [*self.runtime.remarks, *self.checkpoints.remarks]
 
     def request_stop(self) -> None:
         """Has all ranks agree, at the start of the next step, to begin none."""
@@ -287,7 +287,7 @@ def _make_runtime(
     return plan_runtime(
         plan,
         communicators.exchange,
-        copy_mode=options["copy_mode"] or "eager",
+        copy_mode=options["copy_mode"],
         seed=(options["seed"] or 0) + communicators.ranks.rank,
         device_index=communicators.ranks.local_rank,
         files=files,

@@ -95,6 +95,8 @@ class Device:
         """Calls of CUDA by their names."""
         self.heard: Callable[[str], None] | None = None
         """Told when the host waits."""
+        self.settle: Callable[[], None] = lambda: None
+        """Queues what other threads have asked for; see driver.MadeUpDriver."""
         self.file_streams: frozenset[str] = frozenset()
         """Names of the plan's streams whose ops hand transfers to files."""
         self._random = random.Random(seed)
@@ -113,6 +115,7 @@ class Device:
 
     def synchronize(self) -> None:
         """Threads of files are the host's own: nobody waits for them here."""
+        self.settle()
         self.note_wait("synchronize")
         for stream in self.streams:
             if not stream.is_file:
@@ -182,8 +185,14 @@ class Stream:
         self.device.host |= self.clock
 
     def complete(self) -> None:
+        self.device.settle()
         if self.queue:
             self.queue[-1].complete()
+
+    @property
+    def cuda_stream(self) -> int:
+        """Its handle."""
+        return self.number
 
     def queue_work(self, body: Callable[[], None], needs: Sequence[Need] = ()) -> Command:
         self.clock |= self.device.host
@@ -191,6 +200,7 @@ class Stream:
         return self.queue_command(needs, body)
 
     def queue_command(self, needs: Sequence[Need], body: Callable[[], None] | None = None) -> Command:
+        self.device.settle()
         while len(self.queue) >= self.device.queue_depth:
             self.queue[0].complete()
         command = Command(self, needs, body)

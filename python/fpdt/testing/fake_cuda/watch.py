@@ -31,7 +31,7 @@ def watch(plan: Plan, seed: int, module: ModuleType = cuda) -> int:
         runtime = make_runtime(plan, device, files, module=module)
         oracle = Oracle(plan, runtime, device)
         recorder = runtime.make_recorder(plan.kind_names, 1)
-        run = _Run(plan, runtime, device, oracle, recorder)
+        run = StepsOf(plan, runtime, device, oracle, recorder)
         run.all()
         oracle.work_on_all_streams()
         runtime.close()
@@ -40,7 +40,9 @@ def watch(plan: Plan, seed: int, module: ModuleType = cuda) -> int:
     return oracle.num_works
 
 
-class _Run:
+class StepsOf:
+    """Of a plan, with handlers of the oracle's."""
+
     def __init__(self, plan: Plan, runtime: Runtime, device: Device, oracle: Oracle, recorder: Recorder) -> None:
         self._plan, self._runtime, self._device = plan, runtime, device
         self._oracle, self._recorder = oracle, recorder
