@@ -14,7 +14,8 @@ import { fileURLToPath } from 'node:url';
 const folder = fileURLToPath(new URL('.', import.meta.url));
 const CHIPS = ['80', '90a', '100'];
 
-if (process.argv.slice(2).join(' ') !== '--check') fail('expected --check', 'usage: npm run build:cuda -- --check; the engine is built by npm run setup');
+if (process.argv.slice(2).join(' ') !== '--check')
+  fail('expected --check', 'usage: npm run build:cuda -- --check; the engine is built by npm run setup');
 const made = mkdtempSync(join(tmpdir(), 'fpdt-cuda-'));
 try {
   compile(['-c', '-x', 'cu', join(folder, 'cuda_driver_check.cc'), '-o', join(made, 'check.o')]);

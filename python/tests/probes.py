@@ -7,7 +7,8 @@
   moments after it;
 - ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank;
 - ``{"kind": "fakeCuda", "seeds", ...}``: steps on the CPU device and, for each seed, on a made-up CUDA device whose
-  orders are drawn from it; answers ``{"cpu", "seeds"}``, losses and digests of gradients;
+  orders are drawn from it, with ``"native"`` copies by the engine; answers ``{"cpu", "seeds"}``, losses and digests
+  of gradients;
 - ``{"kind": "asynchronous", ...}``: the same with DeepSpeed's branches for streams, answers ``{"cpu", "losses"}`` and,
   for each of ``{"steps"}``, who made the host wait and where, and the calls of DeepSpeed's streams;
 - ``{"kind": "collectives", ...}``: every rank's collectives by phase, each with its group's size and tensors' elements;
@@ -186,9 +187,9 @@ def fake_cuda_rank(job: Job, rank: int, port: int) -> Result:
     from fpdt.testing.fake_cuda.device import Device
     from fpdt.testing.fake_cuda.session import sessions_on
 
-    answers = [_steps_dumped(job, rank, port)]
+    answers, is_native = [_steps_dumped(job, rank, port)], bool(job.get("native"))
     for seed in job["seeds"]:
-        with sessions_on(Device(seed)):
+        with sessions_on(Device(seed), is_native=is_native):
             answers.append(_steps_dumped(job, rank, port))
     return {"cpu": answers[0], "seeds": answers[1:]}
 
@@ -285,7 +286,7 @@ if __name__ == "__main__":
     worker = harness.KEYS["worker"]
     more = {
         "allocations": {"turnsAhead"},
-        "fakeCuda": {"seeds"},
+        "fakeCuda": {"native", "seeds"},
         "heldLayer": {"layer"},
         "loops": loop_jobs.KEYS,
         "scripts": loop_jobs.SCRIPT_KEYS,

@@ -135,7 +135,7 @@ function addRun(program: Command, output: Output, setExitCode: SetExitCode): voi
     .option('--resume <checkpoint>', 'go on from this folder; auto: the newest sound one of --checkpoint, or from the start')
     .option('--restarts <n>', 'start ranks that died again from the newest checkpoint, so many times; default: 0', wholeNumber)
     .option('--dump-grads <folder>', 'write every gradient of every step as safetensors')
-    .option('--copy-mode <mode>', 'CPU: order of copies and exchanges: eager, lazy, random; or threads, by native ones; GPU: events or native')
+    .option('--copy-mode <mode>', 'CPU: eager, lazy or random order, or threads: native copies; GPU: events or native')
     .option('--poison', 'fill arenas and dead buffers with NaN')
     .option('--seed <n>', 'seed of --copy-mode random and threads', wholeNumber)
     .option('--steps <n>', "optimizer steps, instead of the plan's number", wholeNumber)

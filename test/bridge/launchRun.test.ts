@@ -58,7 +58,7 @@ describe('launchRun', { timeout: PATIENCE_MS }, () => {
     await refused({ steps: 1.5 }, 'steps: expected a whole number >= 0, found 1.5', 'give a whole number >= 0, or leave steps out');
     await refused({ traceSteps: [0, -2] }, 'traceSteps.1: expected a number >= 0, found -2', 'give a number >= 0, or leave traceSteps out');
     await refused({ traceSteps: 3 }, 'traceSteps: expected a list, found 3', 'give a list, or leave traceSteps out');
-    const modes = '"eager" or "lazy" or "random" or "threads"';
+    const modes = '"eager" or "lazy" or "random" or "threads" or "events" or "native"';
     await refused({ copyMode: 'lasy' }, `copyMode: expected ${modes}, found "lasy"`, `give ${modes}, or leave copyMode out`);
     await refused({ data: undefined }, 'data: expected a text, found nothing', 'give a text');
     const how = '"refuse" or "split" or "truncate"';

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fpdt.copies.build import CopiesUnavailableError, copies_library
 from fpdt.copies.driver import driver_functions
 from fpdt.copies.engine import HOST, CopyEngine, CopyEngineError, QueueStats
-from fpdt.copies.lowering import LoweredSection, lower, nothing
+from fpdt.copies.lowering import LoweredSection, bare, lower, nothing
 
 __all__ = [
     "HOST",
@@ -18,6 +18,7 @@ __all__ = [
     "CopyEngineError",
     "LoweredSection",
     "QueueStats",
+    "bare",
     "copies_library",
     "driver_functions",
     "lower",

@@ -83,8 +83,16 @@ def lower(
 def nothing(num_streams: int, closed_streams: Collection[int]) -> LoweredSection:
     """A section without ops, which ends all the same."""
     ends = [int(stream in closed_streams) for stream in range(num_streams)]
-    rows = [_rows([], width) for width in (5, 2, 9)]
-    return LoweredSection(np.array([0, *ends], np.int64), *rows, (), (), tuple(ends), {}, frozenset())
+    return bare(ends, [], [], [])
+
+
+def bare(
+    ends: Sequence[int], ops: Sequence[Sequence[int]], waits: Sequence[Sequence[int]], pieces: Sequence[Sequence[int]]
+) -> LoweredSection:
+    """Rows of no section, without arguments, whose positions the caller knows."""
+    header = np.array([0, *ends], np.int64)
+    rows = _rows(ops, 5), _rows(waits, 2), _rows(pieces, 9)
+    return LoweredSection(header, *rows, owned=(), positions=(), ends=tuple(ends), waits_of={}, signalled=frozenset())
 
 
 def _positions(streams: Sequence[int], num_streams: int) -> tuple[list[int], list[int]]:

@@ -45,7 +45,7 @@ class CopyCalls:
         self._streams, self._owned, self._pools, self._closed = streams, owned, pools, closed
         self._sections: dict[str, SectionCopies] = {}
         self._between: int | None = None
-        self._taken_bytes = dict.fromkeys(owned, 0)
+        self._taken_bytes = {place: engine.stats(place).bytes for place in owned}
 
     def of(self, section: LinkedSection) -> SectionCopies:
         """Raises PlanError for a section whose copies the engine cannot do."""

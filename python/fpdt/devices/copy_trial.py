@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch.cuda import Stream
 
-from fpdt.copies import CopyEngine, CopyEngineError, LoweredSection
+from fpdt.copies import CopyEngine, CopyEngineError, LoweredSection, bare
 from fpdt.run.arena import Arena
 from fpdt.run.runtime import COMPUTE
 
@@ -56,5 +55,4 @@ def _there_and_back(num_streams: int, there: int, back: int, near: int, far: int
         [NUM_BYTES, far, -1, 2 * NUM_BYTES, 0, near, -1, 0, 0],
         [NUM_BYTES, near, -1, NUM_BYTES, 0, far, -1, 2 * NUM_BYTES, 0],
     ]
-    header, *rows = (np.array(found, np.int64) for found in ([0, *ends], ops, waits, pieces))
-    return LoweredSection(header, *rows, (), (), tuple(ends), {}, frozenset())
+    return bare(ends, ops, waits, pieces)

@@ -15,7 +15,7 @@ from fpdt.data.batches import open_batches
 from fpdt.data.options import DataOptions
 from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
 from fpdt.devices.file_pool import FilePool
-from fpdt.errors import DataError
+from fpdt.errors import DataError, FpdtError
 from fpdt.measure.memory import measure_load
 from fpdt.measure.sampling import samples_ops
 from fpdt.measure.timing import StepTimes
@@ -284,6 +284,10 @@ class PlanSession:
 def _make_runtime(
     plan: Plan, options: Mapping[str, Any], communicators: Communicators, files: Mapping[str, FilePool]
 ) -> Runtime:
+    if options["poison"] and options["copy_mode"] == "native":
+        raise FpdtError(
+            "--poison watches ops that Python launches, and native copies are not", "give --copy-mode events"
+        )
     return plan_runtime(
         plan,
         communicators.exchange,

@@ -32,7 +32,7 @@ class CopyOracle(Oracle):
         self._owned = owned
         self._calls: list[_Ordered] = []
         self._expected: dict[int, deque[tuple[_Ordered, int, Piece]]] = {place: deque() for place in owned}
-        self.num_pieces = 0
+        self.num_pieces = self.num_bytes = 0
 
     def hear(self, stream: Stream, pieces: list[Piece], clock: Clock) -> None:
         """What the driver was told to copy."""
@@ -48,6 +48,7 @@ class CopyOracle(Oracle):
             call.begins[op].append(clock)
             call.trace.done[op] = self._last[place][stream.number] = self._last_of(stream)
             self.num_pieces += 1
+            self.num_bytes += piece.num_bytes
 
     def check_joined(self, what: str) -> None:
         self._device.settle()

@@ -173,6 +173,8 @@ class MadeUpDriver:
         found = next((one for one in self._writes.get(address, ()) if _is_reached(one.position, position)), None)
         if found is None:
             raise OrderError(f"stream {stream.number} waits for position {position}, which nobody has launched")
+        if found.position != position:
+            raise OrderError(f"stream {stream.number} waits for position {position}, which nobody ever tells")
         stream.clock |= found.clock
         stream.queue_command([found.command])
 

@@ -14,6 +14,7 @@ from fpdt.testing.fake_cuda.files import made_up_files
 from fpdt.testing.fake_cuda.install import made_up, make_runtime
 from fpdt.testing.fake_cuda.oracle import require
 from fpdt.testing.fake_cuda.pinned import PinnedRanges
+from fpdt.testing.fake_cuda.stuck import freed_when_stuck
 from fpdt.testing.fake_cuda.watch import StepsOf
 
 
@@ -32,8 +33,10 @@ def watch_copies(plan: Plan, seed: int, module: ModuleType = cuda_copies) -> int
             oracle = CopyOracle(plan, runtime, device, runtime._owned)  # type: ignore[attr-defined]
             driver.heard = oracle.hear
             recorder = runtime.make_recorder(plan.kind_names, 1)
-            _Copies(plan, runtime, device, oracle, recorder).all()
-            require(runtime.take_copied_bytes()["h2d"] > 0, "no bytes are told of")
+            engine = runtime._engine  # type: ignore[attr-defined]
+            with freed_when_stuck(lambda: engine.fail("all threads wait for each other")):
+                _Copies(plan, runtime, device, oracle, recorder).all()
+            require(sum(runtime.take_copied_bytes().values()) == oracle.num_bytes, "other bytes are told of")
             oracle.work_on_all_streams()
         finally:
             runtime.close()
