@@ -41,11 +41,13 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Ran:
-    """`steps` are what run_step says; `memory` is the device's before the first gradient was sketched."""
+    """`steps` are what run_step says; `memory` is the device's before the first gradient was sketched; `remarks`
+    are the session's."""
 
     steps: list[dict[str, Any]]
     gradients: Gradients
     memory: dict[str, int]
+    remarks: tuple[str, ...]
 
     @property
     def losses(self) -> list[float]:
@@ -54,7 +56,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class HowToRun:
-    """`handlers`: those of the worker, or others around them. `copy_mode`, `seed`: the CPU's order of ops.
+    """`handlers`: those of the worker, or others around them. `copy_mode`, `seed`: as a run has them.
 
     `tracks_memory`: where the allocator keeps no peak, count live bytes, which takes time.
     """
@@ -82,12 +84,13 @@ def run_plan(device: Device, plan: Plan, data: Path, how: HowToRun) -> Ran:
     with replaced(steps, "dump_gradients", capture), replaced(sessions, "HANDLERS", how.handlers):
         session = PlanSession(plan, options(data, how), tracks_memory=how.tracks_memory)
         with closing(session):
+            remarks = tuple(session.remarks)
             found = [run_step(session, step, how) for step in range(how.num_steps)]
     gradients.sketches = with_loss(gradients.sketches, found[0]["loss"])
     del session
     gc.collect()
     device.reset_memory()
-    return Ran(found, gradients, memory)
+    return Ran(found, gradients, memory, remarks)
 
 
 def run_step(session: PlanSession, step: int, how: HowToRun) -> dict[str, Any]:

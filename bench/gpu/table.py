@@ -17,6 +17,7 @@ def table_text(lines: list[Line]) -> str:
         block("attention kernel|rows|heads/kv|d|forward TFLOP/s|backward TFLOP/s", attention_rows(lines)),
         block("training|tokens|layers|step s|planned|error|HBM GiB|planned|retries", train_rows(lines)),
         block("kind of op|tokens|measured s|planned s|error", kind_rows(lines)),
+        block("copies by|plan|tokens|step s|remark", copy_rows(lines)),
         block("peer|tokens|forward and backward s|peak GiB|", peer_rows(lines)),
         block("copies of|to the device GB/s|back|both", link_rows(lines)),
         block("locked memory|GiB|threads|touch s|lock s", register_rows(lines)),
@@ -70,6 +71,12 @@ def train_rows(lines: list[Line]) -> Iterator[Row]:
             f"{pool / GIB:.2f}",
             str(line["allocator"].get("allocRetries", "")),
         )
+
+
+def copy_rows(lines: list[Line]) -> Iterator[Row]:
+    for line in of_kind(lines, "copyMode"):
+        remark = "; ".join(line["remarks"])
+        yield line["mode"], line["plan"], str(line["seqLen"]), number(line["seconds"][-1], ".4g"), remark
 
 
 def kind_rows(lines: list[Line]) -> Iterator[Row]:
