@@ -33,7 +33,7 @@ from tests.planned import ROOT, ZERO_3, make_plan, write_data
 from tests.rounds import core
 
 CASES: Mapping[str, int] = json.loads((ROOT / "test/fixtures/communicators.json").read_text(encoding="utf-8"))
-"""By `stage N, P of R ranks`, which the planner's tests read too."""
+"""By `stage N, P of R ranks` and the ranks of a second partition, which the planner's tests read too."""
 ZERO: Mapping[int, Mapping[str, Any]] = {0: {"stage": 0}, 1: {"stage": 1}, 2: {"stage": 2}, 3: ZERO_3}
 
 
@@ -42,8 +42,10 @@ ZERO: Mapping[int, Mapping[str, Any]] = {0: {"stage": 0}, 1: {"stage": 1}, 2: {"
 )
 def test_a_run_sends_on_as_many_groups_as_are_counted(case: str, probes: Probes, tmp_path: Path) -> None:
     words = case.replace(",", "").split()
-    stage, sequence, ranks = int(words[1]), words[2], words[4]
-    path = make_plan(tmp_path, "--gpus", ranks, "--sequence-parallel", sequence, zero=ZERO[stage])
+    stage, sequence, ranks = words[1], words[2], words[4]
+    second = {"zero_hpz_partition_size": int(words[-1])} if "partition" in words else {}
+    zero = {**ZERO[int(stage)], **second}
+    path = make_plan(tmp_path, "--gpus", ranks, "--sequence-parallel", sequence, zero=zero)
     answer = probes.run(kind="groups", plan=path, data=write_data(tmp_path), worldSize=int(ranks))
     assert answer.get("groups") == CASES[case], answer
 

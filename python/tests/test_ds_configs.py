@@ -11,15 +11,16 @@ import pytest
 from fpdt.testing.reference import run_reference
 from tests.conftest import Probes
 from tests.planned import ZERO_3, make_plan, write_data
+from tests.rounds import full
 
 ON_HOST = {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
 
 
-def losses(folder: Path, probes: Probes, zero: Mapping[str, Any], **more: Any) -> list[float]:
-    """Of three steps on two ranks."""
+def losses(folder: Path, probes: Probes, zero: Mapping[str, Any], num_ranks: int = 2, **more: Any) -> list[float]:
+    """Of three steps."""
     folder.mkdir()
-    plan = make_plan(folder, "--gpus", "2", zero=zero, **more)
-    answer = probes.run(kind="worker", plan=plan, data=write_data(folder), worldSize=2, steps=3)
+    plan = make_plan(folder, "--gpus", str(num_ranks), zero=zero, **more)
+    answer = probes.run(kind="worker", plan=plan, data=write_data(folder), worldSize=num_ranks, steps=3)
     assert "failed" not in answer, answer
     return [step["loss"] for step in answer["steps"]]
 
@@ -49,3 +50,16 @@ def test_optimizers_of_torch_update_as_unsharded(optimizer: dict[str, Any], prob
     found = losses(tmp_path / "run", probes, ZERO_3, more=more)
     expected = run_reference(tmp_path / "run" / "plan.json", tmp_path / "run" / "data.txt", 3, "float64", None, None)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+IN_PAIRS = {"zero_hpz_partition_size": 2}
+SMALL_STAY_WHOLE = {"stage": 3, "reduce_bucket_size": 4096}
+
+
+@pytest.mark.parametrize("zero", [ZERO_3, full(SMALL_STAY_WHOLE), full({**ZERO_3, **ON_HOST})])
+def test_a_second_partition_of_weights_changes_nothing(zero: Mapping[str, Any], probes: Probes, tmp_path: Path) -> None:
+    """Backward and second micro-steps gather in pairs of four ranks what the update before has made."""
+    found = losses(tmp_path / "run", probes, {**zero, **IN_PAIRS}, num_ranks=4, accumulation_steps=2)
+    expected = run_reference(tmp_path / "run" / "plan.json", tmp_path / "run" / "data.txt", 3, "float64", None, None)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found[0] != found[-1]

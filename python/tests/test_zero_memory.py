@@ -20,6 +20,7 @@ SHARDED = {**ZERO_3, **BUCKET, "sub_group_size": 1000}
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 OFFLOAD_WEIGHTS = {"offload_param": {"device": "cpu"}}
 """Moves nothing on a CPU, where weights are in host memory: what is held is the same."""
+SECOND = {"zero_hpz_partition_size": 2}
 FLOAT_ON_THE_WAY = {"communication_data_type": "fp32"}
 FLOAT_SUMS = {"data_types": {"grad_accum_dtype": "fp32"}}
 BACKWARD, REDUCE, STEP = "layerBackward", "gradientReduce", "optimizerStep"
@@ -34,6 +35,7 @@ ROUNDED_UP = 0.01
         (1, SHARDED, {}, 1, BACKWARD),
         (2, {**SHARDED, "contiguous_gradients": False}, {}, 1, BACKWARD),
         full(2, {**SHARDED, "reduce_scatter": False}, {}, 1, BACKWARD),
+        full(2, {**SHARDED, **SECOND}, {}, 1, BACKWARD),
         (2, SHARDED, FLOAT_ON_THE_WAY, 1, BACKWARD),
         full(2, {**SHARDED, "contiguous_gradients": False}, FLOAT_ON_THE_WAY, 1, BACKWARD),
         (2, SHARDED, FLOAT_SUMS, 1, BACKWARD),

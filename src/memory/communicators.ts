@@ -1,6 +1,7 @@
 /** What NCCL takes of a GPU beyond the first communicator, which every cluster of several GPUs has among its overheads. */
 import { FIRST_COMMUNICATOR } from '../catalog/clusters.js';
-import type { ClusterSpec, RunSpec } from '../spec/types.js';
+import { secondaryGroupSize } from '../spec/deepspeedSecondary.js';
+import type { ClusterSpec, DeepSpeedConfig, RunSpec } from '../spec/types.js';
 import { type MemoryItem, sumBytes } from './items.js';
 
 const MIB = 1024 ** 2;
@@ -16,11 +17,17 @@ type Sizes = Pick<RunSpec, 'sequenceParallelSize'>;
 
 /**
  * Communicators of a rank: the default group, on which plans are compared and ZeRO gathers and reduces, and the sequence parallel group,
- * which exchanges heads, where it is another. A group of one rank has none. Counted on running ranks (python/tests/test_communicators.py).
+ * which exchanges heads, where it is another; under hpZ also that of its gathers in backward, which DeepSpeed makes anew for all ranks too.
+ * A group of one rank has none. Counted on running ranks (python/tests/test_communicators.py).
  */
-export function numCommunicators({ numRanks }: Pick<ClusterSpec, 'numRanks'>, { sequenceParallelSize }: Sizes): number {
+export function numCommunicators(
+  { numRanks }: Pick<ClusterSpec, 'numRanks'>,
+  { sequenceParallelSize }: Sizes,
+  deepspeed: DeepSpeedConfig = {},
+): number {
   if (numRanks === 1) return 0;
-  return 1 + (sequenceParallelSize > 1 && sequenceParallelSize < numRanks ? 1 : 0);
+  const exchanges = sequenceParallelSize > 1 && sequenceParallelSize < numRanks;
+  return 1 + Number(exchanges) + Number(secondaryGroupSize(deepspeed, numRanks) !== undefined);
 }
 
 /** A cluster's own number of the same name stands in its place. `count`: of a program that has others. */

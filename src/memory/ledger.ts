@@ -3,7 +3,7 @@ import { poolsOf } from '../catalog/pools.js';
 import type { NamedPool, PoolKind } from '../spec/pools.js';
 import type { ClusterSpec, DeepSpeedConfig, ModelSpec, ParameterTable, RunSpec } from '../spec/types.js';
 import { temporaryItems, together, withReserve } from './allocator.js';
-import { communicatorItems } from './communicators.js';
+import { communicatorItems, numCommunicators } from './communicators.js';
 import { devicePageTables, hostItems, processItem } from './hostTerms.js';
 import {
   EVALUATION_INSTANTS,
@@ -73,7 +73,7 @@ export function buildLedger(input: LedgerInput): MemoryLedger {
   const { device } = cluster;
   const overheads = [
     ...cluster.overheads.map(({ name, bytes, provenance, source }) => ({ name, bytes, provenance, note: source })),
-    ...communicatorItems(cluster, run),
+    ...communicatorItems(cluster, run, numCommunicators(cluster, run, deepspeed)),
   ];
   const sizes = {
     parameters,

@@ -6,7 +6,7 @@
 import { numWeightElements } from '../catalog/parameters.js';
 import type { ParameterView } from '../spec/types.js';
 import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
-import { shardOf } from './stateTerms.js';
+import { secondPartitionBytes, shardOf } from './stateTerms.js';
 
 type Unit = readonly ParameterView[];
 
@@ -43,13 +43,16 @@ function unitMoments(unit: Unit, before: number, terms: LoadTerms): readonly (re
   const name = zero.stage === 3 ? 'weight shard so far' : 'weights so far';
   const place = zero.offloadWeights === undefined ? 'device' : 'pinned';
   const there = kept(name, pinned * w * before, `${w} B * weights of the units before`, place);
-  const moments = castMoments(unit, terms).map((moment) => [there, ...moment]);
+  const second = kept('second partition so far', zero.stage === 3 ? secondPartitionBytes(before, terms) : 0, 'of the units before', place);
+  const moments = castMoments(unit, terms).map((moment) => [there, second, ...moment]);
   if (zero.stage < 3) return moments;
   const largest = Math.max(...unit.map(({ numel }) => Math.ceil(numel / numRanks)));
   const sharding = [
     there,
+    second,
     passing('unit being sharded', w * numWeightElements(unit), `${w} B * parameters of the unit: each is whole until it is sharded`),
     passing('shard being made', w * largest, `${w} B * largest parameter of the unit / ranks`),
+    passing('its second partition', secondPartitionBytes(largest, terms), 'of the largest parameter of the unit', place),
   ];
   return [...moments, sharding];
 }

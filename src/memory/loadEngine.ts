@@ -5,7 +5,15 @@
 import type { ParameterView } from '../spec/types.js';
 import { bucketBytes, subGroupBytes } from './stage3.js';
 import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
-import { accumulatesWide, largestSubGroup, offloadedWeightBytes, overModel, pinnedBytes, shardOf } from './stateTerms.js';
+import {
+  accumulatesWide,
+  largestSubGroup,
+  offloadedWeightBytes,
+  overModel,
+  pinnedBytes,
+  secondPartitionBytes,
+  shardOf,
+} from './stateTerms.js';
 
 type Moments = readonly (readonly Held[])[];
 
@@ -99,7 +107,9 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
   const isOnHost = zero.offloadWeights !== undefined;
   const shardBytes = isOnHost ? offloadedWeightBytes({ ...terms, ownedAll, owned }) : w * ownedAll;
-  const weights = kept('weight shard', shardBytes, `${w} B * parameters / ranks`, isOnHost ? 'pinned' : 'device');
+  const shard = kept('weight shard', shardBytes, `${w} B * parameters / ranks`, isOnHost ? 'pinned' : 'device');
+  const note = `${w} B * ${terms.secondShares} * parameters / ranks: zero_hpz_partition_size`;
+  const second = kept('second partition', secondPartitionBytes(ownedAll, terms), note, isOnHost ? 'pinned' : 'device');
   const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', away);
   const subGroup = largestSubGroup(terms);
   const offloaded = zero.offloadOptimizer
@@ -107,16 +117,18 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
     : [];
   const gradients = zero.offloadOptimizer ? pinnedBytes(g * owned, terms) : g * owned;
   return [
-    [weights, passing('flat copy', w * owned, `${w} B * parameters / ranks`, device === 'cpu' ? 'device' : 'pinned')],
+    [shard, second, passing('flat copy', w * owned, `${w} B * parameters / ranks`, device === 'cpu' ? 'device' : 'pinned')],
     [
-      weights,
+      shard,
+      second,
       masters,
       ...offloaded,
       passing('zero gradients', 4 * subGroup, '4 B * parameters / ranks of the largest sub-group', away),
       pageable(4 * subGroup, '4 B * parameters / ranks of the largest sub-group', terms),
     ],
     [
-      weights,
+      shard,
+      second,
       masters,
       ...offloaded,
       kept('gradient shard', gradients, `${g} B * parameters / ranks`, away),

@@ -7,7 +7,10 @@ import {
   fetchesWeights,
   largestSubGroup,
   offloadedWeightBytes,
+  overModel,
   pinnedBytes,
+  secondPartitionBytes,
+  shardOf,
   type StateItems,
   type Terms,
   torchStepBytes,
@@ -16,7 +19,7 @@ import {
 /** The reduce bucket is held for life, and small weights stay whole. */
 export function fullySharded(terms: Terms): StateItems {
   const { owned, w, g } = terms;
-  const shard = weightShard(terms);
+  const shard = withSecond(weightShard(terms), terms);
   const device = [
     ...shard.device,
     derived('persistent small weights', w * gatherFacts(terms).persistent, `${w} B * weights up to stage3_param_persistence_threshold`),
@@ -34,6 +37,16 @@ function weightShard(terms: Terms): StateItems {
   const note = `${w} B * parameters / ranks`;
   if (zero.offloadWeights === undefined) return { device: [derived('weight shard', w * ownedAll, note)], pinned: [] };
   return { device: [], pinned: [derived('weight shard', offloadedWeightBytes(terms), `${note}, on the host by offload_param`)] };
+}
+
+/** Where the shares are. */
+function withSecond(shard: StateItems, terms: Terms): StateItems {
+  const { w, secondShares, zero, numRanks } = terms;
+  const elements = overModel(terms, (views) => shardOf(views, numRanks));
+  const note = `${w} B * ${secondShares} * parameters / ranks: zero_hpz_partition_size`;
+  const second = derived('second partition', secondPartitionBytes(elements, terms), note);
+  if (zero.offloadWeights === undefined) return { ...shard, device: [...shard.device, second] };
+  return { ...shard, pinned: [...shard.pinned, second] };
 }
 
 /** In the dtype that gradients travel in; none where they stay where they are. */

@@ -1,5 +1,6 @@
 /** What the formulas of model states are written in. */
 import { numTrainedElements } from '../catalog/parameters.js';
+import { secondaryGroupSize } from '../spec/deepspeedSecondary.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
 import type { ClusterSpec, DeepSpeedConfig, ParameterTable, ParameterView, RunSpec } from '../spec/types.js';
 import type { InstantName, MemoryItem } from './items.js';
@@ -33,6 +34,8 @@ export interface Terms extends ModelStatesInput {
   /** One rank's share of each. */
   readonly ownedAll: number;
   readonly owned: number;
+  /** Shares of the weights that a rank has in a second partition, of its own and of ranks of other groups; 0 without one (hpZ). */
+  readonly secondShares: number;
   /** Bytes of a weight, of an accumulated gradient, and of one on its way to other ranks. */
   readonly w: number;
   readonly g: number;
@@ -66,6 +69,7 @@ export function termsOf(input: ModelStatesInput): Terms {
     trained,
     ownedAll: Math.ceil(all / numRanks),
     owned: Math.ceil(trained / numRanks),
+    secondShares: numRanks / (secondaryGroupSize(input.deepspeed, numRanks) ?? Infinity),
     w,
     g: zero.accumulateInFp32 ? 4 : w,
     c: DTYPE_BYTES[communicationDtype],
@@ -99,6 +103,15 @@ function blockBytes(bytes: number): number {
 export function offloadedWeightBytes({ w, ownedAll, owned, device, zero }: Terms): number {
   if (device !== 'cuda' || zero.offloadWeights !== 'pinned') return w * ownedAll;
   return blockBytes(w * owned) + 2 * w * ownedAll;
+}
+
+/**
+ * Bytes of a rank's part of a second partition (`_partition_param_sec`, zero/partition_parameters.py). It is there from the first share on
+ * and until the first update, which drops what trains; backward makes it again. On the host each part is a pinned block of its own, of up
+ * to twice its size.
+ */
+export function secondPartitionBytes(ownedElements: number, { w, secondShares, device, zero }: Terms): number {
+  return (device === 'cuda' && zero.offloadWeights === 'pinned' ? 2 : 1) * w * secondShares * ownedElements;
 }
 
 /** Weights are copied to the device for every gather. On the CPU device nothing moves. */

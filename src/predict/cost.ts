@@ -83,7 +83,8 @@ function movingSeconds(op: Op, input: PredictInput): number | undefined {
     case 'toSequence':
       return exchangeSeconds(viewBytes(op.reads, input.buffers), op.reads.length, input.cluster, input.layout);
     case 'gather':
-      return gatherSeconds(largestLayer(input), input);
+      // Of a layer that is rebuilt.
+      return gatherSeconds(largestLayer(input), input, true);
     case 'release':
       return releaseSeconds(input);
     case 'optimizerStep':

@@ -3,12 +3,13 @@ import type { OpKind } from '../catalog/ops/index.js';
 import { layerParameters, numTrainedElements, numWeightElements } from '../catalog/parameters.js';
 import { zeroSettings } from '../memory/zeroSettings.js';
 import type { Turn } from '../schedule/program.js';
+import { secondaryGroupSize } from '../spec/deepspeedSecondary.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
 import type { ParameterView } from '../spec/types.js';
 import type { PredictInput } from './input.js';
 import { ringSeconds } from './links.js';
 
-type TurnShape = Pick<Turn, 'module' | 'layer'>;
+type TurnShape = Pick<Turn, 'module' | 'layer'> & Partial<Pick<Turn, 'direction'>>;
 type CostInput = Pick<PredictInput, 'model' | 'run' | 'cluster' | 'parameters' | 'deepspeed'>;
 
 export interface ZeroCosts {
@@ -27,7 +28,7 @@ export function zeroCosts(input: CostInput): ZeroCosts {
   const beside = input.cluster.device === 'cuda';
   return {
     seconds: (kind, turn) => {
-      if (kind === 'gather') return gatherSeconds(gatheredElements(turn, input), input);
+      if (kind === 'gather') return gatherSeconds(gatheredElements(turn, input), input, turn.direction === 'backward');
       if (kind === 'reduce') return reduceSeconds(turn, input);
       if (kind === 'release') return releaseSeconds(input);
       throw new RangeError(`no hook of ZeRO's runs ${kind}`);
@@ -36,13 +37,15 @@ export function zeroCosts(input: CostInput): ZeroCosts {
   };
 }
 
-/** Seconds of one ZeRO-3 gather of `elements` weights. */
-export function gatherSeconds(elements: number, input: CostInput): number {
+/** Seconds of one ZeRO-3 gather of `elements` weights; `isLater`: after the forward of the step's first micro-step. */
+export function gatherSeconds(elements: number, input: CostInput, isLater: boolean): number {
   if (input.run.zeroStage < 3) return 0;
   const { cluster, run } = input;
   const bytes = elements * DTYPE_BYTES[run.dtype];
-  const fetched = fetchesWeights(input) ? bytes / cluster.numRanks / cluster.rates.h2dBytes : 0;
-  return cluster.rates.zeroGatherSeconds + fetched + ringSeconds(bytes, cluster, 'gatherBytes');
+  // By then ranks have a second partition, where they are to have one.
+  const numRanks = (isLater ? secondaryGroupSize(input.deepspeed, cluster.numRanks) : undefined) ?? cluster.numRanks;
+  const fetched = fetchesWeights(input) ? bytes / numRanks / cluster.rates.h2dBytes : 0;
+  return cluster.rates.zeroGatherSeconds + fetched + ringSeconds(bytes, { ...cluster, numRanks }, 'gatherBytes');
 }
 
 /** Whether a rank's share of the weights comes from the host to be gathered (offload_param). On the CPU device nothing moves. */

@@ -8,6 +8,7 @@ import { unsupportedProblems } from './deepspeedRefuse.js';
 import { withNewNames } from './deepspeedRenamed.js';
 import { OURS } from './deepspeedOurs.js';
 import { DeepSpeedReport, type Problem } from './deepspeedReport.js';
+import { secondaryPartitionProblems } from './deepspeedSecondary.js';
 import { resolveParallelism } from './parallelism.js';
 import { type JsonObject, valueIn } from './parseJson.js';
 import type { RunInput } from './runInput.js';
@@ -52,6 +53,7 @@ function parseInto(report: DeepSpeedReport, source: DeepSpeedSource, { model, cl
   report.add(
     ...unsupportedProblems(auto, { stage, dtype, device: cluster.device }),
     ...precisionProblems(auto, { dtype, lossScale: run.lossScale }),
+    ...secondaryPartitionProblems(auto, cluster),
   );
   // What is wrong with it might look like a conflict of the ranks.
   report.throwIfAny();

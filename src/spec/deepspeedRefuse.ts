@@ -28,7 +28,6 @@ const REFUSALS: readonly Refusal[] = [
   { path: 'zero_optimization.offload_optimizer.super_offload', when: on, hint: 'set super_offload to false' },
   { path: 'zero_optimization.zenflow', when: given, hint: 'remove the zenflow section' },
   { path: 'zero_optimization.legacy_stage1', when: on, hint: 'set legacy_stage1 to false' },
-  { path: 'zero_optimization.zero_hpz_partition_size', when: not(0, 1), hint: 'set zero_hpz_partition_size to 1' },
   { path: 'zero_optimization.zero_quantized_weights', when: on, hint: 'gradients would not equal the unsharded ones; set it to false' },
   { path: 'zero_optimization.zero_quantized_nontrainable_weights', when: on, hint: 'set it to false' },
   { path: 'zero_optimization.zero_quantized_gradients', when: on, hint: 'gradients would not equal the unsharded ones; set it to false' },

@@ -35,6 +35,11 @@ const ROWS: readonly Row[] = [
     when: (value, _, { zeroStage }) => value === 'cpu' && zeroStage < 3,
     text: 'has no effect: only ZeRO stage 3 has weights that may be away',
   },
+  {
+    path: 'zero_optimization.zero_hpz_partition_size',
+    when: (value, _, { zeroStage }) => Number(value) > 1 && zeroStage < 3,
+    text: 'has no effect: only ZeRO stage 3 gathers weights in backward',
+  },
   { path: 'disable_allgather', when: on, text: 'has no effect: DeepSpeed 0.19.8 does not look at it' },
   {
     path: 'seq_parallel_communication_data_type',

@@ -7,8 +7,9 @@ import { communicatorItems, numCommunicators } from '../../src/memory/communicat
 const COUNTED = JSON.parse(readFileSync('test/fixtures/communicators.json', 'utf8')) as Readonly<Record<string, number>>;
 
 test.each(Object.entries(COUNTED))('%s have %i', (name, count) => {
-  const [, sequenceParallelSize, numRanks] = (name.match(/\d+/g) ?? []).map(Number);
-  expect(numCommunicators({ numRanks: numRanks ?? 0 }, { sequenceParallelSize: sequenceParallelSize ?? 0 })).toBe(count);
+  const [stage, sequenceParallelSize = 0, numRanks = 0, size = 1] = (name.match(/\d+/g) ?? []).map(Number);
+  const deepspeed = { zero_optimization: { stage, zero_hpz_partition_size: size } };
+  expect(numCommunicators({ numRanks }, { sequenceParallelSize }, deepspeed)).toBe(count);
 });
 
 const bytes = (gpus: number, sequenceParallelSize: number, name: string, cluster: object = {}): number =>

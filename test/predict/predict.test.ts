@@ -247,8 +247,17 @@ describe('costs', () => {
     const { cluster, run, parameters, model, deepspeed } = smallPlan();
     const input = { cluster, parameters, model, deepspeed };
     const { commLatencySeconds, commBytes } = cluster.rates;
-    expect(gatherSeconds(1000, { ...input, run })).toBeCloseTo(commLatencySeconds + (1000 * 4 * 3) / 4 / commBytes, 12);
-    expect(gatherSeconds(1000, { ...input, run: { ...run, zeroStage: 2 } })).toBe(0);
+    expect(gatherSeconds(1000, { ...input, run }, false)).toBeCloseTo(commLatencySeconds + (1000 * 4 * 3) / 4 / commBytes, 12);
+    expect(gatherSeconds(1000, { ...input, run: { ...run, zeroStage: 2 } }, false)).toBe(0);
+  });
+
+  it('a second partition makes gathers those of a group, but for the forward of the first micro-step', () => {
+    const { cluster, run, parameters, model } = smallPlan();
+    const input = { cluster, run, parameters, model, deepspeed: { zero_optimization: { stage: 3, zero_hpz_partition_size: 2 } } };
+    const { commLatencySeconds, commBytes } = cluster.rates;
+    const ofGroup = (numRanks: number): number => commLatencySeconds + (1000 * 4 * (numRanks - 1)) / numRanks / commBytes;
+    expect(gatherSeconds(1000, input, false)).toBeCloseTo(ofGroup(4), 12);
+    expect(gatherSeconds(1000, input, true)).toBeCloseTo(ofGroup(2), 12);
   });
 
   it('streams of a section that the plan does not have are refused', () => {

@@ -251,7 +251,6 @@ test.each([
   { zero_optimization: { stage: 3, offload_optimizer: { device: 'nvme' } } },
   { zero_optimization: { stage: 0, offload_optimizer: { device: 'cpu' } } },
   { zero_optimization: { stage: 3, zero_quantized_gradients: true } },
-  { zero_optimization: { stage: 3, zero_hpz_partition_size: 2 } },
   { zero_optimization: { stage: 3, mics_shard_size: 2 } },
   { optimizer: { type: 'Lion', params: { lr: 1e-4 } } },
   { optimizer: { type: 'OneBitAdam', params: { lr: 1e-4 } } },

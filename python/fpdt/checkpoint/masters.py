@@ -85,6 +85,7 @@ def publish_masters(optimizer: Any) -> None:
         optimizer._partition_all_parameters()
         for number in range(len(optimizer.fp16_groups)):
             optimizer._reassign_or_swap_out_partitioned_parameters(number)
+        optimizer.invalidate_secondary_tensor()
         if optimizer.persistent_parameters:
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
     elif isinstance(optimizer, DeepSpeedZeroOptimizer):

@@ -7,6 +7,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.utils import groups
 from torch import nn
 
 from fpdt.models.build import Shard
@@ -42,7 +43,18 @@ def _shard(plan: Plan) -> Shard | None:
         **{key: plan.deepspeed[key] for key in ("bf16", "fp16") if key in plan.deepspeed},
     }
 
+    group = _secondary_group(plan)
+
     def shard(model: nn.Module, path: str) -> None:
-        _ShardInit(module=model.get_submodule(path), config_dict_or_path=config)
+        module = model.get_submodule(path)
+        _ShardInit(module=module, config_dict_or_path=config, zero_param_parallel_group=group)
 
     return shard
+
+
+def _secondary_group(plan: Plan) -> Any:
+    """The ranks that hold all weights once more among them (hpZ), made once: zero.Init would make it for every unit."""
+    size = int(plan.deepspeed["zero_optimization"].get("zero_hpz_partition_size", 1))
+    if size > 1:
+        groups._create_zero_param_parallel_group(size)
+    return groups._get_zero_param_intra_parallel_group()

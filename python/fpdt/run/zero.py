@@ -36,7 +36,7 @@ class LayerWeights:
         self._weights: list[list[Any]] = [list(layer.parameters()) for layer in layers]
         self._open: dict[int, list[Any]] = {}
         """By layer the weights that `gather` gathered, or is gathering."""
-        self._handles: dict[int, Any] = {}
+        self._handles: dict[int, list[Any]] = {}
 
     def gather(self, layer: int) -> None:
         """Starts to make a layer's weights whole outside its own forward and backward, until `release`.
@@ -51,7 +51,7 @@ class LayerWeights:
         missing = [weight for weight in self._weights[layer] if weight.ds_status == ZeroParamStatus.NOT_AVAILABLE]
         self._open[layer] = missing
         if missing:
-            self._handles[layer] = missing[0].all_gather_coalesced(missing)
+            self._handles[layer] = [part[0].all_gather_coalesced(part) for part in _by_partition(missing)]
 
     def acquire(self, layer: int) -> None:
         """Waits until the weights of a layer are whole; on a GPU its current stream does.
@@ -60,13 +60,13 @@ class LayerWeights:
         """
         if not self._is_sharded or layer not in self._open:
             return
-        handle = self._handles.pop(layer, None)
-        if isinstance(handle, NoGatherHandle | NoGatherCoalescedHandle):
-            # Alone, a rank has copied them on the stream that is current; the handle would have the host wait for it.
-            for weight in self._open[layer]:
-                weight.ds_status = ZeroParamStatus.AVAILABLE
-        elif handle is not None:
-            handle.wait()
+        for handle in self._handles.pop(layer, []):
+            if isinstance(handle, NoGatherHandle | NoGatherCoalescedHandle):
+                # Alone, a rank has copied them on the stream that is current; the handle would have the host wait.
+                for weight in self._open[layer]:
+                    weight.ds_status = ZeroParamStatus.AVAILABLE
+            else:
+                handle.wait()
         for weight in self._weights[layer]:
             if weight.ds_status == ZeroParamStatus.INFLIGHT:
                 self._model.ds_inflight_param_registry.pop(weight).wait()
@@ -134,6 +134,12 @@ def apart_from_training(engine: Any) -> Iterator[None]:
     ]
     if kept:
         kept[0].partition(param_list=kept, has_been_updated=False)
+
+
+def _by_partition(weights: Sequence[Any]) -> list[list[Any]]:
+    """Those that a second partition holds (hpZ) apart from the others, which DeepSpeed cannot gather together."""
+    parts = [[weight for weight in weights if (weight.ds_secondary_tensor is None) is alone] for alone in (False, True)]
+    return [part for part in parts if part]
 
 
 def _num_gathered(weight: Any) -> int:
