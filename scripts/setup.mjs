@@ -8,6 +8,7 @@
  */
 
 import { buildCopies } from './setup/copies.mjs';
+import { installLibaio } from './setup/libaio.mjs';
 import { buildLibrary, buildNative, checkNode, installPackages } from './setup/node.mjs';
 import { preparePython } from './setup/python.mjs';
 import { ALREADY_SAID, SetupError, withLock } from './setup/shared.mjs';
@@ -21,6 +22,7 @@ function main(args) {
     installPackages();
     buildLibrary();
     buildNative();
+    if (purpose === 'test') installLibaio();
     if (purpose !== 'plan') buildCopies(preparePython({ withTests: purpose === 'test' }));
   });
 }

@@ -10,6 +10,8 @@ export interface Host {
   readonly sharedMemory: string;
   readonly temporary: string;
   readonly path: string;
+  /** Folders in which the compiler looks for headers. */
+  readonly includes: readonly string[];
 }
 
 export const THIS_HOST: Host = {
@@ -17,11 +19,12 @@ export const THIS_HOST: Host = {
   sharedMemory: '/dev/shm',
   temporary: tmpdir(),
   path: process.env['PATH'] ?? '',
+  includes: [...(process.env['CPATH'] ?? '').split(delimiter).filter((folder) => folder !== ''), '/usr/local/include', '/usr/include'],
 };
 
 /** `numGpus`: that ranks would share. */
 export function hostChecks(host: Host, numGpus: number): readonly Check[] {
-  return [platformCheck(host), temporaryCheck(host), sharedMemoryCheck(host, numGpus), compilerCheck(host)];
+  return [platformCheck(host), temporaryCheck(host), sharedMemoryCheck(host, numGpus), compilerCheck(host), libaioCheck(host)];
 }
 
 function platformCheck({ platform }: Host): Check {
@@ -83,4 +86,12 @@ function compilerCheck({ path }: Host): Check {
     .find((file) => refusal(file, constants.X_OK) === undefined);
   if (found !== undefined) return fine('compiler', found);
   return warning('compiler', 'none: a ds_config that offloads the optimizer does not start', 'on Debian and Ubuntu: apt-get install g++');
+}
+
+/** Of the kernel's asynchronous reads and writes, which DeepSpeed's async_io is compiled against. */
+function libaioCheck({ includes }: Host): Check {
+  const found = includes.map((folder) => join(folder, 'libaio.h')).find((file) => refusal(file, constants.R_OK) === undefined);
+  if (found !== undefined) return fine('libaio', found);
+  const hint = 'on Debian and Ubuntu: apt-get install libaio-dev';
+  return warning('libaio', 'none: a ds_config that offloads the optimizer to nvme does not start', hint);
 }

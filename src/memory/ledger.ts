@@ -141,7 +141,7 @@ function partsOf({ cluster, arenaBytes, use }: LedgerInput, states: ModelStates,
     persistent: {
       device: [...overheads, ...devicePageTables(device, pinnedArena), ...onDevice],
       pinned: [...hostItems(device, pinnedArena), ...(isOneMemory ? [] : states.pinned)],
-      file: [],
+      file: states.file,
     },
     instants: { device: named(passing), pinned: named(passingPinned), file: named(() => []) },
   };

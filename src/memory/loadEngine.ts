@@ -3,6 +3,7 @@
  * GPU is by reading alone. Adam's states come at the first step, but for stage 0 in bf16.
  */
 import type { ParameterView } from '../spec/types.js';
+import { SWAP_BUFFERS, swappedStates } from './optimizerDisk.js';
 import { bucketBytes, subGroupBytes } from './stage3.js';
 import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
 import {
@@ -110,11 +111,16 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
   const shard = kept('weight shard', shardBytes, `${w} B * parameters / ranks`, isOnHost ? 'pinned' : 'device');
   const note = `${w} B * ${terms.secondShares} * parameters / ranks: zero_hpz_partition_size`;
   const second = kept('second partition', secondPartitionBytes(ownedAll, terms), note, isOnHost ? 'pinned' : 'device');
-  const masters = kept('master weights', 4 * owned, '4 B * parameters / ranks', away);
   const subGroup = largestSubGroup(terms);
-  const offloaded = zero.offloadOptimizer
-    ? [kept('fp32 gradients', subGroupBytes(owned, subGroup, terms), '4 B * parameters / ranks', away)]
-    : [];
+  const onDisk = swappedStates(terms)?.pinned.find(({ name }) => name === SWAP_BUFFERS);
+  const masters =
+    onDisk === undefined
+      ? kept('master weights', 4 * owned, '4 B * parameters / ranks', away)
+      : kept(SWAP_BUFFERS, onDisk.bytes, onDisk.note, away);
+  const offloaded =
+    zero.offloadOptimizer && onDisk === undefined
+      ? [kept('fp32 gradients', subGroupBytes(owned, subGroup, terms), '4 B * parameters / ranks', away)]
+      : [];
   const gradients = zero.offloadOptimizer ? pinnedBytes(g * owned, terms) : g * owned;
   return [
     [shard, second, passing('flat copy', w * owned, `${w} B * parameters / ranks`, device === 'cpu' ? 'device' : 'pinned')],

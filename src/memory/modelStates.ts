@@ -11,7 +11,7 @@ import { unsharded, unshardedInstants } from './stage0.js';
 
 export type { ModelStatesInput, StateItems } from './stateTerms.js';
 
-export interface ModelStates extends StateItems {
+export interface ModelStates extends Required<StateItems> {
   readonly instants: Readonly<Record<InstantName, readonly InstantItem[]>>;
   /** Of a program that evaluates. */
   readonly evaluation: Readonly<Record<EvaluationInstant, readonly InstantItem[]>>;
@@ -36,7 +36,7 @@ const STAGES: Readonly<Record<Terms['zero']['stage'], Stage>> = {
 export function modelStates(input: ModelStatesInput): ModelStates {
   const terms = termsOf(input);
   const stage = STAGES[terms.zero.stage];
-  const { device, pinned } = stage.states(terms);
+  const { device, pinned, file = [] } = stage.states(terms);
   const itemsOf = stage.instants(terms);
   const instants = INSTANTS.map((name) => [name, nonEmpty(itemsOf(name))] as const);
   const evaluationItemsOf = stage.evaluation(terms);
@@ -44,6 +44,7 @@ export function modelStates(input: ModelStatesInput): ModelStates {
   return {
     device: nonEmpty(device),
     pinned: nonEmpty(pinned),
+    file: nonEmpty(file),
     instants: Object.fromEntries(instants) as ModelStates['instants'],
     evaluation: Object.fromEntries(evaluation) as ModelStates['evaluation'],
   };

@@ -2,6 +2,7 @@
 import { derived, derivedAt, type EvaluationInstant, type InstantItem, type InstantName } from './items.js';
 import { gathered, gatherFacts, type GatherFacts } from './gathers.js';
 import { reductions } from './reductions.js';
+import { firstSwappedStep, swappedStates } from './optimizerDisk.js';
 import { optimizerStates, reductionItems, torchUpdateItem } from './stages12.js';
 import {
   fetchesWeights,
@@ -25,6 +26,8 @@ export function fullySharded(terms: Terms): StateItems {
     derived('persistent small weights', w * gatherFacts(terms).persistent, `${w} B * weights up to stage3_param_persistence_threshold`),
     derived('reduce bucket', bucketBytes(terms), `${terms.c} B * reduce_bucket_size`),
   ];
+  const disk = swappedStates(terms);
+  if (disk !== undefined) return { device: [...device, ...disk.device], pinned: [...shard.pinned, ...disk.pinned], file: disk.file };
   if (terms.zero.offloadOptimizer) return { device, pinned: [...shard.pinned, ...hostStates(terms)] };
   return {
     device: [...device, derived('gradient shard', g * owned, `${g} B * parameters that train / ranks`), ...optimizerStates(terms)],
@@ -97,6 +100,7 @@ function gatherItems(name: InstantName, facts: GatherFacts, terms: Terms): reado
 function stepItem(terms: Terms): InstantItem {
   const { w, zero, largest, numRanks } = terms;
   const elements = largestSubGroup(terms);
+  if (swappedStates(terms) !== undefined) return firstSwappedStep(elements, terms);
   if (zero.offloadOptimizer) return { ...torchUpdateItem(elements, terms), pinned: true };
   // Updated weights are converted before they go to the host.
   const leaving = fetchesWeights(terms) ? w : 0;

@@ -10,6 +10,8 @@ import { type ZeroSettings, zeroSettings } from './zeroSettings.js';
 export interface StateItems {
   readonly device: readonly MemoryItem[];
   readonly pinned: readonly MemoryItem[];
+  /** On a disk, which stage 3 alone has. */
+  readonly file?: readonly MemoryItem[];
 }
 
 export interface ModelStatesInput {

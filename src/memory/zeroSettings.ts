@@ -3,7 +3,9 @@
  * in elements.
  */
 import type { ModelDtype } from '../spec/dtype.js';
+import { type OptimizerDisk, optimizerDisk } from '../spec/deepspeedOffload.js';
 import { type OptimizerFacts, optimizerFacts } from '../spec/deepspeedOptimizer.js';
+import { isOptimizerOnHost } from '../spec/deepspeedOptimizerPlace.js';
 import type { DeepSpeedConfig, RunSpec } from '../spec/types.js';
 
 export interface ZeroSettings {
@@ -25,6 +27,8 @@ export interface ZeroSettings {
   /** Of gradients on their way; left out: that of the weights. */
   readonly communicationDtype: ModelDtype | undefined;
   readonly offloadOptimizer: boolean;
+  /** Of stage 3: states are on a disk, and in host memory for as long as they are updated. */
+  readonly optimizerDisk: OptimizerDisk | undefined;
   /** Of stage 3: a rank's share of the weights is on the host, in pinned memory or not, and comes to the device to be gathered. */
   readonly offloadWeights: 'pinned' | 'pageable' | undefined;
   /** What is offloaded is copied into pinned memory. */
@@ -47,7 +51,7 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
   const number = (key: string, fallback: number): number => (zero[key] as number | undefined) ?? fallback;
   const offload = (zero.offload_optimizer ?? {}) as Section;
   const param = (zero.offload_param ?? {}) as Section;
-  const offloadOptimizer = offload.device === 'cpu';
+  const offloadOptimizer = isOptimizerOnHost(config);
   const dataTypes = (config.data_types ?? {}) as Section;
   return {
     stage,
@@ -65,6 +69,7 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
     reduceScatter: zero.reduce_scatter !== false,
     communicationDtype: COMMUNICATION_DTYPES[((config.communication_data_type ?? '') as string).toLowerCase()],
     offloadOptimizer,
+    optimizerDisk: optimizerDisk(config),
     offloadWeights: stage === 3 && param.device === 'cpu' ? (param.pin_memory === false ? 'pageable' : 'pinned') : undefined,
     pinOptimizer: offload.pin_memory !== false,
     optimizer: optimizerFacts(config) ?? ADAM,

@@ -90,8 +90,9 @@ function reduceSeconds(turn: TurnShape, input: CostInput): number {
 function offloadSeconds(owned: number, { run, cluster, deepspeed }: CostInput): number {
   if (!isOffloaded({ cluster, deepspeed })) return 0;
   const { h2dBytes, d2hBytes } = cluster.rates;
+  const written = zeroSettings(deepspeed).optimizerDisk === undefined ? 0 : DTYPE_BYTES.float32 / cluster.rates.diskWriteBytes;
   const perMicroStep = run.zeroStage === 3 ? DTYPE_BYTES[run.dtype] * (1 / d2hBytes + 1 / h2dBytes) : 0;
-  return owned * (perMicroStep + DTYPE_BYTES.float32 / d2hBytes / run.gradientAccumulationSteps);
+  return owned * (perMicroStep + (DTYPE_BYTES.float32 / d2hBytes + written) / run.gradientAccumulationSteps);
 }
 
 function isOffloaded({ cluster, deepspeed }: Pick<CostInput, 'cluster' | 'deepspeed'>): boolean {
@@ -110,9 +111,16 @@ export function optimizerSeconds(input: CostInput): number {
   const { zeroStage, dtype } = input.run;
   const { numTrainedParameters } = input.parameters;
   const owned = zeroStage === 0 ? numTrainedParameters : numTrainedParameters / input.cluster.numRanks;
-  const update = input.cluster.rates.optimizerStepSeconds + owned * secondsPerParameter(input);
+  const update = input.cluster.rates.optimizerStepSeconds + owned * (secondsPerParameter(input) + diskSecondsPerParameter(input));
   const gathered = zeroStage === 1 || zeroStage === 2;
   return gathered ? update + ringSeconds(numTrainedParameters * DTYPE_BYTES[dtype], input.cluster, 'gatherBytes') : update;
+}
+
+/** Weight, states and gradient are read, weight and states written, one sub-group after the other and beside nothing. */
+function diskSecondsPerParameter({ cluster: { rates }, deepspeed }: CostInput): number {
+  const disk = zeroSettings(deepspeed).optimizerDisk;
+  if (disk === undefined) return 0;
+  return disk.bytesPerParameter / rates.diskReadBytes + (disk.bytesPerParameter - DTYPE_BYTES.float32) / rates.diskWriteBytes;
 }
 
 function secondsPerParameter({ run, cluster, deepspeed }: CostInput): number {

@@ -3,6 +3,7 @@ import { isFilled, resolveAuto } from './deepspeedAuto.js';
 import { type Batch, replicasOf, resolveBatch } from './deepspeedBatch.js';
 import { checkKeys } from './deepspeedCheck.js';
 import type { DeepSpeedSource } from './deepspeedFile.js';
+import { offloadProblems, optimizerDisk } from './deepspeedOffload.js';
 import { precisionProblems, resolveDtype } from './deepspeedPrecision.js';
 import { unsupportedProblems } from './deepspeedRefuse.js';
 import { withNewNames } from './deepspeedRenamed.js';
@@ -53,6 +54,7 @@ function parseInto(report: DeepSpeedReport, source: DeepSpeedSource, { model, cl
   report.add(
     ...unsupportedProblems(auto, { stage, dtype, device: cluster.device }),
     ...precisionProblems(auto, { dtype, lossScale: run.lossScale }),
+    ...offloadProblems(auto, cluster),
     ...secondaryPartitionProblems(auto, cluster),
   );
   // What is wrong with it might look like a conflict of the ranks.
@@ -117,8 +119,18 @@ function resolved(config: JsonObject, { batch, dtype, device, report }: Resoluti
       ? {}
       : { fp16: { ...(config.fp16 as JsonObject | undefined), enabled: dtype === 'float16' } }),
     optimizer: typeof valueIn(config, ['optimizer', 'type']) === 'string' ? config.optimizer : defaultOptimizer(device),
-    ...(remarks.length === 0 ? {} : { [OURS]: { remarks: [...new Set(remarks)] } }),
+    ...oursOf(config, remarks),
   };
+}
+
+/** What a plan's worker or summary needs to know beside it. */
+function oursOf(config: JsonObject, remarks: readonly string[]): JsonObject {
+  const disk = optimizerDisk(config);
+  const ours = {
+    ...(remarks.length === 0 ? {} : { remarks: [...new Set(remarks)] }),
+    ...(disk === undefined ? {} : { diskBytesPerParameter: disk.bytesPerParameter }),
+  };
+  return Object.keys(ours).length === 0 ? {} : { [OURS]: ours };
 }
 
 /** Without torch_adam DeepSpeed compiles an optimizer in C++ at start-up; on a CPU that is rarely wanted by default. */

@@ -3,6 +3,7 @@ import { describe } from './describe.js';
 import type { ModelDtype } from './dtype.js';
 import { nearestKey } from './nearestKey.js';
 import { OPTIMIZER_TYPES, OWN_NAMES, optimizerClass, optimizerFacts } from './deepspeedOptimizer.js';
+import { isOptimizerOnHost } from './deepspeedOptimizerPlace.js';
 import type { Problem } from './deepspeedReport.js';
 import { DEEPSPEED, type Signature } from './deepspeedTable.js';
 import { isObject, type JsonObject, valueIn } from './parseJson.js';
@@ -46,7 +47,7 @@ function optimizerProblems(config: JsonObject, { stage, dtype, device }: Constru
   if (facts.isUntested && stage > 0 && config.zero_allow_untested_optimizer !== true) {
     return [unsupported(`: ZeRO refuses ${type} unless told otherwise`, 'set zero_allow_untested_optimizer to true'), ...params];
   }
-  if (facts.isUntested && valueIn(config, ['zero_optimization', 'offload_optimizer', 'device']) === 'cpu') {
+  if (facts.isUntested && isOptimizerOnHost(config)) {
     return [
       unsupported(`: ${type} is not planned on the host`, "use 'AdamW', 'Lion' or 'Adagrad', or remove offload_optimizer"),
       ...params,

@@ -2,6 +2,7 @@
  * The optimizer that DeepSpeed 0.19.8 makes of a ds_config's section (`_configure_basic_optimizer`, runtime/engine.py): its own kernels or
  * torch's, and what that keeps and takes for each parameter that it updates.
  */
+import { isOptimizerOnHost } from './deepspeedOptimizerPlace.js';
 import { isObject, type JsonObject, valueIn } from './parseJson.js';
 
 export interface OptimizerFacts {
@@ -91,7 +92,7 @@ export function optimizerFacts(config: JsonObject): OptimizerFacts | undefined {
 /** The class for a section's type, or the type itself where DeepSpeed has none of its own. */
 export function optimizerClass(config: JsonObject): string {
   const type = (valueIn(config, ['optimizer', 'type']) ?? '') as string;
-  const isOnHost = ['cpu', 'nvme'].includes(String(valueIn(config, ['zero_optimization', 'offload_optimizer', 'device'])));
+  const isOnHost = isOptimizerOnHost(config);
   const name = type.toLowerCase();
   if (name === 'adam' || name === 'adamw') return adamClass(name, paramsOf(config), isOnHost);
   if (name === 'lion') return isOnHost ? 'DeepSpeedCPULion' : 'FusedLion';

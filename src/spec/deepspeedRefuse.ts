@@ -22,8 +22,11 @@ const not =
 const notCommunicated = (value: unknown): boolean => given(value) && !/^(fp32|bf16|fp16)$/i.test(String(value));
 
 const REFUSALS: readonly Refusal[] = [
-  { path: 'zero_optimization.offload_param.device', when: not('none', 'cpu'), hint: "use device 'cpu' or 'none'" },
-  { path: 'zero_optimization.offload_optimizer.device', when: not('none', 'cpu'), hint: "use device 'cpu' or 'none'" },
+  {
+    path: 'zero_optimization.offload_param.device',
+    when: not('none', 'cpu'),
+    hint: "use device 'cpu' or 'none': memory is not planned for weights on a disk; those of offload_optimizer may be",
+  },
   { path: 'zero_optimization.offload_optimizer.ratio', when: not(1), hint: 'use ratio 1.0' },
   { path: 'zero_optimization.offload_optimizer.super_offload', when: on, hint: 'set super_offload to false' },
   { path: 'zero_optimization.zenflow', when: given, hint: 'remove the zenflow section' },
@@ -61,15 +64,7 @@ export function unsupportedProblems(config: JsonObject, facts: ConstructedFacts)
     if (!when(value)) return [];
     return [{ path, text: `: ${JSON.stringify(value)} is not supported`, code: 'unsupported', hint, details: { path } }];
   });
-  return [...offloadWithoutZero(config), ...found, ...sizeProblems(config), ...constructedProblems(config, facts)];
-}
-
-/** DeepSpeed offloads the states that ZeRO shards; at stage 0 it would ignore the section. */
-function offloadWithoutZero(config: JsonObject): readonly Problem[] {
-  const path = 'zero_optimization.offload_optimizer';
-  if (Number(valueIn(config, ['zero_optimization', 'stage']) ?? 0) !== 0) return [];
-  if (valueIn(config, [...path.split('.'), 'device']) !== 'cpu') return [];
-  return [{ path, text: ': ZeRO stage 0 has nothing to offload', code: 'unsupported', hint: 'use stage 1, 2 or 3' }];
+  return [...found, ...sizeProblems(config), ...constructedProblems(config, facts)];
 }
 
 /** Numbers of sections that DeepSpeed does not check, and the least that makes sense. */

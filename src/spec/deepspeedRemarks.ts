@@ -1,5 +1,6 @@
 /** Keys of a ds_config that DeepSpeed 0.19.8 takes, but that change nothing here, or more than a plan says. One sentence each. */
 import { OURS } from './deepspeedOurs.js';
+import { isOptimizerOnHost } from './deepspeedOptimizerPlace.js';
 import { isObject, valueIn } from './parseJson.js';
 import type { DeepSpeedConfig, RunSpec } from './types.js';
 
@@ -14,7 +15,6 @@ interface Row {
 
 const on = (value: unknown): boolean => value === true;
 const off = (value: unknown): boolean => value === false;
-const isOffloaded = (config: DeepSpeedConfig): boolean => at(config, 'zero_optimization.offload_optimizer.device') === 'cpu';
 
 const SLOWER = 'costs time that is not in the predicted step: it makes DeepSpeed wait for the device';
 const COARSER = 'may have more than a layer gathered at once: memory is planned layer by layer';
@@ -22,8 +22,23 @@ const COARSER = 'may have more than a layer gathered at once: memory is planned 
 const ROWS: readonly Row[] = [
   {
     path: 'zero_optimization.contiguous_gradients',
-    when: (value, config, { zeroStage }) => off(value) && isOffloaded(config) && zeroStage < 3,
+    when: (value, config, { zeroStage }) => off(value) && isOptimizerOnHost(config) && zeroStage < 3,
     text: 'has no effect: with the optimizer on the host DeepSpeed copies gradients into buckets',
+  },
+  {
+    path: 'zero_optimization.offload_optimizer.device',
+    when: (value, _, { zeroStage }) => value === 'nvme' && zeroStage < 3,
+    text: 'is as good as "cpu": DeepSpeed 0.19.8 has a disk for stage 3 alone',
+  },
+  {
+    path: 'zero_optimization.offload_optimizer.device',
+    when: (value, _, { zeroStage }) => value === 'nvme' && zeroStage === 3,
+    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; checkpoints cannot be written',
+  },
+  {
+    path: 'zero_optimization.offload_optimizer.fast_init',
+    when: on,
+    text: 'has no effect: it is for weights that are on a disk too',
   },
   {
     path: 'zero_optimization.allgather_partitions',

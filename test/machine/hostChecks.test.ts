@@ -7,7 +7,8 @@ import { type Host, hostChecks } from '../../src/machine/hostChecks.js';
 const folder = mkdtempSync(join(tmpdir(), 'fpdt-host-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 writeFileSync(join(folder, 'c++'), '', { mode: 0o755 });
-const HOST: Host = { platform: 'linux', sharedMemory: folder, temporary: folder, path: folder };
+writeFileSync(join(folder, 'libaio.h'), '');
+const HOST: Host = { platform: 'linux', sharedMemory: folder, temporary: folder, path: folder, includes: [folder] };
 
 const of = (changes: Partial<Host>, numGpus = 2) => hostChecks({ ...HOST, ...changes }, numGpus);
 
@@ -18,6 +19,7 @@ describe('hostChecks', () => {
       'temporary folder ok',
       'shared memory ok',
       'compiler ok',
+      'libaio ok',
     ]);
   });
 
@@ -30,6 +32,7 @@ describe('hostChecks', () => {
     // Of /proc there is none free.
     ['shared memory', { sharedMemory: '/proc' }, 8, 'warning', /--shm-size=8g/],
     ['compiler', { path: '/nowhere' }, 0, 'warning', /apt-get install g\+\+/],
+    ['libaio', { includes: ['/nowhere'] }, 0, 'warning', /apt-get install libaio-dev/],
   ])('judges %s of %j', (name, changes, numGpus, status, hint) => {
     const found = of(changes, numGpus).find((check) => check.name === name);
     expect(found).toMatchObject({ status, hint: expect.stringMatching(hint) as string });

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import deepspeed
@@ -21,6 +22,7 @@ from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan
 from fpdt.run.loss_scale import LossScaling
 from fpdt.run.op_builds import free_abandoned_builds
+from fpdt.run.optimizer_disk import with_folder
 from fpdt.run.program import Program
 from fpdt.run.stream import StreamedModel
 from fpdt.run.zero import undo_first_step
@@ -77,18 +79,18 @@ class StreamedEngine:
         self.deepspeed.step()
 
 
-def build_engine(streamed: StreamedModel, plan: Plan) -> Any:
+def build_engine(streamed: StreamedModel, plan: Plan, disk: Path | None) -> Any:
     """DeepSpeed's engine around a streamed model, whose weights are sharded already where ZeRO shards; a collective.
 
     The model's forward then takes a token and returns the rank's loss.
     The plan's config is used as it is but for the batch size. Every rank counts as a data-parallel one (no mpu), so
-    that DeepSpeed shards over, and divides by, all of them.
+    that DeepSpeed shards over, and divides by, all of them. `disk`: the rank's folder for states, where they go to one.
     """
     model = streamed.model
     streamed.replace_forward(model, streamed.run)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     engine, *_ = deepspeed.initialize(
-        model=model, model_parameters=weights, config=engine_config(plan), dist_init_required=False
+        model=model, model_parameters=weights, config=with_folder(engine_config(plan), disk), dist_init_required=False
     )
     undo_first_step(engine.optimizer)
     return engine

@@ -33,6 +33,7 @@ from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
+from fpdt.run.optimizer_disk import optimizer_disk
 from fpdt.run.planned_batches import BatchSource, ResumableSource
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
@@ -141,11 +142,11 @@ class PlanSession:
 
     def _build(self, plan: Plan, kernels: Kernels) -> tuple[StreamedModel, Any]:
         """The model and DeepSpeed's engine around it."""
-        device = self._ranks.device
         start_deepspeed()
-        model = rank_model(plan, self._weights, device)
-        streamed = stream(model, plan, kernels, device)
-        engine = build_engine(streamed, plan)
+        disk = self._exit.enter_context(optimizer_disk(plan))
+        model = rank_model(plan, self._weights, self._ranks.device)
+        streamed = stream(model, plan, kernels, self._ranks.device)
+        engine = build_engine(streamed, plan, disk)
         limit_groups(plan.collective_timeout)
         return streamed, engine
 
