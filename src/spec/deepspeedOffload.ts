@@ -49,7 +49,7 @@ function pathProblems(config: JsonObject): readonly Problem[] {
   const path = at(config, 'nvme_path') ?? '';
   const hint = 'write "nvme_path": "/FOLDER", a folder on a disk of every host';
   if (path === '') return [problem('.nvme_path', ': states go to a disk, and no folder is named', 'missing-key', hint)];
-  if (String(path).startsWith('/')) return [];
+  if (typeof path === 'string' && path.startsWith('/')) return [];
   return [problem('.nvme_path', `: expected a path from the root on, found ${JSON.stringify(path)}`, 'invalid-value', hint)];
 }
 
