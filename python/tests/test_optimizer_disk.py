@@ -166,7 +166,7 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path, monkeypatch
     def refused(**_: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(disk.tempfile, "mkdtemp", refused)
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
     with pytest.raises(FpdtError, match="Permission denied"), disk.optimizer_disk(plan_on(tmp_path)):
         pass
 
