@@ -2,6 +2,7 @@
 
 import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
+import { optimizerDisk } from '../spec/deepspeedOffload.js';
 import { FpdtError } from '../spec/errors.js';
 import { isFolder } from '../spec/jsonFile.js';
 import type { LaunchOptions } from './launchOptions.js';
@@ -11,6 +12,7 @@ export function checkLaunch(plan: ExecutionPlan, options: LaunchOptions): void {
   checkDiskFolder(plan, options);
   checkModelFolders(options);
   checkEvaluation(plan, options);
+  checkStates(plan, options);
   // A worker of one's own takes paths in its own way.
   if (options.worker === undefined) checkPaths(options);
 }
@@ -67,6 +69,15 @@ function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSequences,
   throw new FpdtError('there is data to evaluate, but the plan has no program that evaluates', {
     code: 'plan-without-evaluation',
     hint: 'plan with --evaluate',
+  });
+}
+
+/** The ranks would refuse it too, once their engines are there. */
+function checkStates({ deepspeed }: ExecutionPlan, { checkpoint, resume }: LaunchOptions): void {
+  if (optimizerDisk(deepspeed) === undefined || (checkpoint === undefined && resume === undefined)) return;
+  throw new FpdtError('checkpoints do not reach optimizer states that are on a disk', {
+    code: 'unsupported',
+    hint: 'use offload_optimizer device cpu, or run without --checkpoint and --resume',
   });
 }
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -149,7 +149,16 @@ def check_target(target: Path, num_bytes: int) -> None:
         raise WeightsError(f"{beside} is left of an export that was killed", "remove it, or give another folder")
 
 
-def whole_weights(
+def write_model(writer: FolderWriter, model: nn.Module, is_sharded: bool, is_writer: bool) -> None:
+    """All that the writer takes, by the one rank that `is_writer`; a collective under ZeRO-3."""
+    with writer if is_writer else nullcontext():
+        for name, weight in _whole_weights(model, writer.takes, is_sharded, is_writer):
+            writer.add(model, name, weight)
+        if is_writer:
+            writer.finish(model)
+
+
+def _whole_weights(
     model: nn.Module, takes: Callable[[nn.Parameter], bool], is_sharded: bool, is_writer: bool
 ) -> Iterator[tuple[str, Tensor]]:
     """Each weight that is taken, whole on the CPU, one at a time, a tied one once; only the writer gets any.

@@ -21,7 +21,7 @@ from fpdt.measure.sampling import samples_ops
 from fpdt.measure.timing import StepTimes
 from fpdt.measure.trace import TraceWriter
 from fpdt.models import Kernels
-from fpdt.models.export import whole_weights
+from fpdt.models.export import write_model
 from fpdt.models.plan_model import plan_writer
 from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
@@ -241,13 +241,8 @@ class PlanSession:
         """
         if self._export is None:
             raise WeightsError("there is no folder to export the model to", "start the run with --export")
-        writer, model = self._export, self.engine.model
-        is_sharded, is_writer = int(self._plan.run["zeroStage"]) == 3, self._ranks.rank == 0
-        with writer if is_writer else nullcontext():
-            for name, weight in whole_weights(model, writer.takes, is_sharded, is_writer):
-                writer.add(model, name, weight)
-            if is_writer:
-                writer.finish(model)
+        writer, is_sharded = self._export, int(self._plan.run["zeroStage"]) == 3
+        write_model(writer, self.engine.model, is_sharded, is_writer=self._ranks.rank == 0)
         return {"folder": str(writer.target), "num_weights": writer.num_weights, "bytes": writer.num_bytes}
 
     def close(self) -> None:
