@@ -45,7 +45,7 @@ IN_BF16 = ("--dtype", "bfloat16")
     ("zero", "given", "more"),
     [
         (PLAIN, (), {"scheduler": WARM_UP}),
-        (ROUND_ROBIN, (), None),
+        full(ROUND_ROBIN, (), None),
         (OFFLOADED, (), {"scheduler": WARM_UP}),
         (PLAIN, IN_BF16, BF16),
         full({"stage": 1}, IN_BF16, FP32_SUMS),

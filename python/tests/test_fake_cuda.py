@@ -15,11 +15,12 @@ from fpdt.testing.fake_cuda.watch import OrderError, watch
 from tests.conftest import Probes
 from tests.fake_cuda_plans import CASES, PlanOf
 from tests.planned import write_data
+from tests.rounds import core, full
 
 SEEDS = [1, 2]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", core(CASES, ("segments of 2, a file", "auto, bf16", "two ranks", "documents, a file")))
 def test_steps_are_equal_to_those_of_the_cpu_in_any_order(
     name: str, probes: Probes, fake_cuda_plan: PlanOf, tmp_path: Path
 ) -> None:
@@ -40,7 +41,7 @@ def test_steps_are_equal_to_those_of_the_cpu_in_any_order(
     assert differing == [], f"seeds {differing} of {SEEDS}"
 
 
-@pytest.mark.parametrize(("name", "most"), [("keys on the host", 32), ("auto, bf16", 32), ("two ranks", 6)])
+@pytest.mark.parametrize(("name", "most"), [("keys on the host", 32), full("auto, bf16", 32), ("two ranks", 6)])
 def test_the_host_waits_for_the_device_between_turns_only(
     name: str, most: int, probes: Probes, fake_cuda_plan: PlanOf, tmp_path: Path
 ) -> None:

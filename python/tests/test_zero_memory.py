@@ -33,10 +33,10 @@ ROUNDED_UP = 0.01
     [
         (2, SHARDED, {}, 1, BACKWARD),
         (1, SHARDED, {}, 1, BACKWARD),
-        (2, {**SHARDED, "contiguous_gradients": False}, {}, 1, BACKWARD),
+        full(2, {**SHARDED, "contiguous_gradients": False}, {}, 1, BACKWARD),
         full(2, {**SHARDED, "reduce_scatter": False}, {}, 1, BACKWARD),
         full(2, {**SHARDED, **SECOND}, {}, 1, BACKWARD),
-        (2, SHARDED, FLOAT_ON_THE_WAY, 1, BACKWARD),
+        full(2, SHARDED, FLOAT_ON_THE_WAY, 1, BACKWARD),
         full(2, {**SHARDED, "contiguous_gradients": False}, FLOAT_ON_THE_WAY, 1, BACKWARD),
         (2, SHARDED, FLOAT_SUMS, 1, BACKWARD),
         full(2, {**SHARDED, **OFFLOAD}, {}, 1, BACKWARD),
