@@ -80,7 +80,7 @@ const FACTS: readonly Fact[] = [
     language: 'Python',
     pattern: /"eager"[^\n]*"lazy"/,
     where: {
-      'devices/cpu.py': 'the device that has them',
+      'devices/cpu.py': 'those that are its orders',
       'wire/options.py': 'the message that carries one, which loads nothing heavy',
     },
   },
@@ -131,18 +131,19 @@ const ASK = `
 import json
 from typing import get_args
 from fpdt.attention.register import BACKENDS, CAPABILITIES
-from fpdt.devices.cpu import CopyMode
+from fpdt.devices import DEVICE_MODES
 from fpdt.models.primitives import PRIMITIVES
 from fpdt.plan.header import PLAN_VERSION
 from fpdt.plan.model_code import InstructionName
 from fpdt.plan.nouns import DTYPE_BYTES, FILE_ALIGNMENT_BYTES
 from fpdt.plan.op_kinds import OP_KINDS
+from fpdt.wire.options import CopyMode
 print(json.dumps({
     "kinds": {kind.name: [kind.stream, *kind.groups, kind.is_paired, kind.external] for kind in OP_KINDS.values()},
     "masks": {name: sorted(masks) for name, masks in CAPABILITIES.items()},
     "softcaps": {name: make().softcap for name, make in BACKENDS.items()},
     "instructions": [sorted(get_args(InstructionName)), sorted(PRIMITIVES)],
-    "copyModes": get_args(CopyMode),
+    "copyModes": [get_args(CopyMode), [mode for modes in DEVICE_MODES.values() for mode in modes]],
     "dtypeBytes": DTYPE_BYTES,
     "fileAlignmentBytes": FILE_ALIGNMENT_BYTES,
     "planVersion": PLAN_VERSION,
@@ -154,7 +155,7 @@ interface PythonTables {
   readonly masks: Readonly<Record<string, readonly string[]>>;
   readonly softcaps: Readonly<Record<string, boolean>>;
   readonly instructions: readonly (readonly string[])[];
-  readonly copyModes: readonly string[];
+  readonly copyModes: readonly (readonly string[])[];
   readonly dtypeBytes: Readonly<Record<string, number>>;
   readonly fileAlignmentBytes: number;
   readonly planVersion: number;
@@ -188,7 +189,8 @@ describe('the same in both languages', () => {
   });
 
   it('copy modes', () => {
-    expect(python.copyModes).toEqual(runOptionsSchema.shape.copyMode.unwrap().options);
+    const { options } = runOptionsSchema.shape.copyMode.unwrap();
+    expect(python.copyModes).toEqual([options, options]);
   });
 
   it('bytes of dtypes, alignment in files, version of plans', () => {

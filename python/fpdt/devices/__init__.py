@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from fpdt.devices.cpu import CopyMode, CpuRuntime
+from fpdt.devices.cpu import CpuRuntime, Order
 from fpdt.devices.cuda import CudaRuntime
 from fpdt.devices.cuda_copies import CopyingCudaRuntime, cuda_runtime
 from fpdt.devices.device_memory import (
@@ -27,6 +27,7 @@ from fpdt.errors import ArenaError, FpdtError
 from fpdt.plan import Link, Plan, Pool
 from fpdt.run.arena import Arena, mapped_arena
 from fpdt.run.runtime import Runtime
+from fpdt.wire.options import CopyMode
 
 __all__ = [
     "CopyMode",
@@ -45,7 +46,7 @@ __all__ = [
 
 SpansOf = Callable[[str], Any]
 DEVICE_MODES: Mapping[str, tuple[CopyMode, ...]] = {
-    "cpu": ("eager", "lazy", "random", "threads"),
+    "cpu": (*get_args(Order), "threads"),
     "cuda": ("events", "native"),
 }
 """By device its copy modes, the first of which a run has that asks for none."""

@@ -19,8 +19,7 @@ from fpdt.run.runtime import Gate, LinkedCall, await_gate, masked_gates, set_fra
 if TYPE_CHECKING:
     from fpdt.devices.file_pool import FilePool
 
-CopyMode = Literal["eager", "lazy", "random", "threads", "events", "native"]
-"""The first three are orders of CpuRuntime, the fourth is ThreadsRuntime's; the last two are of GPUs."""
+Order = Literal["eager", "lazy", "random"]
 LogOp = Callable[[int, float, float], None]
 
 
@@ -42,7 +41,7 @@ class CpuRuntime(HostRuntime):
         files: Mapping[str, FilePool],
         streams: tuple[str, ...],
         group: dist.ProcessGroup | None = None,
-        order: Literal["eager", "lazy", "random"] = "eager",
+        order: Order = "eager",
         seed: int = 0,
     ) -> None:
         super().__init__(torch.device("cpu"), arenas, files, streams, group)

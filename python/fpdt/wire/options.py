@@ -11,7 +11,8 @@ SAFE_INTEGER = 2**53 - 1
 
 Count = Annotated[int, Field(ge=0, le=SAFE_INTEGER)]
 Positive = Annotated[int, Field(gt=0, le=SAFE_INTEGER)]
-CopyMode = Literal["eager", "lazy", "random", "threads"]
+CopyMode = Literal["eager", "lazy", "random", "threads", "events", "native"]
+"""The last two are those of GPUs, see devices."""
 NonFinitePolicy = Literal["stop", "skip"]
 SavePolicy = Literal["stop", "continue"]
 
