@@ -1,5 +1,5 @@
 /**
- * `npm run bench:training -- [--json] [--steps 300] [--seeds 3]`: bf16 training on packed documents of real text under ZeRO-3 with the
+ * `npm run bench:training -- [--json] [--steps 300] [--seeds 3] [--fp32]`: bf16 training on packed documents of real text under ZeRO-3 with the
  * optimizer offloaded, by `launchRun` and by a plain Hugging Face model in DeepSpeed's engine: the same weights, sequences and steps, and
  * for each seed others. Prints the losses of every step and those on held-out text in the end. Fails where these differ by more, in the mean
  * over seeds, than they do between seeds.
@@ -36,6 +36,7 @@ async function main(): Promise<void> {
       json: { type: 'boolean', default: false },
       steps: { type: 'string', default: '300' },
       seeds: { type: 'string', default: '3' },
+      fp32: { type: 'boolean', default: false },
     },
   });
   const numSteps = wholeNumber('steps', values.steps, { least: 2 });
@@ -43,7 +44,7 @@ async function main(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'fpdt-training-'));
   const rows: Row[] = [];
   try {
-    const bench = new Bench(folder, numSteps);
+    const bench = new Bench(folder, numSteps, !values.fp32);
     for (let seed = 1; seed <= numSeeds; seed++) {
       rows.push(await bench.row(seed));
       if (!values.json) process.stdout.write(`${rowText(rows.at(-1) as Row)}\n`);
@@ -52,7 +53,8 @@ async function main(): Promise<void> {
     await rm(folder, { recursive: true, force: true });
   }
   const verdict = judge(rows);
-  const report = { kind: 'trainingBench', ...verdict, numSteps, numRanks: NUM_RANKS, seqLen: SEQ_LEN, numChunks: NUM_CHUNKS, rows };
+  const dtype = values.fp32 ? 'float32' : 'bfloat16';
+  const report = { kind: 'trainingBench', ...verdict, dtype, numSteps, numRanks: NUM_RANKS, seqLen: SEQ_LEN, numChunks: NUM_CHUNKS, rows };
   process.stdout.write(values.json ? `${JSON.stringify(report, null, 1)}\n` : `${verdictText(verdict)}\n`);
   process.exitCode = verdict.ok ? 0 : 1;
 }
@@ -60,13 +62,15 @@ async function main(): Promise<void> {
 class Bench {
   private readonly folder: string;
   private readonly numSteps: number;
+  private readonly isBf16: boolean;
   private readonly python = resolvePython();
   private readonly data: string;
   private readonly heldOut: string;
 
-  constructor(folder: string, numSteps: number) {
+  constructor(folder: string, numSteps: number, isBf16: boolean) {
     this.folder = folder;
     this.numSteps = numSteps;
+    this.isBf16 = isBf16;
     this.data = join(folder, 'train.jsonl');
     this.heldOut = join(folder, 'held-out.jsonl');
     writeDocuments(this.python, { data: this.data, heldOut: this.heldOut }, NUM_DOCUMENTS);
@@ -87,7 +91,7 @@ class Bench {
     const plan = join(this.folder, 'peer.json');
     const config = join(this.folder, 'ds_config.json');
     await writePlanFile(await this.plan(seed, 1), plan);
-    await writeFile(config, JSON.stringify(deepspeedConfig(1)));
+    await writeFile(config, JSON.stringify(deepspeedConfig(1, this.isBf16)));
     const env = { ...prepareEnvironment({}), OMP_NUM_THREADS: '1', DS_ACCELERATOR: 'cpu' };
     const data = ['--plan', plan, '--data', this.data];
     for (const path of [this.data, this.heldOut]) await execa(this.python, ['-m', 'fpdt.prepare', '--plan', plan, '--data', path], { env });
@@ -104,7 +108,7 @@ class Bench {
     return planRun({
       model: MODEL,
       cluster: { gpus: NUM_RANKS, gpu: 'cpu' },
-      deepspeed: deepspeedConfig(NUM_RANKS / replicas),
+      deepspeed: deepspeedConfig(NUM_RANKS / replicas, this.isBf16),
       run: {
         seqLen: SEQ_LEN,
         numChunks: NUM_CHUNKS,

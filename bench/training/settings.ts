@@ -28,12 +28,12 @@ export const MODEL = {
 };
 
 /** A step takes as many sequences in both: ours one after the other on all ranks, the peer's one on each. */
-export function deepspeedConfig(accumulationSteps: number) {
+export function deepspeedConfig(accumulationSteps: number, isBf16: boolean) {
   return {
     train_micro_batch_size_per_gpu: 1,
     gradient_accumulation_steps: accumulationSteps,
     gradient_clipping: 1.0,
-    bf16: { enabled: true },
+    bf16: { enabled: isBf16 },
     zero_optimization: { stage: 3, offload_optimizer: { device: 'cpu' } },
     optimizer: { type: 'AdamW', params: { lr: 2e-3, betas: [0.9, 0.95], weight_decay: 0.1 } },
     scheduler: { type: 'WarmupLR', params: { warmup_min_lr: 0, warmup_max_lr: 2e-3, warmup_num_steps: 30 } },
