@@ -75,6 +75,7 @@ class FakeWeight:
     ds_numel: int
     ds_status: Any = ZeroParamStatus.NOT_AVAILABLE
     ds_persist: bool = False
+    ds_secondary_tensor: None = None
     handles: list[FakeHandle] = field(default_factory=list)
     partitioned: list[list[FakeWeight]] = field(default_factory=list)
 
