@@ -1,30 +1,17 @@
 import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/parameters.js';
-import { modelStates, type ModelStatesInput } from '../../src/memory/modelStates.js';
+import type { ModelStatesInput } from '../../src/memory/modelStates.js';
 import { predictRun } from '../../src/predict/predict.js';
 import { smallPlan } from '../predict/smallPlan.js';
+import type { JsonObject } from '../../src/spec/parseJson.js';
 import { specs } from '../spec/inputs.js';
+import { bytesOf, statesOf } from './states.js';
 
 const { model } = specs({ model: { hidden_size: 256 } });
 const parameters = parameterTable(model);
 const ON_HOST = { offload_param: { device: 'cpu' } };
 
-function states(zero: object, more: Partial<ModelStatesInput> = {}, config: object = {}) {
-  return modelStates({
-    parameters,
-    classOf: model.code.classOf,
-    tieWordEmbeddings: false,
-    run: { dtype: 'bfloat16', gradientAccumulationSteps: 1 },
-    extraLayers: 0,
-    numRanks: 4,
-    device: 'cuda',
-    deepspeed: { zero_optimization: { stage: 3, stage3_param_persistence_threshold: 0, ...zero }, ...config },
-    ...more,
-  });
-}
-
-type Items = readonly { readonly name: string; readonly bytes: number }[];
-const bytesOf = (items: Items, name: string): number => items.find((item) => item.name === name)?.bytes ?? 0;
+const states = (zero: object, more: Partial<ModelStatesInput> = {}, config: JsonObject = {}) => statesOf(model, zero, more, config);
 
 describe('offload_param', () => {
   const shard = (2 * parameters.numModelParameters) / 4;

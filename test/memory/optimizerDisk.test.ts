@@ -1,11 +1,12 @@
 /** Ledger and time of an optimizer whose states are on a disk. */
 import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/parameters.js';
-import { modelStates, type ModelStatesInput } from '../../src/memory/modelStates.js';
+import type { ModelStatesInput } from '../../src/memory/modelStates.js';
 import { optimizerSeconds } from '../../src/predict/zeroCosts.js';
 import type { DeepSpeedConfig } from '../../src/spec/types.js';
 import { smallPlan } from '../predict/smallPlan.js';
 import { specs } from '../spec/inputs.js';
+import { bytesOf, statesOf } from './states.js';
 
 const { model } = specs({ model: { hidden_size: 1024, intermediate_size: 4096 } });
 const parameters = parameterTable(model);
@@ -14,22 +15,9 @@ const zeroOf = (offload: object, zero: object = {}): DeepSpeedConfig => ({
   zero_optimization: { stage: 3, stage3_param_persistence_threshold: 0, ...zero, offload_optimizer: { nvme_path: '/nvme', ...offload } },
 });
 
-function states(offload: object, zero: object = {}, more: Partial<ModelStatesInput> = {}) {
-  return modelStates({
-    parameters,
-    classOf: model.code.classOf,
-    tieWordEmbeddings: false,
-    run: { dtype: 'bfloat16', gradientAccumulationSteps: 1 },
-    extraLayers: 0,
-    numRanks: 4,
-    device: 'cuda',
-    deepspeed: zeroOf(offload, zero),
-    ...more,
-  });
-}
+const states = (offload: object, zero: object = {}, more: Partial<ModelStatesInput> = {}) =>
+  statesOf(model, { ...zero, offload_optimizer: { nvme_path: '/nvme', ...offload } }, more);
 
-type Items = readonly { readonly name: string; readonly bytes: number }[];
-const bytesOf = (items: Items, name: string): number => items.find((item) => item.name === name)?.bytes ?? 0;
 const DISK = 'master weights, Adam states, gradients';
 const BUFFERS = 'buffers of the disk';
 

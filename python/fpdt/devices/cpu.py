@@ -14,7 +14,7 @@ from fpdt.devices.queues import Queues
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, Frame
-from fpdt.run.runtime import Gate, LinkedCall, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import Gate, LinkedCall, await_gate
 
 if TYPE_CHECKING:
     from fpdt.devices.file_pool import FilePool
@@ -54,11 +54,7 @@ class CpuRuntime(HostRuntime):
     def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:
         section = call.section
         frame = section.frame if self._queues is None else Frame(self)
-        section.bind(call.args)
-        set_frame(frame, call, bound)
-        if self.begin_call is not None:
-            self.begin_call(call, frame)
-        gates = masked_gates(call, self._tickets, frame)
+        gates = self._open(call, bound, frame)
         if self._queues is not None:
             self._queues.add(call, frame, gates, recorder)
             return

@@ -19,7 +19,7 @@ from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, OpContext
 from fpdt.run.link import LinkedSection
-from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, Runtime, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, Runtime, await_gate
 
 TURNS_AHEAD = 2
 """How many turns the host may be ahead: weights that ZeRO gathered for a turn are free when the device has run it."""
@@ -64,12 +64,7 @@ class CudaRuntime(Runtime):
     def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:
         assert isinstance(recorder, EventRecorder)
         section = call.section
-        section.bind(call.args)
-        set_frame(section.frame, call, bound)
-        if self.begin_call is not None:
-            self.begin_call(call, section.frame)
-        section.frame.entry = call.waits
-        gates = masked_gates(call, self._tickets, section.frame)
+        gates = self._open(call, bound, section.frame)
         self._enter(call)
         log, is_timed = recorder.log(section, call.layer, section.num_ops), recorder.times_ops
         views, handlers, context, current = section.views, section.handlers, None, self._compute

@@ -21,7 +21,7 @@ from fpdt.errors import ScheduleError
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, OpContext
-from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, await_gate
 
 if TYPE_CHECKING:
     from fpdt.run.files import FileSlice
@@ -90,12 +90,7 @@ class CopyingCudaRuntime(cuda.CudaRuntime):
             return
         section = call.section
         launches = self._native_of(section)
-        section.bind(call.args)
-        set_frame(section.frame, call, bound)
-        if self.begin_call is not None:
-            self.begin_call(call, section.frame)
-        section.frame.entry = call.waits
-        gates = masked_gates(call, self._tickets, section.frame)
+        gates = self._open(call, bound, section.frame)
         views, handlers, context, current = section.views, section.handlers, None, self._compute
         wait, write = self._engine.wait, self._engine.write
         try:

@@ -21,7 +21,7 @@ from fpdt.errors import ScheduleError
 from fpdt.measure.timing import Recorder
 from fpdt.run.arena import Arena
 from fpdt.run.context import Bound, OpContext
-from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, await_gate, masked_gates, set_frame
+from fpdt.run.runtime import COMM, COMPUTE, LinkedCall, await_gate
 
 if TYPE_CHECKING:
     from fpdt.run.files import FileSlice
@@ -65,12 +65,7 @@ class ThreadsRuntime(HostRuntime):
     def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:
         section = call.section
         launches = self._launches_of(section)
-        section.bind(call.args)
-        set_frame(section.frame, call, bound)
-        if self.begin_call is not None:
-            self.begin_call(call, section.frame)
-        section.frame.entry = call.waits
-        gates = masked_gates(call, self._tickets, section.frame)
+        gates = self._open(call, bound, section.frame)
         log = recorder.log(section, call.layer, section.num_ops)
         views, handlers, seconds, context = section.views, section.handlers, recorder.seconds, None
         wait, write = self._engine.wait, self._engine.write

@@ -78,6 +78,15 @@ class Runtime(ABC):
     def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:
         """Queue all ops of a call. An error of a handler is raised as it is, with a note that names the op."""
 
+    def _open(self, call: LinkedCall, bound: Bound, frame: Frame) -> list[Gate]:
+        """Makes views and frame those of a call; what its ops wait for on the host."""
+        call.section.bind(call.args)
+        set_frame(frame, call, bound)
+        if self.begin_call is not None:
+            self.begin_call(call, frame)
+        frame.entry = call.waits
+        return masked_gates(call, self._tickets, frame)
+
     @abstractmethod
     def end_turn(self) -> None:
         """What the host does next comes after every compute op so far, and after the exchanges."""

@@ -38,10 +38,6 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
     ): "a transfer that was waited for is done, and nobody waits for it again",
     (
         "CudaRuntime._join_streams",
-        "`stream is not None and stream is not caller` without `stream is not caller`",
-    ): _SELF,
-    (
-        "CudaRuntime._join_streams",
         "`caller.wait_stream(stream)` with torch.cuda.current_stream() waiting",
     ): "that is the caller",
     (
