@@ -1,11 +1,11 @@
 /**
- * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training }` on stdin becomes one of
- * `{ model, parameters, peaks, work, remarks }`, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes
+ * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training }` on a line of stdin becomes one of
+ * `{ model, parameters, peaks, work, remarks }` on a line, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes
  * inside when it runs on that many rows, work what it computes and moves, for tests that measure them.
  *
  *     echo '[{ "config": { "model_type": "llama", ... }, "dtype": "float32", "rows": 16 }]' | node --import tsx scripts/modelCode.ts
  */
-import { text } from 'node:stream/consumers';
+import { createInterface } from 'node:readline';
 import * as z from 'zod';
 import { configRemarks } from '../src/catalog/configRemarks.js';
 import { parameterTable, parseModel } from '../src/catalog/index.js';
@@ -35,15 +35,17 @@ interface ByCode<T> {
 }
 
 await runScript(async () => {
-  const entries = parseWith(z.array(entrySchema), jsonOf(await text(process.stdin)), 'stdin');
-  console.log(JSON.stringify(entries.map(answer)));
+  for await (const line of createInterface({ input: process.stdin })) {
+    const entries = parseWith(z.array(entrySchema), jsonOf(line), 'stdin');
+    console.log(JSON.stringify(entries.map(answer)));
+  }
 });
 
 function jsonOf(input: string): unknown {
   try {
     return JSON.parse(input);
   } catch (cause) {
-    const hint = 'give a JSON array of { config, dtype, rows }';
+    const hint = 'give a JSON array of { config, dtype, rows } on each line';
     throw new FpdtError(`stdin is not JSON: ${(cause as Error).message}`, { code: 'not-json', hint, cause });
   }
 }

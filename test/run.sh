@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Installs what is missing, then runs every check and test, the two suites side by side; the first failure ends it, loudly.
+# Installs what is missing, then runs every check and test, those of the two languages side by side; a failure ends it, loudly.
+#   test/run.sh typescript        the checks and tests of one language alone; or: python
 #   FPDT_PYTHON=/path/to/python   use that environment instead of .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-node scripts/setup.mjs --for test
+lane="${1:-all}"
+case "$lane" in
+  typescript | python | all) ;;
+  *) echo "unknown argument $lane, expected typescript or python" >&2 && exit 2 ;;
+esac
+[ "${FPDT_IS_SET_UP:-}" ] || node scripts/setup.mjs --for test
+export FPDT_IS_SET_UP=1
 export FPDT_PYTHON="${FPDT_PYTHON:-$PWD/.venv/bin/python}"
 export PATH="$PWD/node_modules/.bin:$PATH"
 # Two ranks share the cores: one thread each keeps times steady and results equal from run to run.
@@ -23,28 +30,41 @@ step() {
 }
 in_python() { (cd python && "$FPDT_PYTHON" -m "$@"); }
 
-step 'types' tsc --noEmit
-step 'biome' biome check .
-step 'oxlint, type-aware' oxlint --type-aware
-step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
-step 'ruff' in_python ruff check . ../bench
-step 'ruff format' in_python ruff format --check . ../bench
-step 'mypy' in_python mypy
-step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
-# Each of them mostly waits for one core. Both come to their end; what pytest says is told last.
+of_typescript() {
+  step 'types' tsc --noEmit
+  step 'biome' biome check .
+  step 'oxlint, type-aware' oxlint --type-aware
+  step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
+  step 'vitest' vitest run --tags-filter '!full'
+  # The tarball, unpacked: npm run test:pack installs it, and runs it too.
+  step 'package, a core' node --import tsx scripts/pack/pack.ts --core
+}
+of_python() {
+  step 'ruff' in_python ruff check . ../bench
+  step 'ruff format' in_python ruff format --check . ../bench
+  step 'mypy' in_python mypy
+  step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
+  step 'pytest' in_python pytest
+}
+# Each of them mostly waits for one core. Both come to their end; what Python's say is told last.
 side_by_side() {
   local log pid status=0
   log=$(mktemp)
-  in_python pytest >"$log" 2>&1 &
+  bash test/run.sh python >"$log" 2>&1 &
   pid=$!
-  vitest run --tags-filter '!full' || status=$?
+  bash test/run.sh typescript || status=$?
   wait "$pid" || status=$?
   cat "$log"
   rm "$log"
   return "$status"
 }
 
-step 'vitest and pytest' side_by_side
+if [ "$lane" != all ]; then
+  "of_$lane"
+  exit
+fi
+
+step 'TypeScript and Python' side_by_side
 # A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head
 # layout, policy and kind of file, some of the covering cases and some mixtures drawn anew; mutate one damage of each kind.
 step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 3 --random 2
@@ -55,8 +75,6 @@ step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --f
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
 step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
 step 'chaos of starts, a core' node --import tsx scripts/chaos/chaos.ts --start-up --rounds 4 --patience 60
-# The tarball, unpacked: npm run test:pack installs it, and runs it too.
-step 'package, a core' node --import tsx scripts/pack/pack.ts --core
 step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
 current='all'
 echo "all tests passed in $SECONDS s"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,7 +20,7 @@ from fpdt.models.training import prepare
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
 from tests.family_configs import CONFIGS, TRAININGS
-from tests.planned import ROOT
+from tests.model_code import ask_planner
 
 ROWS = 24
 _TABLE = TypeAdapter(ParameterTable)
@@ -51,22 +50,12 @@ class Family:
     table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
 
 
-def ask_planner(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Answers of scripts/modelCode.ts to `{config, dtype}` on ROWS rows."""
-    asked = json.dumps([{"rows": ROWS, **entry} for entry in entries])
-    command = ["node", "--import", "tsx", "scripts/modelCode.ts"]
-    done = subprocess.run(command, input=asked, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
-    return answers
-
-
 @cache
 def families() -> Mapping[str, Family]:
     """All of CASES, planned once a session."""
     dtypes = ("float32", "bfloat16")
     asked = [
-        {"config": config, "training": training, "dtype": dtype}
+        {"config": config, "training": training, "dtype": dtype, "rows": ROWS}
         for config, training in CASES.values()
         for dtype in dtypes
     ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,7 +16,6 @@ from fpdt.plan.data import ParameterTable
 from fpdt.plan.model_code import ModelCode
 from tests.planned import ROOT
 
-SCRIPT = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "scripts/modelCode.ts")]
 _TABLE = TypeAdapter(ParameterTable)
 
 
@@ -49,10 +50,25 @@ def planned_models(configs: Sequence[Mapping[str, Any]], training: Mapping[str, 
 
 
 def _ask(entries: Sequence[Mapping[str, Any]]) -> list[Planned]:
-    asked = json.dumps([{**entry, "dtype": "float32", "rows": 1} for entry in entries])
-    done = subprocess.run(SCRIPT, input=asked, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return [_read(answer) for answer in json.loads(done.stdout)]
+    return [_read(answer) for answer in ask_planner([{**entry, "dtype": "float32"} for entry in entries])]
+
+
+def ask_planner(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Answers of scripts/modelCode.ts to `{config, dtype, rows, training}`, of a row where none says how many."""
+    planner = _planner()
+    assert planner.stdin is not None and planner.stdout is not None
+    print(json.dumps([{"rows": 1, **entry} for entry in entries]), file=planner.stdin, flush=True)
+    answers: list[dict[str, Any]] = json.loads(planner.stdout.readline())
+    return answers
+
+
+@cache
+def _planner() -> subprocess.Popen[str]:
+    """One process for all tests, which ends with this one; what it says on stderr is seen."""
+    command = ["node", "--import", "tsx", "scripts/modelCode.ts"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.communicate)
+    return process
 
 
 def _read(answer: Mapping[str, Any]) -> Planned:

@@ -89,6 +89,7 @@ def test_tells_every_op_every_instruction_and_every_rate(tmp_path: Path) -> None
     assert rows == [{128}, {32}]
 
 
+@pytest.mark.full
 def test_one_rank_has_no_collectives_of_all_and_no_disk_has_no_rate(tmp_path: Path) -> None:
     found = measured(tmp_path, make_plans(tmp_path, ranks=1)[0])
     apart = sorted(name for name in found if not name.startswith("plan/"))

@@ -46,8 +46,8 @@ IN_BF16 = ("--dtype", "bfloat16")
     [
         (PLAIN, (), {"scheduler": WARM_UP}),
         full(ROUND_ROBIN, (), None),
-        (OFFLOADED, (), {"scheduler": WARM_UP}),
-        (PLAIN, IN_BF16, BF16),
+        full(OFFLOADED, (), {"scheduler": WARM_UP}),
+        full(PLAIN, IN_BF16, BF16),
         full({"stage": 1}, IN_BF16, FP32_SUMS),
         full({**ZERO_3, "zero_hpz_partition_size": 2}, (), None),
     ],
@@ -87,6 +87,7 @@ def test_a_checkpoint_goes_on_with_other_ranks_and_another_stage(probes: Probes,
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"]}
 
 
+@pytest.mark.full
 def test_adapters_go_on_with_other_ranks_where_the_weights_below_are_the_same(probes: Probes, tmp_path: Path) -> None:
     """The sum of what does not train is the same however it is sharded."""
     (tmp_path / "adapter_config.json").write_text(json.dumps(LORA))
@@ -113,7 +114,8 @@ def folder_of(parent: Path, name: str) -> Path:
     return parent / name
 
 
-@pytest.mark.parametrize("stage", [full(0), 3])
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 3])
 def test_in_fp16_the_loss_scale_goes_on_too(stage: int, probes: Probes, tmp_path: Path) -> None:
     fp16 = {"enabled": True, "initial_scale_power": 21, "loss_scale_window": 2}
     plan = make_plan(tmp_path, "--gpus", "2", "--dtype", "float16", zero={**ZERO_3, "stage": stage}, fp16=fp16)

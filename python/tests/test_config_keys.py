@@ -17,8 +17,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fpdt.models.shapes import parameter_shapes
-from tests.families import ask_planner
 from tests.family_configs import CONFIGS
+from tests.model_code import ask_planner
 from tests.planned import ROOT
 
 FILES: Mapping[str, Mapping[str, Any]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from fpdt.data.sources import open_data
 from fpdt.plan import Plan, load_plan
 from fpdt.testing.packed import Document
 from fpdt.testing.reference import ReferenceTrainer
-from tests.planned import MODEL, ROOT, ZERO_3, run_ranks, write_data
+from tests.planned import MODEL, ZERO_3, run_planner, run_ranks, write_data
 from tests.small_tokenizers import VOCAB, save_tokenizer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "the", "dog", "sleeps", "on"]
@@ -52,22 +51,9 @@ def packing_plan(folder: Path) -> Path:
         "zero_optimization": ZERO_3,
     }
     (folder / "ds_config.json").write_text(json.dumps(deepspeed))
-    planner = ["node", "--import", str(ROOT / "node_modules/tsx/dist/esm/index.mjs"), str(ROOT / "src/cli/main.ts")]
-    shape = [
-        "--gpus",
-        str(RANKS),
-        "--gpu",
-        "cpu",
-        "--seq-len",
-        "96",
-        "--chunks",
-        "2",
-        "--dtype",
-        "float32",
-        "--packing",
-    ]
+    shape = ["--gpus", str(RANKS), "--gpu", "cpu", "--seq-len", "96", "--chunks", "2", "--dtype", "float32"]
     files = ["--model", "model.json", "--deepspeed", "ds_config.json", "--output", "plan.json"]
-    subprocess.run([*planner, "plan", *files, *shape, "--steps", str(STEPS)], cwd=folder, check=True, timeout=120)
+    run_planner(folder, *files, *shape, "--packing", "--steps", str(STEPS))
     return folder / "plan.json"
 
 

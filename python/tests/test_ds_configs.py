@@ -42,7 +42,7 @@ def test_a_micro_batch_of_two_sequences_is_two_micro_steps(probes: Probes, tmp_p
     "optimizer",
     [
         {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}},
-        {"type": "Adagrad", "params": {"lr": 0.01}},
+        full({"type": "Adagrad", "params": {"lr": 0.01}}),
     ],
 )
 def test_optimizers_of_torch_update_as_unsharded(optimizer: dict[str, Any], probes: Probes, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.rounds import core, full
 SEEDS = [1, 2]
 
 
-@pytest.mark.parametrize("name", core(CASES, ("segments of 2, a file", "auto, bf16", "two ranks", "documents, a file")))
+@pytest.mark.parametrize("name", core(CASES, ("segments of 2, a file", "documents, a file")))
 def test_steps_are_equal_to_those_of_the_cpu_in_any_order(
     name: str, probes: Probes, fake_cuda_plan: PlanOf, tmp_path: Path
 ) -> None:
@@ -41,7 +41,7 @@ def test_steps_are_equal_to_those_of_the_cpu_in_any_order(
     assert differing == [], f"seeds {differing} of {SEEDS}"
 
 
-@pytest.mark.parametrize(("name", "most"), [("keys on the host", 32), full("auto, bf16", 32), ("two ranks", 6)])
+@pytest.mark.parametrize(("name", "most"), [("keys on the host", 32), full("auto, bf16", 32), full("two ranks", 6)])
 def test_the_host_waits_for_the_device_between_turns_only(
     name: str, most: int, probes: Probes, fake_cuda_plan: PlanOf, tmp_path: Path
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_broken_runtime_is_found_or_is_known_to_change_nothing(fake_cuda_plan:
         target.try_module(target.module, plans)
     mutants = device_mutants()
     assert len(mutants) > 200
-    verdicts = [*stale_equivalents(mutants), *(judge(mutant, plans) for mutant in sample(mutants, 3))]
+    verdicts = [*stale_equivalents(mutants), *(judge(mutant, plans) for mutant in sample(mutants, 2))]
     assert [verdict for verdict in verdicts if verdict["fate"] == "survived"] == []
     assert sum(verdict["fate"] == "changed" for verdict in verdicts) > len(verdicts) / 3
 

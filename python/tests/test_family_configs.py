@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from tests.families import ask_planner
 from tests.family_configs import CONFIGS
+from tests.model_code import ask_planner
 
 Config = Mapping[str, Any]
 

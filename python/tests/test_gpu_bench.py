@@ -97,7 +97,7 @@ def test_what_a_run_leaves_comes_back_whole(dry: tuple[int, Lines, Path]) -> Non
 def test_a_cluster_file_is_made_of_the_calibration(dry: tuple[int, Lines, Path], staging: Path, tmp_path: Path) -> None:
     script, cluster = str(ROOT / "bench" / "gpu" / "cluster.ts"), tmp_path / "cluster.json"
     command = ["node", "--import", "tsx", script, str(dry[2] / "result.jsonl"), str(staging), str(cluster)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(cluster.read_text())["ratesProvenance"] == "measured"
     assert (tmp_path / "cluster.shapes.json").exists()

@@ -21,12 +21,16 @@ from fpdt.plan import load_plan
 from tests.conftest import Probes
 from tests.loops import CLIPPING, LEARNING_RATE
 from tests.planned import MODEL, ZERO_3, make_plan
+from tests.rounds import full
 
 SEQ_LEN, STEPS, ACCUMULATION = 96, 3, 2
 TOLERANCE = {"float32": 4e-7, "bfloat16": 5e-4}
 """Relative, four times what `fpdt run` and the loops were off Hugging Face in fp64 in the worst of 3 steps: 1e-7, of
 which a loss in fp32 takes 6e-8, and 1.2e-4 (torch 2.13 for the CPU)."""
 ZERO_2: Mapping[str, Any] = {"stage": 2, "reduce_bucket_size": 4096}
+
+
+LOOPS = ("own", "accelerate", "trainer")
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,17 @@ class Case:
     replicas: int
     loops: Sequence[str]
     evaluate: bool
+    ranks: int = 2
 
 
 CASES = {
-    "one sequence, stage 3, fp32": Case("float32", ZERO_3, 1, ("own", "accelerate", "trainer", "refusals"), True),
-    "two replicas, stage 2, bf16": Case("bfloat16", ZERO_2, 2, ("own", "accelerate", "trainer"), False),
+    "one sequence, stage 3, fp32": Case("float32", ZERO_3, 1, (*LOOPS, "refusals"), True),
+    "two replicas, stage 2, bf16": Case("bfloat16", ZERO_2, 2, LOOPS, False),
+}
+FULL_CASES = {
+    "two replicas of two ranks, stage 3, bf16": Case("bfloat16", ZERO_3, 2, LOOPS, True, ranks=4),
+    "two replicas of two ranks, stage 1, fp32": Case("float32", {"stage": 1}, 2, LOOPS, False, ranks=4),
+    "one sequence, stage 0, fp32": Case("float32", {"stage": 0}, 1, LOOPS, True),
 }
 
 
@@ -80,20 +90,20 @@ def plain_losses(
     return losses
 
 
-def run_steps(folder: Path, probes: Probes) -> tuple[list[float], list[float]]:
+def run_steps(folder: Path, ranks: int, probes: Probes) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of `fpdt run` on the same samples."""
     prepare(DataOptions(folder / "samples.jsonl"), int(MODEL["vocab_size"]))
-    job = {"plan": folder / "plan.json", "data": folder / "samples.jsonl", "steps": STEPS, "worldSize": 2}
+    job = {"plan": folder / "plan.json", "data": folder / "samples.jsonl", "steps": STEPS, "worldSize": ranks}
     answer = probes.run(kind="worker", **job, options={"poison": False})
     assert "failed" not in answer, answer
     return answer["losses"], [step["gradient_norm"] for step in answer["steps"]]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *map(full, FULL_CASES)])
 def test_losses_are_those_of_a_run_and_of_hugging_face(name: str, probes: Probes, tmp_path: Path) -> None:
-    case = CASES[name]
-    shape = ("--gpus", "2", "--policy", "fpdt", "--dtype", case.dtype, "--steps", str(STEPS))
-    layout = ("--sequence-parallel", str(2 // case.replicas))
+    case = {**CASES, **FULL_CASES}[name]
+    shape = ("--gpus", str(case.ranks), "--policy", "fpdt", "--dtype", case.dtype, "--steps", str(STEPS))
+    layout = ("--sequence-parallel", str(case.ranks // case.replicas))
     optimizer = {"type": "AdamW", "params": {"lr": LEARNING_RATE, "weight_decay": 0.0, "torch_adam": True}}
     more = {"optimizer": optimizer, **({"bf16": {"enabled": True}} if case.dtype == "bfloat16" else {})}
     options: dict[str, Any] = {
@@ -108,13 +118,13 @@ def test_losses_are_those_of_a_run_and_of_hugging_face(name: str, probes: Probes
     plan_model(load_plan(path), None, with_buffers=True).save_pretrained(tmp_path / "model")  # type: ignore[operator]
 
     job = {"folder": tmp_path, "accumulation": ACCUMULATION, "replicas": case.replicas, "loops": case.loops}
-    answer = probes.run(kind="loops", **job, steps=STEPS, worldSize=2, idleSeconds=300)
+    answer = probes.run(kind="loops", **job, steps=STEPS, worldSize=case.ranks, idleSeconds=300)
     assert "failed" not in answer, answer
-    losses, norms = run_steps(tmp_path, probes)
+    losses, norms = run_steps(tmp_path, case.ranks, probes)
     exact = plain_losses(tmp_path, samples, num_in_step, torch.float64)
     tolerance = TOLERANCE[case.dtype]
     assert losses == pytest.approx(exact, rel=tolerance)
-    for loop in ("own", "accelerate", "trainer"):
+    for loop in LOOPS:
         assert answer[loop]["losses"] == pytest.approx(losses, rel=tolerance), loop
     own, trainer = answer["own"], answer["trainer"]
     for found in (own["norms"][:STEPS], trainer["norms"]):

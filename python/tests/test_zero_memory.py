@@ -31,8 +31,8 @@ ROUNDED_UP = 0.01
 @pytest.mark.parametrize(
     ("num_ranks", "zero", "more", "accumulation_steps", "instant"),
     [
-        (2, SHARDED, {}, 1, BACKWARD),
-        (1, SHARDED, {}, 1, BACKWARD),
+        full(2, SHARDED, {}, 1, BACKWARD),
+        full(1, SHARDED, {}, 1, BACKWARD),
         full(2, {**SHARDED, "contiguous_gradients": False}, {}, 1, BACKWARD),
         full(2, {**SHARDED, "reduce_scatter": False}, {}, 1, BACKWARD),
         full(2, {**SHARDED, **SECOND}, {}, 1, BACKWARD),
@@ -43,14 +43,14 @@ ROUNDED_UP = 0.01
         full(2, {**SHARDED, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
         (2, {**SHARDED, **OFFLOAD, **OFFLOAD_WEIGHTS}, {}, 1, BACKWARD),
         # Everything in one bucket, which is reduced at the end.
-        (2, {**SHARDED, "reduce_bucket_size": 20_000_000}, {}, 1, REDUCE),
+        full(2, {**SHARDED, "reduce_bucket_size": 20_000_000}, {}, 1, REDUCE),
         # Everything is fetched ahead, out of one buffer, and small weights stay whole.
         (2, {"stage": 3, "sub_group_size": 1000, **BUCKET}, {}, 1, "layerForward"),
-        (2, {"stage": 2, **BUCKET, **OFFLOAD}, {}, 1, STEP),
+        full(2, {"stage": 2, **BUCKET, **OFFLOAD}, {}, 1, STEP),
         full(2, {"stage": 2, **BUCKET, **OFFLOAD}, {}, 2, STEP),
         full(2, {"stage": 2, **BUCKET}, FLOAT_SUMS, 1, STEP),
         (2, {"stage": 1, **BUCKET}, FLOAT_SUMS, 1, STEP),
-        (2, {"stage": 0}, {}, 1, STEP),
+        full(2, {"stage": 0}, {}, 1, STEP),
         full(2, {"stage": 0}, FLOAT_ON_THE_WAY, 1, REDUCE),
     ],
 )

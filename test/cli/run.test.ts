@@ -121,7 +121,7 @@ describe('fpdt run', () => {
     expect(stderr).toMatch(message);
   });
 
-  it('saves on SIGTERM, exits with 75 and goes on to the losses of a run that was not stopped', async () => {
+  it('saves on SIGTERM, exits with 75 and goes on to the losses of a run that was not stopped', { tags: ['full'] }, async () => {
     const saved = join(folder, 'saved');
     const args = ['run', planPath, '--data', data, '--steps', '100000', '--checkpoint', saved, '--resume', 'auto', '--json'];
     const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -163,7 +163,7 @@ describe('fpdt run', () => {
     expect(stderr).toMatch(message);
   });
 
-  it('evaluates between steps and keeps what is worth keeping', async () => {
+  it('evaluates between steps and keeps what is worth keeping', { tags: ['full'] }, async () => {
     const evaluated = join(folder, 'evaluated.json');
     expect(await capture('plan', ...DEMO, '--steps', '2', '--evaluate', '--output', evaluated)).toMatchObject({ exitCode: 0 });
     const kept = join(folder, 'kept');

@@ -35,8 +35,8 @@ function brokenPromises(comparison: Comparison): readonly string[] {
   return judge(comparison).failures.filter((line) => !line.startsWith('step time'));
 }
 
-describe('the verdict on a run of 2 ranks', { timeout: 120_000 }, () => {
-  it('finds memory, copies, loss and the sum of times as planned', async () => {
+describe('the verdict on a run of 2 ranks', () => {
+  it('finds memory, copies, loss and the sum of times as planned', { tags: ['full'] }, async () => {
     expect(brokenPromises(await compareWith(''))).toEqual([]);
   });
 
@@ -50,7 +50,7 @@ describe('the verdict on a run of 2 ranks', { timeout: 120_000 }, () => {
   });
 });
 
-test('a rank killed in a step stops all ranks', { timeout: 120_000 }, async () => {
+test('a rank killed in a step stops all ranks', async () => {
   const error = await errorOf(await launchWith('kill:1:1'));
   expect(error).toMatchObject({ code: 'rank-died', details: { rank: 1, phase: 'stepping', signal: 'SIGKILL' } });
   expect(error.message).toMatch(/^rank 1: was killed by SIGKILL \(phase stepping, step [01] or the next\)$/);

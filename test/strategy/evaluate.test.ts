@@ -132,7 +132,7 @@ describe('estimateMemory equals the memory of the full schedule', () => {
   test.each([65_536, 200_000])('keys in ranges of 512K tokens at most: chunks of %i', inRanges);
   test.each([131_072, 262_144, 600_000])('keys in ranges of 512K tokens at most: chunks of %i', { tags: ['full'] }, inRanges);
 
-  test('ranges that are longer because there would be too many', () => {
+  test('ranges that are longer because there would be too many', { tags: ['full'] }, () => {
     expectEqual({ seqLen: 262_144 * 300 }, {}, [300]);
   });
 

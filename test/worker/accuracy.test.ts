@@ -25,7 +25,7 @@ const SHAPE = {
 /** Done, where ZeRO asks for it, but for free in a plan: nothing waits for it. */
 const MAY_BE_FREE = ['rescale', 'release'];
 
-it('every kind of op that ran is planned and measured, with rates that are said to be measured', async () => {
+it('every kind of op that ran is planned and measured, with rates that are said to be measured', { tags: ['full'] }, async () => {
   const round = await runRound(SHAPE, { python: resolvePython(), calibrationSeconds: 3, numSteps: 2 });
   expect(round.speedFactor).toBeGreaterThan(0);
   expect(round.runs.map(({ policy }) => policy)).toEqual(['auto', 'fpdt']);
