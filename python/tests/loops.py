@@ -91,7 +91,8 @@ def own_loop(place: Place) -> Result:
                 engine.step()
                 total += float(loss.detach()) / len(batches)
             losses.append(_mean(total))
-            norms.append(float(engine.get_global_grad_norm()))
+            if (norm := engine.get_global_grad_norm()) is not None:
+                norms.append(float(norm))
 
         for number in range(place.steps):
             batches = [next(loader) for _ in range(place.accumulation)]

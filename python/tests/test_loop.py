@@ -127,10 +127,15 @@ def test_losses_are_those_of_a_run_and_of_hugging_face(name: str, probes: Probes
     for loop in LOOPS:
         assert answer[loop]["losses"] == pytest.approx(losses, rel=tolerance), loop
     own, trainer = answer["own"], answer["trainer"]
-    for found in (own["norms"][:STEPS], trainer["norms"]):
-        assert found == pytest.approx(norms, rel=tolerance)
+    if case.zero["stage"] == 0:
+        # DeepSpeed tells no norm there.
+        assert own["norms"] == []
+    else:
+        for found in (own["norms"][:STEPS], trainer["norms"]):
+            assert found == pytest.approx(norms, rel=tolerance)
+        assert own["norms"][-1] == pytest.approx(norms[-1], rel=tolerance)
     # The last step once more, from a checkpoint of the engine and of the Trainer.
-    assert [own["again"], own["norms"][-1]] == pytest.approx([losses[-1], norms[-1]], rel=tolerance)
+    assert own["again"] == pytest.approx(losses[-1], rel=tolerance)
     if case.replicas == 1:
         assert trainer["again"][-1] == pytest.approx(losses[-1], rel=tolerance)
     for streamed, hugging_face in own["evaluations"]:
