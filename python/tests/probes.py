@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,16 @@ def held_layer_rank(job: Job, rank: int, port: int) -> Result:
     model: Any = session.engine.model
     deepspeed.zero.GatheredParameters(list(model.model.layers[job["layer"]].parameters())).__enter__()
     return {"loss": session.run_step(0)["loss"]}
+
+
+def run_modules(job: Job) -> Result:
+    return harness.on_ranks(job, modules_rank)
+
+
+def modules_rank(job: Job, rank: int, port: int) -> Result:
+    """What a rank has loaded when its session is made."""
+    harness.open_session(job, rank, port)
+    return {"modules": sorted(sys.modules)}
 
 
 def run_weights(job: Job) -> Result:
@@ -278,6 +289,7 @@ if __name__ == "__main__":
             "heldLayer": run_held_layer,
             "load": run_load,
             "loops": loop_jobs.run_loops,
+            "modules": run_modules,
             "scratch": run_scratch,
             "scripts": loop_jobs.run_scripts,
             "weights": run_weights,

@@ -58,3 +58,11 @@ def test_another_layer_left_gathered_stops_the_step(probes: Probes, tmp_path: Pa
     answer = probes.run(kind="heldLayer", layer=1, plan=path, data=write_data(tmp_path), worldSize=1)
     assert answer["failed"].startswith("GatheredLayersError: while layer 0 runs, ZeRO-3 holds "), answer
     assert "gathered parameters of layers [1]; the config allows 0" in answer["failed"]
+
+
+def test_a_start_loads_no_compiler(probes: Probes, tmp_path: Path) -> None:
+    """DeepSpeed asks whether the optimizer is its Muon, whose module would load Inductor."""
+    path = make_plan(tmp_path, "--gpus", "1")
+    loaded = set(probes.run(kind="modules", plan=path, data=write_data(tmp_path), worldSize=1)["modules"])
+    assert "deepspeed.runtime.zero.muon.muon_optimizer" in loaded
+    assert "torch._inductor.compile_fx" not in loaded
