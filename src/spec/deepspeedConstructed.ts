@@ -90,7 +90,9 @@ const POSITIVE = ['warmup_num_steps', 'lr_range_test_step_size', 'cycle_first_st
 function stepProblems(config: JsonObject): readonly Problem[] {
   const params = valueIn(config, ['scheduler', 'params']);
   if (!isObject(params)) return [];
-  return POSITIVE.filter((key) => Object.hasOwn(params, key) && !(Number.isInteger(params[key]) && Number(params[key]) > 0)).map((key) => ({
+  return POSITIVE.filter(
+    (key) => Object.hasOwn(params, key) && params[key] !== null && !(Number.isInteger(params[key]) && Number(params[key]) > 0),
+  ).map((key) => ({
     path: `scheduler.params.${key}`,
     text: `: expected a whole number > 0, found ${describe(params[key])}`,
     code: 'invalid-value',
@@ -137,8 +139,9 @@ function paramProblem(at: string, key: string, value: unknown, signature: Signat
       },
     ];
   }
-  const expected = typeWord(signature[key]?.default);
-  if (expected === undefined || value === null || expected.takes(value)) return [];
+  const { default: fallback } = signature[key] ?? {};
+  const expected = typeWord(fallback) ?? (value === null && fallback === undefined ? A_VALUE : undefined);
+  if (expected === undefined || expected.takes(value)) return [];
   return [{ path, text: `: expected ${expected.words}, found ${describe(value)}`, code: 'invalid-value', hint: `give ${expected.words}` }];
 }
 
@@ -147,10 +150,16 @@ interface TypeWord {
   readonly takes: (value: unknown) => boolean;
 }
 
-/** The type of what stands there by default; a number's may be a list, one for each group of weights. */
+/** Of a parameter without a default, of which no type is known. */
+const A_VALUE: TypeWord = { words: 'a value', takes: () => false };
+
+/**
+ * The type of what stands there by default; a number's may be a list, one for each group of weights. Constructors and steps reckon with
+ * numbers and lists, and fail on null, which is as good as false where a switch is asked for.
+ */
 function typeWord(value: unknown): TypeWord | undefined {
   if (typeof value === 'number') return { words: 'a number', takes: (given) => typeof given === 'number' || Array.isArray(given) };
-  if (typeof value === 'boolean') return { words: 'true or false', takes: (given) => typeof given === 'boolean' };
+  if (typeof value === 'boolean') return { words: 'true or false', takes: (given) => typeof given === 'boolean' || given === null };
   if (Array.isArray(value)) return { words: 'a list', takes: Array.isArray };
   return undefined;
 }

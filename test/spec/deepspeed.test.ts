@@ -67,6 +67,16 @@ test.each([
     { zero_optimization: { offload_optimizer: { cpuadam_cores_perc: 1.5 } } },
     'deepspeed.zero_optimization.offload_optimizer.cpuadam_cores_perc: expected a number from 0 to 1, found 1.5',
   ],
+  [{ optimizer: { type: 'AdamW', params: { lr: null } } }, 'deepspeed.optimizer.params.lr: expected a number, found null'],
+  [{ optimizer: { type: 'AdamW', params: { betas: null } } }, 'deepspeed.optimizer.params.betas: expected a list, found null'],
+  [
+    { scheduler: { type: 'WarmupDecayLR', params: { total_num_steps: null } } },
+    'deepspeed.scheduler.params.total_num_steps: expected a value, found null',
+  ],
+  [
+    { scheduler: { type: 'WarmupLR', params: { warmup_num_steps: null } } },
+    'deepspeed.scheduler.params.warmup_num_steps: expected a number, found null',
+  ],
 ])('a wrong type or a value out of bounds %j is named with path and expectation', (given, message) => {
   const [, expected = ''] = /expected (.*), found/.exec(message) ?? [];
   expect(refusal(given)).toMatchObject({ code: message.endsWith('"auto"') ? 'unresolved-auto' : 'invalid-value', message });
@@ -260,6 +270,8 @@ test.each([
   { scheduler: { type: 'LambdaLR', params: {} } },
   { scheduler: { type: 'StepLR', params: { step_size: 3 } }, zero_optimization: { stage: 1 } },
   { gradient_clipping: null },
+  { gradient_predivide_factor: null },
+  { managed_gradient_accumulation: null },
   { gradient_allreduce_op: 'sum' },
   { amp: { enabled: true } },
   { tensor_parallel: { autotp_size: 2 } },
@@ -276,6 +288,7 @@ test.each([
   { scheduler: { type: 'WarmupCosineLR', params: { total_num_steps: 9, warmup_num_steps: 1 } }, zero_optimization: { stage: 2 } },
   { zero_optimization: { stage: 2, offload_optimizer: { device: 'cpu', pin_memory: true } } },
   { fp16: { enabled: false, loss_scale: 0 }, activation_checkpointing: { cpu_checkpointing: true } },
+  { optimizer: { type: 'AdamW', params: { lr: 1e-4, torch_adam: true, amsgrad: null, foreach: null } } },
   { steps_per_print: 10, wall_clock_breakdown: false, comms_logger: { enabled: false } },
 ])('%j is passed on', (given) => {
   expect(config(given)).toMatchObject(given);
