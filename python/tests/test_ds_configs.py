@@ -10,6 +10,7 @@ import pytest
 
 from fpdt.testing.reference import run_reference
 from tests.conftest import Probes
+from tests.op_builders import compile_ops
 from tests.planned import ZERO_3, make_plan, write_data
 from tests.rounds import full
 
@@ -50,6 +51,26 @@ def test_optimizers_of_torch_update_as_unsharded(optimizer: dict[str, Any], prob
     found = losses(tmp_path / "run", probes, ZERO_3, more=more)
     expected = run_reference(tmp_path / "run" / "plan.json", tmp_path / "run" / "data.txt", 3, "float64", None, None)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("builder", "optimizer"),
+    [
+        full("CPULionBuilder", {"type": "Lion", "params": {"lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.1}}),
+        full("CPUAdagradBuilder", {"type": "Adagrad", "params": {"lr": 0.01, "weight_decay": 0.1}}),
+        full("CPUAdamBuilder", {"type": "AdamW", "params": {"lr": 1e-3, "weight_decay": 0.1}}),
+    ],
+)
+def test_kernels_on_the_host_update_as_unsharded(
+    builder: str, optimizer: dict[str, Any], probes: Probes, tmp_path: Path
+) -> None:
+    """DeepSpeed's own, which it compiles: for minutes."""
+    compile_ops(builder)
+    zero = {**ZERO_3, "offload_optimizer": {"device": "cpu"}}
+    found = losses(tmp_path / "run", probes, zero, more={"optimizer": optimizer})
+    expected = run_reference(tmp_path / "run" / "plan.json", tmp_path / "run" / "data.txt", 3, "float64", None, None)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found[0] != found[-1]
 
 
 IN_PAIRS = {"zero_hpz_partition_size": 2}

@@ -19,6 +19,7 @@ from fpdt.run.kernels import masks_of, plan_kernels
 from fpdt.run.program import LossScale
 from fpdt.run.ranks import RankError, join_process_group
 from fpdt.run.zero import GatheredLayersError, LayerWeights
+from fpdt.testing.lion import Lion
 from fpdt.testing.reference import make_optimizer
 from tests.hand_plan import HandPlan
 from tests.planned import MODEL, ZERO_3
@@ -213,8 +214,9 @@ def test_the_reference_makes_deepspeeds_optimizer() -> None:
     assert (type(adamw), adamw.defaults["lr"]) == (torch.optim.AdamW, 0.5)
     plain = make_optimizer({"optimizer": {"type": "Adam", "params": {"adam_w_mode": False}}}, weights)
     assert type(plain) is torch.optim.Adam
-    with pytest.raises(ValueError, match="no optimizer 'Lion'"):
-        make_optimizer({"optimizer": {"type": "Lion"}}, weights)
+    assert type(make_optimizer({"optimizer": {"type": "Lion"}}, weights)) is Lion
+    with pytest.raises(ValueError, match="no optimizer 'Lamb'"):
+        make_optimizer({"optimizer": {"type": "Lamb"}}, weights)
 
 
 def test_a_wrong_number_of_ranks_is_refused(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from fpdt.models.build import DTYPES, cast_weights
 from fpdt.models.plan_model import plan_model
 from fpdt.plan import Plan, load_plan
 from fpdt.run.gradients import write_gradients
+from fpdt.testing.lion import Lion
 from fpdt.testing.packed import Document, PackedSequences
 from fpdt.testing.reference_scale import make_reference_scale
 
@@ -158,17 +159,19 @@ def document_loss_sum(model: nn.Module, document: Document) -> Tensor:
 
 
 def make_optimizer(config: Mapping[str, Any], weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """What DeepSpeed makes of the config's optimizer, by torch. Raises ValueError for one that torch does not have."""
+    """What DeepSpeed makes of the config's optimizer, by torch but for Lion. Raises ValueError for others."""
     section = config.get("optimizer", {})
     name, options = str(section.get("type", "")).lower(), dict(section.get("params", {}))
+    for only_deepspeed in ("torch_adam", "fp32_optimizer_states"):
+        options.pop(only_deepspeed, None)
+    if name == "lion":
+        return Lion(weights, **options)
     if name not in ("adam", "adamw"):
         found = torch.optim.Adagrad if name == "adagrad" else getattr(torch.optim, str(section.get("type")), None)
         if found is None:
             raise ValueError(f"the reference has no optimizer '{section.get('type')}'; plan with one of torch's")
         return cast(type[torch.optim.Optimizer], found)(weights, **options)
     decoupled = bool(options.pop("adam_w_mode", True)) or name == "adamw"
-    for only_deepspeed in ("torch_adam", "fp32_optimizer_states"):
-        options.pop(only_deepspeed, None)
     return (torch.optim.AdamW if decoupled else torch.optim.Adam)(weights, **options)
 
 
