@@ -47,7 +47,7 @@ def traced_start(plan: Plan, rank: int) -> int:
     ):
         model = rank_model(plan, None, device)
         streamed = stream(model, plan, plan_kernels(plan), device)
-        engine = build_engine(streamed, plan, None)
+        engine = build_engine(streamed, plan, {})
         del engine
     return live.peak_bytes
 

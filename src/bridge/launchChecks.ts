@@ -2,7 +2,7 @@
 
 import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
-import { optimizerDisk } from '../spec/deepspeedOffload.js';
+import { DISK_SECTIONS, isOnDisk } from '../spec/deepspeedDisk.js';
 import { FpdtError } from '../spec/errors.js';
 import { isFolder } from '../spec/jsonFile.js';
 import type { LaunchOptions } from './launchOptions.js';
@@ -74,10 +74,11 @@ function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSequences,
 
 /** The ranks would refuse it too, once their engines are there. */
 function checkStates({ deepspeed }: ExecutionPlan, { checkpoint, resume }: LaunchOptions): void {
-  if (optimizerDisk(deepspeed) === undefined || (checkpoint === undefined && resume === undefined)) return;
-  throw new FpdtError('checkpoints do not reach optimizer states that are on a disk', {
+  const sections = DISK_SECTIONS.filter((section) => isOnDisk(deepspeed, section));
+  if (sections.length === 0 || (checkpoint === undefined && resume === undefined)) return;
+  throw new FpdtError(`checkpoints do not reach what is on a disk by ${sections.join(' and ')}`, {
     code: 'unsupported',
-    hint: 'use offload_optimizer device cpu, or run without --checkpoint and --resume',
+    hint: 'use device cpu there, or run without --checkpoint and --resume',
   });
 }
 

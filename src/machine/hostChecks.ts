@@ -93,5 +93,5 @@ function libaioCheck({ includes }: Host): Check {
   const found = includes.map((folder) => join(folder, 'libaio.h')).find((file) => refusal(file, constants.R_OK) === undefined);
   if (found !== undefined) return fine('libaio', found);
   const hint = 'on Debian and Ubuntu: apt-get install libaio-dev';
-  return warning('libaio', 'none: a ds_config that offloads the optimizer to nvme does not start', hint);
+  return warning('libaio', 'none: a ds_config that offloads to nvme does not start', hint);
 }

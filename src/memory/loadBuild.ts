@@ -7,6 +7,7 @@ import { numWeightElements } from '../catalog/parameters.js';
 import type { ParameterView } from '../spec/types.js';
 import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
 import { secondPartitionBytes, shardOf } from './stateTerms.js';
+import { bufferItem, goesToDisk } from './weightsDisk.js';
 
 type Unit = readonly ParameterView[];
 
@@ -17,7 +18,8 @@ export function buildingMoments(terms: LoadTerms): readonly (readonly Held[])[] 
   let before = 0;
   const build = (unit: Unit, mayBePeak = true): void => {
     if (mayBePeak) moments.push(...unitMoments(unit, before, terms));
-    before += terms.zero.stage === 3 ? shardOf(unit, terms.numRanks) : numWeightElements(unit);
+    const stays = unit.filter((view) => !goesToDisk(view, terms));
+    before += terms.zero.stage === 3 ? shardOf(stays, terms.numRanks) : numWeightElements(unit);
   };
   for (const unit of modulesOf(embed)) build(unit);
   // Each layer of a class finds more there than the one before it, so the last is the one that may be the peak.
@@ -43,12 +45,14 @@ function unitMoments(unit: Unit, before: number, terms: LoadTerms): readonly (re
   const name = zero.stage === 3 ? 'weight shard so far' : 'weights so far';
   const place = zero.offloadWeights === undefined ? 'device' : 'pinned';
   const there = kept(name, pinned * w * before, `${w} B * weights of the units before`, place);
+  const buffers = { ...bufferItem(terms), place, passing: false } as const;
   const second = kept('second partition so far', zero.stage === 3 ? secondPartitionBytes(before, terms) : 0, 'of the units before', place);
-  const moments = castMoments(unit, terms).map((moment) => [there, second, ...moment]);
+  const moments = castMoments(unit, terms).map((moment) => [there, buffers, second, ...moment]);
   if (zero.stage < 3) return moments;
   const largest = Math.max(...unit.map(({ numel }) => Math.ceil(numel / numRanks)));
   const sharding = [
     there,
+    buffers,
     second,
     passing('unit being sharded', w * numWeightElements(unit), `${w} B * parameters of the unit: each is whole until it is sharded`),
     passing('shard being made', w * largest, `${w} B * largest parameter of the unit / ranks`),

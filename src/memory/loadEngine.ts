@@ -3,18 +3,13 @@
  * GPU is by reading alone. Adam's states come at the first step, but for stage 0 in bf16.
  */
 import type { ParameterView } from '../spec/types.js';
+import { sumBytes } from './items.js';
 import { SWAP_BUFFERS, swappedStates } from './optimizerDisk.js';
 import { bucketBytes, subGroupBytes } from './stage3.js';
 import { type Held, kept, type LoadTerms, passing } from './loadTerms.js';
-import {
-  accumulatesWide,
-  largestSubGroup,
-  offloadedWeightBytes,
-  overModel,
-  pinnedBytes,
-  secondPartitionBytes,
-  shardOf,
-} from './stateTerms.js';
+import { accumulatesWide, offloadedWeightBytes, overModel, pinnedBytes, secondPartitionBytes, shardOf } from './stateTerms.js';
+import { largestSubGroup } from './subGroups.js';
+import { weightPlaces, weightsDiskItems } from './weightsDisk.js';
 
 type Moments = readonly (readonly Held[])[];
 
@@ -107,7 +102,9 @@ function fullyShardedMoments(terms: LoadTerms): Moments {
   const owned = shardElements(terms, ({ trainable }) => trainable);
   const away = zero.offloadOptimizer ? 'pinned' : 'device';
   const isOnHost = zero.offloadWeights !== undefined;
-  const shardBytes = isOnHost ? offloadedWeightBytes({ ...terms, ownedAll, owned }) : w * ownedAll;
+  const places = weightPlaces(terms);
+  const hostBytes = places === undefined ? offloadedWeightBytes({ ...terms, ownedAll, owned }) : sumBytes(weightsDiskItems(places, terms));
+  const shardBytes = isOnHost ? hostBytes : w * ownedAll;
   const shard = kept('weight shard', shardBytes, `${w} B * parameters / ranks`, isOnHost ? 'pinned' : 'device');
   const note = `${w} B * ${terms.secondShares} * parameters / ranks: zero_hpz_partition_size`;
   const second = kept('second partition', secondPartitionBytes(ownedAll, terms), note, isOnHost ? 'pinned' : 'device');

@@ -3,7 +3,8 @@
  * weight, states and gradient are read into page-locked buffers, updated there and written back.
  */
 import { derived, type InstantItem } from './items.js';
-import { largestSubGroup, overModel, pinnedBytes, type StateItems, type Terms } from './stateTerms.js';
+import { overModel, pinnedBytes, type StateItems, type Terms } from './stateTerms.js';
+import { largestSubGroup } from './subGroups.js';
 
 const FP32 = 4;
 export const SWAP_BUFFERS = 'buffers of the disk';

@@ -6,7 +6,6 @@ import { firstSwappedStep, swappedStates } from './optimizerDisk.js';
 import { optimizerStates, reductionItems, torchUpdateItem } from './stages12.js';
 import {
   fetchesWeights,
-  largestSubGroup,
   offloadedWeightBytes,
   overModel,
   pinnedBytes,
@@ -16,6 +15,8 @@ import {
   type Terms,
   torchStepBytes,
 } from './stateTerms.js';
+import { largestSubGroup } from './subGroups.js';
+import { readShare, weightPlaces, weightsDiskItems } from './weightsDisk.js';
 
 /** The reduce bucket is held for life, and small weights stay whole. */
 export function fullySharded(terms: Terms): StateItems {
@@ -27,17 +28,25 @@ export function fullySharded(terms: Terms): StateItems {
     derived('reduce bucket', bucketBytes(terms), `${terms.c} B * reduce_bucket_size`),
   ];
   const disk = swappedStates(terms);
-  if (disk !== undefined) return { device: [...device, ...disk.device], pinned: [...shard.pinned, ...disk.pinned], file: disk.file };
-  if (terms.zero.offloadOptimizer) return { device, pinned: [...shard.pinned, ...hostStates(terms)] };
+  const { file = [] } = shard;
+  if (disk !== undefined) {
+    return { device: [...device, ...disk.device], pinned: [...shard.pinned, ...disk.pinned], file: [...file, ...disk.file] };
+  }
+  if (terms.zero.offloadOptimizer) return { device, pinned: [...shard.pinned, ...hostStates(terms)], file };
   return {
     device: [...device, derived('gradient shard', g * owned, `${g} B * parameters that train / ranks`), ...optimizerStates(terms)],
     pinned: shard.pinned,
+    file,
   };
 }
 
 function weightShard(terms: Terms): StateItems {
   const { ownedAll, w, zero } = terms;
   const note = `${w} B * parameters / ranks`;
+  const places = weightPlaces(terms);
+  if (places !== undefined) {
+    return { device: [], pinned: weightsDiskItems(places, terms), file: [derived('weights', places.fileBytes, note)] };
+  }
   if (zero.offloadWeights === undefined) return { device: [derived('weight shard', w * ownedAll, note)], pinned: [] };
   return { device: [], pinned: [derived('weight shard', offloadedWeightBytes(terms), `${note}, on the host by offload_param`)] };
 }
@@ -93,7 +102,17 @@ function gatherItems(name: InstantName, facts: GatherFacts, terms: Terms): reado
     derived('buffer of weights fetched ahead', w * kept, `${w} B * (stage3_prefetch_bucket_size + largest parameter)`),
     derivedAt('gather', 'buffer of gathered weights', w * passing, `${w} B * parameters of the module, which are copied out of it`),
     derivedAt('gather', 'weights from the host', w * fetched, `${w} B * parameters that are fetched together / ranks, by offload_param`),
+    derived(
+      'shares from the disk',
+      w * readElements(weights, terms),
+      `${w} B * gathered parameters / ranks: there until they are released`,
+    ),
   ];
+}
+
+/** Alone, a rank's share is what is gathered. */
+function readElements(gatheredElements: number, terms: Terms): number {
+  return terms.numRanks === 1 || readShare(terms) === 0 ? 0 : Math.ceil(gatheredElements / terms.numRanks);
 }
 
 /** fp32 gradients of one sub-group after the other; before, each is normed in fp64. */

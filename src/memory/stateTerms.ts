@@ -116,9 +116,9 @@ export function secondPartitionBytes(ownedElements: number, { w, secondShares, d
   return (device === 'cuda' && zero.offloadWeights === 'pinned' ? 2 : 1) * w * secondShares * ownedElements;
 }
 
-/** Weights are copied to the device for every gather. On the CPU device nothing moves. */
+/** Weights are copied to the device for every gather. On the CPU device nothing moves but what is read from a disk. */
 export function fetchesWeights({ device, zero }: Pick<Terms, 'device' | 'zero'>): boolean {
-  return device === 'cuda' && zero.offloadWeights !== undefined;
+  return (device === 'cuda' && zero.offloadWeights !== undefined) || zero.weightsDisk !== undefined;
 }
 
 export function isBackward(name: InstantName): boolean {
@@ -137,34 +137,6 @@ export function overModel(
 ): number {
   const ofClass = layers.map(({ weights }) => of(weights));
   return classOf.reduce((sum, kind) => sum + (ofClass[kind] ?? 0), of(embed) + of(head));
-}
-
-/**
- * Elements of a rank in the largest sub-group of its shards (`_create_fp16_sub_groups`, zero/stage3.py): weights that train in their order,
- * until there are sub_group_size of them.
- */
-export function largestSubGroup(terms: Terms): number {
-  const { numRanks, zero, parameters, classOf } = terms;
-  const owned = overModel(terms, (views) =>
-    shardOf(
-      views.filter(({ trainable }) => trainable),
-      numRanks,
-    ),
-  );
-  if (zero.subGroupElements >= owned) return owned;
-  let most = 0;
-  let size = 0;
-  const addAll = (views: readonly ParameterView[]): void => {
-    for (const { numel, trainable } of views) {
-      if (trainable) size += Math.ceil(numel / numRanks);
-      if (size > most) most = size;
-      if (size >= zero.subGroupElements) size = 0;
-    }
-  };
-  addAll(parameters.embed);
-  for (const kind of classOf) addAll(parameters.layers[kind]?.weights ?? []);
-  addAll(parameters.head);
-  return most;
 }
 
 /**

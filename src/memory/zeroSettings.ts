@@ -6,6 +6,7 @@ import type { ModelDtype } from '../spec/dtype.js';
 import { type OptimizerDisk, optimizerDisk } from '../spec/deepspeedOffload.js';
 import { type OptimizerFacts, optimizerFacts } from '../spec/deepspeedOptimizer.js';
 import { isOptimizerOnHost } from '../spec/deepspeedOptimizerPlace.js';
+import { type WeightsDisk, weightsDisk } from '../spec/deepspeedWeightsDisk.js';
 import type { DeepSpeedConfig, RunSpec } from '../spec/types.js';
 
 export interface ZeroSettings {
@@ -31,6 +32,8 @@ export interface ZeroSettings {
   readonly optimizerDisk: OptimizerDisk | undefined;
   /** Of stage 3: a rank's share of the weights is on the host, in pinned memory or not, and comes to the device to be gathered. */
   readonly offloadWeights: 'pinned' | 'pageable' | undefined;
+  /** Of stage 3: they are on a disk, as far as they are large enough and there is no place for them in host memory. */
+  readonly weightsDisk: WeightsDisk | undefined;
   /** What is offloaded is copied into pinned memory. */
   readonly pinOptimizer: boolean;
   readonly optimizer: Omit<OptimizerFacts, 'name' | 'isUntested'>;
@@ -70,9 +73,14 @@ export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
     communicationDtype: COMMUNICATION_DTYPES[((config.communication_data_type ?? '') as string).toLowerCase()],
     offloadOptimizer,
     optimizerDisk: optimizerDisk(config),
-    offloadWeights: stage === 3 && param.device === 'cpu' ? (param.pin_memory === false ? 'pageable' : 'pinned') : undefined,
+    offloadWeights: stage === 3 && isAway(param.device) ? (param.pin_memory === false ? 'pageable' : 'pinned') : undefined,
+    weightsDisk: weightsDisk(config),
     pinOptimizer: offload.pin_memory !== false,
     optimizer: optimizerFacts(config) ?? ADAM,
     accumulateInFp32: dataTypes.grad_accum_dtype === 'fp32',
   };
+}
+
+function isAway(device: unknown): boolean {
+  return device === 'cpu' || device === 'nvme';
 }

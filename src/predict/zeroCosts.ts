@@ -1,7 +1,8 @@
 /** Seconds of what ZeRO does: of its hooks by kind and by the module of the turn they run in, and of its optimizer step. */
 import type { OpKind } from '../catalog/ops/index.js';
 import { layerParameters, numTrainedElements, numWeightElements } from '../catalog/parameters.js';
-import { zeroSettings } from '../memory/zeroSettings.js';
+import { readShare, type WeightFacts, weightPlaces } from '../memory/weightsDisk.js';
+import { type ZeroSettings, zeroSettings } from '../memory/zeroSettings.js';
 import type { Turn } from '../schedule/program.js';
 import { secondaryGroupSize } from '../spec/deepspeedSecondary.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
@@ -33,8 +34,13 @@ export function zeroCosts(input: CostInput): ZeroCosts {
       if (kind === 'release') return releaseSeconds(input);
       throw new RangeError(`no hook of ZeRO's runs ${kind}`);
     },
-    overlaps: (kind) => beside && ((kind === 'gather' && zero.prefetchBucketElements > 0) || (kind === 'reduce' && zero.overlapComm)),
+    overlaps: (kind) => beside && ((kind === 'gather' && isAhead(input, zero)) || (kind === 'reduce' && zero.overlapComm)),
   };
+}
+
+/** What is read from a disk is gathered when it is needed. */
+function isAhead(input: CostInput, zero: ZeroSettings): boolean {
+  return zero.prefetchBucketElements > 0 && readShare(placeFacts(input)) === 0;
 }
 
 /** Seconds of one ZeRO-3 gather of `elements` weights; `isLater`: after the forward of the step's first micro-step. */
@@ -45,7 +51,15 @@ export function gatherSeconds(elements: number, input: CostInput, isLater: boole
   // By then ranks have a second partition, where they are to have one.
   const numRanks = (isLater ? secondaryGroupSize(input.deepspeed, cluster.numRanks) : undefined) ?? cluster.numRanks;
   const fetched = fetchesWeights(input) ? bytes / numRanks / cluster.rates.h2dBytes : 0;
-  return cluster.rates.zeroGatherSeconds + fetched + ringSeconds(bytes, { ...cluster, numRanks }, 'gatherBytes');
+  // Counted as if every gather read as much of its weights as the whole step does.
+  const share = readShare(placeFacts(input));
+  const read = share === 0 ? 0 : (share * bytes) / numRanks / cluster.rates.diskReadBytes;
+  return cluster.rates.zeroGatherSeconds + fetched + read + ringSeconds(bytes, { ...cluster, numRanks }, 'gatherBytes');
+}
+
+function placeFacts({ parameters, model, cluster, run, deepspeed }: CostInput): WeightFacts {
+  const { numRanks } = cluster;
+  return { parameters, classOf: model.code.classOf, numRanks, w: DTYPE_BYTES[run.dtype], zero: zeroSettings(deepspeed) };
 }
 
 /** Whether a rank's share of the weights comes from the host to be gathered (offload_param). On the CPU device nothing moves. */
@@ -111,7 +125,8 @@ export function optimizerSeconds(input: CostInput): number {
   const { zeroStage, dtype } = input.run;
   const { numTrainedParameters } = input.parameters;
   const owned = zeroStage === 0 ? numTrainedParameters : numTrainedParameters / input.cluster.numRanks;
-  const update = input.cluster.rates.optimizerStepSeconds + owned * (secondsPerParameter(input) + diskSecondsPerParameter(input));
+  const perParameter = secondsPerParameter(input) + diskSecondsPerParameter(input);
+  const update = input.cluster.rates.optimizerStepSeconds + owned * perParameter + weightsWrittenSeconds(input);
   const gathered = zeroStage === 1 || zeroStage === 2;
   return gathered ? update + ringSeconds(numTrainedParameters * DTYPE_BYTES[dtype], input.cluster, 'gatherBytes') : update;
 }
@@ -121,6 +136,12 @@ function diskSecondsPerParameter({ cluster: { rates }, deepspeed }: CostInput): 
   const disk = zeroSettings(deepspeed).optimizerDisk;
   if (disk === undefined) return 0;
   return disk.bytesPerParameter / rates.diskReadBytes + (disk.bytesPerParameter - DTYPE_BYTES.float32) / rates.diskWriteBytes;
+}
+
+/** Updated weights, behind each sub-group's update. */
+function weightsWrittenSeconds(input: CostInput): number {
+  const places = weightPlaces(placeFacts(input));
+  return places === undefined ? 0 : (DTYPE_BYTES[input.run.dtype] * places.writtenElements) / input.cluster.rates.diskWriteBytes;
 }
 
 function secondsPerParameter({ run, cluster, deepspeed }: CostInput): number {

@@ -2,6 +2,7 @@
 import { isFilled, resolveAuto } from './deepspeedAuto.js';
 import { type Batch, replicasOf, resolveBatch } from './deepspeedBatch.js';
 import { checkKeys } from './deepspeedCheck.js';
+import { diskProblems } from './deepspeedDisk.js';
 import type { DeepSpeedSource } from './deepspeedFile.js';
 import { offloadProblems, optimizerDisk } from './deepspeedOffload.js';
 import { precisionProblems, resolveDtype } from './deepspeedPrecision.js';
@@ -10,6 +11,7 @@ import { withNewNames } from './deepspeedRenamed.js';
 import { OURS } from './deepspeedOurs.js';
 import { DeepSpeedReport, type Problem } from './deepspeedReport.js';
 import { secondaryPartitionProblems } from './deepspeedSecondary.js';
+import { weightsDiskProblems } from './deepspeedWeightsDisk.js';
 import { resolveParallelism } from './parallelism.js';
 import { type JsonObject, valueIn } from './parseJson.js';
 import type { RunInput } from './runInput.js';
@@ -54,7 +56,9 @@ function parseInto(report: DeepSpeedReport, source: DeepSpeedSource, { model, cl
   report.add(
     ...unsupportedProblems(auto, { stage, dtype, device: cluster.device }),
     ...precisionProblems(auto, { dtype, lossScale: run.lossScale }),
-    ...offloadProblems(auto, cluster),
+    ...offloadProblems(auto),
+    ...weightsDiskProblems(auto, cluster),
+    ...diskProblems(auto, cluster),
     ...secondaryPartitionProblems(auto, cluster),
   );
   // What is wrong with it might look like a conflict of the ranks.

@@ -14,6 +14,7 @@ const schema = runInputSchema.partial().extend({
   lora: z.looseObject({}).optional(),
   /** Of a plan's resolved config. */
   remarks: z.array(z.string()).optional(),
+  diskBytesPerParameter: z.number().optional(),
 });
 
 export interface Asked {
@@ -54,7 +55,7 @@ function problemsOf(section: unknown): readonly Problem[] {
 /** What of a section is right. */
 function soundOf(section: unknown, problems: readonly Problem[]): JsonObject {
   if (!isObject(section)) return {};
-  const wrong = new Set(['remarks', ...problems.map(({ path }) => path.split('.')[1])]);
+  const wrong = new Set(['remarks', 'diskBytesPerParameter', ...problems.map(({ path }) => path.split('.')[1])]);
   return Object.fromEntries(Object.entries(section).filter(([key]) => !wrong.has(key)));
 }
 

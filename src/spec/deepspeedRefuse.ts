@@ -22,11 +22,6 @@ const not =
 const notCommunicated = (value: unknown): boolean => given(value) && !/^(fp32|bf16|fp16)$/i.test(String(value));
 
 const REFUSALS: readonly Refusal[] = [
-  {
-    path: 'zero_optimization.offload_param.device',
-    when: not('none', 'cpu'),
-    hint: "use device 'cpu' or 'none': memory is not planned for weights on a disk; those of offload_optimizer may be",
-  },
   { path: 'zero_optimization.offload_optimizer.ratio', when: not(1), hint: 'use ratio 1.0' },
   { path: 'zero_optimization.offload_optimizer.super_offload', when: on, hint: 'set super_offload to false' },
   { path: 'zero_optimization.zenflow', when: given, hint: 'remove the zenflow section' },

@@ -36,6 +36,11 @@ const ROWS: readonly Row[] = [
     text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; checkpoints cannot be written',
   },
   {
+    path: 'zero_optimization.offload_param.device',
+    when: (value, _, { zeroStage }) => value === 'nvme' && zeroStage === 3,
+    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; reads wait for each other, none is ahead',
+  },
+  {
     path: 'zero_optimization.offload_optimizer.fast_init',
     when: on,
     text: 'has no effect: it is for weights that are on a disk too',
@@ -47,7 +52,7 @@ const ROWS: readonly Row[] = [
   },
   {
     path: 'zero_optimization.offload_param.device',
-    when: (value, _, { zeroStage }) => value === 'cpu' && zeroStage < 3,
+    when: (value, _, { zeroStage }) => (value === 'cpu' || value === 'nvme') && zeroStage < 3,
     text: 'has no effect: only ZeRO stage 3 has weights that may be away',
   },
   {

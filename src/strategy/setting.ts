@@ -4,9 +4,12 @@ import { type Kernels, kernelNamed } from '../catalog/kernels.js';
 import { opSizes, type OpSizes, temporaryBytes } from '../catalog/ops/index.js';
 import { parameterTable } from '../catalog/parameters.js';
 import { type PoolCapacity, linksOf, poolsOf, streamsOf } from '../catalog/pools.js';
+import { refuseUnreadable } from '../memory/weightsDisk.js';
+import { zeroSettings } from '../memory/zeroSettings.js';
 import type { Machine, ScratchFormula } from '../schedule/build.js';
 import { type Places, placesOf } from '../schedule/places.js';
 import { mostRangeChunks, type PolicyContext } from '../schedule/policies/index.js';
+import { DTYPE_BYTES } from '../spec/dtype.js';
 import { type ParallelLayout, parallelLayout } from '../spec/parallelLayout.js';
 import { withChunks } from '../spec/sizes.js';
 import type { Strategy } from '../spec/strategy.js';
@@ -32,6 +35,13 @@ export interface Setting extends BuildInput {
 export function settingOf(input: BuildInput): Setting {
   const { model, run, cluster } = input;
   const parameters = parameterTable(model);
+  refuseUnreadable({
+    parameters,
+    classOf: model.code.classOf,
+    numRanks: cluster.numRanks,
+    w: DTYPE_BYTES[run.dtype],
+    zero: zeroSettings(input.deepspeed),
+  });
   const layout = parallelLayout(model, run, cluster.ranksPerNode);
   const kernels = kernelsFor(input);
   const pools = poolsOf(cluster);

@@ -5,8 +5,12 @@ import type { JsonObject } from '../../src/spec/parseJson.js';
 import type { ModelSpec } from '../../src/spec/types.js';
 
 /** `config`: keys of the ds_config beside `zero_optimization`. */
-export function statesOf(model: ModelSpec, zero: object, more: Partial<ModelStatesInput> = {}, config: JsonObject = {}) {
-  return modelStates({
+export function statesOf(...given: Parameters<typeof inputOf>) {
+  return modelStates(inputOf(...given));
+}
+
+export function inputOf(model: ModelSpec, zero: object, more: Partial<ModelStatesInput> = {}, config: JsonObject = {}): ModelStatesInput {
+  return {
     parameters: parameterTable(model),
     classOf: model.code.classOf,
     tieWordEmbeddings: false,
@@ -16,7 +20,7 @@ export function statesOf(model: ModelSpec, zero: object, more: Partial<ModelStat
     device: 'cuda',
     deepspeed: { zero_optimization: { stage: 3, stage3_param_persistence_threshold: 0, ...zero }, ...config },
     ...more,
-  });
+  };
 }
 
 type Items = readonly { readonly name: string; readonly bytes: number }[];

@@ -256,7 +256,6 @@ test('sequence parallel size of the config is taken, and must agree', () => {
 });
 
 test.each([
-  { zero_optimization: { stage: 3, offload_param: { device: 'nvme', nvme_path: '/tmp' } } },
   { optimizer: { type: 'SGD', params: { lr: 1e-4 } }, bf16: { enabled: true } },
   { zero_optimization: { stage: 0, offload_optimizer: { device: 'cpu' } } },
   { zero_optimization: { stage: 3, zero_quantized_gradients: true } },

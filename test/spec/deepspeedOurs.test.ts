@@ -23,7 +23,7 @@ test('the sequence may be named there alone', () => {
 });
 
 test("a plan's resolved config is taken again, with what it remarked on", () => {
-  expect(parse({ remarks: ['of another plan'] }).run.policy).toBe('auto');
+  expect(parse({ remarks: ['of another plan'], diskBytesPerParameter: 16 }).run.policy).toBe('auto');
   expect(parse(null).run.policy).toBe('auto');
 });
 

@@ -21,7 +21,7 @@ from fpdt.checkpoint.saver import Saved, Saver, Work
 from fpdt.checkpoint.shard import EXTRAS, read_extra, read_index, read_range
 from fpdt.checkpoint.staging import Staging
 from fpdt.plan import Plan
-from fpdt.run.optimizer_disk import states_are_on_disk
+from fpdt.run.disk_needs import sections_on_disk
 from fpdt.run.planned_batches import ResumableSource
 
 
@@ -67,10 +67,10 @@ class Checkpoints:
         self._trained = trained
         if not self._is_used:
             return
-        if states_are_on_disk(trained.plan.deepspeed):
+        if sections := sections_on_disk(trained.plan.deepspeed):
             raise CheckpointError(
-                "checkpoints do not reach optimizer states that are on a disk",
-                "use offload_optimizer device cpu, or run without --checkpoint and --resume",
+                f"checkpoints do not reach what is on a disk by {' and '.join(sections)}",
+                "use device cpu there, or run without --checkpoint and --resume",
             )
         agreement = Agreement(self._world_size)
         staging = Staging(trained.device)

@@ -21,6 +21,7 @@ from fpdt.loop.feed import feed
 from fpdt.loop.micro_steps import MicroSteps
 from fpdt.loop.same_sample import agree
 from fpdt.plan import Plan, load_plan
+from fpdt.run.disk_needs import sections_on_disk
 from fpdt.run.engine import ConfigError, check_config
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.ranks import RankError
@@ -152,6 +153,11 @@ def _check(model: nn.Module, plan: Plan) -> None:
         )
     if plan.packing:
         raise StreamError("the plan is for packed documents, and a loop gives one sample", "plan without --packing")
+    if "offload_param" in sections_on_disk(plan.deepspeed):
+        raise ConfigError(
+            "the plan has weights on a disk, and DeepSpeed's own zero.Init has no buffers for a whole layer of them",
+            "plan with offload_param device cpu; `fpdt run` trains with weights on a disk",
+        )
     check_config(plan)
 
 

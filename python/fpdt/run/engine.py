@@ -25,8 +25,8 @@ from fpdt.measure.timing import Recorder
 from fpdt.plan import Plan
 from fpdt.run.loss_scale import LossScaling
 from fpdt.run.op_builds import free_abandoned_builds
-from fpdt.run.optimizer_disk import with_folder
 from fpdt.run.program import Program
+from fpdt.run.rank_disk import with_folders
 from fpdt.run.stream import StreamedModel
 from fpdt.run.zero import undo_first_step
 
@@ -82,20 +82,19 @@ class StreamedEngine:
         self.deepspeed.step()
 
 
-def build_engine(streamed: StreamedModel, plan: Plan, disk: Path | None) -> Any:
+def build_engine(streamed: StreamedModel, plan: Plan, folders: Mapping[str, Path]) -> Any:
     """DeepSpeed's engine around a streamed model, whose weights are sharded already where ZeRO shards; a collective.
 
     The model's forward then takes a token and returns the rank's loss.
     The plan's config is used as it is but for the batch size. Every rank counts as a data-parallel one (no mpu), so
-    that DeepSpeed shards over, and divides by, all of them. `disk`: the rank's folder for states, where they go to one.
+    that DeepSpeed shards over, and divides by, all of them. `folders`: the rank's on a disk, see rank_disk.
     """
     model = streamed.model
     streamed.replace_forward(model, streamed.run)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     _import_muon()
-    engine, *_ = deepspeed.initialize(
-        model=model, model_parameters=weights, config=with_folder(engine_config(plan), disk), dist_init_required=False
-    )
+    config = with_folders(engine_config(plan), folders)
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=weights, config=config, dist_init_required=False)
     undo_first_step(engine.optimizer)
     return engine
 

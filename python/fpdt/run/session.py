@@ -33,8 +33,8 @@ from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
-from fpdt.run.optimizer_disk import optimizer_disk
 from fpdt.run.planned_batches import BatchSource, ResumableSource
+from fpdt.run.rank_disk import rank_disk
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
 from fpdt.run.reports import evaluation_report, package_versions, records, step_report
@@ -143,10 +143,10 @@ class PlanSession:
     def _build(self, plan: Plan, kernels: Kernels) -> tuple[StreamedModel, Any]:
         """The model and DeepSpeed's engine around it."""
         start_deepspeed()
-        disk = self._exit.enter_context(optimizer_disk(plan))
-        model = rank_model(plan, self._weights, self._ranks.device)
+        folders = self._exit.enter_context(rank_disk(plan))
+        model = rank_model(plan, self._weights, self._ranks.device, folders)
         streamed = stream(model, plan, kernels, self._ranks.device)
-        engine = build_engine(streamed, plan, disk)
+        engine = build_engine(streamed, plan, folders)
         limit_groups(plan.collective_timeout)
         return streamed, engine
 

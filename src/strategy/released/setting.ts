@@ -133,6 +133,12 @@ function refuseSchedules(run: RunInput, policy: PlanOnlyPolicy): void {
 function withoutWeights(config: JsonObject): { readonly config: JsonObject; readonly offloadWeights: boolean } {
   const zero = config['zero_optimization'];
   const offload = isObject(zero) ? zero['offload_param'] : undefined;
+  if (isObject(offload) && offload['device'] === 'nvme') {
+    throw new FpdtError('deepspeed.zero_optimization.offload_param.device: released programs are planned without weights on a disk', {
+      code: 'unsupported',
+      hint: "use device 'cpu' or 'none'",
+    });
+  }
   if (!isObject(zero) || !isObject(offload) || offload['device'] !== 'cpu') return { config, offloadWeights: false };
   const { offload_param: _, ...rest } = zero;
   return { config: { ...config, zero_optimization: rest }, offloadWeights: true };

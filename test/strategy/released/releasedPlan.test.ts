@@ -164,6 +164,8 @@ describe('the plan of a released program', () => {
   });
 });
 
+const WEIGHTS_ON_DISK = { zero_optimization: { stage: 3, offload_param: { device: 'nvme', nvme_path: '/nvme' } } };
+
 describe('what a released program does not have', () => {
   it.each<[PlanOnlyPolicy, Asked, string, RegExp]>([
     ['upipe', { released: { tiledMPL: true } as ReleasedInput }, 'unknown-key', /unknown key 'tiledMPL'/],
@@ -177,6 +179,7 @@ describe('what a released program does not have', () => {
     ['alst-released', { run: { attention: 'flash9' } }, 'unknown-kernel', /no rate of an attention kernel 'flash9'/],
     ['fpdt-released', { cluster: { gpus: 6 }, run: { sequenceParallelSize: 6 } }, 'unsupported', /needs a divisor of the query heads/],
     ['alst-released', { cluster: { gpu: 'cpu' } }, 'unsupported', /runs on GPUs/],
+    ['alst-released', { deepspeed: WEIGHTS_ON_DISK }, 'unsupported', /offload_param.device: released programs are planned without/],
     ['upipe', { model: { model_type: 'mistral', sliding_window: 4096 } }, 'unsupported', /no sliding window/],
   ])('%s refuses %j', (policy, asked, code, message) => {
     const error = errorOf(() => plan(policy, asked));

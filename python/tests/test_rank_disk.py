@@ -1,8 +1,9 @@
-"""States of an optimizer on a disk: trained as unsharded, in a folder that nothing is left of."""
+"""Folders of a rank for what DeepSpeed keeps on a disk: nothing is left of them; and runs with states there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from typing import Any
 import pytest
 
 from fpdt.errors import FpdtError
-from fpdt.run import optimizer_disk as disk
+from fpdt.run import disk_needs as needs
+from fpdt.run import rank_disk as disk
 from fpdt.testing.reference import run_reference
 from tests.conftest import Probes
+from tests.op_builders import compile_ops
 from tests.plan_builder import PlanBuilder
 from tests.planned import MODEL, ROOT, make_plan, write_data
 from tests.rounds import full
@@ -29,19 +32,9 @@ def on_disk(folder: Path, **more: Any) -> dict[str, Any]:
     return {"stage": 3, "offload_optimizer": {"device": "nvme", "nvme_path": str(folder), **more}}
 
 
-COMPILE = """
-from deepspeed.ops.op_builder import AsyncIOBuilder
-from deepspeed.accelerator import get_accelerator
-AsyncIOBuilder().load(verbose=False)
-get_accelerator().create_op_builder("CPUAdamBuilder").load(verbose=False)
-"""
-
-
 @pytest.fixture(scope="module")
 def _compiled() -> None:
-    """What DeepSpeed compiles when it is first wanted: for minutes, in which ranks would seem to hang."""
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
-    subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True, stdout=subprocess.DEVNULL)
+    compile_ops("AsyncIOBuilder", "CPUAdamBuilder")
 
 
 @pytest.mark.usefixtures("_compiled")
@@ -79,39 +72,51 @@ def test_below_stage_3_they_are_in_host_memory(stage: int, probes: Probes, tmp_p
     assert found == pytest.approx(run_reference(plan, tmp_path / "data.txt", 3, "float64", None, None), rel=1e-5)
 
 
-def plan_on(folder: Path, **more: Any) -> Any:
-    config = {"zero_optimization": on_disk(folder), "fpdt": {"diskBytesPerParameter": 16, **more}}
+def plan_on(folder: Path, *sections: str, **more: Any) -> Any:
+    """With states in `folder`, or with what is said."""
+    places = {name: {"device": "nvme", "nvme_path": str(folder), **more} for name in sections or ("offload_optimizer",)}
+    config = {"zero_optimization": {"stage": 3, **places}, "fpdt": {"diskBytesPerParameter": 16}}
     return PlanBuilder(overrides={"deepspeed": config}).build()
 
 
 @pytest.fixture(autouse=True)
 def _has_async_io(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "_check_async_io", lambda: None)
+    monkeypatch.setattr(needs, "_check_async_io", lambda: None)
 
 
-def test_a_rank_has_a_folder_of_its_own_and_leaves_nothing(tmp_path: Path) -> None:
-    plan = plan_on(tmp_path)
-    with disk.optimizer_disk(plan) as one, disk.optimizer_disk(plan) as other:
-        assert one is not None and other is not None and one != other
-        (one / "states").write_bytes(b"x")
-        assert disk.with_folder(plan.deepspeed, one)["zero_optimization"]["offload_optimizer"]["nvme_path"] == str(one)
-        assert sorted(tmp_path.iterdir()) == sorted([one, other])
+def test_a_rank_has_folders_of_its_own_and_leaves_nothing(tmp_path: Path) -> None:
+    plan = plan_on(tmp_path, "offload_optimizer", "offload_param")
+    with disk.rank_disk(plan) as one, disk.rank_disk(plan) as other:
+        folders = [*one.values(), *other.values()]
+        assert list(one) == list(other) == ["offload_optimizer", "offload_param"]
+        assert sorted(tmp_path.iterdir()) == sorted(folders)
+        (one["offload_param"] / "weights").write_bytes(b"x")
+        zero = disk.with_folders(plan.deepspeed, one)["zero_optimization"]
+        assert {name: zero[name]["nvme_path"] for name in one} == {name: str(folder) for name, folder in one.items()}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_states_on_a_disk_there_is_no_folder() -> None:
+def test_where_nothing_is_on_a_disk_there_is_no_folder() -> None:
     plan = PlanBuilder().build()
-    with disk.optimizer_disk(plan) as folder:
-        assert folder is None
-    assert disk.with_folder(plan.deepspeed, None) == plan.deepspeed
+    with disk.rank_disk(plan) as folders:
+        assert folders == {}
+    assert disk.with_folders(plan.deepspeed, {}) == plan.deepspeed
+
+
+def test_where_one_folder_cannot_be_made_none_is_left(tmp_path: Path) -> None:
+    plan = plan_on(tmp_path, "offload_optimizer", "offload_param")
+    plan.deepspeed["zero_optimization"]["offload_param"]["nvme_path"] = str(tmp_path / "missing")
+    with pytest.raises(FpdtError, match="missing"), disk.rank_disk(plan):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_of_ranks_that_are_gone_are_removed_and_of_others_are_not(tmp_path: Path) -> None:
     (tmp_path / f"{disk.PREFIX}gone" / "zero_stage_3").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / f"{disk.PREFIX}link").symlink_to(tmp_path / "mine")
-    with disk.optimizer_disk(plan_on(tmp_path)) as alive, disk.optimizer_disk(plan_on(tmp_path)):
-        assert alive is not None and alive.is_dir()
+    with disk.rank_disk(plan_on(tmp_path)) as alive, disk.rank_disk(plan_on(tmp_path)):
+        assert alive["offload_optimizer"].is_dir()
         assert not (tmp_path / f"{disk.PREFIX}gone").exists()
         assert (tmp_path / "mine").is_dir()
 
@@ -119,12 +124,15 @@ def test_folders_of_ranks_that_are_gone_are_removed_and_of_others_are_not(tmp_pa
 HOLDER = """
 import sys
 from pathlib import Path
-from fpdt.run import optimizer_disk as disk
-from tests.test_optimizer_disk import plan_on
-disk._check_async_io = lambda: None
-with disk.optimizer_disk(plan_on(Path(sys.argv[1]))) as folder:
-    (folder / "states").write_bytes(b"x" * 4096)
-    print(folder, flush=True)
+from fpdt.run import disk_needs as needs
+from fpdt.run import disk_needs as needs
+from fpdt.run import rank_disk as disk
+from tests.test_rank_disk import plan_on
+needs._check_async_io = lambda: None
+with disk.rank_disk(plan_on(Path(sys.argv[1]), *needs.SECTIONS)) as folders:
+    for folder in folders.values():
+        (folder / "states").write_bytes(b"x" * 4096)
+    print(*folders.values(), flush=True)
     sys.stdin.read()
 """
 
@@ -138,10 +146,12 @@ def test_a_rank_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
         text=True,
     ) as holder:
         assert holder.stdout is not None
-        folder = Path(holder.stdout.readline().strip())
-        assert (folder / "states").exists()
+        folders = [Path(path) for path in holder.stdout.readline().split()]
+        assert len(folders) == 2 and all((folder / "states").exists() for folder in folders)
         os.kill(holder.pid, signal.SIGKILL)
-    while folder.exists():  # As long as it takes: the suite's own limit ends a test that waits for ever.
+    while any(
+        folder.exists() for folder in folders
+    ):  # As long as it takes: the suite's own limit ends a test that waits for ever.
         time.sleep(0.01)
     assert list(tmp_path.iterdir()) == []
 
@@ -155,8 +165,8 @@ def test_a_folder_that_cannot_be_used_is_told_with_what_works(
         folder.write_bytes(b"")
     elif kind == "full":
         folder.mkdir()
-        monkeypatch.setattr(disk, "_bytes_of_rank", lambda _: 1 << 60)
-    with pytest.raises(FpdtError, match="nvme_path") as found, disk.optimizer_disk(plan_on(folder)):
+        monkeypatch.setattr(needs, "_bytes_of_rank", lambda *_: 1 << 60)
+    with pytest.raises(FpdtError, match="nvme_path") as found, disk.rank_disk(plan_on(folder)):
         pass
     assert found.value.hint
     assert kind != "full" or list(folder.iterdir()) == []
@@ -167,8 +177,42 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path, monkeypatch
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refused)
-    with pytest.raises(FpdtError, match="Permission denied"), disk.optimizer_disk(plan_on(tmp_path)):
+    with pytest.raises(FpdtError, match="Permission denied"), disk.rank_disk(plan_on(tmp_path)):
         pass
+
+
+def test_sections_that_share_a_disk_ask_for_the_room_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(needs, "_bytes_of_rank", lambda *_: free * 2 // 3)
+    monkeypatch.setattr(needs, "_check_lockable", lambda _: None)
+    with disk.rank_disk(plan_on(tmp_path, "offload_param")):
+        pass
+    with pytest.raises(FpdtError, match="bytes free"), disk.rank_disk(plan_on(tmp_path, *needs.SECTIONS)):
+        pass
+
+
+def test_memory_that_may_not_be_locked_is_told(tmp_path: Path) -> None:
+    """DeepSpeed would abort the process."""
+    plan = plan_on(tmp_path, "offload_param", buffer_size=1 << 54)
+    with pytest.raises(FpdtError, match="locked memory") as found, disk.rank_disk(plan):
+        pass
+    assert "ulimit -l" in (found.value.hint or "")
+
+
+def test_a_file_system_without_direct_transfers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refusing(path: Any, flags: int, *mode: int, **more: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(22, "Invalid argument")
+        return opened(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(FpdtError, match="O_DIRECT") as found, disk.rank_disk(plan_on(tmp_path)):
+        pass
+    assert "ext4" in (found.value.hint or "")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_libaio_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,5 +221,5 @@ def test_without_libaio_the_command_that_installs_it_is_named(monkeypatch: pytes
 
     monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda *_, **__: False)
     with pytest.raises(FpdtError) as found:
-        disk._check_async_io()
+        needs._check_async_io()
     assert "libaio-dev" in (found.value.hint or "")
