@@ -22,6 +22,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   chaos: ['run', '--silent', 'chaos', '--', '--rounds', '30', '--json'],
   starts: ['run', '--silent', 'chaos', '--', '--start-up', '--rounds', '200', '--json'],
   compat: ['run', '--silent', 'compat', '--', '--models', '--json'],
+  configs: ['run', '--silent', 'compat', '--', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
   grid: ['run', '--silent', 'bench:grid', '--', '--json'],
   accuracy: ['run', '--silent', 'bench:accuracy', '--', '--json'],

@@ -38,7 +38,7 @@ const ROWS: readonly Row[] = [
   {
     path: 'zero_optimization.offload_param.device',
     when: (value, _, { zeroStage }) => value === 'nvme' && zeroStage === 3,
-    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; reads wait for each other, none is ahead',
+    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; none is read ahead, and checkpoints cannot be written',
   },
   {
     path: 'zero_optimization.offload_optimizer.fast_init',
