@@ -119,7 +119,9 @@ function zeroOf(zero: JsonObject, stage: number): JsonObject {
 function verdictOf(name: string, { found, error }: Ours, theirs: JsonObject): ConfigVerdict {
   const deepspeedError = theirs.error as string | undefined;
   if (found === undefined) {
-    const { message = '', hint } = error ?? {};
+    const { message: told = '', hint } = error ?? {};
+    // What is recorded is the same on every machine.
+    const message = told.replaceAll(FOLDER, '');
     const isKnown = deepspeedError !== undefined || (REFUSED[name] !== undefined && message.includes(REFUSED[name]));
     const verdict = deepspeedError === undefined ? 'refused' : 'refused by DeepSpeed too';
     return {
