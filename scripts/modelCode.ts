@@ -1,32 +1,44 @@
 /**
- * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training }` on a line of stdin becomes one of
- * `{ model, parameters, peaks, work, remarks }` on a line, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each code makes
- * inside when it runs on that many rows, work what it computes and moves, for tests that measure them.
+ * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training, kernels, blockBytes }` on a line of stdin becomes one
+ * of `{ model, parameters, fused, peaks, work, ops, remarks }` on a line, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each
+ * code makes inside when it runs on that many rows, work what it computes and moves; `ops` has both of ops that are no code, on one rank; for tests
+ * and benchmarks that measure them. `kernels`: those of plans, unless they are to be plain.
  *
  *     echo '[{ "config": { "model_type": "llama", ... }, "dtype": "float32", "rows": 16 }]' | node --import tsx scripts/modelCode.ts
  */
 import { createInterface } from 'node:readline';
 import * as z from 'zod';
 import { configRemarks } from '../src/catalog/configRemarks.js';
+import { type FusedKernels, fusedKernels } from '../src/catalog/fusedKernels.js';
 import { parameterTable, parseModel } from '../src/catalog/index.js';
+import { defaultKernels } from '../src/catalog/kernels.js';
 import { type CodeWork, peakBytes, workOf } from '../src/catalog/model/liveness.js';
-import { DTYPE_BYTES, MODEL_DTYPES } from '../src/spec/dtype.js';
+import { type OpKind, opSizes, opWork, temporaryBytes } from '../src/catalog/ops/index.js';
+import { DTYPE_BYTES, MODEL_DTYPES, type ModelDtype } from '../src/spec/dtype.js';
 import { FpdtError } from '../src/spec/errors.js';
 import type { Code, LayerCode, ModelCode } from '../src/spec/modelCode.js';
 import { parseLora } from '../src/spec/loraConfig.js';
+import { parallelLayout } from '../src/spec/parallelLayout.js';
 import { parseWith } from '../src/spec/parseJson.js';
+import type { ModelSpec } from '../src/spec/types.js';
 import { runScript } from './options.js';
 
 const entrySchema = z.strictObject({
   config: z.record(z.string(), z.unknown()),
   dtype: z.enum(MODEL_DTYPES),
   rows: z.int().positive(),
+  kernels: z.enum(['fused', 'plain']).default('fused'),
+  /** In place of the plans' own. */
+  blockBytes: z.int().positive().optional(),
   /** As `run` has them. */
   training: z
     .strictObject({ freeze: z.array(z.string()).optional(), lora: z.union([z.string(), z.looseObject({})]).optional() })
     .optional(),
 });
 type Entry = z.infer<typeof entrySchema>;
+
+/** What stands outside a model's code and has kernels of its own. */
+const OPS = ['loss', 'lossWeighted', 'lossOnly', 'merge'] as const;
 
 /** Of the ends, and of each class of layers. */
 interface ByCode<T> {
@@ -50,20 +62,39 @@ function jsonOf(input: string): unknown {
   }
 }
 
-function answer({ config, dtype, rows, training: { freeze, lora } = {} }: Entry): unknown {
+function answer({ config, dtype, rows, kernels, blockBytes, training: { freeze, lora } = {} }: Entry): unknown {
   try {
     const model = parseModel(config, { freeze, lora: lora === undefined ? undefined : parseLora(lora) });
+    const planned = fusedKernels(dtype);
+    const fused = kernels === 'plain' ? undefined : { ...planned, blockBytes: blockBytes ?? planned.blockBytes };
+    const place = { w: DTYPE_BYTES[dtype], fused };
     return {
       model,
       parameters: parameterTable(model),
-      peaks: byCode(model.code, (code): number => peakBytes(code, rows, DTYPE_BYTES[dtype])),
-      work: byCode(model.code, (code): CodeWork => workOf(code, rows, DTYPE_BYTES[dtype])),
+      fused: fused ?? null,
+      peaks: byCode(model.code, (code): number => peakBytes(code, rows, place)),
+      work: byCode(model.code, (code): CodeWork => workOf(code, rows, place)),
+      ops: ofOps(model, dtype, rows, fused),
       remarks: configRemarks(model),
     };
   } catch (error) {
     if (!(error instanceof FpdtError)) throw error;
     return { error: error.message, hint: error.hint ?? null };
   }
+}
+
+function ofOps(model: ModelSpec, dtype: ModelDtype, rows: number, fused: FusedKernels | undefined): object {
+  const parameters = parameterTable(model);
+  const layout = parallelLayout(model, { sequenceParallelSize: 1, dataParallelSize: 1 }, 1);
+  const kernels = { ...defaultKernels('cpu'), ...(fused === undefined ? {} : { fused }) };
+  const sizes = opSizes({ model, run: { dtype }, parameters, layout, device: 'cpu', kernels });
+  const tokens = { start: 0, end: rows };
+  const ofOp = (kind: OpKind): object => {
+    const op = { kind, tokens, reads: [{ buffer: 0, rows: tokens }], writes: [], accumulates: [] };
+    const { elementBytes, kernels: numKernels } = opWork(op, undefined, [], sizes);
+    return { temporaries: temporaryBytes(op, undefined, [], sizes), elementBytes, kernels: numKernels };
+  };
+  return Object.fromEntries(OPS.map((kind) => [kind, ofOp(kind)]));
 }
 
 function byCode<T>({ embed, embedBwd, head, headBwd, classes }: ModelCode, find: (code: Code) => T): ByCode<T> {

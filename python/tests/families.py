@@ -19,6 +19,7 @@ from fpdt.models.interpreter import LinkedCode
 from fpdt.models.training import prepare
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
+from fpdt.plan.nouns import PLAIN, FusedKernels
 from tests.family_configs import CONFIGS, TRAININGS
 from tests.model_code import ask_planner
 
@@ -33,11 +34,17 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     },
 }
 """Configs, and what of them trains."""
+PLAIN_CASES = ("llama", "qwen3", "gemma2", "gpt2", "phi", "olmo2", "nemotron", "glm4")
+"""Of which every primitive is measured with plain kernels too."""
+KERNEL_CASES = [*((name, "fused") for name in CASES), *((name, "plain") for name in PLAIN_CASES)]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A config as planned. By dtype, of the codes of the ends and of each class of layers: peak bytes, and work."""
+    """A config as planned. By dtype, of the codes of the ends and of each class of layers: peak bytes, and work.
+
+    And by dtype the kernels beside attention that a plan would name.
+    """
 
     config: Mapping[str, Any]
     windows: tuple[int | None, ...]
@@ -45,28 +52,31 @@ class Family:
     parameters: ParameterTable
     peaks: Mapping[str, Mapping[str, Any]]
     work: Mapping[str, Mapping[str, Any]]
+    fused: Mapping[str, FusedKernels]
     head_map: HeadMap
     lora: Mapping[str, Any] | None = None
     table_names: tuple[str, ...] = ("tokenIds", "positions", "labels")
 
 
 @cache
-def families() -> Mapping[str, Family]:
-    """All of CASES, planned once a session."""
+def families(kernels: str = "fused") -> Mapping[str, Family]:
+    """All of CASES, planned once a session; with `plain` kernels, or with those that plans name."""
     dtypes = ("float32", "bfloat16")
+    cases = {name: CASES[name] for name, of_kernels in KERNEL_CASES if of_kernels == kernels}
     asked = [
-        {"config": config, "training": training, "dtype": dtype, "rows": ROWS}
-        for config, training in CASES.values()
+        {"config": config, "training": training, "dtype": dtype, "rows": ROWS, "kernels": kernels}
+        for config, training in cases.values()
         for dtype in dtypes
     ]
     answers = iter(ask_planner(asked))
     return {
-        name: _family(name, config, {dtype: next(answers) for dtype in dtypes}) for name, (config, _) in CASES.items()
+        name: family_of(name, config, {dtype: next(answers) for dtype in dtypes}) for name, (config, _) in cases.items()
     }
 
 
-def _family(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[str, Any]]) -> Family:
-    answer = answers["float32"]
+def family_of(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[str, Any]]) -> Family:
+    """`answers`: the planner's by dtype."""
+    answer = next(iter(answers.values()))
     assert "model" in answer, f"{name}: {answer}"
     model = answer["model"]
     heads, kv_heads = (tuple(range(model[key])) for key in ("numHeads", "numKvHeads"))
@@ -77,9 +87,15 @@ def _family(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[str
         parameters=_TABLE.validate_json(json.dumps(answer["parameters"])),
         peaks={dtype: one["peaks"] for dtype, one in answers.items()},
         work={dtype: one["work"] for dtype, one in answers.items()},
+        fused={dtype: read_fused(one["fused"]) for dtype, one in answers.items()},
         head_map=HeadMap((heads,), (kv_heads,)),
         lora=model.get("lora"),
     )
+
+
+def read_fused(answer: Mapping[str, Any] | None) -> FusedKernels:
+    """What the planner's script says of them."""
+    return PLAIN if answer is None else FusedKernels.model_validate_json(json.dumps(answer))
 
 
 class Built:
@@ -92,9 +108,13 @@ class Built:
         randomize(self.model)
         rotary = rotary_of(self.model, torch.device("cpu"))
         self.modules = decoder_layers(self.model, family.code)
-        self.layers = [bind_layer(one, i, family, rotary, dtype) for i, one in enumerate(self.modules)]
+        # In fp64, against which the others are held, all that a plan of any dtype names.
+        name = str(dtype).removeprefix("torch.")
+        fused = family.fused[name if name in family.fused else "bfloat16"]
+        self.layers = [bind_layer(one, i, family, rotary, dtype, fused) for i, one in enumerate(self.modules)]
         backend = backend_named("reference")
-        self.engine: EngineBinding = bind_engine(self.model, family, Kernels(backend, backend), _no_emit, rotary, dtype)
+        kernels = Kernels(backend, backend, fused)
+        self.engine: EngineBinding = bind_engine(self.model, family, kernels, _no_emit, rotary, dtype)
         self.head_dim = self.width("q") // len(family.head_map.query[0])
 
     def width(self, view: str) -> int:

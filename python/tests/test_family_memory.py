@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fpdt.measure.memory import LiveBytes
 from fpdt.models.interpreter import LinkedCode
-from tests.families import CASES, Built, families, measure_codes
+from tests.families import KERNEL_CASES, Built, families, measure_codes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -23,7 +23,7 @@ def measured(code: LinkedCode, views: Mapping[str, Tensor]) -> int:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", CASES)
-def test_each_code_makes_as_many_bytes_as_planned(name: str, dtype: str) -> None:
-    model = Built(families()[name], DTYPES[dtype])
+@pytest.mark.parametrize(("name", "kernels"), KERNEL_CASES)
+def test_each_code_makes_as_many_bytes_as_planned(name: str, dtype: str, kernels: str) -> None:
+    model = Built(families(kernels)[name], DTYPES[dtype])
     assert measure_codes(model, measured) == model.family.peaks[dtype]

@@ -15,10 +15,11 @@ from fpdt.errors import PlanError
 from fpdt.models import EngineBinding, LayerBinding
 from fpdt.ops import HANDLERS, check_handlers, view_names
 from fpdt.plan import OP_KINDS, Mask
+from fpdt.plan.nouns import PLAIN, FusedKernels
 from fpdt.plan.op_kinds import EXTERNAL_KINDS
 from fpdt.plan.sections import HeadLists
 from tests.handler_calls import Caller, Group, GroupRuntime, close
-from tests.tiny_models import bound_engine, bound_layer, even_head_map, layer_forward, tiny_llama
+from tests.tiny_models import FUSED, bound_engine, bound_layer, even_head_map, layer_forward, tiny_llama
 
 SEQ_LEN, NUM_CHUNKS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM = 32, 4, 32, 4, 2, 8
 CHUNK = SEQ_LEN // NUM_CHUNKS
@@ -151,12 +152,13 @@ def layer_case(dtype: torch.dtype) -> tuple[LlamaForCausalLM, Tensor, Tensor]:
     return tiny_llama(dtype), x, dy
 
 
+@pytest.mark.parametrize("fused", [PLAIN, FUSED], ids=["plain", "fused"])
 @pytest.mark.parametrize("attention", ["cpu_flash", "reference"])
 @pytest.mark.parametrize("size", [1, 2])
-def test_streamed_layer_has_hugging_face_s_output_and_gradients(size: int, attention: str) -> None:
+def test_streamed_layer_has_hugging_face_s_output_and_gradients(size: int, attention: str, fused: FusedKernels) -> None:
     model, x, dy = layer_case(torch.float32)
-    extra = bound_engine(model, even_head_map(size), attention=attention)
-    layer = bound_layer(model)
+    extra = bound_engine(model, even_head_map(size), attention=attention, fused=fused)
+    layer = bound_layer(model, fused=fused)
     ranks = Group(size).run(lambda runtime: LayerStream(runtime, extra, layer, x, dy).run())
 
     leaf = x.clone().requires_grad_()
@@ -170,13 +172,14 @@ def test_streamed_layer_has_hugging_face_s_output_and_gradients(size: int, atten
         assert close(weight.view(wgrad), grad), weight.name
 
 
-def test_streamed_layer_in_bf16_is_as_exact_as_hugging_face_s() -> None:
+@pytest.mark.parametrize("fused", [PLAIN, FUSED], ids=["plain", "fused"])
+def test_streamed_layer_in_bf16_is_as_exact_as_hugging_face_s(fused: FusedKernels) -> None:
     model, x, dy = layer_case(torch.bfloat16)
     exact = tiny_llama()
     for parameter, source in zip(exact.parameters(), model.parameters(), strict=True):
         parameter.data = source.data.float()
-    layer = bound_layer(model)
-    (ours,) = Group(1).run(lambda runtime: LayerStream(runtime, bound_engine(model), layer, x, dy).run())
+    layer, extra = bound_layer(model, fused=fused), bound_engine(model, fused=fused)
+    (ours,) = Group(1).run(lambda runtime: LayerStream(runtime, extra, layer, x, dy).run())
     expected, theirs = (gradients_of(m, x, dy) for m in (exact, model))
     results = [ours.y, ours.dx, *(weight.view(ours.wgrad) for weight in layer.weights)]
     for ours_one, theirs_one, exact_one in zip(results, theirs, expected, strict=True):

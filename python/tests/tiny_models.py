@@ -13,11 +13,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fpdt.attention import backend_named
 from fpdt.models import EngineBinding, Kernels, LayerBinding, bind_engine, bind_layer, decoder_layers, rotary_of
+from fpdt.models.fused import FUSED_KERNELS
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
+from fpdt.plan.nouns import PLAIN, FusedKernels
 from tests.model_code import planned_model
 
 CPU = torch.device("cpu")
+FUSED = FusedKernels(**FUSED_KERNELS, block_bytes=700)
+"""All kernels beside attention that are not plain, with blocks of a few rows."""
 
 
 def tiny_config(**overrides: Any) -> LlamaConfig:
@@ -87,11 +91,11 @@ def tables_of(model: LlamaForCausalLM, head_map: HeadMap | None = None) -> Table
     return Tables(planned.code, planned.table, head_map or even_head_map(1))
 
 
-def bound_layer(model: LlamaForCausalLM, tables: Tables | None = None) -> LayerBinding:
+def bound_layer(model: LlamaForCausalLM, tables: Tables | None = None, fused: FusedKernels = PLAIN) -> LayerBinding:
     """`tables`: of another model."""
     tables = tables or tables_of(model)
     (layer,) = decoder_layers(model, tables.code)
-    return bind_layer(layer, 0, tables, rotary_of(model, CPU), dtype_of(model))
+    return bind_layer(layer, 0, tables, rotary_of(model, CPU), dtype_of(model), fused)
 
 
 def dtype_of(model: LlamaForCausalLM) -> torch.dtype:
@@ -115,6 +119,7 @@ def bound_engine(
     head_map: HeadMap | None = None,
     emit: Callable[[Tensor], None] = refuse_emit,
     attention: str = "cpu_flash",
+    fused: FusedKernels = PLAIN,
 ) -> EngineBinding:
-    kernels = Kernels(backend_named(attention), backend_named(attention))
+    kernels = Kernels(backend_named(attention), backend_named(attention), fused)
     return bind_engine(model, tables_of(model, head_map), kernels, emit, rotary_of(model, CPU), dtype_of(model))

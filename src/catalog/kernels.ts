@@ -3,6 +3,7 @@ import { MODEL_DTYPES } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
 import { nearestKey } from '../spec/nearestKey.js';
 import type { ClusterSpec, RunSpec } from '../spec/types.js';
+import type { FusedKernels } from './fusedKernels.js';
 import type { MaskShape } from './ops/views.js';
 
 type Device = ClusterSpec['device'];
@@ -34,10 +35,12 @@ export interface AttentionKernel {
   readonly package?: string;
 }
 
-/** Implementations of the attention ops that the plan's masks, rates and temporaries assume; the worker obeys or refuses. */
+/** Implementations that the plan's masks, rates and temporaries assume; the worker obeys or refuses. */
 export interface Kernels {
   readonly attn: string;
   readonly attnBwd: string;
+  /** Of what stands beside attention; what is left out is plain. */
+  readonly fused?: FusedKernels;
 }
 
 /** FlashAttention's ops in aten; torch 2.13 writes into a given output. */

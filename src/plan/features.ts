@@ -32,6 +32,13 @@ const FEATURES = {
   'hidden-gradient-offload': (plan) => plan.sections.some((section) => offloadsHiddenGradient(section, plan)),
   /** Several documents in a sequence, and weights of the loss. */
   packing: ({ run }) => run.packing === true,
+  /** Kernels beside attention that are not plain. */
+  'loss-inplace': ({ kernels }) => kernels.fused?.loss === 'inplace',
+  'merge-lerp': ({ kernels }) => kernels.fused?.merge === 'lerp',
+  'norm-vectornorm': ({ kernels }) => kernels.fused?.norm === 'vectornorm',
+  'rope-addcmul': ({ kernels }) => kernels.fused?.rope === 'addcmul',
+  'elementwise-inplace': ({ kernels }) => kernels.fused?.elementwise === 'inplace',
+  'weight-gradient-blocks': ({ kernels }) => kernels.fused?.weightGradient === 'blocks',
 } as const satisfies Record<string, Predicate>;
 
 export type Feature = keyof typeof FEATURES;

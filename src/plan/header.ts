@@ -3,6 +3,7 @@
  * worker's own reader is held against.
  */
 import * as z from 'zod';
+import { FUSED_KERNELS, type FusedKernels } from '../catalog/fusedKernels.js';
 import type { Kernels } from '../catalog/kernels.js';
 import type { OpKindRow } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
@@ -64,7 +65,20 @@ const opKindSchema = z.strictObject({
 
 export const poolSchema = z.strictObject({ name: word, kind: z.enum(['device', 'pinned', 'file']), bytes: count } satisfies Shape<Pool>);
 export const linkSchema = z.strictObject({ from: word, to: word, stream: word } satisfies Shape<Link>);
-export const kernelsSchema = z.strictObject({ attn: word, attnBwd: word } satisfies Shape<Kernels>);
+const fusedKernelsSchema = z.strictObject({
+  loss: z.exactOptional(z.literal(FUSED_KERNELS.loss)),
+  merge: z.exactOptional(z.literal(FUSED_KERNELS.merge)),
+  norm: z.exactOptional(z.literal(FUSED_KERNELS.norm)),
+  rope: z.exactOptional(z.literal(FUSED_KERNELS.rope)),
+  elementwise: z.exactOptional(z.literal(FUSED_KERNELS.elementwise)),
+  weightGradient: z.exactOptional(z.literal(FUSED_KERNELS.weightGradient)),
+  blockBytes: positive,
+} satisfies Shape<FusedKernels>);
+export const kernelsSchema = z.strictObject({
+  attn: word,
+  attnBwd: word,
+  fused: z.exactOptional(fusedKernelsSchema),
+} satisfies Shape<Kernels>);
 
 const bufferSchema = z.strictObject({
   id: count,

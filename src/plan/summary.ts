@@ -1,5 +1,6 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
 import { configRemarks } from '../catalog/configRemarks.js';
+import type { Kernels } from '../catalog/kernels.js';
 import { poolLabel } from '../catalog/pools.js';
 import { excessBytes, type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
 import { sumBytes } from '../memory/items.js';
@@ -71,7 +72,15 @@ function strategyLines({ strategy, kernels }: ExecutionPlan): readonly string[] 
     ...tileTexts(strategy),
     `hidden gradients in ${strategy.hiddenGradients}`,
   ];
-  return [`Strategy    ${strategy.policy}: ${parts.join(', ')}`, ...strategy.layers.map(layersLine)];
+  return [`Strategy    ${strategy.policy}: ${parts.join(', ')}`, ...strategy.layers.map(layersLine), ...kernelLines(kernels)];
+}
+
+/** Those beside attention that are not plain. */
+function kernelLines({ fused }: Kernels): readonly string[] {
+  if (fused === undefined) return [];
+  const { blockBytes: _, ...named } = fused;
+  const texts = Object.entries(named).map(([kind, name]) => `${kind} ${name}`);
+  return texts.length === 0 ? [] : [`Kernels     ${texts.join(', ')}`];
 }
 
 function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles }: Strategy): readonly string[] {

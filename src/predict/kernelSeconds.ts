@@ -1,5 +1,4 @@
 /** Seconds of an op's own kernels, products and element-wise ones: measured where they were, else of their FLOPs, bytes and launches. */
-import { instructionWork } from '../catalog/model/liveness.js';
 import { type CodeName, isCodeName, type OpSizes, type OpWork, rowsOf, tileRows } from '../catalog/ops/index.js';
 import { KernelTable } from '../catalog/kernelTable.js';
 import type { Attribute, Op } from '../schedule/op.js';
@@ -36,7 +35,7 @@ export class KernelSeconds {
       seconds = 0;
       for (const { code, share } of this.sizes.code.codes(name)) {
         for (const one of code.instructions) {
-          const work = instructionWork(one, code.widths, rows, this.sizes.w);
+          const work = this.sizes.code.instructionWork(one, code, rows);
           seconds += share * (this.table.seconds({ kernel: one.op, rows, work: workOfKernel(work) }) ?? this.byFormula(work));
         }
       }

@@ -1,5 +1,6 @@
 /** What does not change from candidate to candidate: specs, layout, kernels, pools, and the formulas made of them. */
 import { chooseKernel } from '../catalog/kernelChoice.js';
+import { fusedKernels } from '../catalog/fusedKernels.js';
 import { type Kernels, kernelNamed } from '../catalog/kernels.js';
 import { opSizes, type OpSizes, temporaryBytes } from '../catalog/ops/index.js';
 import { parameterTable } from '../catalog/parameters.js';
@@ -69,7 +70,7 @@ function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
     rowTile: run.packing === true ? 1 : run.rowTile,
   };
   const name = chooseKernel(run.attention, needs, cluster);
-  return { attn: name, attnBwd: name };
+  return { attn: name, attnBwd: name, fused: fusedKernels(run.dtype) };
 }
 
 export function policyContext(setting: Setting, strategy: Strategy): PolicyContext {

@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { runOptionsSchema } from '../../src/bridge/runOptions.js';
 import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
+import { FUSED_KERNELS } from '../../src/catalog/fusedKernels.js';
 import { ATTENTION_KERNELS } from '../../src/catalog/kernels.js';
 import { OP_ROWS, type OpRow } from '../../src/catalog/ops/index.js';
 import { PLAN_VERSION } from '../../src/plan/executionPlan.js';
@@ -132,6 +133,7 @@ import json
 from typing import get_args
 from fpdt.attention.register import BACKENDS, CAPABILITIES
 from fpdt.devices import DEVICE_MODES
+from fpdt.models.fused import FUSED_KERNELS
 from fpdt.models.primitives import PRIMITIVES
 from fpdt.plan.header import PLAN_VERSION
 from fpdt.plan.model_code import InstructionName
@@ -142,6 +144,7 @@ print(json.dumps({
     "kinds": {kind.name: [kind.stream, *kind.groups, kind.is_paired, kind.external] for kind in OP_KINDS.values()},
     "masks": {name: sorted(masks) for name, masks in CAPABILITIES.items()},
     "softcaps": {name: make().softcap for name, make in BACKENDS.items()},
+    "fused": FUSED_KERNELS,
     "instructions": [sorted(get_args(InstructionName)), sorted(PRIMITIVES)],
     "copyModes": [get_args(CopyMode), [mode for modes in DEVICE_MODES.values() for mode in modes]],
     "dtypeBytes": DTYPE_BYTES,
@@ -154,6 +157,7 @@ interface PythonTables {
   readonly kinds: Readonly<Record<string, unknown>>;
   readonly masks: Readonly<Record<string, readonly string[]>>;
   readonly softcaps: Readonly<Record<string, boolean>>;
+  readonly fused: Readonly<Record<string, string>>;
   readonly instructions: readonly (readonly string[])[];
   readonly copyModes: readonly (readonly string[])[];
   readonly dtypeBytes: Readonly<Record<string, number>>;
@@ -182,6 +186,11 @@ describe('the same in both languages', () => {
     ]);
     expect(python.masks).toEqual(Object.fromEntries(masks));
     expect(python.softcaps).toEqual(Object.fromEntries(ATTENTION_KERNELS.map(({ name, softcap }) => [name, softcap])));
+  });
+
+  it('kernels beside attention', () => {
+    const { weightGradient, ...others } = FUSED_KERNELS;
+    expect(python.fused).toEqual({ ...others, weight_gradient: weightGradient });
   });
 
   it('instructions of models', () => {

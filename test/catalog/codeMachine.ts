@@ -1,8 +1,10 @@
 /**
  * Runs a model's code on one row of numbers modulo a prime, so that results are exact, and refuses what the worker could not do: to
- * read what is not there or was freed, to give a name twice, to leave a value behind. Activations are squares, angles fixed numbers.
+ * read what is not there or was freed, to give a name twice, to leave a value behind. Activations are squares, angles fixed numbers. Values
+ * whose memory a result may take are gone once it has.
  */
 import type { Steps } from '../../src/catalog/model/instantiate.js';
+import { takenBy } from '../../src/catalog/model/reuse.js';
 import type { Code, Instruction, Step } from '../../src/spec/modelCode.js';
 
 export const PRIME = 10_007;
@@ -52,7 +54,9 @@ export class Machine {
 
   run({ instructions }: Code): this {
     for (const one of instructions) {
+      const taken = takenBy(one).map((name) => this.read(name));
       this.execute(one);
+      for (const row of taken) row.fill(0);
       for (const name of one.frees) if (!this.values.delete(name)) throw new Error(`${one.op} frees ${name}, which is not there`);
     }
     if (this.values.size > 0) throw new Error(`left behind: ${[...this.values.keys()].join(', ')}`);

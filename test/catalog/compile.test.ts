@@ -194,7 +194,7 @@ describe('of random programs', () => {
 
   test.each([2, 4])('with %i bytes an element, the peak is the most that is alive at once', (w) => {
     check((program) => {
-      for (const code of allCodes(program)) expect(peakBytes(code, 3, w)).toBe(mostAlive(code, 3, w));
+      for (const code of allCodes(program)) expect(peakBytes(code, 3, { w })).toBe(mostAlive(code, 3, w));
     });
   });
 });

@@ -58,7 +58,7 @@ describe('what is frozen', () => {
     const [all] = code([]).classes;
     const [norms] = code(allButNorms).classes;
     if (all === undefined || norms === undefined) throw new Error('a model without layers');
-    const flops = (one: Code): number => workOf(one, 10, 4).matmulFlops;
+    const flops = (one: Code): number => workOf(one, 10, { w: 4 }).matmulFlops;
     expect(flops(norms.preBwd)).toBe(flops(all.preBwd) / 2);
     // The product that only the gradient of down_proj reads is not formed again.
     expect(opsOf(all.postBwd).filter((op) => op === 'multiply')).toHaveLength(1);

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { FusedKernels } from '../../src/catalog/fusedKernels.js';
 import { decodePlan } from '../../src/plan/decode.js';
 import { encodePlan, sealPlan } from '../../src/plan/encode.js';
 import type { ExecutionPlan, UnsealedPlan } from '../../src/plan/executionPlan.js';
@@ -37,6 +38,10 @@ const inPool = (names: readonly string[], pool: string): UnsealedPlan => ({
   ...plan,
   buffers: plan.buffers.map((buffer) => (names.includes(buffer.name) ? { ...buffer, pool } : buffer)),
 });
+const withKernels = (fused: Omit<FusedKernels, 'blockBytes'>): UnsealedPlan => ({
+  ...plan,
+  kernels: { ...plan.kernels, fused: { ...fused, blockBytes: 1 } },
+});
 const rows = { start: 0, end: 64 };
 const region = { buffer: bufferId('wgradEmbed'), rows: { start: 0, end: 256 }, param: -1, index: 0 };
 
@@ -71,6 +76,12 @@ const WITH: Readonly<Record<Feature, UnsealedPlan>> = {
   evaluate: { ...plan, programs: { ...plan.programs, evaluate: { turns: plan.programs.train.turns.slice(0, 1) } } },
   'hidden-gradient-offload': inPool(['dx'], 'host'),
   packing: { ...plan, run: { ...plan.run, packing: true } },
+  'loss-inplace': withKernels({ loss: 'inplace' }),
+  'merge-lerp': withKernels({ merge: 'lerp' }),
+  'norm-vectornorm': withKernels({ norm: 'vectornorm' }),
+  'rope-addcmul': withKernels({ rope: 'addcmul' }),
+  'elementwise-inplace': withKernels({ elementwise: 'inplace' }),
+  'weight-gradient-blocks': withKernels({ weightGradient: 'blocks' }),
 };
 const WITHOUT: Partial<Readonly<Record<Feature, UnsealedPlan>>> = {
   rebuild: withTurns(({ section, layer }) => section !== 'layerRebuild' && !(layer === 0 && ['gather', 'release'].includes(section))),

@@ -1,7 +1,6 @@
 /** A machine of known rates, measured: the table made of what its workers would tell has those rates. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseCluster } from '../../src/catalog/index.js';
-import { instructionWork } from '../../src/catalog/model/liveness.js';
 import { CODE_NAMES, isCodeName, opSizes, OP_ROWS } from '../../src/catalog/ops/index.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
 import { opCosts } from '../../src/predict/cost.js';
@@ -76,7 +75,7 @@ function told(plan: ExecutionPlan): Readonly<Record<string, number>> {
           for (const [index, one] of (sizes.code.codes(name)[0]?.code.instructions ?? []).entries()) {
             const code = sizes.code.codes(name)[0]?.code;
             if (code === undefined) continue;
-            const work = instructionWork(one, code.widths, rows, sizes.w);
+            const work = sizes.code.instructionWork(one, code, rows);
             note(`code/${name}/0/${index}/${rows}`, tiles, (tiles * workOfKernel(work)) / speedOf(work));
           }
         }

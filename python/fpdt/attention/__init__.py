@@ -5,7 +5,7 @@ Results are partial: `lse` (natural log) lets the caller merge them, and backwar
 
 from fpdt.attention.base import CAUSAL, FULL, AttentionBackend, AttentionConfig, AttentionError, Mask
 from fpdt.attention.documents import Documents
-from fpdt.attention.merge import merge_partial
+from fpdt.attention.merge import merge_by_lerp, merge_partial
 from fpdt.attention.pieces import Piece
 from fpdt.attention.register import BACKENDS, CAPABILITIES, backend_named, installed_kernels
 
@@ -22,5 +22,6 @@ __all__ = [
     "Piece",
     "backend_named",
     "installed_kernels",
+    "merge_by_lerp",
     "merge_partial",
 ]

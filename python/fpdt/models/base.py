@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fpdt.attention import AttentionBackend, AttentionConfig, Documents
 from fpdt.models.interpreter import LinkedCode
 from fpdt.plan.data import HeadMap
+from fpdt.plan.nouns import PLAIN, FusedKernels
 from fpdt.run.parameters import WeightSlice
 
 
@@ -52,10 +53,11 @@ class HeadBinding:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Implementations of attention that the plan names."""
+    """Implementations that the plan names."""
 
     attn: AttentionBackend
     attn_bwd: AttentionBackend
+    fused: FusedKernels = PLAIN
 
 
 @dataclass

@@ -14,6 +14,7 @@ from fpdt.models.interpreter import Linker, RotaryOf
 from fpdt.models.link import Rotary
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
+from fpdt.plan.nouns import PLAIN, FusedKernels
 from fpdt.run.parameters import ParameterError, bind_weights
 
 
@@ -71,13 +72,18 @@ def _rotary(model: Any, attributes: Mapping[str, Any], device: torch.device) -> 
 
 
 def bind_layer(
-    module: nn.Module, number: int, plan: PlannedModel, rotary: RotaryOf, dtype: torch.dtype
+    module: nn.Module,
+    number: int,
+    plan: PlannedModel,
+    rotary: RotaryOf,
+    dtype: torch.dtype,
+    fused: FusedKernels = PLAIN,
 ) -> LayerBinding:
     """Raises ParameterError when the plan's table or code does not describe the decoder layer `module`."""
     number_of_class = plan.code.class_of[number]
     weights = bind_weights(module, plan.parameters.layers[number_of_class].weights)
     code = plan.code.classes[number_of_class]
-    link = Linker(module, weights, rotary, dtype).link
+    link = Linker(module, weights, rotary, dtype, fused).link
     return LayerBinding(
         module=module,
         attention=AttentionConfig(scale=code.attention.scale, softcap=code.attention.softcap),
@@ -112,7 +118,7 @@ def bind_engine(
     lm_head_names = {use.name for use in code.lm_head.weights}
     lm_head_rows = table.embed[:1] if is_tied else [row for row in table.head if row.name in lm_head_names]
     head_weights, embed_weights = bind_weights(model, table.head), bind_weights(model, table.embed)
-    head, embed = Linker(model, head_weights, rotary, dtype), Linker(model, embed_weights, rotary, dtype)
+    head, embed = (Linker(model, slices, rotary, dtype, kernels.fused) for slices in (head_weights, embed_weights))
     lm_head, embedding = causal_lm.get_output_embeddings(), causal_lm.get_input_embeddings()
     outside = tuple(
         (module, parameter)

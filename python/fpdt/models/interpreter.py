@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fpdt.models.link import Env, Link, Rotary, Weight, Work
 from fpdt.models.primitives import PRIMITIVES
 from fpdt.plan.model_code import Code, Instruction
+from fpdt.plan.nouns import FusedKernels
 from fpdt.run.parameters import ParameterError, WeightSlice
 
 RotaryOf = Callable[[Mapping[str, Any]], Rotary]
@@ -39,11 +40,19 @@ class LinkedCode:
 class Linker:
     """Links code to the weights of one module. Names are relative to it."""
 
-    def __init__(self, module: nn.Module, slices: Sequence[WeightSlice], rotary: RotaryOf, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        slices: Sequence[WeightSlice],
+        rotary: RotaryOf,
+        dtype: torch.dtype,
+        fused: FusedKernels,
+    ) -> None:
         self._module = module
         self._slices: Mapping[str, WeightSlice] = {one.name: one for one in slices}
         self._rotary = rotary
         self._dtype = dtype
+        self._fused = fused
 
     def link(self, code: Code, keeps: str | None = None) -> LinkedCode:
         """`keeps`: a view of the code that is not given: the value stored to it stays in what `run` returns."""
@@ -62,6 +71,7 @@ class Linker:
             attributes=one.attributes,
             rotary=self._rotary(one.attributes) if one.op == "angles" else None,
             dtype=self._dtype,
+            fused=self._fused,
         )
         return PRIMITIVES[one.op](link), one.frees
 

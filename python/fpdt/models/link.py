@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fpdt.plan.nouns import FusedKernels
 from fpdt.run.parameters import WeightSlice
 
 Env = dict[str, Tensor]
@@ -62,6 +63,12 @@ class Link:
     attributes: Mapping[str, Any]
     rotary: Rotary | None
     dtype: torch.dtype
+    fused: FusedKernels
 
     def skips(self, number: int) -> bool:
         return bool(self.attributes.get(f"skip{number}", False))
+
+    def taken(self, number: int) -> str | None:
+        """Of which value the memory becomes that of a result; None: the result has memory of its own."""
+        place = self.attributes.get(f"reuse{number}")
+        return None if place is None or self.fused.elementwise == "plain" else self.reads[int(place)]

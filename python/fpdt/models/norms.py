@@ -20,22 +20,30 @@ def rmsnorm(link: Link) -> Work:
         y = weight.value * n.to(x.dtype) if is_cast else n.mul_(_scale(link, weight)).to(x.dtype)
         env[target] = y.view(x.shape)
 
-    return work
+    def in_fewer_passes(env: Env) -> None:
+        x = env[source]
+        n = _normalised_in_place(x.view(-1, size), eps)[0]
+        y = n.to(x.dtype).mul_(weight.value) if is_cast else n.mul_(_scale(link, weight)).to(x.dtype)
+        env[target] = y.view(x.shape)
+
+    return work if link.fused.norm == "plain" else in_fewer_passes
 
 
 def rmsnorm_bwd(link: Link) -> Work:
     upstream, source = link.reads
     (weight,), size, eps = link.weights, int(link.attributes["size"]), float(link.attributes["eps"])
-    is_cast = link.attributes["style"] == "cast"
+    is_cast, is_plain = link.attributes["style"] == "cast", link.fused.norm == "plain"
 
     def work(env: Env) -> None:
         shape, dtype = env[source].shape, env[source].dtype
-        n, inverse = _normalised(env[source].view(-1, size), eps)
+        n, inverse = (_normalised if is_plain else _normalised_in_place)(env[source].view(-1, size), eps)
         dy = env[upstream].view(-1, size)
         region = env["wgrad"]
         if is_cast:
             if weight.slice is not None:
-                weight.gradient(region).add_((dy * n.to(dtype)).sum(0, dtype=region.dtype))
+                product = dy * n.to(dtype) if is_plain or n.dtype == dtype else n.to(dtype).mul_(dy)
+                weight.gradient(region).add_(product.sum(0, dtype=region.dtype))
+                del product
             g = wide(dy * weight.value)
         else:
             g = wide(dy)
@@ -44,7 +52,8 @@ def rmsnorm_bwd(link: Link) -> Work:
             g = g * _scale(link, weight)
         if not link.skips(0):
             mean = (g * n).mean(-1, keepdim=True)
-            env[link.writes[0]] = g.sub_(n.mul_(mean)).mul_(inverse).to(dtype).view(shape)
+            g = g.sub_(n.mul_(mean)) if is_plain else g.addcmul_(n, mean, value=-1)
+            env[link.writes[0]] = g.mul_(inverse).to(dtype).view(shape)
 
     return work
 
@@ -59,6 +68,13 @@ def _normalised(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     values = wide(x)
     inverse = values.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
     return values * inverse, inverse
+
+
+def _normalised_in_place(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The same, the squares never written down, and of a half dtype in the memory of its fp32 values."""
+    values = wide(x)
+    inverse = torch.linalg.vector_norm(values, dim=-1, keepdim=True).square_().div_(x.shape[1]).add_(eps).rsqrt_()
+    return (values * inverse if values.dtype == x.dtype else values.mul_(inverse)), inverse
 
 
 def _scale(link: Link, weight: Weight) -> Tensor:

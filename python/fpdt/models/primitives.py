@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fpdt.models.fused import add_product
 from fpdt.models.link import Env, Link, Work
 from fpdt.models.norms import layernorm, layernorm_bwd, rmsnorm, rmsnorm_bwd, wide
 from fpdt.models.rotary import angles, rope, rope_bwd
@@ -40,7 +41,8 @@ def linear_bwd(link: Link) -> Work:
         dy = env[upstream]
         if weight.slice is not None:
             x = env[source[0]]
-            _add_product(weight.gradient(env["wgrad"]), *((x.t(), dy) if weight.transposed else (dy.t(), x)))
+            factors = (x.t(), dy) if weight.transposed else (dy.t(), x)
+            add_product(weight.gradient(env["wgrad"]), *factors, link.fused)
         for bias in biases:
             if bias.slice is not None:
                 region = env["wgrad"]
@@ -51,14 +53,6 @@ def linear_bwd(link: Link) -> Work:
     return work
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right; without a temporary where the dtypes agree."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
-
-
 # --- element by element ------------------------------------------------------------------------------------------
 
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_fast": "tanh"}
@@ -66,7 +60,7 @@ _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu_
 
 def activation(link: Link) -> Work:
     (source,), (target,), kind = link.reads, link.writes, str(link.attributes["kind"])
-    function = _activation(kind)
+    function = _activation(kind) if link.taken(0) is None else _activation_in_place(kind)
 
     def work(env: Env) -> None:
         env[target] = function(env[source])
@@ -82,34 +76,49 @@ def _activation(kind: str) -> Callable[[Tensor], Tensor]:
     return {"silu": functional.silu, "swish": functional.silu, "relu": functional.relu}[kind]
 
 
+def _activation_in_place(kind: str) -> Callable[[Tensor], Tensor]:
+    aten: Any = torch.ops.aten
+    if kind in _GELU:
+        return lambda x: aten.gelu_(x, approximate=_GELU[kind])
+    if kind == "relu2":
+        return lambda x: x.relu_().square_()
+    in_place: Mapping[str, Callable[[Tensor], Tensor]] = {"silu": aten.silu_, "swish": aten.silu_, "relu": aten.relu_}
+    return in_place[kind]
+
+
 def activation_bwd(link: Link) -> Work:
     (upstream, source), (target,), kind = link.reads, link.writes, str(link.attributes["kind"])
     aten: Any = torch.ops.aten
+    in_place = link.taken(0) is not None
 
     def work(env: Env) -> None:
         dy, x = env[upstream], env[source]
+        out = {"grad_input": dy} if in_place else {}
         if kind in _GELU:
-            env[target] = aten.gelu_backward(dy, x, approximate=_GELU[kind])
+            env[target] = aten.gelu_backward(dy, x, approximate=_GELU[kind], **out)
         elif kind == "relu2":
             env[target] = functional.relu(x).mul_(dy).mul_(2)
         elif kind == "relu":
-            env[target] = aten.threshold_backward(dy, x, 0)
+            env[target] = aten.threshold_backward(dy, x, 0, **out)
         else:
-            env[target] = aten.silu_backward(dy, x)
+            env[target] = aten.silu_backward(dy, x, **out)
 
     return work
 
 
 def multiply(link: Link) -> Work:
     (a, b), (target,) = link.reads, link.writes
+    taken = link.taken(0)
+    other = b if taken == a else a
 
     def work(env: Env) -> None:
-        env[target] = env[a] * env[b]
+        env[target] = env[a] * env[b] if taken is None else env[taken].mul_(env[other])
 
     return work
 
 
 def multiply_bwd(link: Link) -> Work:
+    """In place the gradient of the second factor takes the memory of the first, that of the first the upstream's."""
     upstream, a, b = link.reads
     made = iter(link.writes)
     pairs = [(next(made), other) for number, other in enumerate((b, a)) if not link.skips(number)]
@@ -118,14 +127,23 @@ def multiply_bwd(link: Link) -> Work:
         for target, other in pairs:
             env[target] = env[upstream] * env[other]
 
-    return work
+    def in_place(env: Env) -> None:
+        dy = env[upstream]
+        if len(pairs) == 2:
+            env[pairs[1][0]] = env[a].mul_(dy)
+        target, other = pairs[0]
+        env[target] = dy.mul_(env[other])
+
+    return work if link.taken(0) is None else in_place
 
 
 def add(link: Link) -> Work:
     (a, b), (target,) = link.reads, link.writes
+    taken = link.taken(0)
+    other = b if taken == a else a
 
     def work(env: Env) -> None:
-        env[target] = env[a] + env[b]
+        env[target] = env[a] + env[b] if taken is None else env[taken].add_(env[other])
 
     return work
 
@@ -139,7 +157,10 @@ def scale(link: Link) -> Work:
     def work(env: Env) -> None:
         env[target] = env[source] * factor
 
-    return work
+    def in_place(env: Env) -> None:
+        env[target] = env[source].mul_(factor)
+
+    return work if link.taken(0) is None else in_place
 
 
 def slice_(link: Link) -> Work:

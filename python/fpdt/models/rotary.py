@@ -41,6 +41,7 @@ def _rotation(link: Link, forward: bool) -> Work:
     (source, turned), (target,) = link.reads, link.writes
     head_dim, dims = int(link.attributes["headDim"]), int(link.attributes["dims"])
     in_pairs = link.attributes["style"] == "pairs"
+    in_one_pass = link.fused.rope == "addcmul"
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
         if in_pairs:
@@ -54,7 +55,10 @@ def _rotation(link: Link, forward: bool) -> Work:
         (x1, x2), (y1, y2) = parts(x), parts(y)
         torch.mul(x1, cos, out=y1)
         torch.mul(x2, cos, out=y2)
-        if forward:
+        if in_one_pass:
+            y1.addcmul_(x2, sin, value=-1 if forward else 1)
+            y2.addcmul_(x1, sin, value=1 if forward else -1)
+        elif forward:
             y1.sub_(x2 * sin)
             y2.add_(x1 * sin)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fpdt.attention import Mask, merge_partial
+from fpdt.attention import Mask, merge_by_lerp, merge_partial
 from fpdt.ops.documents import by_documents
 from fpdt.plan import Mask as PlanMask
 from fpdt.plan import Op
@@ -38,7 +38,11 @@ def merge_first(ctx: OpContext, o_part: Tensor, lse_part: Tensor, o_acc: Tensor,
 
 
 def merge(ctx: OpContext, o_part: Tensor, lse_part: Tensor, o_acc: Tensor, lse: Tensor) -> None:
-    merge_partial(o_acc, lse, o_part, lse_part)
+    kernels = ctx.engine.kernels.fused
+    if kernels.merge == "lerp":
+        merge_by_lerp(o_acc, lse, o_part, lse_part, kernels.block_bytes)
+    else:
+        merge_partial(o_acc, lse, o_part, lse_part)
 
 
 def attn_bwd(

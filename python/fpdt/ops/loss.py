@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fpdt.ops.loss_in_place import (
+    IGNORED_LABEL,
+    add_head_gradients,
+    add_loss_only_in_place,
+    through_head_in_place,
+)
 from fpdt.ops.tiles import by_tiles
 
 if TYPE_CHECKING:
     from fpdt.models.base import EngineBinding
     from fpdt.run.context import OpContext
-
-IGNORED_LABEL = -100
 
 
 def loss(
@@ -52,16 +56,20 @@ def loss_weighted(
 
 def loss_only(ctx: OpContext, x: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
     """Adds the sum of token losses to lossSum, and forms no gradient; see `loss` for the weights."""
-    engine = ctx.engine
+    add = add_loss_only_in_place if ctx.engine.kernels.fused.loss == "inplace" else _add_loss_only
 
     def work(x: Tensor, labels: Tensor) -> None:
-        valid = labels != IGNORED_LABEL
-        targets = labels.masked_fill(~valid, 0)[:, None]
-        scores = _scores(engine, x)
-        losses = scores.logsumexp(dim=-1, keepdim=True).sub_(scores.gather(1, targets))
-        loss_sum.add_(losses.squeeze(1).masked_fill(~valid, 0).sum())
+        add(ctx.engine, x, labels, loss_sum)
 
     by_tiles(ctx, work, x, labels)
+
+
+def _add_loss_only(engine: EngineBinding, x: Tensor, labels: Tensor, loss_sum: Tensor) -> None:
+    valid = labels != IGNORED_LABEL
+    targets = labels.masked_fill(~valid, 0)[:, None]
+    scores = _scores(engine, x)
+    losses = scores.logsumexp(dim=-1, keepdim=True).sub_(scores.gather(1, targets))
+    loss_sum.add_(losses.squeeze(1).masked_fill(~valid, 0).sum())
 
 
 def _scores(engine: EngineBinding, x: Tensor) -> Tensor:
@@ -86,8 +94,11 @@ def _add_loss(
     wgrad_lm_head: Tensor,
 ) -> None:
     hidden = engine.head.norm.run({"@x": x})["@y"]
-    token_losses, dhidden = _through_head(engine, hidden, labels, weights, wgrad_lm_head)
-    loss_sum.add_(token_losses.sum())
+    if engine.kernels.fused.loss == "inplace":
+        dhidden = through_head_in_place(engine, hidden, labels, weights, loss_sum, wgrad_lm_head)
+    else:
+        token_losses, dhidden = _through_head(engine, hidden, labels, weights, wgrad_lm_head)
+        loss_sum.add_(token_losses.sum())
     del hidden
     engine.head.norm_bwd.run({"@x": x, "@dy": dhidden, "@dx": dx, "wgrad": wgrad})
 
@@ -114,7 +125,7 @@ def _through_head(
     if head.scale != 1:
         dlogits.mul_(head.scale)
     dhidden = dlogits @ head.weight
-    _add_head_gradients(engine, wgrad, dlogits, hidden)
+    add_head_gradients(engine, wgrad, dlogits, hidden)
     return token_losses, dhidden
 
 
@@ -138,19 +149,3 @@ def cross_entropy(
     scale = share[:, None] * factor
     gradients = scores.sub_(lse).exp_().mul_(scale).scatter_add_(1, targets, -scale)
     return losses, gradients.to(logits.dtype)
-
-
-def _add_head_gradients(engine: EngineBinding, wgrad: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
-    for weight in engine.lm_head_weights:
-        if weight.parameter is engine.head.bias:
-            weight.view(wgrad).add_(dlogits.sum(dim=0))
-        else:
-            _add_outer(weight.view(wgrad), dlogits, hidden)
-
-
-def _add_outer(total: Tensor, dlogits: Tensor, hidden: Tensor) -> None:
-    """total += dlogits^T @ hidden, without a [vocab, hidden] temporary where the dtypes agree."""
-    if total.dtype == hidden.dtype:
-        total.addmm_(dlogits.t(), hidden)
-    else:
-        total.add_(dlogits.t() @ hidden)

@@ -26,6 +26,12 @@ KNOWN_FEATURES = frozenset(
         "evaluate",
         "hidden-gradient-offload",
         "packing",
+        "loss-inplace",
+        "merge-lerp",
+        "norm-vectornorm",
+        "rope-addcmul",
+        "elementwise-inplace",
+        "weight-gradient-blocks",
     }
 )
 MAX_STREAMS = 32

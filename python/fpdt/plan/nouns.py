@@ -52,9 +52,28 @@ class Link(Part):
     stream: str
 
 
+class FusedKernels(Spec):
+    """Kernels beside attention. One that this worker does not know is a feature of the plan that it does not know.
+
+    Blocks of those that work block by block take `block_bytes`, or a row.
+    """
+
+    loss: str = "plain"
+    merge: str = "plain"
+    norm: str = "plain"
+    rope: str = "plain"
+    elementwise: str = "plain"
+    weight_gradient: str = "plain"
+    block_bytes: Positive
+
+
+PLAIN = FusedKernels(block_bytes=1)
+
+
 class Kernels(Part):
     attn: str
     attn_bwd: str
+    fused: FusedKernels = PLAIN
 
 
 class Mask(Part):

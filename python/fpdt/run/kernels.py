@@ -1,4 +1,4 @@
-"""The attention kernels that a plan names: obeyed, or refused before anything runs."""
+"""The kernels that a plan names: obeyed, or refused before anything runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fpdt.attention.base import MaskName
 from fpdt.attention.self_test import Work, check_kernels
 from fpdt.errors import PlanError
 from fpdt.models.base import Kernels
+from fpdt.models.fused import check_fused
 from fpdt.plan import Plan
 from fpdt.plan.sections import Array
 from fpdt.run.arena import TORCH_DTYPES
@@ -34,7 +35,8 @@ def plan_kernels(plan: Plan) -> Kernels:
                 f"the plan names the kernel {name!r} for {kind}, which cannot do its mask '{mask}'",
                 f"plan with a kernel that can: {', '.join(able)}",
             )
-    return Kernels(backend_named(names.attn), backend_named(names.attn_bwd))
+    check_fused(names.fused)
+    return Kernels(backend_named(names.attn), backend_named(names.attn_bwd), names.fused)
 
 
 def check_plan_kernels(plan: Plan, kernels: Kernels, device: torch.device) -> str:

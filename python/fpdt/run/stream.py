@@ -122,7 +122,7 @@ def stream(model: nn.Module, plan: Plan, kernels: Kernels, device: torch.device)
     dtype = DTYPES[plan.run["dtype"]]
     rotary = rotary_of(model, device)
     modules = decoder_layers(model, plan.code)
-    layers = [bind_layer(module, number, plan, rotary, dtype) for number, module in enumerate(modules)]
+    layers = [bind_layer(module, number, plan, rotary, dtype, kernels.fused) for number, module in enumerate(modules)]
     emitted = EmittedGradients()
     extra = bind_engine(model, plan, kernels, emitted, rotary, dtype)
     extra.documents = Documents() if plan.packing else None

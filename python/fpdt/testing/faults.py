@@ -200,10 +200,11 @@ def scale_scores(fault: Scale) -> None:
 
 def spoil(session: type[Any], fault: Spoil) -> None:
     """Once: in the first tokens whose loss is formed, or the first gradients that are handed over, of the step."""
-    from fpdt.ops import loss
+    from fpdt.ops import loss, loss_in_place
     from fpdt.run.program import EmittedGradients
 
     run_step, cross_entropy, emit = session.run_step, loss.cross_entropy, EmittedGradients.__call__
+    in_place = loss_in_place.cross_entropy_in_place
     armed: list[str] = []
 
     def run_armed(self: Any, step: int) -> Any:
@@ -218,6 +219,13 @@ def spoil(session: type[Any], fault: Spoil) -> None:
             losses[SPOILED_ROW] = gradients[SPOILED_ROW] = float("nan")
         return losses, gradients
 
+    def spoiled_in_place(logits: Any, *args: Any) -> Any:
+        losses = in_place(logits, *args)
+        if "loss" in armed:
+            armed.clear()
+            losses[SPOILED_ROW] = logits[SPOILED_ROW] = float("nan")
+        return losses
+
     def spoiled_gradients(self: Any, region: Any) -> None:
         if "gradient" in armed:
             armed.clear()
@@ -226,6 +234,7 @@ def spoil(session: type[Any], fault: Spoil) -> None:
 
     session.run_step = run_armed
     loss.cross_entropy = spoiled_losses  # type: ignore[assignment]
+    loss_in_place.cross_entropy_in_place = spoiled_in_place  # type: ignore[assignment]
     EmittedGradients.__call__ = spoiled_gradients  # type: ignore[method-assign]
 
 

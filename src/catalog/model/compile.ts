@@ -4,6 +4,7 @@
  */
 import type { Code, Instruction, InstructionName, Step } from '../../spec/modelCode.js';
 import { PRIMITIVES } from './primitives.js';
+import { withReuse } from './reuse.js';
 import { type Steps, viewName } from './instantiate.js';
 
 type Draft = Omit<Instruction, 'frees'>;
@@ -275,5 +276,8 @@ function finish(drafts: readonly Draft[], widths: Readonly<Record<string, number
   });
   const instructions = drafts.map((draft, i) => ({ ...draft, frees: [...last].filter(([, at]) => at === i).map(([name]) => name) }));
   const used = new Set(drafts.flatMap(({ reads, writes, into }) => [...reads, ...writes, ...(into === undefined ? [] : [into])]));
-  return { instructions, widths: Object.fromEntries(Object.entries(widths).filter(([name]) => used.has(name))) };
+  return {
+    instructions: withReuse(instructions, widths),
+    widths: Object.fromEntries(Object.entries(widths).filter(([name]) => used.has(name))),
+  };
 }

@@ -1,5 +1,16 @@
 /** What a formula reads of one instruction of a model's code. */
 import type { StepAttributes } from '../../spec/modelCode.js';
+import type { FusedKernels } from '../fusedKernels.js';
+
+/** What of a run decides what code costs. */
+export interface CodePlace {
+  /** Bytes of the model dtype. */
+  readonly w: number;
+  /** As the kernels of a GPU keep values; left out: as those of the CPU. */
+  readonly cuda?: boolean;
+  /** Left out: all plain. */
+  readonly fused?: FusedKernels | undefined;
+}
 
 /** Sizes of one instruction on some rows. */
 export interface PrimitiveFacts {
@@ -7,6 +18,7 @@ export interface PrimitiveFacts {
   /** Bytes of the model dtype. */
   readonly w: number;
   readonly cuda: boolean;
+  readonly fused: FusedKernels | undefined;
   /** Elements of a row of the first input, and of the result that the step makes going forward. */
   readonly inWidth: number;
   readonly outWidth: number;

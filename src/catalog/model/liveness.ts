@@ -1,23 +1,26 @@
 /** What code needs on some rows: the largest sum of what is alive at once, and its work. */
-import type { PrimitiveFacts } from './facts.js';
+import type { CodePlace, PrimitiveFacts } from './facts.js';
 import { COSTS } from './primitives.js';
+import { takenBy } from './reuse.js';
 import { ELEMENT_BYTES } from './traffic.js';
 import type { Code, Instruction } from '../../spec/modelCode.js';
 
-/** Bytes of the values that an op makes inside, at their most. `w`: bytes of the model dtype; `cuda`: as its kernels keep them. */
-export function peakBytes({ instructions, widths }: Code, rows: number, w: number, cuda = false): number {
+/** Bytes of the values that an op makes inside, at their most. */
+export function peakBytes({ instructions, widths }: Code, rows: number, place: CodePlace): number {
   const alive = new Map<string, number>();
   let held = 0;
   let peak = 0;
   for (const one of instructions) {
-    const facts = factsOf(one, widths, rows, w, cuda);
-    const made = one.writes.reduce((sum, name) => sum + bytesOf(one, name, widths, rows, w), 0);
-    peak = Math.max(peak, held + Math.max(made, ...COSTS[one.op].moments(facts)));
-    for (const name of one.writes) {
-      const bytes = bytesOf(one, name, widths, rows, w);
-      alive.set(name, bytes);
-      held += bytes;
-    }
+    const taken = place.fused?.elementwise === 'inplace' ? takenBy(one) : [];
+    const made = taken.length > 0 ? 0 : one.writes.reduce((sum, name) => sum + bytesOf(one, name, widths, rows, place.w), 0);
+    const most = taken.length > 0 ? 0 : Math.max(made, ...COSTS[one.op].moments(factsOf(one, widths, rows, place)));
+    peak = Math.max(peak, held + most);
+    held += made;
+    one.writes.forEach((name, i) => {
+      const from = taken[i];
+      alive.set(name, from === undefined ? bytesOf(one, name, widths, rows, place.w) : (alive.get(from) ?? 0));
+      if (from !== undefined) alive.set(from, 0);
+    });
     for (const name of one.frees) held -= alive.get(name) ?? 0;
   }
   return peak;
@@ -32,10 +35,10 @@ export interface CodeWork {
   readonly kernels: number;
 }
 
-export function workOf({ instructions, widths }: Code, rows: number, w: number): CodeWork {
+export function workOf({ instructions, widths }: Code, rows: number, place: CodePlace): CodeWork {
   let [matmulFlops, weightBytes, elementBytes, kernels] = [0, 0, 0, 0];
   for (const one of instructions) {
-    const work = instructionWork(one, widths, rows, w);
+    const work = instructionWork(one, widths, rows, place);
     matmulFlops += work.matmulFlops;
     weightBytes += work.weightBytes;
     elementBytes += work.elementBytes;
@@ -44,14 +47,14 @@ export function workOf({ instructions, widths }: Code, rows: number, w: number):
   return { matmulFlops, weightBytes, elementBytes, kernels };
 }
 
-export function instructionWork(one: Instruction, widths: Code['widths'], rows: number, w: number): CodeWork {
-  const facts = factsOf(one, widths, rows, w, false);
+export function instructionWork(one: Instruction, widths: Code['widths'], rows: number, place: CodePlace): CodeWork {
+  const facts = factsOf(one, widths, rows, place);
   const cost = COSTS[one.op];
   const matmulFlops = cost.matmulFlops(facts);
   return {
     matmulFlops,
     // 2 FLOPs per row of each weight that is used.
-    weightBytes: rows === 0 ? 0 : (w * matmulFlops) / (2 * rows),
+    weightBytes: rows === 0 ? 0 : (place.w * matmulFlops) / (2 * rows),
     elementBytes: ELEMENT_BYTES[one.op](facts),
     kernels: cost.kernels(facts),
   };
@@ -66,8 +69,7 @@ function factsOf(
   { op, reads, writes, weights, attributes }: Instruction,
   widths: Code['widths'],
   rows: number,
-  w: number,
-  cuda: boolean,
+  { w, cuda = false, fused }: CodePlace,
 ): PrimitiveFacts {
   const isReverse = op.endsWith('Bwd');
   const [first = ''] = reads;
@@ -79,7 +81,7 @@ function factsOf(
     return part === undefined ? elements : (elements / outputs(shape, attributes)) * (part[1] - part[0]);
   });
   const trains = weights.map(({ frozen }) => frozen !== true);
-  return { rows, w, cuda, inWidth, outWidth, weights: used, trains, attributes };
+  return { rows, w, cuda, fused, inWidth, outWidth, weights: used, trains, attributes };
 }
 
 function outputs(shape: readonly number[], { transposed }: Instruction['attributes']): number {

@@ -4,6 +4,7 @@
  * included, its inputs not.
  */
 import type { InstructionName, PrimitiveName, Step } from '../../spec/modelCode.js';
+import { blocksOf } from '../fusedKernels.js';
 import { gradientsMade, makesWhole, type PrimitiveFacts } from './facts.js';
 
 export interface PrimitiveCost {
@@ -104,32 +105,40 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   /** Of a half dtype the gradient of the weight is formed before it is added to its fp32 region; that of a bias always. */
   linearBwd: {
     moments: (facts) => {
-      const { w, attributes } = facts;
-      const [weight = 0, bias = 0] = trained(facts);
-      return [w < 4 ? w * weight : 0, 4 * bias, attributes.skip0 === true ? 0 : gradient(facts)];
+      const [, bias = 0] = trained(facts);
+      return [productBlocks(facts).bytes, 4 * bias, facts.attributes.skip0 === true ? 0 : gradient(facts)];
     },
     matmulFlops: (facts) => product(facts) * (Number(facts.trains[0]) + Number(facts.attributes.skip0 !== true)),
-    kernels: ({ w, trains: [weight = false, bias = false] }) => 1 + (weight ? (w < 4 ? 2 : 1) : 0) + (bias ? 2 : 0),
+    kernels: (facts) => {
+      const {
+        w,
+        trains: [weight = false, bias = false],
+      } = facts;
+      return 1 + (weight ? (w < 4 ? 2 * productBlocks(facts).count : 1) : 0) + (bias ? 2 : 0);
+    },
   },
   rmsnorm: {
     moments: (facts) => {
       const { elements: e, scalars } = pieces(facts);
-      const { w, attributes } = facts;
-      const normalised = (w < 4 ? 8 : 4) * e + scalars;
-      const scaled =
-        attributes.style === 'cast' ? 4 * e + (w < 4 ? 2 * w : 4) * e : 4 * e + Math.max(scaleBytes(facts).formed, w < 4 ? w * e : 0);
+      const { w, fused, attributes } = facts;
+      const isPlain = fused?.norm === undefined;
+      const normalised = (w < 4 && isPlain ? 8 : 4) * e + scalars;
+      const product = isPlain ? (w < 4 ? 2 * w : 4) * e : w < 4 ? w * e : 0;
+      const scaled = 4 * e + (attributes.style === 'cast' ? product : Math.max(scaleBytes(facts).formed, w < 4 ? w * e : 0));
       return [normalised, scaled];
     },
     matmulFlops: nothing,
-    kernels: (facts) => (facts.w < 4 ? 8 : 6) + scaleKernels(facts),
+    kernels: (facts) => (facts.w < 4 ? 8 : 6) + Number(facts.fused?.norm !== undefined) + scaleKernels(facts),
   },
   rmsnormBwd: {
     moments: (facts) => {
       const { elements: e, scalars } = pieces(facts);
-      const { w, attributes } = facts;
+      const { w, fused, attributes } = facts;
       const half = w < 4;
-      const normalised = (half ? 8 : 4) * e + scalars;
-      const weight = attributes.style === 'cast' ? 4 * e + scalars + (half ? 2 * w : 4) * e : (half ? 12 : 8) * e + scalars;
+      const isPlain = fused?.norm === undefined;
+      const normalised = (half && isPlain ? 8 : 4) * e + scalars;
+      const product = half ? (isPlain ? 2 : 1) * w : 4;
+      const weight = attributes.style === 'cast' ? 4 * e + scalars + product * e : (half ? 12 : 8) * e + scalars;
       const scaled =
         attributes.style === 'cast' ? 8 * e + scalars + (half ? w * e : 0) : (half ? 12 : 8) * e + scalars + scaleBytes(facts).held;
       const mean = 12 * e + 2 * scalars;
@@ -139,12 +148,13 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
     kernels: (facts) => {
       const {
         w,
+        fused,
         attributes,
         trains: [weight = false],
       } = facts;
-      const [half, isCast] = [w < 4, attributes.style === 'cast'];
-      const input = attributes.skip0 === true ? 0 : half ? 6 : 5;
-      return (half ? 6 : 5) + (half ? 2 : 1) + (weight ? (half && isCast ? 4 : 3) : 0) + scaleKernels(facts) + input;
+      const [half, isCast, fewer] = [w < 4, attributes.style === 'cast', Number(fused?.norm !== undefined)];
+      const input = attributes.skip0 === true ? 0 : (half ? 6 : 5) - fewer;
+      return (half ? 6 : 5) + fewer + (half ? 2 : 1) + (weight ? (half && isCast ? 4 : 3) : 0) + scaleKernels(facts) + input;
     },
   },
   layernorm: {
@@ -211,13 +221,23 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   addTo: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
 };
 
-/** The result, and one product of half the rotated part of every head. */
-function rotationMoments(facts: PrimitiveFacts): readonly number[] {
-  const { rows, w, inWidth, attributes } = facts;
-  const rotated = (inWidth / Number(attributes.headDim)) * Number(attributes.dims);
-  return [rows * w * (inWidth + rotated / 2)];
+/** Of the gradient of a weight in a half dtype before it is added to its fp32 region: the largest block, and their number. */
+function productBlocks(facts: PrimitiveFacts): { readonly bytes: number; readonly count: number } {
+  const { w, fused, inWidth, outWidth, attributes } = facts;
+  const [weight = 0] = trained(facts);
+  if (w >= 4 || weight === 0) return { bytes: 0, count: 0 };
+  const columns = attributes.transposed === true ? outWidth : inWidth;
+  const { rows, count } = blocksOf(weight / columns, w * columns, fused?.weightGradient === undefined ? undefined : fused);
+  return { bytes: w * columns * rows, count };
 }
 
-function ropeKernels({ attributes: { dims, headDim } }: PrimitiveFacts): number {
-  return dims === headDim ? 6 : 7;
+/** The result, and in the plain kernel one product of half the rotated part of every head. */
+function rotationMoments(facts: PrimitiveFacts): readonly number[] {
+  const { rows, w, fused, inWidth, attributes } = facts;
+  const rotated = (inWidth / Number(attributes.headDim)) * Number(attributes.dims);
+  return [rows * w * (inWidth + (fused?.rope === undefined ? rotated / 2 : 0))];
+}
+
+function ropeKernels({ fused, attributes: { dims, headDim } }: PrimitiveFacts): number {
+  return (fused?.rope === undefined ? 6 : 4) + (dims === headDim ? 0 : 1);
 }

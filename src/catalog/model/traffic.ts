@@ -57,9 +57,10 @@ function sums({ trains, attributes: { size } }: PrimitiveFacts, bytes: number): 
   return trains.filter(Boolean).length * Number(size) * (bytes + 2 * WIDE);
 }
 
-/** By element: to fp32, squared, averaged, multiplied; and by piece the inverse, in two passes. */
-function normalised({ w, attributes: { size } }: PrimitiveFacts): number {
-  return (w < WIDE ? w + WIDE : 0) + 2 * WIDE + WIDE + 2 * WIDE + (4 * WIDE) / Number(size);
+/** By element: to fp32, squared, averaged, multiplied; and by piece the inverse, in two passes. `vectornorm` squares as it adds, and has four. */
+function normalised({ w, fused, attributes: { size } }: PrimitiveFacts): number {
+  const squares = fused?.norm === undefined ? 2 * WIDE + WIDE + (4 * WIDE) / Number(size) : WIDE + (8 * WIDE) / Number(size);
+  return (w < WIDE ? w + WIDE : 0) + squares + 2 * WIDE;
 }
 
 /** By element: `cast` to the model dtype and times the weight there, `wide` times the weight in fp32 and cast. */
@@ -68,18 +69,25 @@ function scaled({ w, attributes }: PrimitiveFacts): number {
   return cast + (attributes.style === 'cast' ? 2 * w : 2 * WIDE);
 }
 
-/** By element, after `normalised`: the weight's gradient; that of the normalised input g; g - n mean(g n), times the inverse, cast. */
-function normGradient({ w, attributes, trains: [trains = false] }: PrimitiveFacts): number {
+/**
+ * By element, after `normalised`: the weight's gradient; that of the normalised input g; g - n mean(g n), of `vectornorm` in one pass, times the
+ * inverse, cast.
+ */
+function normGradient({ w, fused, attributes, trains: [trains = false] }: PrimitiveFacts): number {
   const isCast = attributes.style === 'cast';
   const narrow = w < WIDE ? WIDE + w : 0;
   const weight = isCast ? narrow + 3 * w + w : 4 * WIDE;
   const upstream = isCast ? 2 * w + narrow : narrow + 2 * WIDE;
-  const input = attributes.skip0 === true ? 0 : 3 * WIDE + WIDE + 2 * WIDE + 3 * WIDE + 2 * WIDE + narrow;
+  const difference = (fused?.norm === undefined ? 2 + 3 : 3) * WIDE;
+  const input = attributes.skip0 === true ? 0 : 3 * WIDE + WIDE + difference + 2 * WIDE + narrow;
   return (trains ? weight : 0) + upstream + input;
 }
 
-/** Four products of a half each, two of them added to a half of the result; dimensions that do not turn are copied. */
-function rotation({ rows, w, inWidth, attributes: { dims, headDim } }: PrimitiveFacts): number {
+/**
+ * Four products of a half each, two of them added to a half of the result, by `addcmul` in the pass that forms them; dimensions that do not
+ * turn are copied.
+ */
+function rotation({ rows, w, fused, inWidth, attributes: { dims, headDim } }: PrimitiveFacts): number {
   const turned = Number(dims) / Number(headDim);
-  return rows * w * inWidth * (7 * turned + 2 * (1 - turned));
+  return rows * w * inWidth * ((fused?.rope === undefined ? 7 : 5) * turned + 2 * (1 - turned));
 }

@@ -1,4 +1,5 @@
 /** Attention over a range of keys, its merge with other ranges, and its gradients. Views are head-sharded: all tokens, own heads. */
+import { type Blocks, blocksOf } from '../fusedKernels.js';
 import { kernelNamed } from '../kernels.js';
 import { attentionTemporaries } from './attentionTemporaries.js';
 import { maskPairs } from './masks.js';
@@ -6,6 +7,9 @@ import { type DrawnChunks, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow 
 import { rowsOf } from './views.js';
 
 const common = { stream: 'compute', pairs: false, external: false, tiled: false } as const;
+
+/** Bytes of a number. */
+const FP32 = 4;
 
 const drawPair = (kind: string, { tokens, kv }: DrawnChunks): string => `${kind} q${tokens} k${kv}`;
 
@@ -48,15 +52,38 @@ export const merge: OpRow = {
   writes: [],
   accumulates: ['oAcc', 'lse'],
   roughly: 'online merge of two partial results by lse',
-  /** The new lse, a difference and its exponential; the partial output in fp32. */
-  temporaries: ({ rows, sizes: { w, ownQ, ownHeads } }) => rows * ((w < 4 ? 4 * ownQ : 0) + 3 * 4 * ownHeads),
+  temporaries: (facts) => (isPlain(facts) ? plainMergeBytes(facts) : lerpBytes(facts)),
   flops: NO_FLOPS,
-  /** Rescaled; the partial output to fp32 and added with its scale; nine passes by row and head, most of two numbers and a result. */
-  elementBytes: ({ rows, sizes: { w, ownQ, ownHeads } }) => rows * ((8 + (w < 4 ? w + 4 : 0) + 12) * ownQ + 68 * ownHeads),
-  kernels: () => 9,
+  elementBytes: (facts) => {
+    const { w, ownQ, ownHeads } = facts.sizes;
+    const cast = w < FP32 ? w + FP32 : 0;
+    // Rescaled, and added with its scale; or both in one pass. Passes by row and head, most of two numbers and a result.
+    return facts.rows * (isPlain(facts) ? (20 + cast) * ownQ + 68 * ownHeads : (12 + cast) * ownQ + 52 * ownHeads);
+  },
+  kernels: (facts) => (isPlain(facts) ? 9 : 6 + (facts.sizes.w < FP32 ? 2 * mergeBlocks(facts).count - 1 : 0)),
   deterministic: true,
   draw: drawTokens,
 };
+
+function isPlain({ sizes: { kernels } }: OpFacts): boolean {
+  return kernels.fused?.merge === undefined;
+}
+
+/** The new lse, a difference and its exponential; the partial output in fp32. */
+function plainMergeBytes({ rows, sizes: { w, ownQ, ownHeads } }: OpFacts): number {
+  return rows * ((w < FP32 ? FP32 * ownQ : 0) + 3 * FP32 * ownHeads);
+}
+
+/** The new lse and the share of the partial output; then the share, and a block of that output in fp32. */
+function lerpBytes(facts: OpFacts): number {
+  const { rows, sizes } = facts;
+  const share = FP32 * sizes.ownHeads * rows;
+  return Math.max(2 * share, share + (sizes.w < FP32 ? FP32 * sizes.ownQ * mergeBlocks(facts).rows : 0));
+}
+
+function mergeBlocks({ rows, sizes: { ownQ, kernels } }: OpFacts): Blocks {
+  return blocksOf(rows, FP32 * ownQ, kernels.fused);
+}
 
 export const attnBwd: OpRow = {
   ...common,

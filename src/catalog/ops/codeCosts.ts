@@ -1,6 +1,7 @@
 /** Costs of a model's code by number of rows, each found once. */
-import type { Code, LayerCode, ModelCode } from '../../spec/modelCode.js';
-import { type CodeWork, peakBytes, workOf } from '../model/liveness.js';
+import type { Code, Instruction, LayerCode, ModelCode } from '../../spec/modelCode.js';
+import type { CodePlace } from '../model/facts.js';
+import { type CodeWork, instructionWork, peakBytes, workOf } from '../model/liveness.js';
 
 export type LayerCodeName = Exclude<keyof LayerCode, 'attention'>;
 const LAYER_CODE_NAMES = [
@@ -27,29 +28,24 @@ type Known<T> = Map<CodeName, Map<number, T>>;
 
 export class CodeCosts {
   private readonly model: ModelCode;
-  /** Bytes of the model dtype. */
-  readonly w: number;
-  private readonly cuda: boolean;
+  private readonly place: CodePlace;
   private readonly peaks: Known<number> = new Map();
   private readonly works: Known<CodeWork> = new Map();
 
-  constructor(model: ModelCode, w: number, cuda: boolean) {
+  constructor(model: ModelCode, place: CodePlace) {
     this.model = model;
-    this.w = w;
-    this.cuda = cuda;
+    this.place = place;
   }
 
   /** The most of any kind of layer. */
   peakBytes(name: CodeName, rows: number): number {
-    return remembered(this.peaks, name, rows, () =>
-      Math.max(...this.codes(name).map(({ code }) => peakBytes(code, rows, this.w, this.cuda))),
-    );
+    return remembered(this.peaks, name, rows, () => Math.max(...this.codes(name).map(({ code }) => peakBytes(code, rows, this.place))));
   }
 
   /** The mean over the layers. */
   work(name: CodeName, rows: number): CodeWork {
     return remembered(this.works, name, rows, () => {
-      const works = this.codes(name).map(({ code, share }) => ({ ...workOf(code, rows, this.w), share }));
+      const works = this.codes(name).map(({ code, share }) => ({ ...workOf(code, rows, this.place), share }));
       const mean = (field: keyof CodeWork): number => works.reduce((sum, work) => sum + work.share * work[field], 0);
       return {
         matmulFlops: mean('matmulFlops'),
@@ -58,6 +54,11 @@ export class CodeCosts {
         kernels: mean('kernels'),
       };
     });
+  }
+
+  /** Of one instruction of `code`. */
+  instructionWork(one: Instruction, { widths }: Code, rows: number): CodeWork {
+    return instructionWork(one, widths, rows, this.place);
   }
 
   /** Code of a name, and the share of layers that run it. */

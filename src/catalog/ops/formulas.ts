@@ -37,7 +37,7 @@ export function opWork(op: OpShape, attribute: AttributeShape | undefined, buffe
     attentionBackwardFlops: flops.attentionBackwardFlops ?? 0,
     weightBytes: weightBytes === undefined ? 0 : overTiles(facts, weightBytes),
     elementBytes: overTiles(facts, row.elementBytes),
-    kernels: facts.tiles * row.kernels(facts),
+    kernels: overTiles(facts, row.kernels),
   };
 }
 

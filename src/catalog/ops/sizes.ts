@@ -30,6 +30,8 @@ export interface OpSizes {
   readonly softcap: boolean;
   /** Whether the weight that makes logits trains. */
   readonly trainsLmHead: boolean;
+  /** Whether a bias that it has does. */
+  readonly trainsLmHeadBias: boolean;
   /** Weights whose gradients lie in a region of layers, by its size. */
   readonly layerTensors: ReadonlyMap<number, number>;
   /** Whether tensors count that only CUDA kernels make inside. */
@@ -64,9 +66,12 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     ownHeads: heads,
     ranks: layout.heads.query.length,
     copies: { query: exchangeCopies(layout.heads.query), keyValue: exchangeCopies(layout.heads.keyValue) },
-    code: new CodeCosts(model.code, DTYPE_BYTES[run.dtype], device === 'cuda'),
+    code: new CodeCosts(model.code, { w: DTYPE_BYTES[run.dtype], cuda: device === 'cuda', fused: kernels?.fused }),
     softcap: model.code.lmHead.softcap !== null,
     trainsLmHead: lmHeadWeight(model, parameters)?.trainable === true,
+    trainsLmHeadBias: model.code.lmHead.weights
+      .slice(1)
+      .some(({ name }) => parameters.head.some((one) => one.name === name && one.trainable)),
     layerTensors: new Map(
       parameters.layers.map(({ weights, numElements }) => [numElements, weights.filter(({ trainable }) => trainable).length]),
     ),

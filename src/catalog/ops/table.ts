@@ -1,6 +1,7 @@
 /** The op vocabulary: one row per kind. A kind is a row here and a handler in the worker. */
 import { attn, attnBwd, merge, mergeFirst } from './attention.js';
-import { embed, embedBwd, emitGrads, loss, lossOnly, lossWeighted, rescale } from './ends.js';
+import { embed, embedBwd, emitGrads, rescale } from './ends.js';
+import { loss, lossOnly, lossWeighted } from './loss.js';
 import { cast, copy, loadBatch, toHeads, toSequence, zero } from './moves.js';
 import type { OpRow } from './row.js';
 import { post, postBwd, postBwdKept, postKeep, pre, preBwd, preKv, preQ } from './tokenwise.js';

@@ -1,5 +1,4 @@
 /** Rates of kernels from what instructions and ops took: work of all runs of one shape over their seconds. */
-import { instructionWork } from '../../catalog/model/liveness.js';
 import { isCodeName, opSizes, OP_ROWS, type OpSizes, opWork } from '../../catalog/ops/index.js';
 import type { KernelRate, Rates } from '../../spec/types.js';
 import { opRows, workOfKernel } from '../kernelSeconds.js';
@@ -48,7 +47,7 @@ function codeSamples(probe: Probe): readonly Sample[] {
     const one = code?.instructions[Number(instruction)];
     if (code === undefined || one === undefined) throw new RangeError(`instruction ${instruction} of ${name} is not in the plan`);
     const rows = Number(rowsText);
-    return { kernel: one.op, rows, work: workOfKernel(instructionWork(one, code.widths, rows, sizes.w)), count, seconds };
+    return { kernel: one.op, rows, work: workOfKernel(sizes.code.instructionWork(one, code, rows)), count, seconds };
   });
 }
 

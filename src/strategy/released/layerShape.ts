@@ -50,7 +50,7 @@ export function layerShape(model: ModelCode, rows: number, w: number): LayerShap
     mlpKept: most(({ kept }) => kept),
     mlpKeptFused: most(({ keptFused }) => keptFused),
     mlpWidth: most(({ width }) => width),
-    eager: eagerWork(new CodeCosts(model, w, true), rows),
+    eager: eagerWork(new CodeCosts(model, { w, cuda: true }), rows),
   };
 }
 
@@ -65,7 +65,7 @@ interface Parts {
 }
 
 function partsOf({ pre, post }: LayerCode, w: number): Parts {
-  const work = (instructions: readonly Instruction[], { widths }: Code): CodeWork => workOf({ instructions, widths }, 1, w);
+  const work = (instructions: readonly Instruction[], { widths }: Code): CodeWork => workOf({ instructions, widths }, 1, { w });
   const inMlp = post.instructions.filter(isMlp);
   const products = inMlp.filter(({ op }) => op === 'linear');
   return {

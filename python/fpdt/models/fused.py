@@ -1,0 +1,43 @@
+"""Kernels beside attention that a plan names, and the one that weight gradients of layers and of lm_head share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from fpdt.blocks import blocks
+from fpdt.errors import PlanError
+from fpdt.plan.nouns import FusedKernels
+
+FUSED_KERNELS: Mapping[str, str] = {
+    "loss": "inplace",
+    "merge": "lerp",
+    "norm": "vectornorm",
+    "rope": "addcmul",
+    "elementwise": "inplace",
+    "weight_gradient": "blocks",
+}
+"""The one of each kind that is not plain."""
+
+
+def check_fused(kernels: FusedKernels) -> None:
+    """Raises PlanError for a kernel that this worker does not have."""
+    named = {kind: getattr(kernels, kind) for kind in FUSED_KERNELS} | (kernels.model_extra or {})
+    for kind, name in named.items():
+        known = ["plain", FUSED_KERNELS[kind]] if kind in FUSED_KERNELS else ["plain"]
+        if name not in known:
+            raise PlanError(
+                f"the plan names the kernel {name!r} for {kind}, this worker has {', '.join(known)}", "plan again"
+            )
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor, kernels: FusedKernels) -> None:
+    """total += left @ right; without a temporary where the dtypes agree, else by the kernel `weight_gradient`."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    elif kernels.weight_gradient == "blocks":
+        for rows in blocks(total.shape[0], right.shape[1] * right.element_size(), kernels.block_bytes):
+            total[rows].add_(left[rows] @ right)
+    else:
+        total.add_(left @ right)
