@@ -14,6 +14,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   parity: ['run', '--silent', 'parity', '--', '--json'],
   threads: ['run', '--silent', 'parity', '--', '--device', 'threads', '--json'],
   tsan: ['run', '--silent', 'test:tsan', '--', '--json'],
+  fused: ['run', '--silent', 'bench:fused', '--', '--json'],
   copies: ['run', '--silent', 'bench:copies', '--', '--json'],
   families: ['run', '--silent', 'parity', '--', '--families', '--json'],
   resume: ['run', '--silent', 'parity:resume', '--', '--json'],
