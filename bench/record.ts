@@ -26,6 +26,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   configs: ['run', '--silent', 'compat', '--', '--json'],
   planner: ['run', '--silent', 'bench:planner', '--', '--json'],
   grid: ['run', '--silent', 'bench:grid', '--', '--json'],
+  heads: ['run', '--silent', 'bench:heads', '--', '--json'],
   accuracy: ['run', '--silent', 'bench:accuracy', '--', '--json'],
   packing: ['run', '--silent', 'bench:packing', '--', '--json'],
   training: ['run', '--silent', 'bench:training', '--', '--json'],

@@ -8,6 +8,7 @@ from typing import cast
 
 from fpdt.ops.exchange import RankHeads
 from fpdt.plan.data import HeadMap
+from fpdt.plan.nouns import Attribute, HeadGroup
 from fpdt.run.context import OpContext
 
 QKV = ("query", "keyValue", "keyValue")
@@ -28,8 +29,10 @@ def head_map_of(ranks: int, heads: int, kv_heads: int) -> HeadMap:
     return HeadMap(tuple(map(tuple, query)), tuple(map(tuple, key_value)))
 
 
-def context(kind: str, head_map: HeadMap, pair_heads: Sequence[str], rank: object) -> OpContext:
-    op = SimpleNamespace(id=7, kind=kind, pair_heads=tuple(pair_heads))
+def context(
+    kind: str, head_map: HeadMap, pair_heads: Sequence[str], rank: object, heads: HeadGroup | None = None
+) -> OpContext:
+    op = SimpleNamespace(id=7, kind=kind, pair_heads=tuple(pair_heads), attribute=Attribute(heads=heads))
     return cast(OpContext, SimpleNamespace(op=op, engine=SimpleNamespace(head_map=head_map), runtime=rank))
 
 

@@ -22,6 +22,8 @@ const DIMENSIONS = {
   numLossTiles: [1, 3],
   numTokenTiles: [1, 3],
   prefetchDepth: [1, 2, 3],
+  /** Groups of the heads of a rank. */
+  headGroups: [1, 2],
   keyValues: POOLS,
   keyValueGradients: POOLS,
   attentionOutput: [...POOLS_AND_DISK, 'recompute'],
@@ -61,6 +63,7 @@ export const FPDT_CASE: ParityCase = {
   numLossTiles: 1,
   numTokenTiles: 1,
   prefetchDepth: 2,
+  headGroups: 1,
   keyValues: 'host',
   keyValueGradients: 'hbm',
   attentionOutput: 'recompute',
@@ -79,6 +82,7 @@ export const FPDT_CASE: ParityCase = {
 export function isLegal(one: Partial<ParityCase>): boolean {
   if (one.backwardOrder === 'keyValueOuterAscending' && (one.keyValueGradients === 'host' || typeof one.window === 'number')) return false;
   if (typeof one.window === 'number' && one.kernel === 'cpu_flash') return false;
+  if (one.headGroups === 2 && !hasGroups(one)) return false;
   const { attentionOutput = 'recompute', rebuiltOutput = 'recompute', rebuildsLast = false } = one;
   if (rebuildsLast && one.rebuiltOutput === 'recompute') return false;
   const keeps = rebuildsLast || rebuiltOutput !== 'recompute';
@@ -87,6 +91,12 @@ export function isLegal(one: Partial<ParityCase>): boolean {
   const tiles = Math.max(one.numLossTiles ?? 1, one.numTokenTiles ?? 1);
   if (tiles > 2 && one.numChunks === 8 && one.sequenceParallelSize === 4) return false;
   return !((one.kvTileChunks ?? 1) > 1 && one.numChunks !== undefined && one.numChunks < 8);
+}
+
+/** Two key/value heads a rank, and no outer loop over keys. */
+function hasGroups({ heads = 'mha', sequenceParallelSize = 1, backwardOrder }: Partial<ParityCase>): boolean {
+  if (backwardOrder === 'keyValueOuterAscending') return false;
+  return { mha: 8, gqa: 4, gqa2: 2, mqa: 1 }[heads] >= 2 * sequenceParallelSize;
 }
 
 export function pairsOf(one: ParityCase): readonly string[] {
@@ -149,6 +159,7 @@ export function caseName(one: ParityCase): string {
     `g${one.kvTileChunks}`,
     `tiles${one.numTokenTiles}/${one.numLossTiles}`,
     `depth${one.prefetchDepth}`,
+    `heads${one.headGroups}`,
     `kv${PLACE[one.keyValues]}`,
     `dkv${PLACE[one.keyValueGradients]}`,
     `o${PLACE[one.attentionOutput]}${PLACE[one.rebuiltOutput]}${one.rebuildsLast ? 'all' : ''}`,

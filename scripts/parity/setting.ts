@@ -72,6 +72,7 @@ export function strategyOf(one: ParityCase): ForcedStrategy {
     numLossTiles: one.numLossTiles,
     numTokenTiles: one.numTokenTiles,
     prefetchDepth: one.prefetchDepth,
+    ...(one.headGroups === 1 ? {} : { headGroups: one.headGroups }),
     hiddenGradients: one.hiddenGradients,
     layers:
       one.ranges === 'one'
@@ -112,7 +113,7 @@ function opposite(one: ParityCase): ParityCase {
     attentionOutput: one.attentionOutput === 'recompute' ? 'host' : 'recompute',
     internals: one.internals === 'recompute' ? 'hbm' : 'recompute',
     checkpoints: one.checkpoints === 'host' ? 'hbm' : 'host',
-    backwardOrder: isOuter || one.window !== null ? 'queryOuterDescending' : 'keyValueOuterAscending',
+    backwardOrder: isOuter || one.window !== null || one.headGroups > 1 ? 'queryOuterDescending' : 'keyValueOuterAscending',
   };
 }
 

@@ -18,6 +18,7 @@ const RUN_FIELDS = [
   ['lossTiles', 'numLossTiles'],
   ['tokenTiles', 'numTokenTiles'],
   ['prefetchDepth', 'prefetchDepth'],
+  ['headGroups', 'headGroups'],
   ['hbmReserve', 'hbmReserve'],
   ['strategy', 'strategy'],
   ['attention', 'attention'],

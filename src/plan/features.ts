@@ -39,6 +39,8 @@ const FEATURES = {
   'rope-addcmul': ({ kernels }) => kernels.fused?.rope === 'addcmul',
   'elementwise-inplace': ({ kernels }) => kernels.fused?.elementwise === 'inplace',
   'weight-gradient-blocks': ({ kernels }) => kernels.fused?.weightGradient === 'blocks',
+  /** Attention to a group of a rank's heads at a time. */
+  'head-groups': ({ attributes }) => attributes.some(({ heads }) => heads !== undefined),
 } as const satisfies Record<string, Predicate>;
 
 export type Feature = keyof typeof FEATURES;

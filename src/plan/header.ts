@@ -8,7 +8,7 @@ import type { Kernels } from '../catalog/kernels.js';
 import type { OpKindRow } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
 import type { Programs } from '../schedule/schedule.js';
-import type { Attribute, Parameter, Role, Section } from '../schedule/op.js';
+import type { Attribute, HeadGroup, Parameter, Role, Section } from '../schedule/op.js';
 import type { Call, Program, Table, Turn } from '../schedule/program.js';
 import type { ClusterSpec } from '../spec/types.js';
 import type { Link, Pool } from '../spec/pools.js';
@@ -99,9 +99,11 @@ const maskSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('causal') }),
   z.strictObject({ kind: z.literal('window'), window: positive }),
 ]);
+const headGroupSchema = z.strictObject({ groups: positive, group: z.exactOptional(count) } satisfies Shape<HeadGroup>);
 const attributeSchema = z.strictObject({
   mask: z.exactOptional(maskSchema),
   tiles: z.exactOptional(positive),
+  heads: z.exactOptional(headGroupSchema),
 } satisfies Shape<Attribute>);
 
 export const tableSchema = z.strictObject({

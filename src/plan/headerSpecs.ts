@@ -141,6 +141,7 @@ export const runSchema = z.strictObject({
   numLossTiles: option(positive),
   numTokenTiles: option(positive),
   prefetchDepth: positive,
+  headGroups: option(positive),
   hbmReserve: z.number().min(0).max(1),
   strategy: option(forcedPlacesSchema),
   attention: option(z.string()),
@@ -177,6 +178,7 @@ export const strategySchema = z.strictObject({
   numLossTiles: positive,
   numTokenTiles: positive,
   prefetchDepth: positive,
+  headGroups: option(positive),
   hiddenGradients: place,
   layers: z.array(layerStrategySchema).min(1),
 } satisfies Shape<Strategy>);

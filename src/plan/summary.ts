@@ -83,8 +83,9 @@ function kernelLines({ fused }: Kernels): readonly string[] {
   return texts.length === 0 ? [] : [`Kernels     ${texts.join(', ')}`];
 }
 
-function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles }: Strategy): readonly string[] {
+function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles, headGroups = 1 }: Strategy): readonly string[] {
   return [
+    ...(headGroups > 1 ? [`heads in ${headGroups} groups`] : []),
     ...(kvTileChunks > 1 ? [`k, v fetched ${kvTileChunks} chunks at a time`] : []),
     ...(numTokenTiles > 1 ? [`${numTokenTiles} token tiles a chunk`] : []),
     `${count(numLossTiles, 'loss tile')} a chunk`,

@@ -1,5 +1,5 @@
 /** What an op costs alone: seconds on its stream, of its products, its element-wise kernels, its messages and launches; and of the host. */
-import { OP_ROWS, opSizes, type OpSizes, type OpWork, opWork, rowsOf, viewBytes } from '../catalog/ops/index.js';
+import { OP_ROWS, ofGroup, opSizes, type OpSizes, type OpWork, opWork, rowsOf, viewBytes } from '../catalog/ops/index.js';
 import { BACKWARD_FLOPS, kernelRate } from '../catalog/kernelChoice.js';
 import { numWeightElements } from '../catalog/parameters.js';
 import { linkBytesPerSecond } from '../catalog/pools.js';
@@ -65,7 +65,7 @@ export function opCosts(input: PredictInput): OpCosts {
     const { flops, startKeys, maskKeys } = forward > 0 ? attention.forward : attention.backward;
     const isMasked = attribute?.mask !== undefined && attribute.mask.kind !== 'full';
     const keys = maskKeys === undefined ? startKeys : isMasked ? maskKeys : 0;
-    const moreFlops = (forward > 0 ? 1 : BACKWARD_FLOPS) * 4 * sizes.ownQ * rowsOf(op.tokens) * keys;
+    const moreFlops = (forward > 0 ? 1 : BACKWARD_FLOPS) * 4 * ofGroup(sizes, attribute).ownQ * rowsOf(op.tokens) * keys;
     return (forward + backward + moreFlops) / flops + (maskKeys === undefined ? kernels.ofOp(op, attribute, work) : 0);
   }
 }

@@ -42,11 +42,22 @@ export interface Op {
  */
 export type Mask = { readonly kind: 'full' } | { readonly kind: 'causal' } | { readonly kind: 'window'; readonly window: number };
 
+/**
+ * Group `group` of the groups of equal size that a rank's heads are cut into, in order. Without a number an exchange is of all groups: of one
+ * view with all heads, and a head-sharded one for each.
+ */
+export interface HeadGroup {
+  readonly groups: number;
+  readonly group?: number;
+}
+
 /** What an op carries beside its views. Records are interned in the plan. */
 export interface Attribute {
   readonly mask?: Mask;
   /** Row tiles that a token-wise op works through one after the other. */
   readonly tiles?: number;
+  /** Of the heads, what the op works on; absent: all. */
+  readonly heads?: HeadGroup;
 }
 
 /** What the values behind a parameter are, `layer` relative to the layer of the call. */

@@ -7,6 +7,8 @@ const ALIGNMENT_BYTES = 512;
 export interface Places {
   /** Name of the pool that compute reads and writes. */
   readonly device: string;
+  /** Name of the pool of host memory; absent where there is none. */
+  readonly pinned?: string;
   /** Pools from `pool` to the device, both included. Throws a RangeError where no link leads there. */
   readonly route: (pool: string) => readonly string[];
   /** The stream of copies from one pool to another. */
@@ -19,10 +21,12 @@ export interface Places {
 export function placesOf(pools: readonly Pool[], links: readonly Link[]): Places {
   const device = pools.find(({ kind }) => kind === 'device');
   if (device === undefined) throw new RangeError('no pool is the device');
+  const pinned = pools.find(({ kind }) => kind === 'pinned')?.name;
   const files = new Set(pools.filter(({ kind }) => kind === 'file').map(({ name }) => name));
   const routes = new Map(pools.map(({ name }) => [name, routeTo(device.name, name, links)] as const));
   return {
     device: device.name,
+    ...(pinned === undefined ? {} : { pinned }),
     route: (pool) => {
       const found = routes.get(pool);
       if (found === undefined) throw new RangeError(`no link leads from ${pool} to ${device.name}`);

@@ -7,7 +7,7 @@
  * stream is that of the kind's row, or stands after the kind: `copy:h2d`. It is used by `fpdt show`, goldens and errors.
  */
 import { OP_ROWS, type OpKind } from '../catalog/ops/index.js';
-import type { Access, Attribute, Mask, Op, Parameter, Range, Role, Section } from './op.js';
+import type { Access, Attribute, HeadGroup, Mask, Op, Parameter, Range, Role, Section } from './op.js';
 import type { Schedule } from './schedule.js';
 
 /** What names and numbers in the text of an op mean. */
@@ -42,13 +42,14 @@ function kindToText({ kind, stream }: Op): string {
   return OP_ROWS[kind]?.stream === stream ? kind : `${kind}:${stream}`;
 }
 
-/** `mask causal`, `mask window 4096`, `tiles 4`. */
+/** `mask causal`, `mask window 4096`, `tiles 4`, `heads 1 of 4`, `heads all of 4`. */
 export function attributeToText(attribute: Attribute | undefined, number: number): string {
   if (attribute === undefined) return `attribute${number}`;
-  const { mask, tiles } = attribute;
+  const { mask, tiles, heads } = attribute;
   return [
     ...(mask === undefined ? [] : ['mask', mask.kind, ...(mask.kind === 'window' ? [mask.window] : [])]),
     ...(tiles === undefined ? [] : ['tiles', tiles]),
+    ...(heads === undefined ? [] : ['heads', heads.group ?? 'all', 'of', heads.groups]),
   ].join(' ');
 }
 
@@ -101,6 +102,7 @@ export function opFromText(text: string, section: TextSection, schedule: TextSch
     else if (word.startsWith('kv[')) kv = rangeFromText(word.slice(2));
     else if (word === 'mask') attribute = { ...attribute, mask: maskFromText(words) };
     else if (word === 'tiles') attribute = { ...attribute, tiles: toInteger(words.next('a number of tiles')) };
+    else if (word === 'heads') attribute = { ...attribute, heads: headsFromText(words) };
     else if (word === 'after') waits = words.takeWhile((item) => /^\d+$/.test(item)).map(toInteger);
     else if (word === 'scratch') scratchBytes = toInteger(words.next('bytes'));
     else throw new SyntaxError(`did not understand "${word}" in: ${text}`);
@@ -132,6 +134,13 @@ function maskFromText(words: Words): Mask {
   if (kind === 'full' || kind === 'causal') return { kind };
   if (kind === 'window') return { kind, window: toInteger(words.next('a window')) };
   throw new SyntaxError(`expected a mask full, causal or window, found ${kind}`);
+}
+
+function headsFromText(words: Words): HeadGroup {
+  const group = words.next('a group of heads');
+  if (words.next('of') !== 'of') throw new SyntaxError(`expected heads ${group} of a number of groups`);
+  const groups = toInteger(words.next('a number of groups'));
+  return group === 'all' ? { groups } : { groups, group: toInteger(group) };
 }
 
 /** Attributes are interned: the text names a record, the op its number. */

@@ -51,6 +51,12 @@ export function ownKvHeads({ heads }: ParallelLayout): number {
   return heads.keyValue[0]?.length ?? 0;
 }
 
+/** Numbers of groups of equal size, each of whole key/value heads, that a rank may attend with one after the other: 1 first. */
+export function headGroupCounts(layout: ParallelLayout): readonly number[] {
+  const own = ownKvHeads(layout);
+  return Array.from({ length: own }, (_, i) => i + 1).filter((groups) => own % groups === 0);
+}
+
 /** The most places that one key/value head stands in: 1 where none is copied. */
 export function kvCopies({ heads }: ParallelLayout): number {
   const places = new Map<number, number>();

@@ -17,6 +17,7 @@ export const runInputSchema = z.strictObject({
   numLossTiles: count.optional(),
   numTokenTiles: count.optional(),
   prefetchDepth: count.optional(),
+  headGroups: count.optional(),
   hbmReserve: z.union([z.number(), z.string()]).optional(),
   strategy: z.union([z.string(), z.looseObject({})]).optional(),
   attention: z.string().min(1).optional(),
@@ -51,6 +52,8 @@ export interface RunInput {
   /** Pieces that projections and the MLP of one chunk are computed in. */
   readonly numTokenTiles?: number | undefined;
   readonly prefetchDepth?: number | undefined;
+  /** Groups that a rank's heads are attended to in, one after the other. */
+  readonly headGroups?: number | undefined;
   /** Share of a GPU's memory to leave free: a number from 0 up to 1, or text such as `4%`, which it is when left out. */
   readonly hbmReserve?: number | string | undefined;
   /** Choices to be kept to, a ForcedStrategy (strategy.ts, strategyInput.ts) or the path of a JSON file with one. */

@@ -1,11 +1,13 @@
 /** The resolved run: every default filled in, checked against model, cluster and ds_config. */
 import type { ParsedDeepSpeed } from './deepspeedConfig.js';
 import { FpdtError } from './errors.js';
+import { headGroupCounts, ownKvHeads, parallelLayout, type ParallelLayout } from './parallelLayout.js';
 import { resolveParallelism } from './parallelism.js';
 import type { NamedPool } from './pools.js';
 import { isPlanOnly, planOnlyError } from './releasedPrograms.js';
 import { parseRunInput, type RunInput } from './runInput.js';
 import { parseTokens, withChunks } from './sizes.js';
+import type { ForcedPlaces } from './strategy.js';
 import { resolveForced } from './strategyInput.js';
 import type { ClusterSpec, ModelSpec, PolicyName, RunSpec } from './types.js';
 
@@ -31,6 +33,7 @@ export function parseRun(
   const { knobs, places } = resolveForced(run, model, pools);
   checkChunks(knobs.numChunks, seqLen, sequenceParallelSize);
   checkSegments(run.segmentLayers, model);
+  checkHeadGroups(knobs.headGroups, places, parallelLayout(model, parallelism, cluster.ranksPerNode));
   return {
     kind: 'run',
     ...withChunks({ seqLen, ...parallelism, rowTile: rowTile(model, cluster) }, knobs.numChunks ?? 1),
@@ -50,6 +53,24 @@ export function parseRun(
     ...(run.packing === true ? { packing: true } : {}),
     ...(run.evaluate === true ? { evaluate: true } : {}),
   };
+}
+
+/** Groups of equal size, each with whole key/value heads; an outer loop over keys has no use for them. */
+function checkHeadGroups(headGroups = 1, places: ForcedPlaces | undefined, layout: ParallelLayout): void {
+  if (headGroups === 1) return;
+  const counts = headGroupCounts(layout);
+  if (!counts.includes(headGroups)) {
+    throw new FpdtError(`headGroups ${headGroups} does not divide the ${ownKvHeads(layout)} key/value heads that a rank attends with`, {
+      code: 'bad-head-groups',
+      hint: `headGroups can be ${counts.join(', ')}`,
+    });
+  }
+  const isOuter = places?.layers?.some(({ backwardOrder }) => backwardOrder === 'keyValueOuterAscending') ?? false;
+  if (!isOuter) return;
+  throw new FpdtError(`headGroups ${headGroups}: the order keyValueOuterAscending goes through keys for all heads at once`, {
+    code: 'bad-order',
+    hint: 'use queryOuterDescending, or headGroups=1',
+  });
 }
 
 /**

@@ -56,6 +56,8 @@ export interface Strategy {
   readonly numTokenTiles: number;
   /** Slots of a ring beyond those in use at once, plus one: two is a double buffer. */
   readonly prefetchDepth: number;
+  /** Groups of a rank's heads that a layer attends to one after the other: k, v and their gradients are there of one. Left out: 1. */
+  readonly headGroups?: number;
   /** Pool of the gradient of the hidden states. */
   readonly hiddenGradients: string;
   /** Ranges in order, from layer 0 to the last, without a gap. */
@@ -77,6 +79,7 @@ export interface ForcedStrategy {
   readonly numLossTiles?: number;
   readonly numTokenTiles?: number;
   readonly prefetchDepth?: number;
+  readonly headGroups?: number;
   readonly hiddenGradients?: string;
   /** Cover every layer once, in order. */
   readonly layers?: readonly ForcedLayerStrategy[];

@@ -11,7 +11,7 @@ import { checkBackwardOrder, checkInternals, checkPlaces } from './strategyPlace
 import type { ModelSpec } from './types.js';
 
 /** Options of the run that a strategy may name too. */
-const KNOBS = ['numChunks', 'kvTileChunks', 'numLossTiles', 'numTokenTiles', 'prefetchDepth'] as const;
+const KNOBS = ['numChunks', 'kvTileChunks', 'numLossTiles', 'numTokenTiles', 'prefetchDepth', 'headGroups'] as const;
 
 export type Knobs = Pick<ForcedStrategy, (typeof KNOBS)[number]>;
 
@@ -34,6 +34,7 @@ const schema = z.strictObject({
   numLossTiles: count.optional(),
   numTokenTiles: count.optional(),
   prefetchDepth: count.optional(),
+  headGroups: count.optional(),
   hiddenGradients: z.string().optional(),
   layers: z.array(layerSchema).min(1).optional(),
 });

@@ -160,6 +160,7 @@ export interface RunSpec {
   readonly numLossTiles?: number;
   readonly numTokenTiles?: number;
   readonly prefetchDepth: number;
+  readonly headGroups?: number;
   /** Share of the device's memory that a plan leaves free, from 0 up to 1. */
   readonly hbmReserve: number;
   /** Places and orders that the user fixed. */

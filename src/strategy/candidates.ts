@@ -51,13 +51,22 @@ function layersOf(placement: LayerPlacement, { model, run, pools }: CandidateInp
   const forced: readonly ForcedLayerStrategy[] = run.strategy?.layers ?? [{ layers: [0, model.numLayers] }];
   return forced.map((range) => {
     const [start, end] = range.layers;
-    const chosen = range.backwardOrder === undefined ? { ...placement, backwardOrder: orderFor(range, placement, pools) } : placement;
+    const chosen = range.backwardOrder === undefined ? { ...placement, backwardOrder: orderFor(range, placement, run, pools) } : placement;
     return { ...chosen, segments: segmentLengths(end - start, run.segmentLayers ?? 1), ...range };
   });
 }
 
-/** The ascending order keeps gradients of k, v on the device: where the user wants them elsewhere, a policy's order gives way. */
-function orderFor({ keyValueGradients }: ForcedLayerStrategy, { backwardOrder }: LayerPlacement, { device }: PoolNames): BackwardOrder {
+/**
+ * The ascending order keeps gradients of k, v on the device, and goes through keys for all heads at once: where the user wants something
+ * else, a policy's order gives way.
+ */
+function orderFor(
+  { keyValueGradients }: ForcedLayerStrategy,
+  { backwardOrder }: LayerPlacement,
+  { headGroups = 1 }: RunSpec,
+  { device }: PoolNames,
+): BackwardOrder {
+  if (headGroups > 1) return 'queryOuterDescending';
   return keyValueGradients === undefined || keyValueGradients === device ? backwardOrder : 'queryOuterDescending';
 }
 
@@ -76,6 +85,7 @@ export function toStrategy({ model, run, pools }: CandidateInput, layers: readon
     numLossTiles: run.numLossTiles ?? Math.min(localTokens, policy.lossTiles(logitsBytes)),
     numTokenTiles: run.numTokenTiles ?? policy.tokenTiles(localTokens, model.hiddenSize),
     prefetchDepth: run.prefetchDepth,
+    ...(run.headGroups === undefined || run.headGroups === 1 ? {} : { headGroups: run.headGroups }),
     hiddenGradients: run.strategy?.hiddenGradients ?? pools.device,
     layers,
   };

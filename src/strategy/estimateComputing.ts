@@ -84,8 +84,8 @@ function knownSeconds(setting: Setting, points: Points, program: StepProgram): S
 
 /** What the compute ops of a section hang on. */
 function keysOf({ contexts: [context], at }: Points, { relocations }: StepProgram): (section: SectionToWrite) => string {
-  const { numChunks, chunkTokens, kvTileChunks, numLossTiles, numTokenTiles } = (context as PolicyContext).strategy;
-  const sizes = [numChunks, chunkTokens, kvTileChunks, numLossTiles, numTokenTiles, context?.rangeChunks, at];
+  const { numChunks, chunkTokens, kvTileChunks, numLossTiles, numTokenTiles, headGroups } = (context as PolicyContext).strategy;
+  const sizes = [numChunks, chunkTokens, kvTileChunks, numLossTiles, numTokenTiles, headGroups, context?.rangeChunks, at];
   const all = JSON.stringify([sizes, relocations]);
   return ({ name, layer }) => {
     if (layer === undefined) return `${name} ${all}`;

@@ -6,9 +6,10 @@
 import { placeIn } from '../address/layout.js';
 import { withSteps } from '../address/lifetimes.js';
 import { type MemoryLedger, buildLedger, scheduleUse, type ScheduleUse } from '../memory/ledger.js';
+import type { OpKind } from '../catalog/ops/index.js';
 import type { ScratchFormula } from '../schedule/build.js';
 import type { Tensor } from '../schedule/logical.js';
-import type { Range } from '../schedule/op.js';
+import type { Attribute, Range } from '../schedule/op.js';
 import { placeTensors, toBuffer } from '../schedule/passes/place.js';
 import { declareTensors, type PolicyContext, stepProgram, tilesOf } from '../schedule/policies/index.js';
 import type { Program } from '../schedule/program.js';
@@ -65,6 +66,9 @@ function useOf(sized: Sized): ScheduleUse {
   const sections = shape.sections.map(({ section }) => section);
   const { toAccesses, buffers } = placeTensors({ tensors, sections }, setting.places);
   const tiles = tilesOf(strategy);
+  // A shape may be that of other tiles.
+  const tiled = (kind: OpKind, { heads }: Attribute = {}): Attribute | undefined =>
+    heads === undefined ? tiles(kind) : { ...tiles(kind), heads };
   const opsOf = ({ section, streams, chunkTokens }: ShapedSection) => {
     const scale = strategy.chunkTokens / chunkTokens;
     return section.ops.map(({ kind, tokens, kv, attribute, ...views }, id) => {
@@ -74,7 +78,7 @@ function useOf(sized: Sized): ScheduleUse {
       const stream = streams[id] ?? '';
       const bare = { id, kind, stream, tokens: times(tokens, scale), reads, writes, accumulates };
       const op = kv === undefined ? bare : { ...bare, kv: times(kv, scale) };
-      return { kind, stream, scratchBytes: formula(op, attribute?.mask === undefined ? tiles(kind) : attribute, buffers) };
+      return { kind, stream, scratchBytes: formula(op, attribute?.mask === undefined ? tiled(kind, attribute) : attribute, buffers) };
     });
   };
   const placed = shape.sections.map((one) => ({ name: one.section.name, ops: opsOf(one) }));

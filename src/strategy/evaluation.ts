@@ -30,10 +30,14 @@ function evaluationIn(setting: Setting, strategy: Strategy, places: EvaluationPl
   return layoutSchedule(buildSchedule(context, setting.machine, scratchFormula(setting), evaluationSchedule));
 }
 
-/** From the one that copies least: hidden states are moved once for each layer, keys and values once for each chunk of queries. */
-function candidates({ places: { device } }: Setting, { layers, hiddenGradients }: Strategy): readonly EvaluationPlaces[] {
+/**
+ * From the one that copies least: hidden states are moved once for each layer, keys and values once for each chunk of queries. Training in
+ * groups of heads has room on the device for keys and values of one group; those of all have it where gradients of all groups wait.
+ */
+function candidates({ places: { device, pinned = device } }: Setting, strategy: Strategy): readonly EvaluationPlaces[] {
+  const { layers, hiddenGradients, headGroups = 1 } = strategy;
   const distinct = (pools: readonly string[]): readonly string[] => [...new Set([device, ...pools])];
   const hidden = distinct([hiddenGradients, ...layers.map(({ checkpoints }) => checkpoints)]);
-  const keyValues = distinct(layers.map((one) => one.keyValues));
+  const keyValues = distinct([...layers.map((one) => one.keyValues), ...(headGroups > 1 ? [pinned] : [])]);
   return keyValues.flatMap((keyValue) => hidden.map((hiddenStates) => ({ keyValues: keyValue, hiddenStates })));
 }

@@ -67,9 +67,16 @@ function endsKey({ strategy }: PolicyContext, { relocations }: StepProgram): str
 
 /** The sizes that the ops of layers hang on; with windows, that of chunks too. */
 function sizesKey({ strategy, model, rangeChunks }: PolicyContext): string {
-  const { numChunks, chunkTokens, kvTileChunks, prefetchDepth } = strategy;
+  const { numChunks, chunkTokens, kvTileChunks, prefetchDepth, headGroups, hiddenGradients } = strategy;
   const hasWindows = model.windows.some((window) => window !== null);
-  return JSON.stringify([numChunks, Math.min(rangeChunks, numChunks), kvTileChunks, prefetchDepth, hasWindows ? chunkTokens : 0]);
+  return JSON.stringify([
+    numChunks,
+    Math.min(rangeChunks, numChunks),
+    kvTileChunks,
+    prefetchDepth,
+    headGroups === undefined ? 1 : [headGroups, hiddenGradients],
+    hasWindows ? chunkTokens : 0,
+  ]);
 }
 
 /** All that the ops of a section hang on: gradients are backward's alone. */

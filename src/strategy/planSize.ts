@@ -28,6 +28,7 @@ export function estimateOps(
   strategy: Strategy,
   rangeChunks = mostRangeChunks(strategy),
 ): number {
+  const { headGroups = 1 } = strategy;
   const { classes, classOf, rebuiltOf } = layerPlan({ strategy, model, parameters });
   const inBackward = new Set(classOf.map((one, layer) => rebuiltOf[layer] ?? one));
   const hops = (pool: string): number => places.route(pool).length - 1;
@@ -38,12 +39,14 @@ export function estimateOps(
     const pairs = numPairs(strategy, layer.window, strategy.kvTileChunks);
     const ranges = opsOfRanges(layer, strategy, rangeChunks, hops);
     if (!inBackward.has(layer)) {
-      return sum + forwardPerChunk(layer, hops) * strategy.numChunks + forwardPerPair(layer, hops) * pairs + ranges.forward;
+      const forward = forwardPerChunk(layer, hops) * strategy.numChunks + forwardPerPair(layer, hops) * pairs + ranges.forward;
+      return sum + headGroups * forward;
     }
     const perChunk = opsPerChunk(layer, hops) + DX_COPIES * hops(strategy.hiddenGradients);
     const numForward = layer.savesOutput ? 1 : 2;
     const perPair = numForward * forwardPerPair(layer, hops) + backwardPerPair(layer, hops);
-    return sum + OPS_PER_CLASS + perChunk * strategy.numChunks + perPair * pairs + numForward * ranges.forward + ranges.backward;
+    const ofGroup = perChunk * strategy.numChunks + perPair * pairs + numForward * ranges.forward + ranges.backward;
+    return sum + OPS_PER_CLASS + headGroups * ofGroup;
   }, ends);
 }
 

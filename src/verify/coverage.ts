@@ -28,7 +28,17 @@ export function checkCoverage(flat: FlatSection, context: Context, end: number, 
   const report: Report = ({ id }, problem) => {
     if (!violations.isFull) violations.add(atOp(flat, id, problem, context));
   };
-  const kinds = opsByKind(flat);
+  const byHeads = opsByHeads(flat, context, report);
+  for (const kinds of byHeads) checkKinds(kinds, context, end, window, report);
+}
+
+function checkKinds(
+  kinds: ReadonlyMap<string, readonly Op[]>,
+  context: Context,
+  end: number,
+  window: number | null | undefined,
+  report: Report,
+): void {
   for (const kind of ['attn', 'attnBwd']) {
     const ops = kinds.get(kind) ?? [];
     const pieces = piecesOf(ops);
@@ -50,14 +60,38 @@ export function checkCoverage(flat: FlatSection, context: Context, end: number, 
   }
 }
 
-function opsByKind({ section }: FlatSection): ReadonlyMap<string, readonly Op[]> {
+/** Of every group of heads its ops by kind, and of those that know no groups. What is done for one group is done for all. */
+function opsByHeads({ section }: FlatSection, { input }: Context, report: Report): readonly ReadonlyMap<string, readonly Op[]>[] {
   const kinds = new Map<string, Op[]>();
+  const grouped = new Map<number, Map<string, Op[]>>();
+  const groupsOf = new Map<string, Op>();
   for (const op of section.ops) {
-    const known = kinds.get(op.kind);
-    if (known === undefined) kinds.set(op.kind, [op]);
-    else known.push(op);
+    const heads = op.attribute === undefined ? undefined : input.attributes[op.attribute]?.heads;
+    if (heads?.group === undefined) {
+      addTo(kinds, op);
+      continue;
+    }
+    const ofGroup = grouped.get(heads.group) ?? new Map<string, Op[]>();
+    grouped.set(heads.group, ofGroup);
+    addTo(ofGroup, op);
+    groupsOf.set(`${op.kind} ${heads.groups}`, op);
   }
-  return kinds;
+  for (const [text, op] of groupsOf) {
+    const [kind = '', groups = ''] = text.split(' ');
+    const missing = Array.from({ length: Number(groups) }, (_, group) => group).find((group) => !grouped.get(group)?.has(kind));
+    if (missing !== undefined) report(op, `works on one of ${groups} groups of heads, and no ${kind} on group ${missing}`);
+    if (kinds.has(kind) && WHOLE.includes(kind)) report(op, 'works on a group of heads, and others of its kind on all');
+  }
+  return [kinds, ...grouped.values()];
+}
+
+/** Kinds whose ops on all heads and on a group of them would do some work twice. */
+const WHOLE: readonly string[] = ['attn', 'attnBwd', 'preBwd'];
+
+function addTo(kinds: Map<string, Op[]>, op: Op): void {
+  const known = kinds.get(op.kind);
+  if (known === undefined) kinds.set(op.kind, [op]);
+  else known.push(op);
 }
 
 /** By first token; equal ranges are one piece. */

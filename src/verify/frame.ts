@@ -1,7 +1,7 @@
 /** Streams, pools, links, buffers, attributes and tables: what sections stand on. Without it nothing else can be looked up. */
 import { bufferRange } from '../address/bytes.js';
 import type { Buffer } from '../schedule/buffer.js';
-import type { Attribute } from '../schedule/op.js';
+import type { Attribute, HeadGroup } from '../schedule/op.js';
 import type { Table } from '../schedule/program.js';
 import { DTYPE_BYTES } from '../spec/dtype.js';
 import { FILE_ALIGNMENT_BYTES } from '../spec/pools.js';
@@ -90,11 +90,16 @@ function isRowMajor({ shape, strides }: Buffer): boolean {
   return strides.length === shape.length;
 }
 
-function checkAttribute(text: string, { mask, tiles }: Attribute, report: Report): void {
+function checkAttribute(text: string, { mask, tiles, heads }: Attribute, report: Report): void {
+  if (heads !== undefined && !areHeads(heads)) report(text, `has group ${heads.group ?? 'all'} of ${heads.groups} groups of heads`);
   if (tiles !== undefined && !(isCount(tiles) && tiles > 0)) report(text, `has ${tiles} tiles`);
   if (mask === undefined) return;
   if (!['full', 'causal', 'window'].includes(mask.kind)) report(text, `has the mask ${mask.kind}, which is not known`);
   if (mask.kind === 'window' && !(isCount(mask.window) && mask.window > 0)) report(text, `has a window of ${mask.window} tokens`);
+}
+
+function areHeads({ groups, group = 0 }: HeadGroup): boolean {
+  return isCount(groups) && groups > 1 && isCount(group) && group < groups;
 }
 
 function checkTable({ name, dtype, capacity, buffer: id }: Table, { input, poolOf, device }: Context, report: Report): void {

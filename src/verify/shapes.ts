@@ -52,7 +52,7 @@ function opProblem(flat: FlatSection, id: number, context: Context): string | un
   if (row === undefined) return `kind ${op.kind} is not in the op table`;
   if (op.id !== id) return `has id ${op.id} at position ${id}`;
   return (
-    countProblem(op, row) ??
+    countProblem(op, row, context) ??
     waitsProblem(op) ??
     tokensProblem(op, row) ??
     attributeProblem(op, row, context) ??
@@ -63,13 +63,14 @@ function opProblem(flat: FlatSection, id: number, context: Context): string | un
   );
 }
 
-function countProblem(op: Op, row: OpRow): string | undefined {
+function countProblem(op: Op, row: OpRow, context: Context): string | undefined {
   const problem =
     groupProblem('reads', op.reads, row.reads) ??
     groupProblem('writes', op.writes, row.writes) ??
     groupProblem('accumulates', op.accumulates, row.accumulates);
   if (problem !== undefined) return problem;
-  return row.pairs && op.reads.length !== op.writes.length ? `reads ${op.reads.length} views but writes ${op.writes.length}` : undefined;
+  const isPaired = row.pairs && !exchangesAllGroups(op, context);
+  return isPaired && op.reads.length !== op.writes.length ? `reads ${op.reads.length} views but writes ${op.writes.length}` : undefined;
 }
 
 function groupProblem(group: string, { length: count }: readonly Access[], declared: ViewNames): string | undefined {
@@ -94,17 +95,41 @@ function tokensProblem({ tokens, kv, kind }: Op, row: OpRow): string | undefined
   return !isRange(kv) || kv.start === kv.end ? `attends to keys ${kv.start}..${kv.end}` : undefined;
 }
 
-function attributeProblem({ attribute: number, kind }: Op, row: OpRow, { input: { attributes } }: Context): string | undefined {
+function attributeProblem(
+  { attribute: number, kind, reads, writes }: Op,
+  row: OpRow,
+  { input: { attributes } }: Context,
+): string | undefined {
   const attends = isAttention(kind);
   if (number === undefined) return attends ? 'has no mask' : undefined;
   const attribute = attributes[number];
   if (attribute === undefined) return `names attribute ${number}, and there are ${attributes.length}`;
   if ((attribute.mask !== undefined) !== attends) return attends ? 'has no mask' : 'has a mask, and its kind attends to nothing';
-  return attribute.tiles !== undefined && !row.tiled ? 'works in tiles, which its kind cannot' : undefined;
+  if (attribute.tiles !== undefined && !row.tiled) return 'works in tiles, which its kind cannot';
+  if (attribute.heads === undefined) return undefined;
+  if (!OF_HEADS.includes(kind)) return 'works on a group of heads, which its kind knows nothing of';
+  if (attribute.heads.group !== undefined) return undefined;
+  const [local, sharded] = kind === 'toHeads' ? [reads, writes] : [writes, reads];
+  return isExchange(kind) && local.length === 1 && sharded.length === attribute.heads.groups
+    ? undefined
+    : `reads ${reads.length} views and writes ${writes.length}, of all ${attribute.heads.groups} groups of heads`;
 }
 
 /** Kinds whose ops may be left out with the attention op that they name the keys of. */
 const SERVING: readonly string[] = ['merge', 'copy'];
+
+/** Kinds whose ops may work on a group of heads. */
+const OF_HEADS: readonly string[] = ['toHeads', 'toSequence', 'attn', 'mergeFirst', 'merge', 'attnBwd', 'preBwd'];
+
+/** One view has all heads, each of the others those of a group. */
+function exchangesAllGroups({ attribute, kind }: Op, { input }: Context): boolean {
+  const heads = attribute === undefined ? undefined : input.attributes[attribute]?.heads;
+  return isExchange(kind) && heads !== undefined && heads.group === undefined;
+}
+
+function isExchange(kind: string): boolean {
+  return kind === 'toHeads' || kind === 'toSequence';
+}
 
 function isAttention(kind: string): boolean {
   return kind === 'attn' || kind === 'attnBwd';

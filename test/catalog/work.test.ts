@@ -141,7 +141,7 @@ test('kernels: a pair of an exchange takes a copy and a message, padded and copi
   expect(kernels(exchange, sizes)).toBe(3 * 2);
   expect(kernels(exchange, sampleSizes())).toBe(3);
   const uneven = sampleSizes({ layout: UNEVEN });
-  const { packed, unpacked } = uneven.copies.query;
+  const { packed, unpacked } = uneven.copies.query();
   expect([packed, unpacked]).toEqual([3, 2]);
   expect(kernels(exchange, uneven)).toBe(3 * (packed + 1));
   expect(kernels({ ...exchange, kind: 'toSequence' }, uneven)).toBe(3 * (unpacked + 1));

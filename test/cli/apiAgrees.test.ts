@@ -73,6 +73,7 @@ const OPTIONS: Readonly<Record<string, readonly [readonly string[], Words]>> = {
   kvTile: [['--policy', 'fpdt', '--chunks', '4', '--kv-tile', '2'], { run: { policy: 'fpdt', numChunks: 4, kvTileChunks: 2 } }],
   lossTiles: [['--loss-tiles', '2'], { run: { numLossTiles: 2 } }],
   tokenTiles: [['--token-tiles', '2'], { run: { numTokenTiles: 2 } }],
+  headGroups: [['--sequence-parallel', '1', '--head-groups', '2'], { run: { sequenceParallelSize: 1, headGroups: 2 } }],
   prefetchDepth: [['--policy', 'fpdt', '--prefetch-depth', '3'], { run: { policy: 'fpdt', prefetchDepth: 3 } }],
   hbmReserve: [['--hbm-reserve', '10%'], { run: { hbmReserve: 0.1 } }],
   strategy: [['--strategy', STRATEGY], { run: { strategy: STRATEGY } }],

@@ -23,6 +23,7 @@ const MORE_OPTIONS: typeof OPTIONS = [
   ['bench/accuracy.ts', ['--only', '9'], /--only: expected a whole number from 1 to 6, found '9'\nhint: give --only 6/],
   ['bench/accuracy/docs.ts', ['--chek'], /did you mean --check\?/],
   ['bench/grid.ts', ['--draws', '0'], /--draws: expected a whole number of at least 1, found '0'\nhint: give --draws 1/],
+  ['bench/headGroups.ts', ['--only', '9B'], /no case has the model '9B'\nhint: give one of 1B, 3B, 8B, 7B, 13B/],
   ['bench/demoStep.ts', ['no-such-folder'], /expected the folder of an older checkout, found no-such-folder\nhint: /],
   ['scripts/pack/pack.ts', ['--cor'], /did you mean --core\?/],
   ['scripts/fuzz/fuzz.ts', ['--help'], /Unknown option '--help'\nhint: options: --json, --sample, --seed, --only/],

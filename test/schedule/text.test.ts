@@ -15,6 +15,8 @@ const ATTRIBUTES: readonly Attribute[] = [
   { mask: { kind: 'window', window: 4096 } },
   { tiles: 4 },
   { mask: { kind: 'causal' }, tiles: 2 },
+  { mask: { kind: 'full' }, heads: { groups: 4, group: 1 } },
+  { heads: { groups: 4 } },
 ];
 const SCHEDULE = { buffers: ['x', 'k.staged', 'o.saved@disk', 'wgrad_layer2'].map((name, id) => ({ id, name })), attributes: ATTRIBUTES };
 

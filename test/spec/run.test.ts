@@ -103,6 +103,15 @@ test.each([
   [{ dtype: 'float64' }, 'invalid-value', ''],
   [{ segmentLayers: 5 }, 'bad-segment', 'segmentLayers=4'],
   [{ attention: '' }, 'invalid-value', ''],
+  [{ headGroups: 0 }, 'invalid-value', ''],
+  [{ headGroups: 2 }, 'bad-head-groups', 'headGroups can be 1'],
+  [{ sequenceParallelSize: 1, headGroups: 3 }, 'bad-head-groups', 'headGroups can be 1, 2, 4'],
+  [
+    { sequenceParallelSize: 1, headGroups: 2, strategy: { layers: [{ layers: [0, 4], backwardOrder: 'keyValueOuterAscending' }] } },
+    'bad-order',
+    'queryOuterDescending',
+  ],
+  [{ headGroups: 2, strategy: { headGroups: 4 } }, 'conflict', ''],
   [{ lossScale: 0 }, 'invalid-value', ''],
 ])('run %j is refused', (run, code, hint) => {
   const error = errorOf(() => specs({ run }));

@@ -1,10 +1,11 @@
+import { headGroupCounts } from '../../src/spec/parallelLayout.js';
 import { type BackwardOrder, RECOMPUTE, type Strategy, segmentLengths } from '../../src/spec/strategy.js';
 import { placesOf } from '../../src/spec/strategyPlaces.js';
 import { toStrategy } from '../../src/strategy/candidates.js';
 import type { Setting } from '../../src/strategy/setting.js';
 
 /** One drawn at random, of one range of layers or two; it may not fit. */
-export function drawStrategy({ model, run, pools, places }: Setting, random: () => number): Strategy {
+export function drawStrategy({ model, run, pools, places, layout }: Setting, random: () => number): Strategy {
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
   const order = pick<BackwardOrder>(['queryOuterDescending', 'queryOuterDescending', 'keyValueOuterAscending']);
   const cut = Math.floor(random() * model.numLayers);
@@ -21,9 +22,11 @@ export function drawStrategy({ model, run, pools, places }: Setting, random: () 
   const layers = cut === 0 ? [range(0, model.numLayers)] : [range(0, cut), range(cut, model.numLayers)];
   const numChunks = pick([1, 2, 3, 4, 6, 8, 12, 16, 32]);
   const kvTileChunks = pick([1, 1, 2, 4].filter((tile) => tile <= numChunks));
+  const headGroups = order === 'keyValueOuterAscending' ? 1 : pick(headGroupCounts(layout));
   return {
     ...toStrategy({ model, run, pools: { device: 'hbm', pinned: 'host' } }, layers, numChunks),
     kvTileChunks,
+    ...(headGroups === 1 ? {} : { headGroups }),
     hiddenGradients: pick(placesOf('hiddenGradients', pools)),
   };
 }

@@ -9,6 +9,9 @@ import type { Strategy } from '../../src/spec/strategy.js';
 import { type Bend, specs } from '../spec/inputs.js';
 import { drawStrategy } from './drawStrategy.js';
 
+/** Two of them on each of four ranks. */
+const TWO_KEYS = { num_attention_heads: 16, num_key_value_heads: 8 };
+
 const CHUNK_COUNTS = [1, 6, 9, 13, 24];
 
 /** Every placement of a run with this many chunks of 512 tokens. */
@@ -66,6 +69,18 @@ describe('estimateMemory equals the memory of the full schedule', () => {
     }
   });
 
+  test.each([1, 2])('prefetch depth %i, heads in groups', (prefetchDepth) => {
+    const model = { num_attention_heads: 16, num_key_value_heads: 16 };
+    const placed = { layers: [0, 3], segments: 2, checkpoints: 'host' };
+    const headGroups = 2 * prefetchDepth;
+    for (const keyValues of ['hbm', 'host']) {
+      for (const attentionOutput of ['recompute', 'disk']) {
+        const layers = [{ ...placed, keyValues, attentionOutput }, { layers: [3, 4] }];
+        expectEqual({ prefetchDepth, headGroups, numTokenTiles: headGroups, strategy: { layers } }, { model }, [1, 13]);
+      }
+    }
+  });
+
   test.each([1, 2, 3])('prefetch depth %i, products kept', (prefetchDepth) => {
     for (const internals of ['hbm', 'host', 'disk']) {
       const layers = [
@@ -76,7 +91,10 @@ describe('estimateMemory equals the memory of the full schedule', () => {
     }
   });
 
-  test.each([{ model_type: 'llama' }, { model_type: 'mistral', sliding_window: 700 }])('many strategies of one setting, %o', (model) => {
+  test.each([
+    { model_type: 'llama', ...TWO_KEYS },
+    { model_type: 'mistral', sliding_window: 700, ...TWO_KEYS },
+  ])('many strategies of one setting, %o', (model) => {
     const random = mulberry32(model.model_type.length);
     const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
     const { setting } = strategies({ seqLen: 65536 }, 16, { model });
@@ -88,7 +106,8 @@ describe('estimateMemory equals the memory of the full schedule', () => {
         rebuiltOutput: pick(placesOf('rebuiltOutput', setting.pools)),
         rebuildsLast: pick([false, true]),
       }));
-      const strategy = { ...one, prefetchDepth: pick([1, 2, 3]), layers };
+      const tiles = { numLossTiles: pick([1, 2, 64]), numTokenTiles: pick([1, 1, 3]) };
+      const strategy = { ...one, ...tiles, prefetchDepth: pick([1, 2, 3]), layers };
       expect(estimateMemory(setting, strategy), JSON.stringify(strategy)).toEqual(buildStrategy(setting, strategy).memory);
     }
   });

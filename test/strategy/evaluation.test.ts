@@ -86,6 +86,16 @@ describe.each(Object.keys(RUNS))('a program that evaluates beside training as %s
   });
 });
 
+it('attends to all heads at once beside training in groups of them', async () => {
+  const found = await plan({ sequenceParallelSize: 1, numChunks: 4, headGroups: 2 });
+  expect(verified(found)).toEqual([]);
+  const { attributes } = found;
+  const groupsOf = (of: ExecutionPlan): ReadonlySet<number | undefined> =>
+    new Set(of.sections.flatMap(({ ops }) => ops.map(({ attribute }) => attributes[attribute ?? -1]?.heads?.groups)));
+  expect(groupsOf(found)).toContain(2);
+  expect([...groupsOf(evaluationOf(found) as ExecutionPlan)]).toEqual([undefined]);
+});
+
 describe('the verifier', () => {
   it('looks at the program that evaluates too', async () => {
     const found = await plan({ policy: 'fpdt', numChunks: 4 });

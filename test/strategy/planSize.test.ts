@@ -43,9 +43,10 @@ describe('the estimate of ops is not below the real number, nor above twice that
       prefetchDepth: fc.integer({ min: 1, max: 3 }),
       rectangle: fc.boolean(),
       rangeChunks: fc.integer({ min: 1, max: 24 }),
+      inGroups: fc.boolean(),
     });
     fc.assert(
-      fc.property(anyCase, ({ ranges, rectangle, numChunks, kvTileChunks, ...more }) => {
+      fc.property(anyCase, ({ ranges, rectangle, numChunks, kvTileChunks, inGroups, ...more }) => {
         const placed = ranges.map(({ isOuter, isSegment, ...places }, i): SmallRange => {
           const order = isOuter ? { backwardOrder: PLACEMENTS.fpdt.backwardOrder, keyValueGradients: 'hbm' } : {};
           return { ...places, ...order, layers: [2 * i, 2 * i + 2], segments: isSegment ? [2] : [1, 1] };
@@ -54,7 +55,8 @@ describe('the estimate of ops is not below the real number, nor above twice that
           ...more,
           ranges: placed,
           kvTileChunks: Math.min(kvTileChunks, numChunks),
-          model: { numLayers: 2 * ranges.length },
+          ...(inGroups && ranges.every(({ isOuter }) => !isOuter) ? { headGroups: 2 } : {}),
+          model: { numLayers: 2 * ranges.length, numHeads: 8, numKvHeads: 4 },
           masks: { rectangle, window: true },
         });
       }),

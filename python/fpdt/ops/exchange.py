@@ -9,7 +9,7 @@ of it (toSequence).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -31,20 +31,44 @@ _LISTS = {"query": attrgetter("query"), "keyValue": attrgetter("key_value")}
 def to_heads(ctx: OpContext, reads: tuple[Tensor, ...], writes: tuple[Tensor, ...]) -> None:
     """[rows / P, all heads, d] -> [rows, own heads, d]; rank r's tokens are the r-th of P row blocks.
 
-    A head in several places of the map is copied to each; padded heads are zeros. Raises PlanError for views that do
-    not fit the map.
+    A head in several places of the map is copied to each; padded heads are zeros. Of a group of heads only those move.
+    Raises PlanError for views that do not fit the map.
     """
-    for pair_heads, read, write in zip(ctx.op.pair_heads, reads, writes, strict=True):
-        _send_heads(ctx, _geometry(ctx, pair_heads, local=read, sharded=write), read, write)
+    for pair, read, write in _pairs(ctx, reads, writes):
+        _send_heads(ctx, _geometry(ctx, *pair, local=read, sharded=write), read, write)
 
 
 def to_sequence(ctx: OpContext, reads: tuple[Tensor, ...], writes: tuple[Tensor, ...]) -> None:
     """The way back. A head in several places of the map (copied k, v) is the sum of its pieces: its gradient.
 
-    Summed in fp32 (fp64 for fp64), in the order of ranks and within a rank of its list; padded heads are dropped.
+    Summed in fp32 (fp64 for fp64), in the order of ranks and within a rank of its list; padded heads are dropped. Where
+    the op is one group's alone, the heads of the others become zeros.
     """
-    for pair_heads, read, write in zip(ctx.op.pair_heads, reads, writes, strict=True):
-        _receive_heads(ctx, _geometry(ctx, pair_heads, local=write, sharded=read), read, write)
+    heads = ctx.op.attribute.heads
+    is_alone = heads is not None and heads.group is not None
+    for pair, read, write in _pairs(ctx, reads, writes):
+        if is_alone:
+            write.zero_()
+        _receive_heads(ctx, _geometry(ctx, *pair, local=write, sharded=read), read, write)
+
+
+Pair = tuple[str, int]
+"""Which lists of the head map a pair follows, and which group of the heads."""
+
+
+def _pairs(
+    ctx: OpContext, reads: tuple[Tensor, ...], writes: tuple[Tensor, ...]
+) -> Iterator[tuple[Pair, Tensor, Tensor]]:
+    """Of all groups in one op: the view with all heads with each of the others."""
+    heads = ctx.op.attribute.heads
+    if heads is None or heads.group is not None:
+        group = 0 if heads is None else heads.group or 0
+        pairs = [(lists, group) for lists in ctx.op.pair_heads]
+        return zip(pairs, reads, writes, strict=True)
+    lists = ctx.op.pair_heads[0]
+    pairs = [(lists, group) for group, _ in enumerate(reads if len(reads) > len(writes) else writes)]
+    sources, targets = (views * heads.groups if len(views) == 1 else views for views in (reads, writes))
+    return zip(pairs, sources, targets, strict=True)
 
 
 class Run(NamedTuple):
@@ -100,7 +124,7 @@ class Geometry:
     num_own: int
     """Heads of a head-sharded view, padding included."""
     num_heads: int
-    """Heads of a local view."""
+    """Heads of a local view, those of other groups included."""
     has_copies: bool
     packed: tuple[Runs, ...]
     unpacked: tuple[tuple[Runs, bool], ...]
@@ -112,6 +136,19 @@ class Geometry:
 
 
 @lru_cache
+def group_geometry(lists: RankHeads, groups: int, group: int) -> Geometry:
+    """Of one of the groups of equal size that each list is cut into. Raises PlanError where they cannot be."""
+    whole = head_geometry(lists)
+    size, rest = divmod(whole.num_own, groups)
+    if rest or not 0 <= group < groups:
+        raise PlanError(f"{whole.num_own} heads of a rank have no group {group} of {groups} of equal size")
+    if groups == 1:
+        return whole
+    start = group * size
+    return _geometry_of(tuple(own[start : start + size] for own in lists), whole.num_heads)
+
+
+@lru_cache
 def head_geometry(lists: RankHeads) -> Geometry:
     """Raises PlanError for lists of different lengths, or that leave out a head."""
     places = [head for heads in lists for head in heads]
@@ -119,6 +156,10 @@ def head_geometry(lists: RankHeads) -> Geometry:
     num_heads = len(heads)
     if len({len(heads) for heads in lists}) != 1 or heads != set(range(num_heads)) or not heads:
         raise PlanError(f"the lists of a head map must be equally long and hold every head, got {lists}")
+    return _geometry_of(lists, num_heads)
+
+
+def _geometry_of(lists: RankHeads, num_heads: int) -> Geometry:
     runs = [run for rank, own in enumerate(lists) for run in _runs(rank, own)]
     pieces = _pieces(runs)
     unpacked = [(alike, number == 0) for number in sorted(pieces) for alike in _alike(pieces[number])]
@@ -187,8 +228,9 @@ def _with(runs: Runs, run: Run) -> Runs | None:
     return Runs(start, num_runs + 1, rank_step, head_step) if is_next and head_step >= 0 else None
 
 
-def _geometry(ctx: OpContext, pair_heads: str, local: Tensor, sharded: Tensor) -> Geometry:
-    geometry = head_geometry(_LISTS[pair_heads](ctx.engine.head_map))
+def _geometry(ctx: OpContext, pair_heads: str, group: int, local: Tensor, sharded: Tensor) -> Geometry:
+    heads = ctx.op.attribute.heads
+    geometry = group_geometry(_LISTS[pair_heads](ctx.engine.head_map), 1 if heads is None else heads.groups, group)
     expected = (local.shape[0] * geometry.num_ranks, geometry.num_own, geometry.num_heads, *local.shape[2:])
     found = (sharded.shape[0], sharded.shape[1], local.shape[1], *sharded.shape[2:])
     if found != expected:

@@ -32,6 +32,7 @@ KNOWN_FEATURES = frozenset(
         "rope-addcmul",
         "elementwise-inplace",
         "weight-gradient-blocks",
+        "head-groups",
     }
 )
 MAX_STREAMS = 32
@@ -65,6 +66,8 @@ def check_header(header: Header) -> None:
         mask = attribute.mask
         fits = mask is None or (mask.kind == "window") == (mask.window is not None)
         require(fits, f"a mask of kind {mask and mask.kind} has window {mask and mask.window}")
+        heads = attribute.heads
+        require(heads is None or (heads.group or 0) < heads.groups, f"an op is of {heads}, which there is not")
 
 
 def _check_streams(header: Header) -> None:

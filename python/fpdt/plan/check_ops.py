@@ -79,10 +79,24 @@ class _Check:
             wrong = (counts < 0) | ((wanted >= 0) & (wanted != counts))
             self._refuse(wrong, lambda i, n=name, c=counts, w=wanted: f"has {c[i]} {n}, expected {w[i]}")
         paired = np.array([kind.is_paired for kind in self._kinds])[columns.kind]
-        self._refuse(paired & (reads != writes), lambda i: f"pairs {reads[i]} reads with {writes[i]} writes")
+        groups = self._exchanged_groups()
+        wrong = paired & (groups == 0) & (reads != writes)
+        self._refuse(wrong, lambda i: f"pairs {reads[i]} reads with {writes[i]} writes")
+        one, many = np.minimum(reads, writes), np.maximum(reads, writes)
+        wrong = (groups > 0) & ((one != 1) | (many != groups))
+        self._refuse(wrong, lambda i: f"has {reads[i]} reads and {writes[i]} writes for {groups[i]} groups of heads")
         views, count = columns.view, len(columns.access_buffer)
         bad = (views < 0) | (views >= count)
         require(not bad.any(), f"an op names access {_first(views, bad)}, of {count}")
+
+    def _exchanged_groups(self) -> Array:
+        """Of exchanges of all groups of heads how many there are; 0 of all other ops."""
+        of_all = [a.heads.groups if a.heads and a.heads.group is None else 0 for a in self._header.attributes]
+        which = self._columns.attribute
+        known = np.where((which >= 0) & (which < len(of_all)), which, len(of_all))
+        exchanges = np.array([kind.name in ("toHeads", "toSequence") for kind in self._kinds], bool)
+        found: Array = np.array([*of_all, 0], np.int64)[known] * exchanges[self._columns.kind]
+        return found
 
     def accesses(self) -> None:
         columns, buffers = self._columns, self._header.buffers

@@ -83,11 +83,25 @@ class Mask(Part):
     window: Positive | None = None
 
 
+class HeadGroup(Part):
+    """Group `group` of the groups of equal size that a rank's heads are cut into.
+
+    Without it an exchange is of all groups: of one view with all heads, and a head-sharded one for each.
+    """
+
+    groups: Positive
+    group: Count | None = None
+
+
 class Attribute(Part):
-    """What an op carries beside its views. `tiles`: row tiles that a token-wise op works in, one after the other."""
+    """What an op carries beside its views. `tiles`: row tiles that a token-wise op works in, one after the other.
+
+    `heads`: what of the heads the op works on; None: all.
+    """
 
     mask: Mask | None = None
     tiles: Positive = 1
+    heads: HeadGroup | None = None
 
 
 class Buffer(Part):

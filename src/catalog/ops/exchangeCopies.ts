@@ -16,6 +16,25 @@ interface Run {
   readonly repeated: boolean;
 }
 
+/** Of all heads, or of one of the groups that each rank's own are cut into. */
+export type CopiesOf = (groups?: number, group?: number) => ExchangeCopies;
+
+/** Each found once. `lists`: for each rank the heads that it owns, of a head map. */
+export function copiesOf(lists: readonly (readonly number[])[]): CopiesOf {
+  const known = new Map<string, ExchangeCopies>();
+  return (groups = 1, group = 0) => {
+    const key = `${group}/${groups}`;
+    const found = known.get(key) ?? exchangeCopies(lists.map((own) => groupOf(own, groups, group)));
+    known.set(key, found);
+    return found;
+  };
+}
+
+function groupOf(own: readonly number[], groups: number, group: number): readonly number[] {
+  const size = own.length / groups;
+  return own.slice(group * size, (group + 1) * size);
+}
+
 /** `lists`: for each rank the heads that it owns, of a head map. */
 export function exchangeCopies(lists: readonly (readonly number[])[]): ExchangeCopies {
   const runs = lists.flatMap((own, rank) => runsOf(rank, own));

@@ -66,7 +66,21 @@ function factsOf(
   buffers: readonly BufferShape[],
   sizes: OpSizes,
 ): TiledFacts {
-  return { op, attribute, buffers, sizes, ...tilesOf(row, op, attribute) };
+  return { op, attribute, buffers, sizes: ofGroup(sizes, attribute), ...tilesOf(row, op, attribute) };
+}
+
+const grouped = new WeakMap<OpSizes, Map<number, OpSizes>>();
+
+/** What a rank holds of head-sharded views where they are of one group of its heads. */
+export function ofGroup(sizes: OpSizes, { heads }: AttributeShape = NO_ATTRIBUTE): OpSizes {
+  if (heads === undefined) return sizes;
+  const { groups } = heads;
+  const known = grouped.get(sizes) ?? new Map<number, OpSizes>();
+  grouped.set(sizes, known);
+  const { ownQ, ownKv, ownHeads } = sizes;
+  const found = known.get(groups) ?? { ...sizes, ownQ: ownQ / groups, ownKv: ownKv / groups, ownHeads: ownHeads / groups };
+  known.set(groups, found);
+  return found;
 }
 
 function tilesOf(row: OpRow, op: OpShape, { tiles }: AttributeShape = NO_ATTRIBUTE): { readonly rows: number; readonly tiles: number } {

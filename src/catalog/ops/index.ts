@@ -1,7 +1,7 @@
 /** The op vocabulary, and what an op costs. */
 export { drawOp } from './draw.js';
 export { CODE_NAMES, type CodeName, isCodeName } from './codeCosts.js';
-export { hasTemporaries, opWork, temporaryBytes, tileRows } from './formulas.js';
+export { hasTemporaries, ofGroup, opWork, temporaryBytes, tileRows } from './formulas.js';
 export { maskPairs } from './masks.js';
 export type { DrawnChunks, OpRow, OpStream, OpWork, ViewNames } from './row.js';
 export { opSizes, type OpSizes, type OpSizesInput } from './sizes.js';

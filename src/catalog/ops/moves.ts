@@ -3,7 +3,7 @@ import { DTYPE_BYTES } from '../../spec/dtype.js';
 import type { ExchangeCopies } from './exchangeCopies.js';
 import { type DrawnChunks, drawKind, drawTokens, NO_FLOPS, NONE, type OpFacts, type OpRow } from './row.js';
 import type { OpSizes } from './sizes.js';
-import { type AccessShape, bufferAt, viewBytes } from './views.js';
+import { type AccessShape, bufferAt, type HeadGroupShape, viewBytes } from './views.js';
 
 const common = {
   accumulates: [],
@@ -15,7 +15,7 @@ const common = {
   draw: drawTokens,
 } as const;
 
-/** What is read and what is written; of an exchange its one copy, packing or unpacking. */
+/** What is read and what is written. */
 const bothSides = ({ op, buffers }: OpFacts): number => viewBytes(op.reads, buffers) + viewBytes(op.writes, buffers);
 
 export const loadBatch: OpRow = {
@@ -73,15 +73,27 @@ const messageBytes = ({ op, buffers, sizes: { ranks } }: OpFacts, side: 'reads' 
 
 /** A pair is packed, or unpacked, in strided copies, and exchanged; `local` are the views with all heads. */
 const exchangeKernels = (
-  { buffers, sizes }: OpFacts,
+  { attribute: { heads }, buffers, sizes }: OpFacts,
   local: readonly AccessShape[],
   copiesOf: (copies: ExchangeCopies) => number,
 ): number =>
-  local.reduce((sum, { buffer }) => {
+  pairsOf(local, heads).reduce((sum, { buffer }, pair) => {
     const { shape } = bufferAt(buffer, buffers);
     const isQuery = shape.slice(1).reduce((elements, length) => elements * length, 1) === sizes.q;
-    return sum + copiesOf(isQuery ? sizes.copies.query : sizes.copies.keyValue) + (sizes.ranks === 1 ? 0 : 1);
+    const group = heads === undefined ? 0 : (heads.group ?? pair);
+    const copies = (isQuery ? sizes.copies.query : sizes.copies.keyValue)(heads?.groups, group);
+    return sum + copiesOf(copies) + (sizes.ranks === 1 ? 0 : 1);
   }, 0);
+
+/** The view with all heads once for each that it is exchanged with. */
+const pairsOf = (local: readonly AccessShape[], heads: HeadGroupShape | undefined): readonly AccessShape[] =>
+  heads === undefined || heads.group !== undefined ? local : Array.from({ length: heads.groups }, () => local).flat();
+
+/** Of its one copy, packing or unpacking. Of heads in groups a pair has those of one on both sides, and what comes back of one alone has zeros beside it. */
+const exchangedBytes = ({ op, attribute: { heads }, buffers }: OpFacts, sharded: 'reads' | 'writes'): number => {
+  if (heads === undefined) return viewBytes(op.reads, buffers) + viewBytes(op.writes, buffers);
+  return 2 * viewBytes(op[sharded], buffers) + (sharded === 'reads' && heads.group !== undefined ? viewBytes(op.writes, buffers) : 0);
+};
 
 /** Sums of what is narrower than fp32 are cast back. */
 const unpackKernels = ({ w }: OpSizes, { unpacked, summed }: ExchangeCopies): number =>
@@ -95,7 +107,7 @@ export const toHeads: OpRow = {
   pairs: true,
   roughly: 'all-to-all: every token share, all heads -> all tokens, own heads',
   temporaries: (facts) => messageBytes(facts, 'writes'),
-  elementBytes: bothSides,
+  elementBytes: (facts) => exchangedBytes(facts, 'writes'),
   kernels: (facts) => exchangeKernels(facts, facts.op.reads, ({ packed }) => packed),
 };
 
@@ -107,6 +119,9 @@ export const toSequence: OpRow = {
   pairs: true,
   roughly: 'all-to-all back: all tokens, own heads -> own tokens, all heads; copies of a head are summed',
   temporaries: (facts) => messageBytes(facts, 'reads'),
-  elementBytes: bothSides,
-  kernels: (facts) => exchangeKernels(facts, facts.op.writes, (copies) => unpackKernels(facts.sizes, copies)),
+  elementBytes: (facts) => exchangedBytes(facts, 'reads'),
+  kernels: (facts) => {
+    const zeros = facts.attribute.heads?.group === undefined ? 0 : facts.op.writes.length;
+    return zeros + exchangeKernels(facts, facts.op.writes, (copies) => unpackKernels(facts.sizes, copies));
+  },
 };

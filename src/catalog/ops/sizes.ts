@@ -3,7 +3,7 @@ import { DTYPE_BYTES } from '../../spec/dtype.js';
 import { ownHeads, ownKvHeads, type ParallelLayout } from '../../spec/parallelLayout.js';
 import type { ClusterSpec, ModelSpec, ParameterTable, ParameterView, RunSpec } from '../../spec/types.js';
 import { CodeCosts } from './codeCosts.js';
-import { type ExchangeCopies, exchangeCopies } from './exchangeCopies.js';
+import { type CopiesOf, copiesOf } from './exchangeCopies.js';
 import { defaultKernels, type Kernels } from '../kernels.js';
 
 /** Bytes and elements. `own` is what one sequence parallel rank holds of head-sharded views, copies and padded heads included. */
@@ -22,8 +22,8 @@ export interface OpSizes {
   readonly ownHeads: number;
   /** Sequence parallel ranks. */
   readonly ranks: number;
-  /** Of an exchange of views with all query heads, or all key/value heads. */
-  readonly copies: { readonly query: ExchangeCopies; readonly keyValue: ExchangeCopies };
+  /** Of an exchange of views with query heads, or key/value heads: all of them, or a group. */
+  readonly copies: { readonly query: CopiesOf; readonly keyValue: CopiesOf };
   /** Costs of what the model computes. */
   readonly code: CodeCosts;
   /** Whether logits have a softcap. */
@@ -65,7 +65,7 @@ export function opSizes({ model, run, parameters, layout, device, kernels }: OpS
     ownKv: kvHeads * model.headDim,
     ownHeads: heads,
     ranks: layout.heads.query.length,
-    copies: { query: exchangeCopies(layout.heads.query), keyValue: exchangeCopies(layout.heads.keyValue) },
+    copies: { query: copiesOf(layout.heads.query), keyValue: copiesOf(layout.heads.keyValue) },
     code: new CodeCosts(model.code, { w: DTYPE_BYTES[run.dtype], cuda: device === 'cuda', fused: kernels?.fused }),
     softcap: model.code.lmHead.softcap !== null,
     trainsLmHead: lmHeadWeight(model, parameters)?.trainable === true,

@@ -29,9 +29,16 @@ export interface BufferShape {
 
 export type MaskShape = { readonly kind: 'full' } | { readonly kind: 'causal' } | { readonly kind: 'window'; readonly window: number };
 
+/** Absent: all groups. */
+export interface HeadGroupShape {
+  readonly groups: number;
+  readonly group?: number;
+}
+
 export interface AttributeShape {
   readonly mask?: MaskShape;
   readonly tiles?: number;
+  readonly heads?: HeadGroupShape;
 }
 
 export function rowsOf(range: RowRange | undefined): number {

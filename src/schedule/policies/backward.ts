@@ -1,7 +1,7 @@
 /** Backward of one decoder layer, after what it needs was rerun from its input. */
 import type { SectionBody, TensorRef } from '../logical.js';
-import type { Parameter } from '../op.js';
-import { type PolicyContext, SectionWriter, at, range, ref, rowsOf } from './context.js';
+import type { HeadGroup, Parameter } from '../op.js';
+import { type PolicyContext, SectionWriter, at, headGroupsOf, range, ref, rowsOf } from './context.js';
 import {
   KEPT,
   LAYER_INPUT,
@@ -12,6 +12,7 @@ import {
   keepsInternals,
   keptProducts,
   layerInput,
+  ofGroup,
   streamAttention,
 } from './forward.js';
 import { gradientName } from './hiddenStates.js';
@@ -29,7 +30,8 @@ export function backwardSection(context: PolicyContext, layer: LayerClass): Sect
   const section = new SectionWriter(context);
   const region = layerWeights(layer);
   section.add('zero', 0, { writes: [region] });
-  if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
+  if ((context.strategy.headGroups ?? 1) > 1) groupByGroup(section, context, layer);
+  else if (layer.backwardOrder === 'keyValueOuterAscending') keyValueOuter(section, context, layer);
   else queryOuter(section, context, layer);
   section.add('emitGrads', 0, { reads: [region] });
   return section.finish([LAYER_INPUT, HIDDEN_GRADIENT, ...(layer.savesOutput ? [SAVED] : []), ...(keepsInternals(layer) ? [KEPT] : [])]);
@@ -51,11 +53,15 @@ function recompute(section: SectionWriter, context: PolicyContext, layer: LayerC
     streamAttention(section, context, layer, () => {});
     return;
   }
+  projectKeyValues(section, context, layer, undefined);
+}
+
+function projectKeyValues(section: SectionWriter, context: PolicyContext, layer: LayerClass, heads: HeadGroup | undefined): void {
   const names = attentionNames(context, layer);
   for (let chunk = 0; chunk < context.strategy.numChunks; chunk++) {
     const local = [ref('kLocal', chunk), ref('vLocal', chunk)];
     section.add('preKv', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
-    section.add('toHeads', chunk, { reads: local, writes: [ref(names.k, chunk), ref(names.v, chunk)] });
+    section.add('toHeads', chunk, { reads: local, writes: [ref(names.k, chunk), ref(names.v, chunk)] }, { heads });
   }
 }
 
@@ -68,21 +74,71 @@ function projectQuery(section: SectionWriter, context: PolicyContext, layer: Lay
 
 /** Descending over q chunks: dq_i is final after its own turn, and so are dk_i and dv_i, which only q chunks >= i touch. */
 function queryOuter(section: SectionWriter, context: PolicyContext, layer: LayerClass): void {
+  const names = attentionNames(context, layer);
+  recompute(section, context, layer);
+  section.endLoop();
+  descend(section, context, layer, prepare, undefined);
+
+  function prepare(chunk: number): void {
+    postBackward(section, context, layer, chunk);
+    projectQuery(section, context, layer, chunk);
+    section.add('toHeads', chunk, {
+      reads: [ref('doLocal', chunk), ref('qLocal', chunk)],
+      writes: [ref(names.do, chunk), ref(names.q, chunk)],
+    });
+  }
+}
+
+/**
+ * What follows attention once, its gradients for all groups kept; then the descending loop for one group of heads after another, each of
+ * which adds its share to the gradients of the layer's input and weights: they are sums over heads.
+ */
+function groupByGroup(section: SectionWriter, context: PolicyContext, layer: LayerClass): void {
+  const names = attentionNames(context, layer);
+  const { each, all } = headGroupsOf(context);
+  if (!layer.savesOutput) streamAttention(section, context, layer, () => {});
+  section.endLoop();
+  for (let chunk = 0; chunk < context.strategy.numChunks; chunk++) {
+    postBackward(section, context, layer, chunk);
+    const writes = each.map((heads) => ref(names.do, ofGroup(context, chunk, heads)));
+    section.add('toHeads', chunk, { reads: [ref('doLocal', chunk)], writes }, { heads: all });
+  }
+  for (const heads of each) {
+    section.endLoop();
+    projectKeyValues(section, context, layer, heads);
+    section.endLoop();
+    descend(section, context, layer, prepare(heads), heads);
+  }
+
+  function prepare(heads: HeadGroup | undefined): (chunk: number) => void {
+    return (chunk) => {
+      projectQuery(section, context, layer, chunk);
+      section.add('toHeads', chunk, { reads: [ref('qLocal', chunk)], writes: [ref(names.q, chunk)] }, { heads });
+    };
+  }
+}
+
+/** `prepare` brings q of a chunk, and what its gradients need. */
+function descend(
+  section: SectionWriter,
+  context: PolicyContext,
+  layer: LayerClass,
+  prepare: (chunk: number) => void,
+  heads: HeadGroup | undefined,
+): void {
   const { numChunks } = context.strategy;
   const names = attentionNames(context, layer);
   const tile = fetchedTile(context, layer.keyValues, layer.keyValueGradients);
-  recompute(section, context, layer);
-  section.endLoop();
   zeroKeyValueGradients();
   prepare(numChunks - 1);
   for (let chunk = numChunks - 1; chunk >= 0; chunk--) {
     if (chunk > 0) prepare(chunk - 1);
     section.add('zero', chunk, { writes: [ref(names.dq, chunk)] });
-    for (const keys of keyRanges(context, chunk, layer.window, tile)) attentionBackward(section, context, layer, chunk, keys, chunk);
-    gradientsToSequence(section, context, layer, chunk);
-    if (chunk + 1 < numChunks) projectBackward(section, context, layer, chunk + 1);
+    for (const keys of keyRanges(context, chunk, layer.window, tile)) attentionBackward(section, context, layer, chunk, keys, chunk, heads);
+    gradientsToSequence(section, context, layer, chunk, chunk, heads);
+    if (chunk + 1 < numChunks) projectBackward(section, context, layer, chunk + 1, heads);
   }
-  projectBackward(section, context, layer, 0);
+  projectBackward(section, context, layer, 0, heads);
 
   /** Whole where they are at hand; tile by tile where each is staged. */
   function zeroKeyValueGradients(): void {
@@ -94,15 +150,6 @@ function queryOuter(section: SectionWriter, context: PolicyContext, layer: Layer
       });
     }
     section.endLoop();
-  }
-
-  function prepare(chunk: number): void {
-    postBackward(section, context, layer, chunk);
-    projectQuery(section, context, layer, chunk);
-    section.add('toHeads', chunk, {
-      reads: [ref('doLocal', chunk), ref('qLocal', chunk)],
-      writes: [ref(names.do, chunk), ref(names.q, chunk)],
-    });
   }
 }
 
@@ -162,6 +209,7 @@ function attentionBackward(
   chunk: number,
   { chunks: kv, attribute }: KeyRange,
   turn: number,
+  heads?: HeadGroup,
 ): void {
   const names = attentionNames(context, layer);
   section.add(
@@ -172,31 +220,32 @@ function attentionBackward(
         ref(names.q, chunk),
         ref(names.k, kv.start, kv.end),
         ref(names.v, kv.start, kv.end),
-        attentionResult(context, layer, 'o', chunk),
-        attentionResult(context, layer, 'lse', chunk),
-        ref(names.do, chunk),
+        attentionResult(context, layer, 'o', chunk, heads),
+        attentionResult(context, layer, 'lse', chunk, heads),
+        ref(names.do, ofGroup(context, chunk, heads)),
       ],
       accumulates: [ref(names.dq, chunk), ref(names.dk, kv.start, kv.end), ref(names.dv, kv.start, kv.end)],
     },
-    { kv, turn, attribute },
+    { kv, turn, attribute, heads },
   );
 }
 
-function gradientsToSequence(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number, turn = chunk): void {
+function gradientsToSequence(
+  section: SectionWriter,
+  context: PolicyContext,
+  layer: LayerClass,
+  chunk: number,
+  turn = chunk,
+  heads?: HeadGroup,
+): void {
   const names = attentionNames(context, layer);
   const reads = [ref(names.dq, chunk), ref(names.dk, chunk), ref(names.dv, chunk)];
-  section.add('toSequence', chunk, { reads, writes: [ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)] }, { turn });
+  const writes = [ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)];
+  section.add('toSequence', chunk, { reads, writes }, { turn, heads });
 }
 
-function projectBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
-  section.add('preBwd', chunk, {
-    reads: [
-      layerInput(context, layer, chunk),
-      ref('positions', chunk),
-      ref('dqLocal', chunk),
-      ref('dkLocal', chunk),
-      ref('dvLocal', chunk),
-    ],
-    accumulates: [hiddenGradient(context, chunk), layerWeights(layer)],
-  });
+function projectBackward(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number, heads?: HeadGroup): void {
+  const gradients = [ref('dqLocal', chunk), ref('dkLocal', chunk), ref('dvLocal', chunk)];
+  const reads = [layerInput(context, layer, chunk), ref('positions', chunk), ...gradients];
+  section.add('preBwd', chunk, { reads, accumulates: [hiddenGradient(context, chunk), layerWeights(layer)] }, { heads });
 }

@@ -5,7 +5,7 @@ import { type ParallelLayout, ownHeads, ownKvHeads } from '../../spec/parallelLa
 import type { Strategy } from '../../spec/strategy.js';
 import type { ModelSpec, ParameterTable, RunSpec } from '../../spec/types.js';
 import type { LogicalOp, SectionBody, Tensor, TensorRef } from '../logical.js';
-import type { Attribute, Parameter, Range } from '../op.js';
+import type { Attribute, HeadGroup, Parameter, Range } from '../op.js';
 import type { Places } from '../places.js';
 
 export interface PolicyContext {
@@ -24,6 +24,7 @@ export interface PolicyContext {
 export function sizesOf({ model, run, strategy, layout }: PolicyContext) {
   return {
     numChunks: strategy.numChunks,
+    headGroups: strategy.headGroups ?? 1,
     chunkTokens: strategy.chunkTokens,
     localTokens: strategy.localChunkTokens,
     hidden: model.hiddenSize,
@@ -72,6 +73,7 @@ interface More {
   readonly turn?: number;
   readonly tokens?: Range;
   readonly attribute?: Attribute | undefined;
+  readonly heads?: HeadGroup | undefined;
 }
 
 const LOSSES: readonly OpKind[] = ['loss', 'lossWeighted', 'lossOnly'];
@@ -85,11 +87,22 @@ export function tilesOf({ numLossTiles, numTokenTiles }: Pick<Strategy, 'numLoss
   return (kind) => (OP_ROWS[kind].tiled ? (LOSSES.includes(kind) ? loss : tokenWise) : undefined);
 }
 
+/** The groups of a rank's heads, by number, and all of them in the pairs of one exchange: undefined where heads are not cut. */
+export function headGroupsOf({ strategy: { headGroups = 1 } }: PolicyContext): {
+  readonly each: readonly (HeadGroup | undefined)[];
+  readonly all: HeadGroup | undefined;
+} {
+  if (headGroups === 1) return { each: [undefined], all: undefined };
+  const each = Array.from({ length: headGroups }, (_, group) => ({ groups: headGroups, group }));
+  return { each, all: { groups: headGroups } };
+}
+
 /** Collects the ops of one section, in the order the streams see them. */
 export class SectionWriter {
   private readonly ops: LogicalOp[] = [];
   private readonly sizes: Sizes;
   private readonly tiles: Tiles;
+  private readonly withHeads = new Map<Attribute | undefined, Map<HeadGroup, Attribute>>();
   private firstTurn = 0;
 
   constructor(context: PolicyContext) {
@@ -99,14 +112,14 @@ export class SectionWriter {
 
   /** Appends an op on chunk `chunk` in outer-loop turn `turn`; `kv` and `tokens` are ranges of chunks. Its tiles are the strategy's. */
   add(kind: OpKind, chunk: number, { reads = [], writes = [], accumulates = [] }: Views, more: More = {}): void {
-    const { kv, turn = chunk, tokens = range(chunk, chunk + 1), attribute = this.tiles(kind) } = more;
+    const { kv, turn = chunk, tokens = range(chunk, chunk + 1), attribute = this.tiles(kind), heads } = more;
     const size = this.sizes.chunkTokens;
     const keys = kv === undefined ? undefined : timesRange(kv, size);
     this.ops.push({
       kind,
       tokens: timesRange(tokens, size),
       kv: keys,
-      attribute,
+      attribute: heads === undefined ? attribute : this.ofHeads(attribute, heads),
       reads,
       writes,
       accumulates,
@@ -117,6 +130,15 @@ export class SectionWriter {
   /** Ends a loop over chunks: what later ops use is not held over from before, whatever their turn. */
   endLoop(): void {
     this.firstTurn += this.sizes.numChunks;
+  }
+
+  /** Ops share their attributes. */
+  private ofHeads(attribute: Attribute | undefined, heads: HeadGroup): Attribute {
+    const known = this.withHeads.get(attribute) ?? new Map<HeadGroup, Attribute>();
+    this.withHeads.set(attribute, known);
+    const found = known.get(heads) ?? { ...attribute, heads };
+    known.set(heads, found);
+    return found;
   }
 
   finish(params: readonly Parameter[]): SectionBody {

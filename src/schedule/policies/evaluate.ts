@@ -19,10 +19,11 @@ export interface EvaluationPlaces {
   readonly hiddenStates: string;
 }
 
-/** A strategy of the same chunks and tiles as that of training. */
+/** A strategy of the same chunks and tiles as that of training, with all heads at once: there are no gradients of k and v. */
 export function evaluationStrategy(strategy: Strategy, numLayers: number, { keyValues, hiddenStates }: EvaluationPlaces): Strategy {
+  const { headGroups: _, ...alike } = strategy;
   return {
-    ...strategy,
+    ...alike,
     layers: [
       {
         layers: [0, numLayers],

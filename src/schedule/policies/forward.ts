@@ -1,8 +1,8 @@
 /** Forward of one decoder layer, streamed chunk by chunk; also what backward reruns. */
 import type { SectionBody, TensorRef } from '../logical.js';
-import type { Parameter } from '../op.js';
+import type { HeadGroup, Parameter } from '../op.js';
 import { RECOMPUTE } from '../../spec/strategy.js';
-import { type PolicyContext, SectionWriter, at, inPool, ref } from './context.js';
+import { type PolicyContext, SectionWriter, at, headGroupsOf, inPool, ref } from './context.js';
 import { hiddenName } from './hiddenStates.js';
 import type { LayerClass } from './layerClasses.js';
 import { type KeyRange, keyRanges } from './masks.js';
@@ -24,10 +24,24 @@ function layerOutput(context: PolicyContext, layer: LayerClass, chunk: number): 
   return at(ref(hiddenName(context, layer.checkpoints), chunk), LAYER_OUTPUT.name);
 }
 
-/** Attention output or lse: an instance for each layer where it is saved, one for the call where it is recomputed. */
-export function attentionResult(context: PolicyContext, layer: LayerClass, name: 'o' | 'lse', chunk: number): TensorRef {
-  const result = ref(attentionNames(context, layer)[name], chunk);
+/**
+ * Attention output or lse of a group of heads: an instance for each layer where it is saved, one for the call where it is recomputed. Chunks
+ * of one group follow those of another.
+ */
+export function attentionResult(
+  context: PolicyContext,
+  layer: LayerClass,
+  name: 'o' | 'lse',
+  chunk: number,
+  heads: HeadGroup | undefined,
+): TensorRef {
+  const result = ref(attentionNames(context, layer)[name], ofGroup(context, chunk, heads));
   return layer.savesOutput ? at(result, SAVED.name) : result;
+}
+
+/** Number of a chunk in a tensor that holds all chunks of each group of heads. */
+export function ofGroup({ strategy }: PolicyContext, chunk: number, heads: HeadGroup | undefined): number {
+  return (heads?.group ?? 0) * strategy.numChunks + chunk;
 }
 
 /** Products of the layer that are kept from forward to backward. */
@@ -45,11 +59,14 @@ export function keepsInternals({ internals }: LayerClass): boolean {
  */
 export function forwardSection(context: PolicyContext, layer: LayerClass): SectionBody {
   const section = new SectionWriter(context);
-  streamAttention(section, context, layer, (chunk) => {
+  const { numChunks, headGroups = 1 } = context.strategy;
+  const exchange = (chunk: number): void => {
     exchangeOutput(section, context, layer, chunk);
     if (chunk > 0) after(chunk - 1);
-  });
-  after(context.strategy.numChunks - 1);
+  };
+  streamAttention(section, context, layer, headGroups === 1 ? exchange : () => {});
+  if (headGroups > 1) for (let chunk = 0; chunk < numChunks; chunk++) exchange(chunk);
+  after(numChunks - 1);
   return section.finish([LAYER_INPUT, LAYER_OUTPUT, ...(layer.savesOutput ? [SAVING] : []), ...(keepsInternals(layer) ? [KEEPING] : [])]);
 
   function after(chunk: number): void {
@@ -78,7 +95,9 @@ export function rebuildSection(context: PolicyContext, layer: LayerClass): Secti
 }
 
 export function exchangeOutput(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
-  section.add('toSequence', chunk, { reads: [attentionResult(context, layer, 'o', chunk)], writes: [ref('oLocal', chunk)] });
+  const { each, all } = headGroupsOf(context);
+  const reads = each.map((heads) => attentionResult(context, layer, 'o', chunk, heads));
+  section.add('toSequence', chunk, { reads, writes: [ref('oLocal', chunk)] }, { heads: all });
 }
 
 function post(section: SectionWriter, context: PolicyContext, layer: LayerClass, chunk: number): void {
@@ -95,7 +114,7 @@ function postKeep(section: SectionWriter, context: PolicyContext, layer: LayerCl
   });
 }
 
-/** pre, the exchange to heads and attention of every chunk; `afterChunk` follows each chunk's result. */
+/** Of every chunk, group after group of its heads: pre, the exchange to heads, and attention. `afterChunk` follows each chunk's result. */
 export function streamAttention(
   section: SectionWriter,
   context: PolicyContext,
@@ -104,50 +123,51 @@ export function streamAttention(
 ): void {
   const { numChunks } = context.strategy;
   const names = attentionNames(context, layer);
+  const { each } = headGroupsOf(context);
   let numPartials = 0;
-  projectAndExchange(0);
-  for (let chunk = 0; chunk < numChunks; chunk++) {
-    if (chunk + 1 < numChunks) projectAndExchange(chunk + 1);
-    attend(chunk);
-    afterChunk(chunk);
+  for (const heads of each) {
+    projectAndExchange(0, heads);
+    for (let chunk = 0; chunk < numChunks; chunk++) {
+      if (chunk + 1 < numChunks) projectAndExchange(chunk + 1, heads);
+      attend(chunk, heads);
+      afterChunk(chunk);
+    }
+    if (heads !== undefined) section.endLoop();
   }
 
-  function projectAndExchange(chunk: number): void {
+  function projectAndExchange(chunk: number, heads: HeadGroup | undefined): void {
     const local = [ref('qLocal', chunk), ref('kLocal', chunk), ref('vLocal', chunk)];
     section.add('pre', chunk, { reads: [layerInput(context, layer, chunk), ref('positions', chunk)], writes: local });
-    section.add('toHeads', chunk, {
-      reads: local,
-      writes: [ref(names.q, chunk), ref(names.k, chunk), ref(names.v, chunk)],
-    });
+    section.add('toHeads', chunk, { reads: local, writes: [ref(names.q, chunk), ref(names.k, chunk), ref(names.v, chunk)] }, { heads });
   }
 
   /** One op where the kernel sees all keys at once; else partial results, merged online in fp32. */
-  function attend(chunk: number): void {
-    const result = [attentionResult(context, layer, 'o', chunk), attentionResult(context, layer, 'lse', chunk)];
+  function attend(chunk: number, heads: HeadGroup | undefined): void {
+    const result = [attentionResult(context, layer, 'o', chunk, heads), attentionResult(context, layer, 'lse', chunk, heads)];
     const ranges = keyRanges(context, chunk, layer.window, fetchedTile(context, layer.keyValues));
     const [only] = ranges;
     if (only !== undefined && ranges.length === 1) {
-      attention(chunk, only, result);
+      attention(chunk, only, result, heads);
       return;
     }
     const total = [ref('oAcc', chunk), ref('lseAcc', chunk)];
     for (const [n, keys] of ranges.entries()) {
       const partial = [ref('oPart', numPartials), ref('lsePart', numPartials)];
       numPartials += 1;
-      attention(chunk, keys, partial);
-      if (n === 0) section.add('mergeFirst', chunk, { reads: partial, writes: total });
+      attention(chunk, keys, partial, heads);
+      if (n === 0) section.add('mergeFirst', chunk, { reads: partial, writes: total }, { heads });
       else {
         // What merges keys that documents may hide is left out with them.
         const isHideable = context.run.packing === true && keys.chunks.end <= chunk;
-        section.add('merge', chunk, { reads: partial, accumulates: total }, isHideable ? { kv: keys.chunks } : {});
+        section.add('merge', chunk, { reads: partial, accumulates: total }, { heads, ...(isHideable ? { kv: keys.chunks } : {}) });
       }
     }
     section.add('cast', chunk, { reads: total, writes: result });
   }
 
-  function attention(chunk: number, { chunks: kv, attribute }: KeyRange, writes: readonly TensorRef[]): void {
+  function attention(chunk: number, { chunks: kv, attribute }: KeyRange, writes: readonly TensorRef[], heads: HeadGroup | undefined): void {
     const reads = [ref(names.q, chunk), ref(names.k, kv.start, kv.end), ref(names.v, kv.start, kv.end)];
-    section.add('attn', chunk, { reads, writes }, { kv, attribute });
+    section.add('attn', chunk, { reads, writes }, { kv, attribute, heads });
   }
 }
 

@@ -32,7 +32,7 @@ function isSame(one: PolicyContext, other: PolicyContext): boolean {
     one.places === other.places &&
     one.run.zeroStage === other.run.zeroStage &&
     one.strategy.hiddenGradients === other.strategy.hiddenGradients &&
-    (one.strategy.numChunks === other.strategy.numChunks || !usesFiles(one))
+    ((one.strategy.numChunks === other.strategy.numChunks && one.strategy.headGroups === other.strategy.headGroups) || !usesFiles(one))
   );
 }
 
@@ -172,8 +172,11 @@ class ProgramWriter {
     return slot === undefined ? 0 : this.instance(slot.pool, slot.slot);
   }
 
+  /** Each has the chunks of every group of heads. */
   private savedArgs(layer: number, { savesOutput, attentionOutput }: LayerClass): readonly number[] {
-    return savesOutput ? [this.instance(attentionOutput, this.saved[layer] ?? 0)] : [];
+    const { headGroups } = sizesOf(this.context);
+    const slot = this.saved[layer] ?? 0;
+    return savesOutput ? [this.instance(attentionOutput, this.context.places.isFile(attentionOutput) ? slot * headGroups : slot)] : [];
   }
 
   private keptArgs(layer: number, { internals }: LayerClass): readonly number[] {

@@ -103,7 +103,8 @@ function localTensors({ places }: PolicyContext, sizes: Sizes): readonly Tensor[
 /** Head-sharded tensors of a layer of one class; a name that several classes declare means the same in each. */
 function attentionTensors(context: PolicyContext, sizes: Sizes, layer: LayerClass): readonly Tensor[] {
   const { places, strategy } = context;
-  const { numChunks, ownHeads, ownKvHeads } = sizes;
+  const { numChunks, headGroups } = sizes;
+  const [ownHeads, ownKvHeads] = [sizes.ownHeads / headGroups, sizes.ownKvHeads / headGroups];
   const head = headTensors(context, sizes);
   const names = attentionNames(context, layer);
   const ring = ringSlots(sizes);
@@ -113,12 +114,14 @@ function attentionTensors(context: PolicyContext, sizes: Sizes, layer: LayerClas
   const gradients = names.isOuter
     ? { slots: Math.min(numChunks, 2 * tileChunks), dtype: 'float32' as const }
     : { home: layer.keyValueGradients, dtype: 'float32' as const, tileChunks };
-  const output = { home: names.isOuter ? layer.keyValues : places.device };
+  const atOnce = names.isOuter ? layer.keyValues : places.device;
+  // Of all groups o waits as long as dx: in its place.
+  const output = { home: headGroups === 1 ? atOnce : strategy.hiddenGradients, slots: numChunks * headGroups };
   return [
     head(names.k, ownKvHeads, keyValues),
     head(names.v, ownKvHeads, keyValues),
     head(names.q, ownHeads, perQuery),
-    head(names.do, ownHeads, perQuery),
+    head(names.do, ownHeads, headGroups === 1 ? perQuery : { home: outputGradientPlace(context), slots: numChunks * headGroups }),
     head(names.dq, ownHeads, { ...perQuery, dtype: 'float32' }),
     head(names.dk, ownKvHeads, gradients),
     head(names.dv, ownKvHeads, gradients),
@@ -128,6 +131,11 @@ function attentionTensors(context: PolicyContext, sizes: Sizes, layer: LayerClas
     head.lse('lseAcc', { slots: ring }),
     ...(layer.savesOutput ? [] : [head(names.o, ownHeads, output), head.lse(names.lse, output)]),
   ];
+}
+
+/** Gradients of attention's output, where groups of heads come one after the other: they wait for theirs on the host if there is one. */
+function outputGradientPlace({ places }: PolicyContext): string {
+  return places.pinned ?? places.device;
 }
 
 /** What the tensors of a layer of one class are called. */
@@ -202,21 +210,23 @@ function headTensors({ places }: PolicyContext, sizes: Sizes) {
   const head = (name: string, heads: number, options: Options = {}): Tensor => declare(name, [heads, sizes.headDim], options);
   return Object.assign(head, {
     lse: (name: string, options: Options = {}): Tensor =>
-      declare(name, [sizes.ownHeads], { dtype: 'float32', headsFirst: true, ...options }),
+      declare(name, [sizes.ownHeads / sizes.headGroups], { dtype: 'float32', headsFirst: true, ...options }),
   });
 }
 
 /** Attention output and lse that are kept: an instance for each layer that keeps them in a pool, or for each of a segment. */
 function savedTensors(context: PolicyContext, sizes: Sizes, plan: LayerPlan): readonly Tensor[] {
   const head = headTensors(context, sizes);
-  const slots = savedSlots(plan);
+  const instanceOf = savedSlots(plan);
+  const slots = sizes.numChunks * sizes.headGroups;
   const kept = (classes: readonly (LayerClass | undefined)[], end: 'saved' | 'rebuilt'): readonly Tensor[] => {
     const homes = new Map<string, number>();
     for (const [layer, one] of classes.entries()) {
-      if (one?.savesOutput === true) homes.set(one.attentionOutput, Math.max(homes.get(one.attentionOutput) ?? 0, (slots[layer] ?? 0) + 1));
+      if (one?.savesOutput === true)
+        homes.set(one.attentionOutput, Math.max(homes.get(one.attentionOutput) ?? 0, (instanceOf[layer] ?? 0) + 1));
     }
     return [...homes].flatMap(([home, instances]) =>
-      [head(`o.${end}`, sizes.ownHeads, { home }), head.lse(`lse.${end}`, { home })].map((one) =>
+      [head(`o.${end}`, sizes.ownHeads / sizes.headGroups, { home, slots }), head.lse(`lse.${end}`, { home, slots })].map((one) =>
         placed(context, { ...one, instances, scope: 'step' }),
       ),
     );

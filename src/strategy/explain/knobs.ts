@@ -61,7 +61,8 @@ function withChunkCount({ model, run, pools, places }: Setting, strategy: Strate
     strategy.layers,
     numChunks,
   );
-  return { ...made, kvTileChunks: Math.min(strategy.kvTileChunks, numChunks), hiddenGradients: strategy.hiddenGradients };
+  const { kvTileChunks, headGroups, hiddenGradients } = strategy;
+  return { ...made, kvTileChunks: Math.min(kvTileChunks, numChunks), ...(headGroups === undefined ? {} : { headGroups }), hiddenGradients };
 }
 
 function around(count: number, most: number): readonly number[] {

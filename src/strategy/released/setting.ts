@@ -68,6 +68,7 @@ const NOT_THEIRS = [
   'numLossTiles',
   'numTokenTiles',
   'prefetchDepth',
+  'headGroups',
   'strategy',
   'freeze',
   'lora',

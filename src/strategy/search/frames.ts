@@ -14,7 +14,7 @@ export interface Frame {
 export function frames({ run, pools, places, model }: Setting): readonly Frame[] {
   const { device } = places;
   const pinned = pools.find(({ kind }) => kind === 'pinned')?.name ?? device;
-  const { kvTileChunks = 1, strategy } = run;
+  const { kvTileChunks = 1, headGroups = 1, strategy } = run;
   const frame = (keyValues: string, keyValueGradients: string, hiddenGradients: string, backwardOrder: BackwardOrder): Frame => ({
     keyValues,
     keyValueGradients,
@@ -32,7 +32,7 @@ export function frames({ run, pools, places, model }: Setting): readonly Frame[]
     frame(pinned, device, pinned, 'queryOuterDescending'),
     frame(pinned, pinned, device, 'queryOuterDescending'),
     frame(pinned, pinned, pinned, 'queryOuterDescending'),
-    ...(hasWindows
+    ...(hasWindows || headGroups > 1
       ? []
       : [frame(pinned, device, device, 'keyValueOuterAscending'), frame(pinned, device, pinned, 'keyValueOuterAscending')]),
   ];

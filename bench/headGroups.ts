@@ -1,0 +1,118 @@
+/**
+ * `npm run bench:heads -- [--only NAME] [--json]`: how much longer a sequence can be, and how much sooner a step of the longest is done, where
+ * a layer attends to a rank's heads in groups, so that keys, values and their gradients are there of one group alone.
+ */
+import { parseOptions, runScript } from '../scripts/options.js';
+import { parseSpecs } from '../src/catalog/specs.js';
+import { FpdtError } from '../src/index.js';
+import { estimator, memoryEstimator } from '../src/strategy/evaluator.js';
+import { ownKvHeads } from '../src/spec/parallelLayout.js';
+import { withChunks } from '../src/spec/sizes.js';
+import { findStrategy } from '../src/strategy/findStrategy.js';
+import { longestSeqLen } from '../src/strategy/limits/maxSeqLen.js';
+import { type BuildInput, settingOf } from '../src/strategy/setting.js';
+
+/** Layers, widths and heads of Llama 3.2 1B (heads of 128) and 3B, Llama 3 8B, and Llama 2 7B and 13B, whose queries share no keys. */
+const MODELS = {
+  '1B': [16, 2048, 8192, 32, 8],
+  '3B': [28, 3072, 8192, 24, 8],
+  '8B': [32, 4096, 14336, 32, 8],
+  '7B': [32, 4096, 11008, 32, 32],
+  '13B': [40, 5120, 13824, 40, 40],
+} as const;
+type ModelName = keyof typeof MODELS;
+const OFFLOAD = { offload_optimizer: { device: 'cpu' } };
+/** Model, GPUs, and its part of the ds_config. */
+const CASES: readonly (readonly [ModelName, number, object])[] = [
+  ['1B', 1, {}],
+  ['3B', 1, OFFLOAD],
+  ['3B', 4, OFFLOAD],
+  ['8B', 4, OFFLOAD],
+  ['7B', 4, OFFLOAD],
+  ['7B', 8, OFFLOAD],
+  ['13B', 8, OFFLOAD],
+];
+const GPU = 'h100-80gb';
+const MOST_TOKENS = 2 ** 30;
+
+interface HeadsCase {
+  readonly name: string;
+  /** Longest with all heads at once, and in groups of one key/value head. */
+  readonly seqLen: number;
+  readonly groupedSeqLen: number;
+  readonly headGroups: number;
+  /** Of estimated seconds of a step of `seqLen` tokens, in groups over all at once. */
+  readonly secondsRatio: number;
+}
+
+function judge([model, gpus, zero]: (typeof CASES)[number]): HeadsCase {
+  const whole = inputOf(model, gpus, zero);
+  const headGroups = ownKvHeads(settingOf(whole).layout);
+  const inGroups = { ...whole, run: { ...whole.run, headGroups } };
+  const longest = (input: BuildInput): number => longestSeqLen(input, memoryEstimator())?.seqLen ?? 0;
+  const seqLen = longest(whole);
+  if (seqLen === 0)
+    throw new FpdtError(`no length of ${model} fits`, { code: 'does-not-fit', hint: 'change CASES of bench/headGroups.ts' });
+  const [grouped, atOnce] = [inGroups, whole].map((input) => secondsOf({ ...input, run: withChunks({ ...input.run, seqLen }, 1) }));
+  return {
+    name: `${model} on ${gpus} x ${GPU}`,
+    seqLen,
+    groupedSeqLen: longest(inGroups),
+    headGroups,
+    secondsRatio: (grouped ?? 0) / (atOnce ?? 0),
+  };
+}
+
+function secondsOf(input: BuildInput): number {
+  const evaluate = estimator();
+  const { strategy } = findStrategy(input, evaluate);
+  return evaluate.seconds(settingOf(input), strategy);
+}
+
+function inputOf(name: ModelName, gpus: number, zero: object): BuildInput {
+  const [layers, hidden, intermediate, heads, kvHeads] = MODELS[name];
+  const { deepspeed, ...specs } = parseSpecs({
+    model: {
+      model_type: 'llama',
+      num_hidden_layers: layers,
+      hidden_size: hidden,
+      intermediate_size: intermediate,
+      num_attention_heads: heads,
+      num_key_value_heads: kvHeads,
+      head_dim: 128,
+      vocab_size: 128256,
+      max_position_embeddings: MOST_TOKENS,
+    },
+    cluster: { gpus, gpu: GPU },
+    run: { seqLen: MOST_TOKENS },
+    deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3, ...zero }, bf16: { enabled: true } },
+  });
+  return { ...specs, deepspeed: deepspeed.config };
+}
+
+function lineOf({ name, seqLen, groupedSeqLen, headGroups, secondsRatio }: HeadsCase): string {
+  const longer = ((groupedSeqLen / seqLen - 1) * 100).toFixed(1);
+  const longest = `${name}: ${seqLen} tokens at most with all heads at once, ${groupedSeqLen} in ${headGroups} groups (${longer}%)`;
+  return `${longest}, which take ${secondsRatio.toFixed(3)} of the time for ${seqLen}`;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseOptions({ options: { json: { type: 'boolean', default: false }, only: { type: 'string' } } });
+  const { only } = values;
+  const asked = CASES.filter(([name]) => only === undefined || name === only);
+  if (asked.length === 0) {
+    throw new FpdtError(`--only: no case has the model '${only ?? ''}'`, {
+      code: 'usage',
+      hint: `give one of ${Object.keys(MODELS).join(', ')}`,
+    });
+  }
+  const found: HeadsCase[] = [];
+  for (const one of asked) {
+    const judged = judge(one);
+    found.push(judged);
+    if (!values.json) process.stdout.write(`${lineOf(judged)}\n`);
+  }
+  if (values.json) process.stdout.write(`${JSON.stringify({ kind: 'headsBenchmark', cases: found }, null, 1)}\n`);
+}
+
+await runScript(main);
