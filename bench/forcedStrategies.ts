@@ -1,4 +1,5 @@
 /** Strategies that a user might force, drawn at random. */
+import { headGroupCounts } from '../src/spec/parallelLayout.js';
 import { BACKWARD_ORDERS, type LayerStrategy, RECOMPUTE, type Strategy, segmentLengths } from '../src/spec/strategy.js';
 import { placesOf } from '../src/spec/strategyPlaces.js';
 import { toStrategy } from '../src/strategy/candidates.js';
@@ -23,7 +24,7 @@ export function drawStrategies(setting: Setting, evaluate: Evaluator, random: ()
 }
 
 function draw(setting: Setting, random: () => number): Strategy {
-  const { model, run, pools, places } = setting;
+  const { model, run, pools, places, layout } = setting;
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
   const descending = random() < 2 / 3 || model.windows.some((window) => window !== null);
   const range = (start: number, end: number): LayerStrategy => ({
@@ -40,8 +41,10 @@ function draw(setting: Setting, random: () => number): Strategy {
   const layers = cut === 0 ? [range(0, model.numLayers)] : [range(0, cut), range(cut, model.numLayers)];
   const numChunks = pick(COUNTS.filter((one) => one <= run.seqLen / run.sequenceParallelSize));
   const strategy = toStrategy({ model, run, pools: { device: places.device, pinned: pinnedPool(setting) } }, layers, numChunks);
+  const headGroups = descending ? pick(headGroupCounts(layout)) : 1;
   return {
     ...strategy,
+    ...(headGroups === 1 ? {} : { headGroups }),
     kvTileChunks: pick(TILES.filter((tile) => tile <= numChunks)),
     hiddenGradients: pick(placesOf('hiddenGradients', pools)),
   };

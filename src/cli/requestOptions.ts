@@ -38,7 +38,7 @@ const REQUEST: readonly Option[] = [
   counted('--loss-tiles <n>', 'pieces that the loss of a chunk is computed in'),
   counted('--token-tiles <n>', 'pieces that projections and the MLP of a chunk are computed in'),
   counted('--prefetch-depth <n>', 'slots of a buffer that is fetched chunk by chunk'),
-  counted('--head-groups <n>', "groups of a rank's heads that a layer attends to one after the other; default: 1"),
+  counted('--head-groups <n>', "groups of a rank's heads that a layer attends to one after the other; default: the solver chooses"),
   new Option('--hbm-reserve <share>', 'share of GPU memory to keep free; default: 4%'),
   new Option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses'),
   new Option('--attention <kernel>', 'attention kernel, e.g. cudnn; default: the fastest that can run the model there (docs/kernels.md)'),

@@ -4,7 +4,7 @@ import type { Strategy } from '../spec/strategy.js';
 import { candidates } from './candidates.js';
 import type { Evaluator } from './evaluator.js';
 import { type Evaluated, keepRebuilt } from './keepRebuilt.js';
-import { leanest, searchAll } from './search/search.js';
+import { leanest, searchAll } from './search/searchAll.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
 import { finish, type Steps } from './steps.js';
 

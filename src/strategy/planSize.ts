@@ -22,6 +22,10 @@ export function refuseTooManyOps(setting: Pick<Setting, 'model' | 'parameters' |
   });
 }
 
+export function hasTooManyOps(setting: Pick<Setting, 'model' | 'parameters' | 'places'>, strategy: Strategy): boolean {
+  return estimateOps(setting, strategy) > MAX_OPS;
+}
+
 /** Ops of all sections together, not fewer than there are: where a kernel has rectangles some are not needed. */
 export function estimateOps(
   { model, parameters, places }: Pick<Setting, 'model' | 'parameters' | 'places'>,

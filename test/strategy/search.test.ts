@@ -1,38 +1,18 @@
 import { describe, expect, test } from 'vitest';
 import { callSeconds, computeSeconds } from '../../src/predict/computeTime.js';
 import { predictRun } from '../../src/predict/predict.js';
-import { POLICIES, RECOMPUTE, type Strategy } from '../../src/spec/strategy.js';
+import { POLICIES, RECOMPUTE } from '../../src/spec/strategy.js';
 import { estimateComputing } from '../../src/strategy/estimateComputing.js';
 import { estimateTime } from '../../src/strategy/estimateTime.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { estimator } from '../../src/strategy/evaluator.js';
-import { type BuildInput, type Setting, settingOf } from '../../src/strategy/setting.js';
+import { settingOf } from '../../src/strategy/setting.js';
 import { findStrategy } from '../../src/strategy/findStrategy.js';
 import { fill, optionsOf } from '../../src/strategy/search/fill.js';
 import { mulberry32 } from '../../src/address/layout.js';
 import { roomBytes } from '../../src/memory/ledger.js';
-import { type Bend, errorOf, specs } from '../spec/inputs.js';
-import { drawStrategy } from './drawStrategy.js';
-
-/** Layers of a width at which computing takes longer than copying, so that a choice costs what it costs in large. */
-const MODEL = {
-  hidden_size: 2048,
-  num_hidden_layers: 6,
-  num_attention_heads: 16,
-  num_key_value_heads: 4,
-  intermediate_size: 5632,
-  vocab_size: 32000,
-};
-
-function inputOf({ model = MODEL, run, cluster }: Bend): BuildInput {
-  const { deepspeed, ...rest } = specs({
-    model,
-    cluster: { gpus: 4, gpu: 'a100-80gb', ...cluster },
-    run: { seqLen: '256K', ...run },
-    deepspeed: { zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } },
-  });
-  return { ...rest, deepspeed: deepspeed.config };
-}
+import { errorOf } from '../spec/inputs.js';
+import { drawn, inputOf, MODEL, SEED } from './searchInputs.js';
 
 describe('auto', () => {
   test('keeps everything on the device where that fits', () => {
@@ -127,20 +107,6 @@ describe('auto', () => {
   });
 });
 
-/** Strategies drawn at random, of those that fit. */
-function drawn(setting: Setting, random: () => number, count: number): readonly Strategy[] {
-  const evaluate = estimator();
-  const found: Strategy[] = [];
-  for (let tries = 0; found.length < count && tries < 20 * count; tries++) {
-    const strategy = drawStrategy(setting, random);
-    if (evaluate.memory(setting, strategy).fits) found.push(strategy);
-  }
-  return found;
-}
-
-/** A new one in each run; a failure names it. */
-const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
-
 describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
   const clusters = [
     ['roomy', '256K', {}],
@@ -148,6 +114,7 @@ describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
     ['a small host', '256K', { hbmBytes: '11G', hostBytes: '6G' }],
     ['short', '32K', { hbmBytes: '11G', hostBytes: '4G' }],
     ['a disk', '256K', { hbmBytes: '11G', hostBytes: '5G', diskBytes: '20G' }],
+    ['two key/value heads a rank', '256K', { gpus: 2, hbmBytes: '13G', hostBytes: '12G' }],
   ] as const;
   test.each(clusters)('%s', (_, seqLen, cluster) => {
     const input = inputOf({ run: { seqLen }, cluster });
@@ -177,12 +144,12 @@ describe(`no strategy that fits is faster than auto's, seed ${SEED}`, () => {
 
 describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
   test.each([
-    ['4M', 0.01],
-    ['1M', 0.01],
-    ['128K', 0.02],
-    ['32K', 0.08],
-  ] as const)('%s tokens: within %d', (seqLen, bound) => {
-    const setting = settingOf(inputOf({ run: { seqLen }, cluster: { hostBytes: '400G' } }));
+    ['4M', 2, 0.01],
+    ['1M', 1, 0.01],
+    ['128K', 4, 0.02],
+    ['32K', 2, 0.08],
+  ] as const)('%s tokens on %d ranks: within %d', (seqLen, gpus, bound) => {
+    const setting = settingOf(inputOf({ run: { seqLen }, cluster: { gpus, hostBytes: '400G' } }));
     for (const strategy of drawn(setting, mulberry32(SEED), 8)) {
       const { schedule } = buildStrategy(setting, strategy);
       const { stepSeconds } = predictRun({ ...setting, ...schedule });

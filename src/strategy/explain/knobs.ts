@@ -1,4 +1,5 @@
 /** Strategies that differ from one in one choice. */
+import { headGroupCounts } from '../../spec/parallelLayout.js';
 import { type LayerStrategy, RECOMPUTE, type Strategy, segmentLengths } from '../../spec/strategy.js';
 import { placesOf } from '../../spec/strategyPlaces.js';
 import { toStrategy } from '../candidates.js';
@@ -12,7 +13,10 @@ export interface Knob {
   readonly strategy: Strategy;
 }
 
-/** Counts one more, one less, doubled and halved; every other place of each range; its segments likewise. The rest stays. */
+/**
+ * Counts one more, one less, doubled and halved; every other number of groups of heads; every other place of each range; its segments
+ * likewise. The rest stays.
+ */
 export function oneKnobAway(setting: Setting, strategy: Strategy): readonly Knob[] {
   const { pools, run } = setting;
   const { numChunks, kvTileChunks, numTokenTiles, numLossTiles, prefetchDepth, localChunkTokens } = strategy;
@@ -28,11 +32,24 @@ export function oneKnobAway(setting: Setting, strategy: Strategy): readonly Knob
     ...count('numTokenTiles', numTokenTiles, localChunkTokens),
     ...count('numLossTiles', numLossTiles, localChunkTokens),
     ...count('prefetchDepth', prefetchDepth, numChunks),
+    ...groupKnobs(setting, strategy),
     ...placesOf('hiddenGradients', pools)
       .filter((place) => place !== strategy.hiddenGradients)
       .map((place) => ({ knob: 'hiddenGradients', value: place, strategy: { ...strategy, hiddenGradients: place } })),
     ...strategy.layers.flatMap((_, at) => rangeKnobs(setting, strategy, at)),
   ];
+}
+
+/** None where a layer goes through keys in its outer loop, for all heads at once. */
+function groupKnobs({ layout }: Setting, { headGroups = 1, ...whole }: Strategy): readonly Knob[] {
+  if (whole.layers.some(({ backwardOrder }) => backwardOrder === 'keyValueOuterAscending')) return [];
+  return headGroupCounts(layout)
+    .filter((groups) => groups !== headGroups)
+    .map((groups) => ({
+      knob: 'headGroups',
+      value: String(groups),
+      strategy: groups === 1 ? whole : { ...whole, headGroups: groups },
+    }));
 }
 
 /** Places move in one range alone. Gradients of k, v stay on the device where tiles of keys are the outer loop. */

@@ -1,18 +1,21 @@
 /**
- * The fastest strategy that fits. Frames are tried from the one that copies least, each with the fewest chunks that fit and with more; what
- * is kept for the whole step fills the room that is left. Every strategy that counts has its exact memory and its estimated seconds. A
- * frame that copies more than another can only be faster where it leaves room to keep more, and nothing is faster than computing alone.
+ * The fastest strategy that fits, of one number of groups of heads. Frames are tried from the one that copies least, each with the fewest
+ * chunks that fit and with more; what is kept for the whole step fills the room that is left. Every strategy that counts has its exact
+ * memory and its estimated seconds. A frame that copies more than another can only be faster where it leaves room to keep more, and nothing
+ * is faster than computing alone.
  */
 import { excessBytes, type MemoryLedger, roomBytes } from '../../memory/ledger.js';
-import { RECOMPUTE, type Strategy } from '../../spec/strategy.js';
-import { chunkCounts } from '../candidates.js';
+import type { Strategy } from '../../spec/strategy.js';
 import type { Evaluator } from '../evaluator.js';
+import { hasTooManyOps } from '../planSize.js';
 import type { Setting } from '../setting.js';
 import type { Steps } from '../steps.js';
-import { assemble, assembleUniform, keptBytes, pinnedPool } from './assemble.js';
+import { assemble, assembleUniform, keptBytes } from './assemble.js';
 import { layerCosts } from './costs.js';
-import { type FilledSegment, type Filling, fill, type KeptBytes, type Options, optionsOf, type Room } from './fill.js';
+import { countsToTry } from './counts.js';
+import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Options, optionsOf, type Room } from './fill.js';
 import { type Frame, frames, neighbours } from './frames.js';
+import { allPinned, type Keeping, keepingBeside } from './rooms.js';
 
 export interface Found {
   readonly strategy: Strategy;
@@ -31,23 +34,13 @@ const GOOD_ENOUGH = 1.005;
 /** Neighbours are tried as long as they are faster by this. */
 const WORTH_MORE = 1.001;
 /** What can be faster by no more than this is not looked at. */
-const WORTH_A_LOOK = 1.002;
+export const WORTH_A_LOOK = 1.002;
 
-/** Undefined where no strategy fits. A step for each frame and number of chunks. */
-export function searchAll(setting: Setting, evaluate: Evaluator): Steps<Found | undefined> {
-  return new Search(setting, evaluate).run();
-}
-
-/**
- * What needs least memory of each pool: as many chunks as there can be, outputs recomputed or kept on the host, and checkpoints as far
- * apart as there are of them, since the states inside a segment need room too.
- */
-export function leanest(setting: Setting): readonly Strategy[] {
-  const pinned = pinnedPool(setting);
-  const numChunks = chunkCounts(setting.run).at(-1) ?? 1;
-  const length = setting.run.segmentLayers ?? Math.ceil(Math.sqrt(setting.model.numLayers));
-  const kept = [RECOMPUTE, pinned].map((attentionOutput): FilledSegment => ({ length, checkpoints: pinned, attentionOutput }));
-  return frames(setting).flatMap((frame) => kept.map((segment) => assembleUniform(setting, frame, numChunks, segment)));
+/** What is to be bettered by another number of groups of heads. */
+export interface Others {
+  readonly seconds: number;
+  /** Of all heads at once, than which none has less; undefined where everything was kept. */
+  readonly costs: LayerCosts | undefined;
 }
 
 interface Candidate extends Found {
@@ -56,9 +49,11 @@ interface Candidate extends Found {
   readonly fillSeconds: number;
 }
 
-class Search {
+export class Search {
   private readonly setting: Setting;
   private readonly evaluate: Evaluator;
+  /** Of what was found with all heads at once, which is to be bettered. */
+  private readonly others: Others | undefined;
   private readonly counts: readonly number[];
   /** Every layer's output and input on the host. */
   private readonly allPinned: FilledSegment;
@@ -73,12 +68,12 @@ class Search {
   private readonly tried = new Set<string>();
   private readonly ranges = new Map<string, Strategy['layers']>();
 
-  constructor(setting: Setting, evaluate: Evaluator) {
-    const pinned = pinnedPool(setting);
+  constructor(setting: Setting, evaluate: Evaluator, others?: Others) {
     this.setting = setting;
     this.evaluate = evaluate;
-    this.counts = withHalves(chunkCounts(setting.run));
-    this.allPinned = { length: 1, checkpoints: pinned, attentionOutput: pinned };
+    this.others = others;
+    this.counts = countsToTry(setting.run);
+    this.allPinned = allPinned(setting);
     const [fewest = 1] = this.counts;
     const [roomiest] = frames(setting);
     const computing = (change: Partial<FilledSegment>): number =>
@@ -88,8 +83,30 @@ class Search {
     this.internalSeconds = most === 0 ? 0 : (all - computing({ internals: setting.places.device })) / setting.model.numLayers;
     this.mostInternals = all > WORTH_A_LOOK * (all - most * this.internalSeconds) ? most : 0;
     this.boundSeconds = all - this.mostInternals * this.internalSeconds;
+    if (others?.costs !== undefined) this.options = optionsOf(others.costs, this.mostInternals, setting.run.segmentLayers);
   }
 
+  /** Undefined where none were needed: all is kept. */
+  costs(): LayerCosts | undefined {
+    return this.hasCosts ? this.options?.costs : undefined;
+  }
+
+  /** Whether a strategy may fit and be faster than what was found that leaves so much room to keep so much. */
+  mayBeFaster({ bytes, rooms }: Keeping): boolean {
+    const hasRoom = rooms.every((room) => room.bytes >= 0);
+    const seconds = hasRoom ? this.leastFillSeconds(this.fill(bytes, rooms)) : Number.POSITIVE_INFINITY;
+    return seconds < Number.POSITIVE_INFINITY && !this.isSlower(seconds);
+  }
+
+  /** Whether everything is kept beside all tensors of a layer on the device, in as few chunks as there can be: more room is of no use. */
+  hasRoom(): boolean {
+    const [[frame], [fewest = 1]] = [frames(this.setting), this.counts];
+    if (frame === undefined) return false;
+    const { bytes, rooms } = keepingBeside(this.setting, this.evaluate, this.uniform(frame, fewest));
+    return rooms.every((room) => room.bytes >= 0) && this.fill(bytes, rooms)?.seconds === 0;
+  }
+
+  /** Undefined where no strategy fits. A step for each frame and number of chunks. */
   *run(): Steps<Found | undefined> {
     const { run } = this.setting;
     const tokens = (numChunks: number): number => run.seqLen / run.sequenceParallelSize / numChunks;
@@ -127,17 +144,19 @@ class Search {
     return first;
   }
 
-  private isGoodEnough(): boolean {
+  /** Whether what it found is as fast as what computing alone takes. */
+  isGoodEnough(): boolean {
     return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.boundSeconds;
   }
 
   /** Whether it may keep more than the best, in chunks of half the size; or the best loses time beside what it does not keep. */
   private leavesRoom(frame: Frame): boolean {
+    if (this.others !== undefined && this.isSlower(this.leastFillSeconds(this.filled(frame, this.counts.at(-1) ?? 1)))) return false;
     if (this.best === undefined) return true;
     const { seconds, fillSeconds, strategy } = this.best;
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
     const filled = this.filled(frame, 2 * strategy.numChunks);
-    return filled !== undefined && filled.seconds < fillSeconds && !this.isSlower(filled);
+    return filled !== undefined && filled.seconds < fillSeconds && !this.isSlower(filled.seconds);
   }
 
   /** Position of the fewest chunks whose tensors of a layer fit: more never need more, and the bytes grow about evenly with a chunk's tokens. */
@@ -172,24 +191,44 @@ class Search {
   }
 
   private filled(frame: Frame, numChunks: number): Filling | undefined {
-    const lean = this.uniform(frame, numChunks);
-    const bytes = keptBytes(this.setting, lean);
-    return this.fill(bytes, this.roomsBeside(lean, bytes));
+    const { bytes, rooms } = keepingBeside(this.setting, this.evaluate, this.uniform(frame, numChunks));
+    return this.fill(bytes, rooms);
+  }
+
+  /** As long as no costs are known it may cost nothing. */
+  private leastFillSeconds(filled: Filling | undefined): number {
+    if (filled === undefined) return Number.POSITIVE_INFINITY;
+    return this.hasCosts || this.others?.costs !== undefined ? filled.seconds : 0;
   }
 
   /** Whether it costs too much to be faster than the best, computing alone counted. */
-  private isSlower({ seconds }: Filling): boolean {
-    return this.best !== undefined && WORTH_A_LOOK * (this.boundSeconds + seconds) >= this.best.seconds;
+  private isSlower(fillSeconds: number): boolean {
+    return this.isNoFaster(this.boundSeconds + fillSeconds);
+  }
+
+  /** Than what was found; `seconds` is the least that it may take. */
+  private isNoFaster(seconds: number): boolean {
+    const { others, best } = this;
+    return (
+      (others !== undefined && GOOD_ENOUGH * seconds >= others.seconds) || (best !== undefined && WORTH_A_LOOK * seconds >= best.seconds)
+    );
+  }
+
+  /** Soon known of a strategy, but of use only where most that is looked at is not wanted. */
+  private computesTooLong(strategy: Strategy): boolean {
+    return this.others !== undefined && this.isNoFaster(this.evaluate.computeSeconds(this.setting, strategy));
   }
 
   private tryFilling(frame: Frame, numChunks: number, atMost: number): number | undefined {
-    const lean = this.uniform(frame, numChunks);
-    const bytes = keptBytes(this.setting, lean);
-    let left = this.roomsBeside(lean, bytes);
+    const { bytes, rooms } = keepingBeside(this.setting, this.evaluate, this.uniform(frame, numChunks));
+    let left = rooms;
     for (let refill = 0; refill <= MAX_REFILLS; refill++) {
       const filled = this.fill(bytes, left);
-      if (filled === undefined || filled.seconds >= atMost || this.isSlower(filled)) return undefined;
+      if (filled === undefined || filled.seconds >= atMost || this.isSlower(filled.seconds)) return undefined;
       const strategy = assemble(this.setting, frame, numChunks, filled.segments);
+      // Each group of heads has ops of its own.
+      if (strategy.headGroups !== undefined && hasTooManyOps(this.setting, strategy)) return undefined;
+      if (this.computesTooLong(strategy)) return undefined;
       const memory = this.memory(strategy);
       if (memory.fits) {
         this.offer({ ...this.withLargestLossTiles(strategy, memory), frame, fillSeconds: filled.seconds });
@@ -217,7 +256,7 @@ class Search {
   }
 
   private offer(found: Omit<Candidate, 'seconds'>): void {
-    const seconds = this.seconds(found.strategy);
+    const seconds = this.evaluate.seconds(this.setting, found.strategy);
     if (this.best === undefined || seconds < this.best.seconds) this.best = { ...found, seconds };
   }
 
@@ -238,23 +277,6 @@ class Search {
     return Math.min(model.numLayers, Math.max(0, Math.floor(free / internals)));
   }
 
-  /** What pools have left beside what of them is not kept for the whole step: the device's first, files last. */
-  private roomsBeside(allPinned: Strategy, { checkpoint, output }: KeptBytes): readonly Room[] {
-    const { model, places } = this.setting;
-    // On the device what the head reads has an instance too.
-    const numStates = model.numLayers + (this.allPinned.checkpoints === places.device ? 1 : 0);
-    const kept = numStates * checkpoint + model.numLayers * output;
-    const kinds = ['device', 'pinned', 'file'];
-    return this.memory(allPinned)
-      .pools.toSorted((a, b) => kinds.indexOf(a.kind) - kinds.indexOf(b.kind))
-      .map((pool) => ({
-        pool: pool.pool,
-        isFile: pool.kind === 'file',
-        isDevice: pool.kind === 'device',
-        bytes: roomBytes(pool) - pool.peakBytes + (pool.pool === this.allPinned.checkpoints ? kept : 0),
-      }));
-  }
-
   /** Strategies that differ in numbers alone have the same ranges of layers, of which much is found once. */
   private uniform(frame: Frame, numChunks: number, change: Partial<FilledSegment> = {}): Strategy {
     const key = JSON.stringify([frame, change]);
@@ -267,10 +289,6 @@ class Search {
   private memory(strategy: Strategy): MemoryLedger {
     return this.evaluate.memory(this.setting, strategy);
   }
-
-  private seconds(strategy: Strategy): number {
-    return this.evaluate.seconds(this.setting, strategy);
-  }
 }
 
 /** Where the line through two points, tokens of a chunk and excess bytes, is zero; of one point, far beyond it on the side of zero. */
@@ -279,9 +297,4 @@ function zeroOf(looked: readonly { readonly tokens: number; readonly excess: num
   if (first === undefined || second === undefined) return first === undefined || first.excess > 0 ? 0 : Number.POSITIVE_INFINITY;
   const perToken = (second.excess - first.excess) / (second.tokens - first.tokens);
   return perToken > 0 ? second.tokens - second.excess / perToken : 0;
-}
-
-/** Between two numbers of which one is the double of the other, the one in their middle. */
-function withHalves(counts: readonly number[]): readonly number[] {
-  return counts.flatMap((count, i) => (counts[i + 1] === 2 * count && count > 1 ? [count, 1.5 * count] : [count]));
 }
