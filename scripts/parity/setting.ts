@@ -201,7 +201,22 @@ export function namedPlans(): readonly NamedPlan[] {
         }),
     }),
   );
-  return [...layouts, ...policies, ...[true, false].map(onDisk)];
+  return [...layouts, ...policies, ...[true, false].map(onDisk), inGroups('float32'), inGroups('bfloat16')];
+}
+
+/** Every head by itself: the most that gradients of a layer's input are sums of. */
+function inGroups(dtype: ModelDtype): NamedPlan {
+  return {
+    name: 'heads 8/8 P1 in 8 groups',
+    key: 'heads-8-8',
+    plan: () =>
+      planRun({
+        model: smallModel({ numHeads: 8, numKvHeads: 8, tied: false, window: null }),
+        cluster: { gpus: 1, gpu: 'cpu' },
+        deepspeed: smallDeepSpeed(3, 1),
+        run: { seqLen: SEQ_LEN, seed: 7, numSteps: 1, policy: 'auto', numChunks: 3, headGroups: 8, dtype },
+      }),
+  };
 }
 
 /** Layer inputs and attention outputs in a file, past the page cache (refused where the file system cannot) or through it. */
