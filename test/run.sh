@@ -45,6 +45,12 @@ of_python() {
   step 'mypy' in_python mypy
   step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
   step 'pytest' in_python pytest
+  # A core of `npm run verify:full`: every head layout, policy and kind of file, some of the covering cases and some mixtures drawn anew.
+  step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 3 --random 2
+  # One of them with its copies on native threads.
+  step 'parity on threads, a core' node --import tsx scripts/parity/parity.ts --device threads --only 'policy fpdt'
+  # Of the families, whose layers and models the worker's own tests run, two whole runs.
+  step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
 }
 # Each of them mostly waits for one core. Both come to their end; what Python's say is told last.
 side_by_side() {
@@ -65,13 +71,7 @@ if [ "$lane" != all ]; then
 fi
 
 step 'TypeScript and Python' side_by_side
-# A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. Parity takes every head
-# layout, policy and kind of file, some of the covering cases and some mixtures drawn anew; mutate one damage of each kind.
-step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 3 --random 2
-# One of them with its copies on native threads.
-step 'parity on threads, a core' node --import tsx scripts/parity/parity.ts --device threads --only 'policy fpdt'
-# Of the families, whose layers and models the worker's own tests run, two whole runs.
-step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
+# A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. One damage of each kind.
 step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1
 step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
 step 'chaos of starts, a core' node --import tsx scripts/chaos/chaos.ts --start-up --rounds 4 --patience 60

@@ -89,7 +89,7 @@ describe('fpdt run', () => {
     expect(readdirSync(folder)).not.toContain('started');
   });
 
-  it('prepares rows, trains on them, and finds them prepared', async () => {
+  it('prepares rows, trains on them, and finds them prepared', { tags: ['full'] }, async () => {
     const rows = join(folder, 'rows.jsonl');
     writeFileSync(rows, JSON.stringify({ ids: Array.from({ length: 70_000 }, (_, number) => number % 200) }));
     const options = ['--data-field', 'ids', '--data-cache', join(folder, 'cache'), '--shuffle', '--data-seed', '3', '--steps', '1'];

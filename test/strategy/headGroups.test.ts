@@ -62,7 +62,7 @@ describe('auto attends to heads in groups', () => {
   });
 });
 
-describe(`no number of groups that is forced is faster than auto's, seed ${SEED}`, () => {
+describe(`no number of groups that is forced is faster than auto's, seed ${SEED}`, { tags: ['full'] }, () => {
   const random = mulberry32(SEED);
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)] as T;
   /** What else a user may fix. */

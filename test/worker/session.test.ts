@@ -178,7 +178,7 @@ describe('a model of which a part trains', { timeout: PATIENCE_MS }, () => {
   it.each<readonly [string, number, Record<string, unknown>]>([
     ['adapters', 2, { lora }],
     ['half of the layers and the head', 0, { freeze: ['model.embed_tokens.*', 'model.layers.[01].*'] }],
-  ])('%s: the planned memory is that of a run', async (_what, stage, training) => {
+  ])('%s: the planned memory is that of a run', { tags: ['full'] }, async (_what, stage, training) => {
     const plan = await planRun({
       model,
       cluster: { gpus: 2, gpu: 'cpu' },
