@@ -38,13 +38,6 @@ of_typescript() {
   step 'vitest' vitest run --tags-filter '!full'
   # The tarball, unpacked: npm run test:pack installs it, and runs it too.
   step 'package, a core' node --import tsx scripts/pack/pack.ts --core
-}
-of_python() {
-  step 'ruff' in_python ruff check . ../bench
-  step 'ruff format' in_python ruff format --check . ../bench
-  step 'mypy' in_python mypy
-  step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
-  step 'pytest' in_python pytest
   # A core of `npm run verify:full`: every head layout, policy and kind of file, some of the covering cases and some mixtures drawn anew.
   step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 3 --random 2
   # One of them with its copies on native threads.
@@ -52,7 +45,14 @@ of_python() {
   # Of the families, whose layers and models the worker's own tests run, two whole runs.
   step 'parity of families, a core' node --import tsx scripts/parity/parity.ts --families --only softcap
 }
-# Each of them mostly waits for one core. Both come to their end; what Python's say is told last.
+of_python() {
+  step 'ruff' in_python ruff check . ../bench
+  step 'ruff format' in_python ruff format --check . ../bench
+  step 'mypy' in_python mypy
+  step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
+  step 'pytest' in_python pytest
+}
+# About as long as each other, and each of them mostly waits for one core. Both come to their end; what Python's say is told last.
 side_by_side() {
   local log pid status=0
   log=$(mktemp)

@@ -108,6 +108,7 @@ def test_a_link_is_never_replaced(tmp_path: Path) -> None:
         AdapterWriter(tmp_path / "link", 0, None)
 
 
+@pytest.mark.full
 def test_adapters_of_a_sharded_run_have_its_next_loss(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({"r": 4, "lora_alpha": 400, "target_modules": "all-linear"})

@@ -84,6 +84,7 @@ LLAMA_70B: Mapping[str, Any] = {
 """Llama-3.1-70B, but for its rotary base and scaling, which start-up does not see."""
 
 
+@pytest.mark.full
 def test_a_large_model_on_64_ranks_traced_without_memory_needs_what_the_plan_says(tmp_path: Path) -> None:
     options = {"--gpus": "64", "--hbm-bytes": "80G", "--seq-len": "8192", "--dtype": BFLOAT}
     # DeepSpeed's own sizes of buckets and sub-groups, and its threshold of small weights.

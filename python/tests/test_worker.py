@@ -122,7 +122,7 @@ ZERO_VARIANTS: list[tuple[dict[str, Any], int]] = [
 @pytest.mark.parametrize(
     ("zero", "num_ranks", "tied"),
     [
-        (zero, num_ranks, tied) if tied is (number % 2 == 0) and number > 2 else full(zero, num_ranks, tied)
+        (zero, num_ranks, tied) if tied is (number % 2 == 0) and number > 3 else full(zero, num_ranks, tied)
         for number, (zero, num_ranks) in enumerate(ZERO_VARIANTS)
         for tied in (False, True)
     ],
