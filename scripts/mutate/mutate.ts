@@ -1,6 +1,7 @@
 /**
- * `npm run mutate -- [--json] [--sample n] [--plan plan.json --data file]`: breaks a plan in many ways, with no verifier in the
- * way, and runs every mutant. With --device it is the CUDA runtime that is broken, and run on a made-up device: all mutants, or a sample.
+ * `npm run mutate -- [--json] [--sample n] [--only text] [--plan plan.json --data file]`: breaks a plan in many ways, with no verifier in the
+ * way, and runs every mutant; `--only`: of its own plans with this in their names. With --device it is the CUDA runtime that is broken, and run
+ * on a made-up device: all mutants, or a sample.
  * A mutant is killed when the worker refuses it or its gradients differ in any order of asynchronous
  * ops; a survivor must be explained by a rule below. Legal reorderings and re-layouts must give bit-identical gradients.
  */
@@ -194,18 +195,26 @@ function relayout(plan: ExecutionPlan, seed: number): ExecutionPlan {
 async function planReports(
   harness: Harness,
   folder: string,
-  { plan: path, data }: { readonly plan?: string; readonly data?: string },
+  { plan: path, data, only = '' }: { readonly plan?: string; readonly data?: string; readonly only?: string },
   perOperator: number,
   say: (text: string) => void,
 ): Promise<readonly MutationReport[]> {
   const run = new MutationRun(harness, folder, data ?? (await writeTokens(folder)));
   const plans =
     path === undefined
-      ? await Promise.all([HOSTED, MIXED].map(async (one) => [caseName(one), await planCase(one)] as const))
+      ? await Promise.all(casesWith(only).map(async (one) => [caseName(one), await planCase(one)] as const))
       : [[path, await readPlanFile(path)] as const];
   const reports: MutationReport[] = [];
   for (const [name, plan] of plans) reports.push({ plan: name, verdicts: await mutatePlan(run, name, plan, perOperator, say) });
   return reports;
+}
+
+/** Never none: a run that checks nothing would pass. */
+function casesWith(text: string): readonly ParityCase[] {
+  const found = [HOSTED, MIXED].filter((one) => caseName(one).includes(text));
+  if (found.length > 0) return found;
+  const hint = `give a part of '${caseName(HOSTED)}' or '${caseName(MIXED)}'`;
+  throw new FpdtError(`--only: no plan has '${text}' in its name`, { code: 'usage', hint });
 }
 
 /** As `mutatePlan`, of the runtime that plans run on. One rank: what the runtime orders is the same on all. */
@@ -228,11 +237,15 @@ async function main(): Promise<void> {
     options: {
       json: { type: 'boolean', default: false },
       sample: { type: 'string' },
+      only: { type: 'string' },
       device: { type: 'boolean', default: false },
       plan: { type: 'string' },
       data: { type: 'string' },
     },
   });
+  if (values.only !== undefined && (values.device || values.plan !== undefined)) {
+    throw new FpdtError("--only is of mutate's own plans", { code: 'usage', hint: 'leave --only out' });
+  }
   if (values.device && values.data !== undefined) {
     throw new FpdtError('--device takes no --data: steps of the made-up device have tokens of their own', {
       code: 'usage',

@@ -30,6 +30,8 @@ const MORE_OPTIONS: typeof OPTIONS = [
   ['scripts/chaos/chaos.ts', ['--rounds', '0'], /--rounds: expected a whole number of at least 1, found '0'/],
   ['scripts/parity/resume.ts', ['--limit', '13'], /--limit: expected a whole number from 1 to 12, found '13'/],
   ['scripts/generate-schemas.ts', ['--chek'], /did you mean --check\?/],
+  ['scripts/mutate/mutate.ts', ['--only', 'nosuch'], /--only: no plan has 'nosuch' in its name\nhint: give a part of/],
+  ['scripts/mutate/mutate.ts', ['--only', 'packed', '--device'], /--only is of mutate's own plans\nhint: leave --only out/],
   ['scripts/parity/parity.ts', ['--limit', '-1'], /'--limit' argument is ambiguous/],
   ['scripts/parity/parity.ts', ['--only', 'nosuch'], /--only: no case has 'nosuch' in its name\nhint: give a part/],
   ['bench/accuracy.ts', ['--steps', '1'], /--steps: expected a whole number of at least 2, found '1'\nhint: give --steps 2/],
