@@ -39,7 +39,7 @@ of_typescript() {
   # The tarball, unpacked: npm run test:pack installs it, and runs it too.
   step 'package, a core' node --import tsx scripts/pack/pack.ts --core
   # A core of `npm run verify:full`: every head layout, policy and kind of file, some of the covering cases and some mixtures drawn anew.
-  step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 3 --random 2
+  step 'parity, a core' node --import tsx scripts/parity/parity.ts --limit 1 --random 1
   # One of them with its copies on native threads.
   step 'parity on threads, a core' node --import tsx scripts/parity/parity.ts --device threads --only 'policy fpdt'
   # Of the families, whose layers and models the worker's own tests run, two whole runs.
