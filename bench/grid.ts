@@ -15,41 +15,21 @@ import { type BuildInput, type Setting, settingOf } from '../src/strategy/settin
 import { findStrategy } from '../src/strategy/findStrategy.js';
 import { oneKnobAway } from '../src/strategy/explain/knobs.js';
 import { drawStrategies } from './forcedStrategies.js';
+import { type ModelName, modelConfig } from './models.js';
 
-/** Layers, widths and heads of Llama 3.2 1B and 3B, Llama 3 8B and 70B, and Qwen 2.5 32B. */
-const MODELS: Readonly<Record<string, object>> = {
-  '1B': model(16, 2048, 8192, 32, 8),
-  '3B': model(28, 3072, 8192, 24, 8),
-  '8B': model(32, 4096, 14336, 32, 8),
-  '32B': model(64, 5120, 27648, 40, 8),
-  '70B': model(80, 8192, 28672, 64, 8),
-};
 const LENGTHS = ['8K', '32K', '128K', '256K', '512K', '1M', '2M', '4M'];
 const GPUS = ['a100-80gb', 'h100-80gb', 'h200'];
-/** GPUs of a model on which its weights leave room: in turn. */
-const COUNTS: Readonly<Record<string, readonly number[]>> = {
-  '1B': [1, 4, 8],
-  '3B': [4, 8, 2],
-  '8B': [4, 8, 32],
-  '32B': [8, 16, 32],
-  '70B': [32, 64, 128],
-};
+/** Each with numbers of GPUs on which its weights leave room: in turn. */
+const MODELS: readonly (readonly [ModelName, readonly number[]])[] = [
+  ['1B', [1, 4, 8]],
+  ['3B', [4, 8, 2]],
+  ['8B', [4, 8, 32]],
+  ['32B', [8, 16, 32]],
+  ['70B', [32, 64, 128]],
+];
+const MOST_TOKENS = parseTokens('4M');
 const LONG_TOKENS = parseTokens('128K');
 const AT_MOST = { long: 1.005, short: 1.02 };
-
-function model(layers: number, hidden: number, intermediate: number, heads: number, kvHeads: number): object {
-  return {
-    model_type: 'llama',
-    num_hidden_layers: layers,
-    hidden_size: hidden,
-    intermediate_size: intermediate,
-    num_attention_heads: heads,
-    num_key_value_heads: kvHeads,
-    head_dim: 128,
-    vocab_size: 128256,
-    max_position_embeddings: parseTokens('4M'),
-  };
-}
 
 interface GridCase {
   readonly name: string;
@@ -72,15 +52,13 @@ const NUM_CASES = 55;
 
 /** The first `numCases` of a fixed list, five models by eleven lengths on GPUs in turn, in an order that mixes them. */
 function gridCases(numCases: number): readonly Asked[] {
-  const names = Object.keys(MODELS);
   return Array.from({ length: numCases }, (_, i) => {
-    const name = names[i % names.length] as string;
+    const [name, counts] = MODELS[i % MODELS.length] as (typeof MODELS)[number];
     const seqLen = LENGTHS[(i * 3) % LENGTHS.length] as string;
     const gpu = GPUS[Math.floor(i / 5) % GPUS.length] as string;
-    const counts = COUNTS[name] as readonly number[];
     const gpus = counts[Math.floor(i / 8) % counts.length] as number;
     const { deepspeed, ...specs } = parseSpecs({
-      model: MODELS[name] as never,
+      model: modelConfig(name, MOST_TOKENS),
       cluster: { gpus, gpu },
       run: { seqLen },
       deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } },

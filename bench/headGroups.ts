@@ -11,16 +11,8 @@ import { withChunks } from '../src/spec/sizes.js';
 import { findStrategy } from '../src/strategy/findStrategy.js';
 import { longestSeqLen } from '../src/strategy/limits/maxSeqLen.js';
 import { type BuildInput, settingOf } from '../src/strategy/setting.js';
+import { type ModelName, modelConfig } from './models.js';
 
-/** Layers, widths and heads of Llama 3.2 1B (heads of 128) and 3B, Llama 3 8B, and Llama 2 7B and 13B, whose queries share no keys. */
-const MODELS = {
-  '1B': [16, 2048, 8192, 32, 8],
-  '3B': [28, 3072, 8192, 24, 8],
-  '8B': [32, 4096, 14336, 32, 8],
-  '7B': [32, 4096, 11008, 32, 32],
-  '13B': [40, 5120, 13824, 40, 40],
-} as const;
-type ModelName = keyof typeof MODELS;
 const OFFLOAD = { offload_optimizer: { device: 'cpu' } };
 /** Model, GPUs, and its part of the ds_config. */
 const CASES: readonly (readonly [ModelName, number, object])[] = [
@@ -69,19 +61,8 @@ function chosen(input: BuildInput): { readonly headGroups: number; readonly seco
 }
 
 function inputOf(name: ModelName, gpus: number, zero: object): BuildInput {
-  const [layers, hidden, intermediate, heads, kvHeads] = MODELS[name];
   const { deepspeed, ...specs } = parseSpecs({
-    model: {
-      model_type: 'llama',
-      num_hidden_layers: layers,
-      hidden_size: hidden,
-      intermediate_size: intermediate,
-      num_attention_heads: heads,
-      num_key_value_heads: kvHeads,
-      head_dim: 128,
-      vocab_size: 128256,
-      max_position_embeddings: MOST_TOKENS,
-    },
+    model: modelConfig(name, MOST_TOKENS),
     cluster: { gpus, gpu: GPU },
     run: { seqLen: MOST_TOKENS },
     deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3, ...zero }, bf16: { enabled: true } },
@@ -102,7 +83,7 @@ async function main(): Promise<void> {
   if (asked.length === 0) {
     throw new FpdtError(`--only: no case has the model '${only ?? ''}'`, {
       code: 'usage',
-      hint: `give one of ${Object.keys(MODELS).join(', ')}`,
+      hint: `give one of ${[...new Set(CASES.map(([name]) => name))].join(', ')}`,
     });
   }
   const found: HeadsCase[] = [];

@@ -3,6 +3,7 @@
 - ``{"kind": "scratch", ...}``, as a ``worker`` job: runs a step and answers ``{"scratch": [[section, op id, bytes]]}``,
   the measured peak of every op on rank 0;
 - ``{"kind": "heldLayer", "layer", ...}``: runs a step while somebody else holds a layer gathered;
+- ``{"kind": "modules", ...}``: starts up and answers ``{"modules"}``, what rank 0 has loaded by then;
 - ``{"kind": "weights", ...}``: each step's result on rank 0, with a digest of its weights, masters and
   moments after it;
 - ``{"kind": "load", ...}``: starts up and answers ``{"load": [{pool: bytes}]}``, what that needed on every rank;
@@ -22,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from unittest import mock
 from fpdt.testing import harness
 from fpdt.testing.children import Result, run_children
 from fpdt.testing.harness import Job
-from tests import loop_jobs
+from tests import collective_jobs, loop_jobs
 
 
 def run_scratch(job: Job) -> Result:
@@ -106,88 +106,6 @@ def load_rank(job: Job, rank: int, port: int) -> Result:
     session = harness.open_session(job, rank, port)
     dist.barrier()  # A rank that leaves takes the others' store, or their links, with it.
     return {"load": session.load_pool_bytes}
-
-
-COLLECTIVES = (
-    *("all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all_single", "barrier", "broadcast", "gather"),
-    *("reduce", "reduce_scatter_tensor", "scatter"),
-)
-
-
-def run_groups(job: Job) -> Result:
-    return harness.on_ranks(job, groups_rank)
-
-
-def groups_rank(job: Job, rank: int, port: int) -> Result:
-    from torch.distributed import distributed_c10d
-
-    used: set[Any] = set()
-    _note_collectives(lambda _, group, __: used.add(group) if group is not None and group.size() > 1 else None)
-    session = harness.open_session(job, rank, port)
-    session.run_step(0)
-    session.close()
-    return {"groups": len(used), "timeouts": [_timeout_seconds(group) for group in distributed_c10d._world.pg_map]}
-
-
-def _timeout_seconds(group: Any) -> float:
-    import torch
-
-    return float(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
-
-
-def _note_collectives(note: Callable[[str, Any, tuple[Any, ...]], None]) -> None:
-    """Tells of every collective, with its group and arguments, before it is called."""
-    import torch.distributed as dist
-    from torch.distributed import distributed_c10d
-
-    def noting(name: str, collective: Any) -> Any:
-        def noted(*args: Any, **keywords: Any) -> Any:
-            given = [keywords.get("group"), *args]
-            group = next((one for one in given if isinstance(one, dist.ProcessGroup)), dist.group.WORLD)
-            note(name, group, args)
-            return collective(*args, **keywords)
-
-        return noted
-
-    for name in COLLECTIVES:
-        noted = noting(name, getattr(dist, name))
-        setattr(dist, name, noted)
-        setattr(distributed_c10d, name, noted)
-
-
-def run_collectives(job: Job) -> Result:
-    port = harness.free_port()
-    works = [partial(collectives_rank, job, rank, port) for rank in range(int(job["worldSize"]))]
-    return {"ranks": [rank["phases"] for rank in run_children(works, harness.idle_seconds(job))]}
-
-
-def collectives_rank(job: Job, rank: int, port: int) -> Result:
-    import torch.distributed as dist
-
-    from fpdt import devices
-    from fpdt.run import session as sessions
-
-    phases: dict[str, list[list[Any]]] = {"before arenas": []}
-
-    def note(name: str, group: Any, args: tuple[Any, ...]) -> None:
-        sizes = [arg.numel() for arg in args if hasattr(arg, "numel")]
-        phase = next(reversed(phases))
-        phases[phase].append([name, None if group is None else group.size(), *sizes])
-
-    def made(*args: Any, **keywords: Any) -> Any:
-        runtime = plan_runtime(*args, **keywords)
-        phases["arenas"] = []
-        return runtime
-
-    plan_runtime = devices.plan_runtime
-    mock.patch.object(sessions, "plan_runtime", made).start()
-    _note_collectives(note)
-    session = harness.open_session(job, rank, port)
-    for step in range(int(job["steps"])):
-        phases[f"step {step}"] = []
-        session.run_step(step)
-    dist.barrier()  # A rank that leaves takes the others' store, or their links, with it.
-    return {"phases": phases}
 
 
 def run_fake_cuda(job: Job) -> Result:
@@ -282,10 +200,10 @@ if __name__ == "__main__":
         {
             "allocations": run_allocations,
             "asynchronous": run_asynchronous,
-            "collectives": run_collectives,
+            "collectives": collective_jobs.run_collectives,
             "evaluatedFirst": run_evaluated_first,
             "fakeCuda": run_fake_cuda,
-            "groups": run_groups,
+            "groups": collective_jobs.run_groups,
             "heldLayer": run_held_layer,
             "load": run_load,
             "loops": loop_jobs.run_loops,

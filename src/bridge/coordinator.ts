@@ -153,8 +153,8 @@ export class Coordinator {
   /** Ranks do what they are sent in its order: what is sent after a step is done after it, on all of them. */
   #askForEvaluation(): void {
     const step = this.#nextSent;
-    // Where a run goes on, the one before it has evaluated, unless all that is left is the last.
-    if (step === this.#firstStep && step < this.#numSteps) return;
+    // Where a run goes on, the one before it has evaluated, unless it died over it, or all that is left is the last.
+    if (step === this.#firstStep && step < this.#numSteps && !this.#host.lacksEvaluation(step)) return;
     if (this.evaluations.ask(step)) this.#toAll('evaluate', { digest: this.#plan.digest, step });
   }
 

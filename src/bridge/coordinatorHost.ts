@@ -9,6 +9,8 @@ export interface Host {
   readonly emit: (event: Exclude<RunEvent, { type: 'end' }>) => void;
   readonly onReady: (facts: StartFacts) => void;
   readonly fail: (failure: Failure) => void;
+  /** Whether the evaluation after so many steps was due in a life of this run that ended before its answers were here. */
+  readonly lacksEvaluation: (step: number) => boolean;
   /** Every rank has said bye. */
   readonly complete: () => void;
 }

@@ -32,7 +32,7 @@ class RestartingRun implements Run {
   #settle: (outcome: RunOutcome) => void = () => undefined;
 
   constructor(setup: RunSetup, numRestarts: number) {
-    this.#setup = { ...setup, folder: keptOpen(setup.folder) };
+    this.#setup = { ...setup, folder: keptOpen(setup.folder), lacksEvaluation: (step) => this.#lacksEvaluation(step) };
     this.#folder = setup.folder;
     this.#numRestarts = numRestarts;
     this.result = new Promise((resolve, reject) => {
@@ -112,6 +112,11 @@ class RestartingRun implements Run {
       if (event.type === 'checkpoint') this.#checkpoints.push(event.checkpoint);
       this.#events.push(event);
     }
+  }
+
+  /** What a rank said last can be lost with it, though a checkpoint has the step. */
+  #lacksEvaluation(step: number): boolean {
+    return this.#steps.has(step - 1) && !this.#evaluations.has(step);
   }
 
   #mayRestart(error: FpdtError): boolean {

@@ -31,6 +31,8 @@ export interface RunSetup {
   readonly packageVersion: string;
   /** For whoever listens, before anything else. */
   readonly remarks: readonly string[];
+  /** Of a run that goes on after a death: evaluations that are still to be made; left out: none. */
+  readonly lacksEvaluation?: (step: number) => boolean;
   /** Where events are recorded; closed when the run has ended. */
   readonly folder?: Pick<RunFolder, 'record' | 'close'> | undefined;
   readonly limits: WatchLimits;
@@ -97,6 +99,7 @@ class ActiveRun implements Run {
       emit: (event) => this.#emit(event),
       onReady: (facts) => this.#onReady(facts),
       fail: (failure) => this.#fail(failure),
+      lacksEvaluation: (step) => setup.lacksEvaluation?.(step) ?? false,
       complete: () => this.#end(),
     });
   }

@@ -168,6 +168,20 @@ describe('a run whose rank dies', { timeout: PATIENCE_MS }, () => {
     expect(events.at(-1)).toMatchObject({ type: 'end', outcome: { ok: true } });
   });
 
+  test.each([
+    { lost: true, evaluated: [2, 4, 5] },
+    { lost: false, evaluated: [4, 5] },
+  ])('evaluates first where the one before it could not: $lost', async ({ lost, evaluated }) => {
+    await mkdir(join(folder, '2'));
+    const evaluation = { data: 'held_out', sequences: null, every: 2 };
+    const options = { ...saving({}, { newest: true, path: null }).options, evaluation };
+    const run = await runEcho('ok', { options, numSteps: 5, lacksEvaluation: (step) => lost && step === 2 });
+    await collect(run);
+    const { steps, evaluations } = await run.result;
+    expect(evaluations.map(({ step }) => step)).toEqual(evaluated);
+    expect(steps.map(({ step }) => step)).toEqual([2, 3, 4]);
+  });
+
   test('fails when the budget is used up, with what the last rank died of', async () => {
     const options = { ...saving().options, data: 'exit@1:1' };
     const run = await startWithRestarts(echoSetup('exit@1:1', { options }), 2);
