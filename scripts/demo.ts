@@ -3,7 +3,7 @@
  * the run against its plan, and write the trained model as such a folder; then the same training once more, stopped half-way and gone on
  * with on 4 ranks, which must end with the same losses.
  *
- *   npm run demo [-- --policy NAME --steps 8 --seq-len 16384 --chunks 8 --verbose --ignore-step-time]
+ *   npm run demo [-- --policy NAME --steps 6 --seq-len 12288 --chunks 8 --verbose --ignore-step-time]
  *
  * The last line is `demo ok: ...` (exit 0) or `demo failed: ...` (exit 1; 130 after Ctrl-C).
  */
@@ -161,8 +161,8 @@ function readOptions(): Options {
   const { values } = parseOptions({
     options: {
       policy: { type: 'string', default: 'auto' },
-      steps: { type: 'string', default: '8' },
-      'seq-len': { type: 'string', default: '16384' },
+      steps: { type: 'string', default: '6' },
+      'seq-len': { type: 'string', default: '12288' },
       chunks: { type: 'string', default: '8' },
       verbose: { type: 'boolean', default: false },
       'ignore-step-time': { type: 'boolean', default: false },

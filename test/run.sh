@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Installs what is missing, then runs every check and test, those of the two languages side by side; a failure ends it, loudly.
-#   test/run.sh typescript        the checks and tests of one language alone; or: python
+#   test/run.sh LANE              one lane alone: typescript or python, checks and tests of a language; breaks or runs, the scripts behind them
 #   FPDT_PYTHON=/path/to/python   use that environment instead of .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 lane="${1:-all}"
 case "$lane" in
-  typescript | python | all) ;;
-  *) echo "unknown argument $lane, expected typescript or python" >&2 && exit 2 ;;
+  typescript | python | breaks | runs | all) ;;
+  *) echo "unknown lane $lane, expected typescript, python, breaks or runs" >&2 && exit 2 ;;
 esac
 [ "${FPDT_IS_SET_UP:-}" ] || node scripts/setup.mjs --for test
 export FPDT_IS_SET_UP=1
@@ -52,13 +52,23 @@ of_python() {
   step 'mypy, bench' in_python mypy ../bench/gpu ../bench/host.py ../bench/copies.py ../bench/training
   step 'pytest' in_python pytest
 }
-# About as long as each other, and each of them mostly waits for one core. Both come to their end; what Python's say is told last.
+# A core of `npm run verify:full`: one damage of each kind, to the plan that has most in it.
+of_breaks() {
+  step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1 --only packed
+}
+of_runs() {
+  step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
+  step 'chaos of starts, a core' node --import tsx scripts/chaos/chaos.ts --start-up --rounds 4 --patience 60
+  # Without its judgement of time: this machine may be shared.
+  step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
+}
+# side_by_side <lane> <lane>: each mostly waits for one core. Both come to their end; what the second one says is told last.
 side_by_side() {
   local log pid status=0
   log=$(mktemp)
-  bash test/run.sh python >"$log" 2>&1 &
+  bash test/run.sh "$2" >"$log" 2>&1 &
   pid=$!
-  bash test/run.sh typescript || status=$?
+  bash test/run.sh "$1" || status=$?
   wait "$pid" || status=$?
   cat "$log"
   rm "$log"
@@ -70,12 +80,7 @@ if [ "$lane" != all ]; then
   exit
 fi
 
-step 'TypeScript and Python' side_by_side
-# A core of `npm run verify:full`, and the demo without its judgement of time: this machine may be shared. One damage of
-# each kind, to the plan that has most in it.
-step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1 --only packed
-step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3
-step 'chaos of starts, a core' node --import tsx scripts/chaos/chaos.ts --start-up --rounds 4 --patience 60
-step 'demo, 3 steps' node --import tsx scripts/demo.ts --steps 3 --ignore-step-time
+step 'TypeScript and Python' side_by_side typescript python
+step 'breaks and runs' side_by_side runs breaks
 current='all'
 echo "all tests passed in $SECONDS s"

@@ -21,6 +21,7 @@ from pathlib import Path
 from fpdt.environment import prepare_imports
 from fpdt.errors import FpdtError
 from fpdt.wire.exits import exit_now
+from fpdt.wire.lifeline import CONTROLLER_PID_VARIABLE, die_with_parent
 
 _STARTED = time.perf_counter()
 _RESERVE_SECONDS = 1.0
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fpdt.calibrate", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("job", type=Path, help="job.json, as `fpdt calibrate` writes it")
     path: Path = parser.parse_args(arguments).job
+    if CONTROLLER_PID_VARIABLE in os.environ:
+        die_with_parent()
     try:
         print(json.dumps(measure(read_job(path)), allow_nan=False), flush=True)
     except FpdtError as error:

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import * as z from 'zod';
 import { parseCluster } from '../catalog/clusters.js';
 import { ATTENTION_KERNELS } from '../catalog/kernels.js';
@@ -19,7 +19,8 @@ import { FILE_ALIGNMENT_BYTES } from '../spec/pools.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { type ProbeInput, probePlans } from '../strategy/probePlans.js';
 import { type CalibrationInput, calibrationProbes } from './calibrationProbes.js';
-import { PYTHON_FOLDER, SETUP_HINT } from './python.js';
+import { SETUP_HINT } from './python.js';
+import { prepareEnvironment } from './rankEnvironment.js';
 
 /** Of the memory, and of the room on a disk, that is free now: the pools of all ranks share it. */
 const FREE_SHARE = 0.8;
@@ -156,8 +157,7 @@ function sizesOf(plans: readonly ExecutionPlan[]): Readonly<Record<string, numbe
 }
 
 function runPython(python: string, job: string): string {
-  const path = [PYTHON_FOLDER, process.env['PYTHONPATH']].filter((folder) => folder !== undefined && folder !== '').join(delimiter);
-  const env = { ...process.env, PYTHONPATH: path, OMP_NUM_THREADS: '1' };
+  const env = { ...prepareEnvironment(process.env), OMP_NUM_THREADS: '1' };
   const done = spawnSync(python, ['-m', 'fpdt.calibrate', job], { env, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
   if (done.status === 0) return done.stdout;
   throw new FpdtError(`the calibration failed: ${done.error?.message ?? `exit code ${done.status}`}`, {

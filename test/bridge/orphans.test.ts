@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +12,7 @@ import { makeFolder } from './folder.js';
 import { PATIENCE_MS } from './patience.js';
 
 const PROGRAM = fileURLToPath(new URL('./controllerProgram.ts', import.meta.url));
+const CLI = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 const MARK = `FPDT_TEST_MARK=${randomUUID()}`;
 const MAX_LEFT_MS = 60_000;
 
@@ -39,6 +41,15 @@ describe('ranks do not outlive a controller that is killed', { timeout: PATIENCE
   });
 });
 
+test('a calibration does not outlive what asked for it', { timeout: PATIENCE_MS }, async () => {
+  const args = ['calibrate', '--model', 'examples/demo/model', '--ranks', '2', '--chunk-tokens', '1024', '--seconds', '600'];
+  const controller = await start(CLI, [...args, '--output', join(await makeFolder(), 'cluster.json')]);
+  const areRanksHere = (): boolean => markedPids().filter((pid) => describeProcess(pid).includes('fpdt.calibrate')).length === 2;
+  await vi.waitUntil(() => areRanksHere() || controller.exitCode !== null, { timeout: PATIENCE_MS });
+  expect(controller.exitCode).toBeNull();
+  await killed(controller);
+});
+
 /** From the start of the controller; from that of its ranks, while they have hardly begun; and up to their first steps. */
 const WINDOWS = [
   { numLines: 0, maxMs: 1000 },
@@ -59,14 +70,18 @@ async function killed(controller: ChildProcess): Promise<void> {
   const exit = once(controller, 'exit');
   controller.kill('SIGKILL');
   await exit;
-  await expectNothingLeft('in a step');
+  await expectNothingLeft('in the middle');
 }
 
 async function startController(fault = 'hang@0:0'): Promise<ChildProcess> {
+  return start(PROGRAM, [fault]);
+}
+
+async function start(program: string, args: readonly string[]): Promise<ChildProcess> {
   const [name = '', value = ''] = MARK.split('=');
   // A killed controller cannot remove its folder of sockets.
   const env = { ...process.env, TMPDIR: await makeFolder(), [name]: value };
-  return spawn(process.execPath, ['--import', 'tsx', PROGRAM, fault], { stdio: ['ignore', 'pipe', 'inherit'], env });
+  return spawn(process.execPath, ['--import', 'tsx', program, ...args], { stdio: ['ignore', 'pipe', 'inherit'], env });
 }
 
 async function pidLines({ stdout }: ChildProcess, numLines: number): Promise<void> {
