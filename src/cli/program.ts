@@ -4,6 +4,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { DEVICE_NAMES } from '../catalog/devices.js';
 import { NON_FINITE_POLICIES, SAVE_POLICIES } from '../spec/runPolicies.js';
 import { FpdtError } from '../spec/errors.js';
+import { parseTokens } from '../spec/sizes.js';
 import { withData } from './dataFlags.js';
 import { UNMET, USAGE } from './exitCodes.js';
 import { CONSOLE, type Output, printError, printJson } from './output.js';
@@ -220,7 +221,9 @@ function addCalibrate(program: Command, output: Output): void {
     .option('--model <path>', 'Hugging Face config.json with the shapes to measure')
     .addOption(new Option('--dtype <name>', 'of the run; default: as plan has it').choices([...MODEL_DTYPES]))
     .option('--deepspeed <path>', 'ds_config.json of the run; default: ZeRO-3 and AdamW of PyTorch')
-    .option('--chunk-tokens <tokens>', 'tokens of a chunk of all ranks; default: 2048', wholeNumberFromOne)
+    .option('--chunk-tokens <tokens>', 'tokens of a chunk of all ranks, such as 2048 or 2K; default: 2048', (text) =>
+      parseTokens(text, '--chunk-tokens'),
+    )
     .option('--disk-folder <folder>', 'folder on a disk that the run may use as a pool')
     .option('--seconds <s>', 'about how long all of it takes; default: 15', positiveNumber)
     .option('--compare <path>', 'how fast this machine is now, against what this cluster.json was measured on')

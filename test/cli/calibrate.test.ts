@@ -88,9 +88,9 @@ describe('fpdt calibrate', () => {
 
   it.each([
     [['--ranks', '0'], 2, /Expected a whole number of at least 1, found '0'/],
-    [['--chunk-tokens', '0'], 2, /Expected a whole number of at least 1, found '0'/],
+    [['--chunk-tokens', '0'], 1, /--chunk-tokens: expected a whole number of tokens of at least 1, found "0"/],
     [['--compare', 'cluster.json', '--ranks', '2'], 2, /--ranks is no option of comparing\nhint: leave it out/],
-    [['--chunk-tokens', '1000000000'], 1, /what is measured with does not fit: .*\nhint: .*(--chunk-tokens \d+ fits|smaller layers)/],
+    [['--chunk-tokens', '1G'], 1, /what is measured with does not fit: .*\nhint: .*(--chunk-tokens \d+ fits|smaller layers)/],
     [['--output', 'no-such-folder/c.json'], 1, /cannot write no-such-folder\/c\.json: no-such-folder is no folder\nhint: .*--output/],
     [['--output', 'examples'], 1, /cannot write the cluster file examples: it is a folder\nhint: .*--output/],
   ])('refuses %j before it measures anything', async (args, code, message) => {
