@@ -17,6 +17,7 @@ from fpdt.testing.faults import (
     Half,
     InjectedFaultError,
     Leak,
+    PlainDisk,
     Scale,
     Sleep,
     Stop,
@@ -34,6 +35,7 @@ def test_faults_are_parsed_and_others_refused_by_form() -> None:
     assert parse_fault("kill:1:2") == Stop("kill", 1, 2)
     assert parse_fault("scale:1.1") == Scale(1.1)
     assert parse_fault("fp16") == Half()
+    assert parse_fault("plain-disk") == PlainDisk()
     for text in ("boom", "leak:many", "kill:1", "sleep:attn"):
         with pytest.raises(ValueError, match="expected leak:BYTES"):
             parse_fault(text)

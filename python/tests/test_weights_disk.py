@@ -16,7 +16,7 @@ from deepspeed.runtime.swap_tensor.partitioned_param_swapper import (
 
 from fpdt.errors import FpdtError
 from fpdt.loop.stream import stream
-from fpdt.run.weights_disk import WeightsOnDisk
+from fpdt.run.weights_disk import WeightsOnDisk, own_share
 from tests.conftest import Probes
 from tests.op_builders import compile_ops
 from tests.plan_builder import PlanBuilder
@@ -47,6 +47,13 @@ class Disk:
     def release(self, params: list[Any]) -> None:
         for param in params:
             self.free.append(self.taken.pop(param.ds_id))
+            param.ds_tensor.status = PartitionedParamStatus.NOT_AVAILABLE
+
+    def forget(self, params: list[Any]) -> None:
+        """What is released twice is not there twice."""
+        self.release([param for param in params if param.ds_id in self.taken])
+        for param in params:
+            param.ds_tensor.data = None
             param.ds_tensor.status = PartitionedParamStatus.NOT_AVAILABLE
 
 
@@ -81,6 +88,33 @@ def test_nothing_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(1)
     reader(disk, monkeypatch).swap_in([weight(0)], async_op=True)
     assert disk.num_reads == 0
+
+
+def test_what_comes_back_for_good_comes_through_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(1)
+    one, block = weight(7), torch.zeros(10)
+    reader(disk, monkeypatch).swap_into_buffer(one, block[3:7])
+    assert block.tolist() == [0.0] * 3 + [7.0] * 4 + [0.0] * 3
+    assert len(disk.free) == 1 and one.ds_tensor.status == PartitionedParamStatus.NOT_AVAILABLE
+
+
+def test_a_share_is_read_for_the_time_being(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sums over weights that do not train want it, one by one through a single buffer."""
+    disk = Disk(1)
+    swapper = reader(disk, monkeypatch)
+    swapper.remove_partition_and_release_buffers = disk.forget
+    for number in (3, 4):
+        one = weight(number)
+        one.nvme_swapper = swapper
+        with own_share(one) as share:
+            assert share.data.tolist() == [number] * 4
+        assert one.ds_tensor.data is None and one.ds_tensor.status == PartitionedParamStatus.NOT_AVAILABLE
+    here = weight(5)
+    here.ds_tensor.status = PartitionedParamStatus.AVAILABLE
+    place = here.ds_tensor
+    with own_share(here) as share:
+        assert share is place
+    assert here.ds_tensor.status == PartitionedParamStatus.AVAILABLE and disk.num_reads == 2
 
 
 def test_loops_of_ones_own_have_no_weights_on_a_disk(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import { existsSync, lstatSync, readdirSync, statSync } from 'node:fs';
 import type { ExecutionPlan } from '../plan/executionPlan.js';
-import { DISK_SECTIONS, isOnDisk } from '../spec/deepspeedDisk.js';
 import { FpdtError } from '../spec/errors.js';
 import { isFolder } from '../spec/jsonFile.js';
 import type { LaunchOptions } from './launchOptions.js';
@@ -12,7 +11,6 @@ export function checkLaunch(plan: ExecutionPlan, options: LaunchOptions): void {
   checkDiskFolder(plan, options);
   checkModelFolders(options);
   checkEvaluation(plan, options);
-  checkStates(plan, options);
   // A worker of one's own takes paths in its own way.
   if (options.worker === undefined) checkPaths(options);
 }
@@ -69,16 +67,6 @@ function checkEvaluation({ programs }: ExecutionPlan, { evalData, evalSequences,
   throw new FpdtError('there is data to evaluate, but the plan has no program that evaluates', {
     code: 'plan-without-evaluation',
     hint: 'plan with --evaluate',
-  });
-}
-
-/** The ranks would refuse it too, once their engines are there. */
-function checkStates({ deepspeed }: ExecutionPlan, { checkpoint, resume }: LaunchOptions): void {
-  const sections = DISK_SECTIONS.filter((section) => isOnDisk(deepspeed, section));
-  if (sections.length === 0 || (checkpoint === undefined && resume === undefined)) return;
-  throw new FpdtError(`checkpoints do not reach what is on a disk by ${sections.join(' and ')}`, {
-    code: 'unsupported',
-    hint: 'use device cpu there, or run without --checkpoint and --resume',
   });
 }
 

@@ -11,7 +11,7 @@ const ENTRY_BYTES = 8;
 const DRIVER_BYTES = 16;
 /** Python with torch, DeepSpeed and transformers has 0.3 GiB resident without a GPU; the rest is CUDA's, its libraries' and NCCL's. */
 const PROCESS_BYTES = 3 * GIB;
-/** One page-locked block, through which the states of a GPU reach a checkpoint (`BLOCK_BYTES`, python/fpdt/checkpoint/staging.py). */
+/** One block, through which states of a GPU or on a disk reach a checkpoint (`BLOCK_BYTES`, python/fpdt/checkpoint/staging.py). */
 const CHECKPOINT_STAGING_BYTES = 16 * 1024 ** 2;
 
 /** `arenaBytes`: of the pinned arena. */
@@ -20,7 +20,7 @@ export function hostItems(device: ClusterSpec['device'], arenaBytes: number): re
   return [
     processItem(),
     derived('page tables', perPage(arenaBytes, ENTRY_BYTES), '8 B for each page of 4 KiB of the arena'),
-    derived('checkpoint staging', CHECKPOINT_STAGING_BYTES, 'one page-locked block, taken where a run saves checkpoints'),
+    checkpointStaging('one page-locked block'),
     assumed('registration of the arena', perPage(arenaBytes, DRIVER_BYTES), '16 B a page in the driver (LMCache issue 5177)'),
   ];
 }
@@ -29,6 +29,10 @@ export function hostItems(device: ClusterSpec['device'], arenaBytes: number): re
 export function devicePageTables(device: ClusterSpec['device'], arenaBytes: number): readonly MemoryItem[] {
   if (device === 'cpu') return [];
   return [assumed('page tables of pinned memory', perPage(arenaBytes, ENTRY_BYTES), '8 B for each page of 4 KiB of the host arena')];
+}
+
+export function checkpointStaging(what: string): MemoryItem {
+  return derived('checkpoint staging', CHECKPOINT_STAGING_BYTES, `${what}, taken where a run saves checkpoints`);
 }
 
 /** There from the start on. */

@@ -2,6 +2,7 @@
  * An optimizer's states on a disk (ZeRO-Infinity, arXiv 2104.07857; runtime/swap_tensor of DeepSpeed 0.19.8): sub-group by sub-group its
  * weight, states and gradient are read into page-locked buffers, updated there and written back.
  */
+import { checkpointStaging } from './hostTerms.js';
 import { derived, type InstantItem } from './items.js';
 import { overModel, pinnedBytes, type StateItems, type Terms } from './stateTerms.js';
 import { largestSubGroup } from './subGroups.js';
@@ -23,6 +24,8 @@ export function swappedStates(terms: Terms): Required<StateItems> | undefined {
     pinned: [
       derived(SWAP_BUFFERS, numBuffers * buffer, `${numBuffers} * 4 B * min(sub_group_size, parameters that train / ranks)`),
       derived('pinned gradients', pinnedBytes(g * owned, terms), `${g} B * parameters that train / ranks`),
+      // Beside a GPU the host has it in any case.
+      ...(terms.device === 'cpu' ? [checkpointStaging('one block')] : []),
     ],
     file: [derived(`master weights, ${zero.optimizer.label} states, gradients`, bytesPerParameter * owned, each)],
   };

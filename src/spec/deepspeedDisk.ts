@@ -4,7 +4,7 @@ import { type JsonObject, valueIn } from './parseJson.js';
 import type { ClusterSpec } from './types.js';
 
 /** Of zero_optimization. */
-export const DISK_SECTIONS = ['offload_optimizer', 'offload_param'] as const;
+const DISK_SECTIONS = ['offload_optimizer', 'offload_param'] as const;
 export type DiskSection = (typeof DISK_SECTIONS)[number];
 
 /** How DeepSpeed reads and writes tensors (runtime/swap_tensor/utils.py). Sizes in bytes. */

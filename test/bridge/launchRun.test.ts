@@ -95,16 +95,6 @@ describe('launchRun', { timeout: PATIENCE_MS }, () => {
     expect((await run.result).steps).toHaveLength(2);
   });
 
-  test.each(['offload_optimizer', 'offload_param'])(
-    'refuses checkpoints of what is on a disk by %s before a rank is started',
-    async (section) => {
-      const zero_optimization = { stage: 3, [section]: { device: 'nvme', nvme_path: '/scratch' } };
-      const onDisk = sealPlan({ ...plan, deepspeed: { ...plan.deepspeed, zero_optimization } });
-      const refused = { code: 'unsupported', message: `checkpoints do not reach what is on a disk by ${section}` };
-      await expect(launchRun(onDisk, { ...ECHO, checkpoint: 'saved' })).rejects.toMatchObject(refused);
-    },
-  );
-
   test('refuses parameters that transformers does not have', async () => {
     const model = { ...plan.model, hfConfig: { ...plan.model.hfConfig, intermediate_size: 64 } };
     const other = sealPlan({ ...plan, model });

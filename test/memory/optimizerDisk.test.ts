@@ -46,6 +46,11 @@ describe('an optimizer on a disk', () => {
     expect(bytesOf(states({ device: 'nvme' }, {}, { run }).device, name)).toBe(0);
   });
 
+  test('reaches checkpoints through one block, which the host of a GPU has in any case', () => {
+    const staging = (device: 'cpu' | 'cuda'): number => bytesOf(states({ device: 'nvme' }, {}, { device }).pinned, 'checkpoint staging');
+    expect([staging('cpu'), staging('cuda')]).toEqual([16 * 1024 ** 2, 0]);
+  });
+
   test('below stage 3 is one on the host', () => {
     expect(states({ device: 'nvme' }, { stage: 2 })).toEqual(states({ device: 'cpu' }, { stage: 2 }));
   });

@@ -18,10 +18,9 @@ from fpdt.checkpoint.fragments import held_fragments, owned_fragments, set_scala
 from fpdt.checkpoint.identity import check_identity, model_identity
 from fpdt.checkpoint.masters import CheckpointError, publish_masters
 from fpdt.checkpoint.saver import Saved, Saver, Work
-from fpdt.checkpoint.shard import EXTRAS, read_extra, read_index, read_range
+from fpdt.checkpoint.shard import EXTRAS, ShardIndex, read_extra, read_index, read_range
 from fpdt.checkpoint.staging import Staging
 from fpdt.plan import Plan
-from fpdt.run.disk_needs import sections_on_disk
 from fpdt.run.planned_batches import ResumableSource
 
 
@@ -67,11 +66,6 @@ class Checkpoints:
         self._trained = trained
         if not self._is_used:
             return
-        if sections := sections_on_disk(trained.plan.deepspeed):
-            raise CheckpointError(
-                f"checkpoints do not reach what is on a disk by {' and '.join(sections)}",
-                "use device cpu there, or run without --checkpoint and --resume",
-            )
         agreement = Agreement(self._world_size)
         staging = Staging(trained.device)
         self._identity = model_identity(trained.plan, trained.model)
@@ -157,12 +151,13 @@ class Checkpoints:
         check_identity(state["model"], self._identity, str(checkpoint.folder))
         trained.data.seek(state["data"], checkpoint.step)
         index = read_index(checkpoint.shards)
-        names = sorted({name for name, _ in index.ranges if name != EXTRAS})
-        for fragment in held_fragments(trained.engine, trained.model, names):
-            for name, tensor in fragment.states.items():
-                read_range(index, name, fragment.name, fragment.start, tensor, staging)
-        set_scalars(trained.engine, trained.model, index.scalars)
-        publish_masters(trained.engine.optimizer)
+        try:
+            _load_states(index, trained, staging)
+        except OSError as error:
+            raise CheckpointError(
+                f"the states of {checkpoint.folder} cannot be taken up: {error.strerror}",
+                "free space where offload_optimizer keeps them, or resume from another checkpoint",
+            ) from error
         restore_counters(trained.engine, state["counters"])
         if state["worldSize"] == self._world_size:
             places = {name: f"{self._rank}/{name}" for name in random_states(trained.device)}
@@ -179,3 +174,14 @@ class Checkpoints:
             self.remarks.append(f"goes on at step {found.checkpoint.step} from {found.checkpoint.folder}")
         elif self._resume["newest"]:
             self.remarks.append(f"no checkpoint in {self._folder} yet: a fresh start")
+
+
+def _load_states(index: ShardIndex, trained: Trained, staging: Staging) -> None:
+    """And the model's weights. Raises CheckpointError for what the shards lack, OSError where files fail."""
+    engine, model = trained.engine, trained.model
+    names = sorted({name for name, _ in index.ranges if name != EXTRAS})
+    for fragment in held_fragments(engine, model, names):
+        for name, state in fragment.states.items():
+            read_range(index, name, fragment.name, fragment.start, state, staging)
+    set_scalars(engine, model, index.scalars)
+    publish_masters(engine.optimizer)

@@ -1,4 +1,4 @@
-"""The training state of parameters, by name and range: views of what a rank holds, to be written or filled."""
+"""The training state of parameters, by name and range: what a rank holds where it lies, to be written or filled."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fpdt.checkpoint.masters import CheckpointError, Master, Piece, masters_of
+from fpdt.checkpoint.staging import State
 
 WEIGHT = "weight"
 """The fp32 weight, beside the names that the optimizer has for its states."""
@@ -17,13 +18,13 @@ WEIGHT = "weight"
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements [start, end) of a flattened parameter. `states` are 1-D views of the live tensors, by name; `scalars`
-    what the optimizer keeps once for all of them, such as Adam's number of steps."""
+    """Elements [start, end) of a flattened parameter. `states` are by name 1-D views of the live tensors, or places on
+    a disk; `scalars` what the optimizer keeps once for all of them, such as Adam's number of steps."""
 
     name: str
     start: int
     end: int
-    states: Mapping[str, Tensor]
+    states: Mapping[str, State]
     scalars: Mapping[str, float]
 
 
@@ -41,10 +42,13 @@ def owned_fragments(engine: Any, model: nn.Module, rank: int, world_size: int) -
 
 
 def held_fragments(engine: Any, model: nn.Module, names: Sequence[str]) -> Iterator[Fragment]:
-    """All that this rank keeps, with states of these names: made, as zeros, where the optimizer has not stepped yet."""
+    """All that this rank keeps, with states of these names: made, as zeros, where the optimizer has not stepped yet.
+
+    Raises OSError for those of a disk that cannot be made there.
+    """
     masters = masters_of(engine.optimizer, model)
     for master in masters.all:
-        _make_states(masters.base, master.tensor, names)
+        _make_states(masters.base, master, names)
         for piece in master.pieces:
             yield _fragment(master, piece, masters.base)
 
@@ -72,25 +76,29 @@ def _share(piece: Piece, rank: int, world_size: int) -> Piece:
 
 
 def _fragment(master: Master, piece: Piece, base: torch.optim.Optimizer) -> Fragment:
-    states, scalars = {WEIGHT: master.tensor}, {}
+    states, scalars = {WEIGHT: master.part(master.tensor, piece)}, {}
     for name, value in base.state.get(master.tensor, {}).items():
-        if isinstance(value, Tensor) and value.numel() == master.tensor.numel() and value.dim() > 0:
-            states[name] = value
+        if master.has_its_shape(value):
+            states[name] = master.part(value, piece)
         else:
             scalars[name] = float(value)
-    views = {name: tensor.detach().view(-1).narrow(0, piece.offset, piece.numel) for name, tensor in states.items()}
-    return Fragment(piece.name, piece.start, piece.start + piece.numel, views, scalars)
+    return Fragment(piece.name, piece.start, piece.start + piece.numel, states, scalars)
 
 
-def _make_states(base: torch.optim.Optimizer, master: Tensor, names: Sequence[str]) -> None:
+def _make_states(base: torch.optim.Optimizer, master: Master, names: Sequence[str]) -> None:
     """As the optimizer would in its first step, but for `step`, which is a tensor in those of PyTorch alone."""
-    state = base.state[master]
+    tensor = master.tensor
+    state = base.state[tensor]
     for name in names:
-        if name not in state and name != WEIGHT:
-            state[name] = torch.zeros_like(master, memory_format=torch.preserve_format, requires_grad=False)
+        if name in state or name == WEIGHT:
+            continue
+        if master.on_disk is not None:
+            state[name] = master.on_disk.make_state(name)
+        else:
+            state[name] = torch.zeros_like(tensor, memory_format=torch.preserve_format, requires_grad=False)
     if len(state) > 0 and "step" not in state and type(base).__module__.startswith("torch.optim"):
         is_on_device = any(group.get("capturable") or group.get("fused") for group in base.param_groups)
-        state["step"] = torch.zeros((), dtype=torch.float32, device=master.device if is_on_device else "cpu")
+        state["step"] = torch.zeros((), dtype=torch.float32, device=tensor.device if is_on_device else "cpu")
 
 
 def _agreed(found: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:

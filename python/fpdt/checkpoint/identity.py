@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fpdt.checkpoint.masters import CheckpointError
 from fpdt.plan import Plan
+from fpdt.run.weights_disk import own_share
 
 NOT_THE_MODELS = (
     "_name_or_path",
@@ -83,11 +84,15 @@ def _own_parts(weight: Any) -> Iterator[tuple[int, Tensor]]:
     """(first element, elements) of what this rank adds of a weight; all ranks together add each element once."""
     rank = dist.get_rank()
     if hasattr(weight, "ds_tensor"):
-        part = weight.ds_tensor.numel()
+        part = weight.ds_tensor.ds_numel
         count = max(0, min(part, weight.ds_numel - rank * part))
-        flat, start = weight.ds_tensor.detach().view(-1)[:count], rank * part
+        with own_share(weight) as share:
+            yield from _pieces(share.detach().view(-1)[:count], rank * part)
     else:
-        flat, start = weight.detach().reshape(-1)[: None if rank == 0 else 0], 0
+        yield from _pieces(weight.detach().reshape(-1)[: None if rank == 0 else 0], 0)
+
+
+def _pieces(flat: Tensor, start: int) -> Iterator[tuple[int, Tensor]]:
     for first in range(0, flat.numel(), SUMMED_ELEMENTS):
         yield start + first, flat[first : first + SUMMED_ELEMENTS]
 

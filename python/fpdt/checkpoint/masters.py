@@ -21,6 +21,8 @@ from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from torch import Tensor, nn
 
+from fpdt.checkpoint.staging import State
+from fpdt.checkpoint.swapped import Swapped, in_memory, swapped
 from fpdt.errors import FpdtError
 
 
@@ -40,10 +42,23 @@ class Piece:
 
 @dataclass(frozen=True)
 class Master:
-    """A tensor that the base optimizer steps and keeps states for. What no piece names of it is padding."""
+    """A tensor that the base optimizer steps and keeps states for. What no piece names of it is padding.
+
+    `on_disk`: of one that is empty but for updates, as are its states."""
 
     tensor: Tensor
     pieces: Sequence[Piece]
+    on_disk: Swapped | None = None
+
+    def has_its_shape(self, value: Any) -> bool:
+        """Whether a value that the optimizer keeps has an element for each of this."""
+        return isinstance(value, Tensor) and value.dim() > 0 and value.numel() == self.tensor.numel()
+
+    def part(self, value: Tensor, piece: Piece) -> State:
+        """What a piece is of this, or of a state of it: a view of the live tensor, or its place on the disk."""
+        if self.on_disk is not None:
+            return self.on_disk.part(value, piece.offset, piece.numel)
+        return value.detach().view(-1).narrow(0, piece.offset, piece.numel)
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,8 @@ def publish_masters(optimizer: Any) -> None:
     if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):
         optimizer._partition_all_parameters()
         for number in range(len(optimizer.fp16_groups)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(number)
+            with in_memory(optimizer, number):
+                optimizer._reassign_or_swap_out_partitioned_parameters(number)
         optimizer.invalidate_secondary_tensor()
         if optimizer.persistent_parameters:
             optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
@@ -121,7 +137,7 @@ def _of_stage_3(optimizer: Any, names: Mapping[int, str]) -> Iterator[Master]:
             numel = min(part, parameter.ds_numel - start)
             if numel > 0:
                 pieces.append(Piece(names[id(parameter)], start, numel, offset))
-        yield Master(optimizer.fp32_partitioned_groups_flat[number], pieces)
+        yield Master(optimizer.fp32_partitioned_groups_flat[number], pieces, swapped(optimizer, number))
 
 
 def _of_stages_1_and_2(optimizer: Any, names: Mapping[int, str]) -> Iterator[Master]:

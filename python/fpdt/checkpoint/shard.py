@@ -1,6 +1,7 @@
 """One rank's file of a checkpoint: ranges of states by name, as safetensors has it, written and read in blocks.
 
-safetensors' own writer wants whole tensors as bytes; this one never holds more than a block beside the live tensors.
+safetensors' own writer wants whole tensors as bytes; this one never holds more than a block beside the live tensors,
+and of those on a disk no more than a block.
 A range is the entry `STATE@START:PARAMETER`, so that any safetensors reader can look into a file.
 """
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from fpdt.checkpoint.fragments import Fragment
 from fpdt.checkpoint.masters import CheckpointError
-from fpdt.checkpoint.staging import Staging
+from fpdt.checkpoint.staging import Staging, State
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "U8": torch.uint8}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -64,7 +65,7 @@ def write_shard(
     path: Path, fragments: Sequence[Fragment], extras: Mapping[str, Tensor], staging: Staging
 ) -> ShardFacts:
     """Writes and syncs a file. Raises OSError; what is there of the file then is for the caller to remove."""
-    tensors = [(_key(state, one.start, one.name), tensor) for one in fragments for state, tensor in one.states.items()]
+    tensors = [(_key(name, one.start, one.name), state) for one in fragments for name, state in one.states.items()]
     tensors += [(_key(EXTRAS, 0, name), tensor) for name, tensor in extras.items()]
     scalars = {one.name: dict(one.scalars) for one in fragments}
     header = _header(tensors, {SCALARS: json.dumps(scalars)})
@@ -96,8 +97,8 @@ def read_index(paths: Sequence[Path]) -> ShardIndex:
     return ShardIndex(ranges, scalars)
 
 
-def read_range(index: ShardIndex, state: str, name: str, start: int, target: Tensor, staging: Staging) -> None:
-    """Fills `target`, 1-D, with elements from `start` on. Raises CheckpointError where the files lack some."""
+def read_range(index: ShardIndex, state: str, name: str, start: int, target: State, staging: Staging) -> None:
+    """Fills `target` with elements from `start` on. Raises CheckpointError where the files lack some."""
     done, end = start, start + target.numel()
     for stored in index.ranges.get((state, name), ()):
         first, last = max(done, stored.start), min(end, stored.end)
@@ -147,7 +148,7 @@ def _parse_key(key: str, path: Path) -> tuple[str, int, str]:
     return state, int(start), name
 
 
-def _header(tensors: Sequence[tuple[str, Tensor]], metadata: Mapping[str, str]) -> bytes:
+def _header(tensors: Sequence[tuple[str, State]], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": metadata}
     place = 0
     for key, tensor in tensors:
@@ -159,7 +160,7 @@ def _header(tensors: Sequence[tuple[str, Tensor]], metadata: Mapping[str, str]) 
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def _blocks(header: bytes, tensors: Sequence[tuple[str, Tensor]], staging: Staging) -> Iterator[memoryview]:
+def _blocks(header: bytes, tensors: Sequence[tuple[str, State]], staging: Staging) -> Iterator[memoryview]:
     yield memoryview(header)
     for _, tensor in tensors:
         yield from staging.blocks(tensor)

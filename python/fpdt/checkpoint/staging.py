@@ -1,17 +1,21 @@
-"""Between tensors and files: memory of a CPU is written and read where it lies, a device's through one pinned block."""
+"""Between states and files: memory of a CPU is written and read where it lies, what is elsewhere through one block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fpdt.checkpoint.on_disk import OnDisk, bytes_of, read_bytes
+
 BLOCK_BYTES = 16 << 20
-"""What is written, hashed and copied at once; on a GPU also the pinned bytes that a checkpoint needs, which the ledger
-has (`CHECKPOINT_STAGING_BYTES`, src/memory/hostTerms.ts)."""
+"""What is written, hashed and copied at once; for states on a GPU or a disk also the bytes that a checkpoint needs,
+which the ledger has (`CHECKPOINT_STAGING_BYTES`, src/memory/hostTerms.ts)."""
+
+State = Tensor | OnDisk
+"""1-D."""
 
 
 class Staging:
@@ -19,6 +23,7 @@ class Staging:
 
     def __init__(self, device: torch.device) -> None:
         self._block: Tensor | None = None
+        """Page-locked for a GPU, from the start; on a CPU made for the first state on a disk."""
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._block = torch.empty(BLOCK_BYTES, dtype=torch.uint8, pin_memory=True)
@@ -29,43 +34,45 @@ class Staging:
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream())
 
-    def blocks(self, tensor: Tensor) -> Iterator[memoryview]:
-        """The bytes of a 1-D tensor; each block is good until the next is asked for."""
-        flat = tensor.detach().view(torch.uint8)
-        for start in range(0, flat.numel(), BLOCK_BYTES):
-            part = flat.narrow(0, start, min(BLOCK_BYTES, flat.numel() - start))
-            yield _bytes_of(self._fetch(part) if part.is_cuda else part)
+    def blocks(self, state: State) -> Iterator[memoryview]:
+        """The bytes of a state; each block is good until the next is asked for. Raises OSError for one on a disk."""
+        for part in _parts(state):
+            if isinstance(part, OnDisk):
+                block = bytes_of(self._own(part))
+                part.read(block)
+                yield block
+            else:
+                yield bytes_of(self._fetch(part) if part.is_cuda else part)
 
-    def fill(self, tensor: Tensor, path: Path, place: int) -> None:
-        """Reads the bytes of a 1-D tensor from a file, from byte `place` on. Raises OSError for a file too short."""
-        flat = tensor.detach().view(torch.uint8)
-        with path.open("rb", buffering=0) as file:
-            file.seek(place)
-            for start in range(0, flat.numel(), BLOCK_BYTES):
-                part = flat.narrow(0, start, min(BLOCK_BYTES, flat.numel() - start))
-                target = self._pinned(part.numel()) if part.is_cuda else part
-                view = _bytes_of(target)
-                while len(view) > 0:
-                    count = file.readinto(view)
-                    if not count:
-                        raise OSError(f"{path} ends before byte {place + flat.numel()}")
-                    view = view[count:]
-                if part.is_cuda:
-                    part.copy_(target)
+    def fill(self, state: State, path: Path, place: int) -> None:
+        """Reads the bytes of a state from a file, from byte `place` on. Raises OSError that names the file."""
+        for part in _parts(state):
+            target = part if isinstance(part, Tensor) and not part.is_cuda else self._own(part)
+            block = bytes_of(target)
+            read_bytes(path, block, place)
+            place += len(block)
+            if isinstance(part, OnDisk):
+                part.write(block)
+            elif part.is_cuda:
+                part.copy_(target)
 
     def _fetch(self, part: Tensor) -> Tensor:
-        block = self._pinned(part.numel())
+        block = self._own(part)
         with torch.cuda.stream(self._stream):
             block.copy_(part, non_blocking=True)
             torch.cuda.current_stream().synchronize()
         return block
 
-    def _pinned(self, num_bytes: int) -> Tensor:
+    def _own(self, part: State) -> Tensor:
+        """Of the block, what a part takes."""
         if self._block is None:
-            raise RuntimeError("a tensor of a device in the staging of a CPU")
-        return self._block.narrow(0, 0, num_bytes)
+            self._block = torch.empty(BLOCK_BYTES, dtype=torch.uint8)
+        return self._block.narrow(0, 0, part.numel() * part.dtype.itemsize).view(part.dtype)
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
-    array: Any = tensor.numpy()
-    return memoryview(array)
+def _parts(state: State) -> Iterator[State]:
+    """One after the other, none of more than a block."""
+    flat = state if isinstance(state, OnDisk) else state.detach()
+    each = BLOCK_BYTES // flat.dtype.itemsize
+    for start in range(0, flat.numel(), each):
+        yield flat.narrow(0, start, min(each, flat.numel() - start))

@@ -25,6 +25,7 @@ from fpdt.run.disk_needs import sections_on_disk
 from fpdt.run.engine import ConfigError, check_config
 from fpdt.run.kernels import check_plan_kernels, plan_kernels
 from fpdt.run.ranks import RankError
+from fpdt.run.states_disk import read_gradients_anywhere
 from fpdt.run.stream import Forward
 from fpdt.run.stream import stream as replace_forwards
 
@@ -125,6 +126,7 @@ class Streamed:
                 "(ACCELERATE_USE_DEEPSPEED=true, TrainingArguments(deepspeed=...)) and no cpu=True",
             )
         check_engine(engine, self.model, self.plan)
+        read_gradients_anywhere(engine.optimizer)
         self._micro_steps = MicroSteps(self.plan, self._streamed, self._device, self._group, self._files, self._exit)
         return self._micro_steps
 

@@ -27,6 +27,7 @@ from fpdt.run.loss_scale import LossScaling
 from fpdt.run.op_builds import free_abandoned_builds
 from fpdt.run.program import Program
 from fpdt.run.rank_disk import with_folders
+from fpdt.run.states_disk import read_gradients_anywhere
 from fpdt.run.stream import StreamedModel
 from fpdt.run.zero import undo_first_step
 
@@ -96,6 +97,7 @@ def build_engine(streamed: StreamedModel, plan: Plan, folders: Mapping[str, Path
     config = with_folders(engine_config(plan), folders)
     engine, *_ = deepspeed.initialize(model=model, model_parameters=weights, config=config, dist_init_required=False)
     undo_first_step(engine.optimizer)
+    read_gradients_anywhere(engine.optimizer)
     return engine
 
 

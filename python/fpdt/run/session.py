@@ -144,6 +144,7 @@ class PlanSession:
         """The model and DeepSpeed's engine around it."""
         start_deepspeed()
         folders = self._exit.enter_context(rank_disk(plan))
+        self._exit.callback(self.checkpoints.release_states)  # A checkpoint may still be read from them.
         model = rank_model(plan, self._weights, self._ranks.device, folders)
         streamed = stream(model, plan, kernels, self._ranks.device)
         engine = build_engine(streamed, plan, folders)

@@ -7,7 +7,8 @@ leaves its buffer as soon as it is read, for memory of the device, and any numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,3 +43,24 @@ class WeightsOnDisk(AsyncPartitionedParameterSwapper):  # type: ignore[misc]
                 self.remove_partition_and_release_buffers([param])
                 param.ds_tensor.data = share
                 param.ds_tensor.status = PartitionedParamStatus.AVAILABLE
+
+    def swap_into_buffer(self, param: Any, dest_buffer: torch.Tensor) -> None:
+        """Brings a share back for good. DeepSpeed reads straight into page-locked memory, at places that are refused
+        without a word, see states_disk."""
+        super().swap_in([param], async_op=False)
+        dest_buffer.copy_(param.ds_tensor.data)
+        self.remove_partition_and_release_buffers([param])
+
+
+@contextmanager
+def own_share(weight: Any) -> Iterator[torch.Tensor]:
+    """This rank's share of a weight that ZeRO-3 has sharded, read for the time being where it lies on a disk alone."""
+    share = weight.ds_tensor
+    if share.status == PartitionedParamStatus.AVAILABLE:
+        yield share
+        return
+    weight.nvme_swapper.swap_in([weight], async_op=False)
+    try:
+        yield share
+    finally:
+        weight.nvme_swapper.remove_partition_and_release_buffers([weight])

@@ -10,8 +10,10 @@
                           or nan:gradient:RANK:STEP
     full:BYTES            has a full disk where a shard of a checkpoint would be longer than so many bytes
     fp16                  lets DeepSpeed train in fp16 on a CPU that has no arithmetic for it
+    plain-disk            has Python read and write DeepSpeed's files, where its op for that is not compiled
 
-`install` plants them from outside, in the tables and classes of the worker; nothing of these knows of faults.
+Several are told apart by commas. `install` plants them from outside, in the tables and classes of the worker; nothing
+of these knows of faults.
 """
 
 from __future__ import annotations
@@ -85,18 +87,27 @@ class Half:
     """Slow and exact to fp16's rounding, as oneDNN and gloo compute it."""
 
 
-Fault = Leak | Sleep | Stop | Scale | Spoil | Full | Half
+@dataclass(frozen=True)
+class PlainDisk:
+    """Transfers are done when they are waited for."""
+
+
+Fault = Leak | Sleep | Stop | Scale | Spoil | Full | Half | PlainDisk
 
 
 def install() -> None:
-    """Plants the fault that FPDT_FAULT asks for; nothing where it is empty. To be called once in a process, before
+    """Plants the faults that FPDT_FAULT asks for; nothing where it is empty. To be called once in a process, before
     its session is made.
 
     Raises ValueError for a fault that it does not know, or an op kind without a handler.
     """
-    fault = parse_fault(os.environ.get(VARIABLE, ""))
-    if fault is None:
-        return
+    for text in os.environ.get(VARIABLE, "").split(","):
+        fault = parse_fault(text)
+        if fault is not None:
+            _plant(fault)
+
+
+def _plant(fault: Fault) -> None:
     from fpdt.ops import HANDLERS
     from fpdt.run.session import PlanSession
 
@@ -115,6 +126,8 @@ def install() -> None:
             fill_disk(fault)
         case Half():
             allow_fp16()
+        case PlainDisk():
+            use_plain_disk()
 
 
 def parse_fault(text: str) -> Fault | None:
@@ -137,6 +150,8 @@ def parse_fault(text: str) -> Fault | None:
                 return Full(int(num_bytes))
             case ["fp16"]:
                 return Half()
+            case ["plain-disk"]:
+                return PlainDisk()
     except ValueError as error:
         raise ValueError(_usage(text)) from error
     raise ValueError(_usage(text))
@@ -144,7 +159,7 @@ def parse_fault(text: str) -> Fault | None:
 
 def _usage(text: str) -> str:
     forms = "leak:BYTES, sleep:KIND:SECONDS, kill:RANK:STEP, raise:RANK:STEP, hang:RANK:STEP, scale:FACTOR, full:BYTES"
-    return f"{VARIABLE}={text}: expected {forms}, nan:loss:RANK:STEP, nan:gradient:RANK:STEP or fp16"
+    return f"{VARIABLE}={text}: expected {forms}, nan:loss:RANK:STEP, nan:gradient:RANK:STEP, fp16 or plain-disk"
 
 
 def slow_down(handlers: MutableMapping[str, Callable[..., None]], fault: Sleep) -> None:
@@ -256,6 +271,12 @@ def allow_fp16() -> None:
     from deepspeed.accelerator import get_accelerator
 
     type(get_accelerator()).is_fp16_supported = lambda _: True
+
+
+def use_plain_disk() -> None:
+    from fpdt.testing.plain_disk import use_plain_disk
+
+    use_plain_disk()
 
 
 def leak_in_layers(fault: Leak) -> RemovableHandle:
