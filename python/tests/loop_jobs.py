@@ -11,14 +11,15 @@ from io import StringIO
 from pathlib import Path
 from unittest import mock
 
-from fpdt.testing import harness
+from fpdt.testing import faults, harness
 from fpdt.testing.children import Result, note_progress
 from fpdt.testing.harness import Job
 from tests.loop_refusals import refusals
-from tests.loops import Place, accelerate_loop, own_loop, trainer_loop
+from tests.loops import Place, accelerate_loop, own_loop, own_steps, trainer_loop
 
 LOOPS: Mapping[str, Callable[[Place], Result]] = {
     "own": own_loop,
+    "own steps": own_steps,
     "accelerate": accelerate_loop,
     "trainer": trainer_loop,
     "refusals": refusals,
@@ -71,6 +72,8 @@ def _prepare(job: Job, rank: int, port: int) -> None:
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["worldSize"]}
     os.environ.update({key: str(value) for key, value in {**places, "MASTER_PORT": port}.items()})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1"})
+    os.environ.update(job.get("environment", {}))
+    faults.install()
     import deepspeed
     import torch
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,37 @@ def own_loop(place: Place) -> Result:
         "generated": generated[0].tolist(),
         "upstream": upstream,
     }
+
+
+def own_steps(place: Place) -> Result:
+    """Nothing but steps, before and after logits of Hugging Face's own forward; the model is sharded as it is read."""
+    import torch
+
+    import fpdt
+
+    losses: list[float] = []
+    sharding: Any = import_module("transformers.integrations")
+    config = sharding.HfDeepSpeedConfig(place.config)
+    with own_engine(place) as (engine, _):
+        del config
+        sharding.unset_hf_deepspeed_config()
+        own = {name: ids[None] for name, ids in place.samples()[-1].items()}
+        engine.eval()
+        with torch.no_grad():
+            before = _own_loss(engine, own)
+        engine.train()
+        loader = iter(fpdt.data_loader(place.samples(), place.plan, shuffle=False))
+        for number in range(place.steps):
+            total = 0.0
+            for _ in range(place.accumulation):
+                loss = engine(**next(loader), num_items_in_batch=place.mean_targets(number)).loss
+                engine.backward(loss)
+                engine.step()
+                total += float(loss.detach()) / place.accumulation
+            losses.append(_mean(total))
+        engine.eval()
+        with torch.no_grad():
+            return {"losses": losses, "own": [before, _own_loss(engine, own)]}
 
 
 def _mean(loss: float) -> float:

@@ -14,14 +14,15 @@ from deepspeed.runtime.swap_tensor.partitioned_param_swapper import (
     PartitionedParamStatus,
 )
 
-from fpdt.errors import FpdtError
-from fpdt.loop.stream import stream
-from fpdt.run.weights_disk import WeightsOnDisk, own_share
+from fpdt.models.plan_model import plan_model
+from fpdt.plan import load_plan
+from fpdt.run.weights_disk import WeightsOnDisk, own_share, share_dtype, take_over
 from tests.conftest import Probes
+from tests.loops import LEARNING_RATE
 from tests.op_builders import compile_ops
-from tests.plan_builder import PlanBuilder
 from tests.planned import MODEL, ZERO_3, make_plan, write_data
 from tests.rounds import full
+from tests.test_loop import ACCUMULATION, STEPS, plain_losses, write_samples
 
 LARGE: Mapping[str, Any] = {**MODEL, "hidden_size": 1024, "intermediate_size": 1024, "vocab_size": 1024}
 """Of two ranks a layer has seven shares of 1 MiB and more in fp32, five in bf16: those go to the disk."""
@@ -117,12 +118,70 @@ def test_a_share_is_read_for_the_time_being(monkeypatch: pytest.MonkeyPatch) -> 
     assert here.ds_tensor.status == PartitionedParamStatus.AVAILABLE and disk.num_reads == 2
 
 
-def test_loops_of_ones_own_have_no_weights_on_a_disk(tmp_path: Path) -> None:
-    zero = {"stage": 3, "offload_param": {"device": "nvme", "nvme_path": str(tmp_path)}}
-    plan = PlanBuilder(overrides={"deepspeed": {"zero_optimization": zero}}).build()
-    with pytest.raises(FpdtError, match="weights on a disk") as found:
-        stream(torch.nn.Linear(1, 1), plan)
-    assert "cpu" in (found.value.hint or "")
+def test_a_share_that_was_changed_goes_back_through_a_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(1)
+    swapper, written = reader(disk, monkeypatch), dict[int, list[float]]()
+
+    def get_buffer(param: Any, numel: int) -> torch.Tensor:
+        swapper.param_id_to_swap_buffer[param.ds_id] = buffer = disk.free.pop()
+        return buffer[:numel]
+
+    def write(_: Any, params: list[Any]) -> None:
+        for param in params:
+            buffer = swapper.param_id_to_swap_buffer.pop(param.ds_id)
+            written[param.ds_id] = buffer.tolist()
+            disk.free.append(buffer)
+
+    swapper.param_id_to_swap_buffer, swapper.get_buffer = {}, get_buffer
+    monkeypatch.setattr(AsyncPartitionedParameterSwapper, "swap_out_and_release", write)
+    weights = [weight(number) for number in (2, 3)]
+    swapper.swap_in(weights, async_op=False)
+    for one in weights:
+        one.ds_tensor.data += 0.5
+    swapper.swap_out_and_release(weights)
+    assert written == {2: [2.5] * 4, 3: [3.5] * 4} and len(disk.free) == 1
+
+
+def test_a_model_of_ones_own_is_read_like_this_once_it_is_on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = torch.nn.Linear(1, 1)
+    device = torch.device("cpu")
+    assert not take_over(model, device)
+    monkeypatch.setattr(AsyncPartitionedParameterSwapper, "__init__", lambda _: None)
+    model.weight.nvme_swapper = model.bias.nvme_swapper = AsyncPartitionedParameterSwapper()
+    assert take_over(model, device) and type(model.bias.nvme_swapper) is WeightsOnDisk
+
+
+def test_what_is_on_the_disk_has_the_dtype_that_it_was_written_in() -> None:
+    """Where it is, a number in fp16 stands in for it."""
+    one, here = weight(0), torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    one.ds_tensor.dtype, one.nvme_swapper = torch.float16, SimpleNamespace(dtype=torch.float32)
+    assert [share_dtype(one), share_dtype(here)] == [torch.float32, torch.bfloat16]
+    one.ds_tensor.status = PartitionedParamStatus.AVAILABLE
+    assert share_dtype(one) == torch.float16
+
+
+@pytest.mark.full
+def test_loops_of_ones_own_train_with_weights_and_states_on_a_disk(probes: Probes, tmp_path: Path) -> None:
+    """Those of `fpdt run`, and Hugging Face's own forward before and after. Python stands in for async_io."""
+    (tmp_path / "disk").mkdir()
+    states = {"device": "nvme", "nvme_path": str(tmp_path / "disk")}
+    weights = {**states, "max_in_cpu": 0, **BUFFERS}
+    zero = {**ZERO_3, "sub_group_size": BLOCK, "offload_param": weights, "offload_optimizer": states}
+    optimizer = {"type": "AdamW", "params": {"lr": LEARNING_RATE, "weight_decay": 0.0, "torch_adam": True}}
+    shape = ("--gpus", "2", "--policy", "fpdt", "--steps", str(STEPS))
+    path = make_plan(
+        tmp_path, *shape, model=LARGE, zero=zero, accumulation_steps=ACCUMULATION, more={"optimizer": optimizer}
+    )
+    samples = write_samples(tmp_path, STEPS * ACCUMULATION + 1)
+    plan_model(load_plan(path), None, with_buffers=True).save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    given: dict[str, Any] = {"environment": {"FPDT_FAULT": "plain-disk"}, "steps": STEPS, "worldSize": 2}
+    job = {"folder": tmp_path, "accumulation": ACCUMULATION, "replicas": 1, "loops": ["own steps"]}
+    answer = probes.run(kind="loops", **job, **given, idleSeconds=300)
+    assert "failed" not in answer, answer
+    exact = plain_losses(tmp_path, samples, ACCUMULATION, torch.float64)
+    found = answer["own steps"]
+    assert found["losses"] == pytest.approx(exact, rel=1e-5)
+    assert found["own"][1] < found["own"][0]
 
 
 @pytest.fixture(scope="module")

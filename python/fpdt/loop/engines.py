@@ -13,6 +13,7 @@ from torch import nn
 from fpdt.models.build import DTYPES
 from fpdt.plan import Plan
 from fpdt.run.engine import ConfigError
+from fpdt.run.weights_disk import share_dtype
 
 SETTINGS = ("reduce_bucket_size", "contiguous_gradients", "reduce_scatter", "overlap_comm")
 STAGE_3 = (
@@ -20,6 +21,8 @@ STAGE_3 = (
     *("prefetch_bucket_size", "allgather_sequential", "use_all_reduce_for_fetch_params"),
 )
 """What the memory plan depends on (src/memory/zeroSettings.ts), by DeepSpeed's attributes; offloading beside it."""
+ON_DISK = ("buffer_count", "buffer_size", "max_in_cpu")
+"""Of a section that offloads to a disk, as far as it has them."""
 AS_PLANNED = "give deepspeed.initialize the ds_config that the plan was made with, or plan again with this one"
 
 
@@ -42,7 +45,7 @@ def check_engine(engine: Any, model: nn.Module, plan: Plan) -> None:
     _check_zero(engine, plan)
     dtype = DTYPES[plan.run["dtype"]]
     for name, weight in model.named_parameters():
-        found = getattr(weight, "ds_tensor", weight).dtype
+        found = share_dtype(weight)
         if found != dtype:
             raise ConfigError(
                 f"weight '{name}' is {found} in the engine, the plan is for {dtype}",
@@ -54,18 +57,21 @@ def _check_zero(engine: Any, plan: Plan) -> None:
     mine, planned = engine._config.zero_config, get_zero_config(dict(plan.deepspeed))
     names = ("stage", *(SETTINGS if planned.stage > 0 else ()), *(STAGE_3 if planned.stage == 3 else ()))
     found, wanted = (_settings(one, names) for one in (mine, planned))
-    if differing := [f"{name} {found[name]} for {wanted[name]}" for name in found if found[name] != wanted[name]]:
+    both = [name for name in found if name in wanted]
+    if differing := [f"{name} {found[name]} for {wanted[name]}" for name in both if found[name] != wanted[name]]:
         raise ConfigError(
             f"zero_optimization of the DeepSpeed engine is not what was planned: {', '.join(differing)}", AS_PLANNED
         )
 
 
 def _settings(config: Any, names: tuple[str, ...]) -> dict[str, str]:
-    sections = {name: getattr(config, name) for name in ("offload_optimizer", "offload_param")}
-    return {
-        **{name: _shown(getattr(config, name)) for name in names},
-        **{f"{name}.device": "none" if one is None else _shown(one.device) for name, one in sections.items()},
-    }
+    found = {name: _shown(getattr(config, name)) for name in names}
+    for name in ("offload_optimizer", "offload_param"):
+        section = getattr(config, name)
+        device = found[f"{name}.device"] = "none" if section is None else _shown(section.device)
+        if device == "nvme":
+            found.update({f"{name}.{key}": _shown(getattr(section, key)) for key in ON_DISK if hasattr(section, key)})
+    return found
 
 
 def _shown(value: Any) -> str:

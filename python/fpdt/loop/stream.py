@@ -28,6 +28,7 @@ from fpdt.run.ranks import RankError
 from fpdt.run.states_disk import read_gradients_anywhere
 from fpdt.run.stream import Forward
 from fpdt.run.stream import stream as replace_forwards
+from fpdt.run.weights_disk import take_over
 
 
 class StreamError(FpdtError):
@@ -85,6 +86,7 @@ class Streamed:
             self._exit = opened.pop_all()
         self._micro_steps: MicroSteps | None = None
         self._is_over = False
+        self._reads_as_planned = "offload_param" not in sections_on_disk(plan.deepspeed)
 
     @property
     def model(self) -> nn.Module:
@@ -108,6 +110,8 @@ class Streamed:
 
     def _forward(self, *args: Any, **keywords: Any) -> Any:
         """What the model's forward does now."""
+        # DeepSpeed may put weights on a disk as late as in its initialize.
+        self._reads_as_planned = self._reads_as_planned or take_over(self.model, self._device)
         given = _named(self._signature, args, keywords)
         if given.get("labels") is None:
             refuse_training_without_labels(self.model)
@@ -155,11 +159,6 @@ def _check(model: nn.Module, plan: Plan) -> None:
         )
     if plan.packing:
         raise StreamError("the plan is for packed documents, and a loop gives one sample", "plan without --packing")
-    if "offload_param" in sections_on_disk(plan.deepspeed):
-        raise ConfigError(
-            "the plan has weights on a disk, and DeepSpeed's own zero.Init has no buffers for a whole layer of them",
-            "plan with offload_param device cpu; `fpdt run` trains with weights on a disk",
-        )
     check_config(plan)
 
 

@@ -2,7 +2,8 @@
 
 DeepSpeed reads all weights of a module at once and leaves them in its buffers until they are released, so that a layer
 needs as many buffers as it has weights. Here a module is a whole layer, and others may be gathered beside it: a share
-leaves its buffer as soon as it is read, for memory of the device, and any number of buffers will do.
+leaves its buffer as soon as it is read, for memory of the device, and any number of buffers will do. A share that was
+changed goes back through one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from deepspeed.runtime.swap_tensor.partitioned_param_swapper import (
     AsyncPartitionedParameterSwapper,
     PartitionedParamStatus,
 )
+from torch import nn
 
 
 class WeightsOnDisk(AsyncPartitionedParameterSwapper):  # type: ignore[misc]
@@ -44,12 +46,38 @@ class WeightsOnDisk(AsyncPartitionedParameterSwapper):  # type: ignore[misc]
                 param.ds_tensor.data = share
                 param.ds_tensor.status = PartitionedParamStatus.AVAILABLE
 
+    def swap_out_and_release(self, params: Sequence[Any], async_op: bool = False, **_: Any) -> None:
+        """Writes shares that were made, or changed while they were gathered, one after the other."""
+        for param in params:
+            if param.ds_id not in self.param_id_to_swap_buffer:
+                share = param.ds_tensor.data
+                self.get_buffer(param, share.numel()).copy_(share)
+            super().swap_out_and_release([param])
+
     def swap_into_buffer(self, param: Any, dest_buffer: torch.Tensor) -> None:
         """Brings a share back for good. DeepSpeed reads straight into page-locked memory, at places that are refused
         without a word, see states_disk."""
         super().swap_in([param], async_op=False)
         dest_buffer.copy_(param.ds_tensor.data)
         self.remove_partition_and_release_buffers([param])
+
+
+def take_over(model: nn.Module, device: torch.device) -> bool:
+    """Has the weights of a model that DeepSpeed's own zero.Init has put on a disk be read like this too, for good:
+    DeepSpeed goes on gathering whole layers. False where there are none yet."""
+    swappers = {id(one): one for weight in model.parameters() if (one := getattr(weight, "nvme_swapper", None))}
+    for swapper in swappers.values():
+        swapper.__class__ = WeightsOnDisk
+        swapper._device = device
+    return len(swappers) > 0
+
+
+def share_dtype(weight: Any) -> torch.dtype:
+    """Of what a rank has of a weight, sharded by ZeRO-3 or not; in the memory of one on a disk is nothing of it."""
+    share = getattr(weight, "ds_tensor", weight)
+    is_away = getattr(share, "status", None) == PartitionedParamStatus.NOT_AVAILABLE
+    dtype: torch.dtype = weight.nvme_swapper.dtype if is_away else share.dtype
+    return dtype
 
 
 @contextmanager
