@@ -178,25 +178,26 @@ def _compiled() -> None:
 
 TORCH_ADAM = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}
 CPU_ADAM = {"type": "AdamW", "params": {"lr": 1e-3}}
+PIPELINED = {"pipeline_read": True, "pipeline_write": True, "buffer_count": 8}
 
 
 @pytest.mark.usefixtures("_compiled")
 @pytest.mark.parametrize(
     ("optimizer", "states", "weights", "dtype"),
     [
-        full(TORCH_ADAM, "nvme", None, "float32"),
-        full(CPU_ADAM, "nvme", 0, "float32"),
-        full(TORCH_ADAM, "nvme", 400_000, "bfloat16"),
-        full(TORCH_ADAM, "cpu", 0, "float32"),
+        full(TORCH_ADAM, {}, None, "float32"),
+        full(CPU_ADAM, {}, 0, "float32"),
+        full(TORCH_ADAM, PIPELINED, 400_000, "bfloat16"),
+        full(TORCH_ADAM, {"device": "cpu"}, 0, "float32"),
     ],
 )
 def test_on_the_compiled_op_they_go_on_to_the_bit_and_in_host_memory(
-    optimizer: dict[str, Any], states: str, weights: int | None, dtype: str, probes: Probes, tmp_path: Path
+    optimizer: dict[str, Any], states: dict[str, Any], weights: int | None, dtype: str, probes: Probes, tmp_path: Path
 ) -> None:
     """For full rounds, and never left out there: without libaio it fails. `weights`: elements of a rank that may stay
     in host memory of those on a disk, where any are."""
     disk = str(tmp_path / "disk")
-    on_disk = on_the_disk(tmp_path, offload_optimizer={"device": states, "nvme_path": disk})
+    on_disk = on_the_disk(tmp_path, offload_optimizer={"device": "nvme", "nvme_path": disk, **states})
     if weights is not None:
         on_disk["offload_param"] = {"device": "nvme", "nvme_path": disk, "max_in_cpu": weights, **WEIGHTS}
     on_host = {**on_disk, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "none"}}

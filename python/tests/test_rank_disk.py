@@ -28,6 +28,9 @@ LARGE: Mapping[str, Any] = {**MODEL, "hidden_size": 256, "intermediate_size": 51
 """DeepSpeed writes tensors of 1 MiB and more."""
 
 
+TORCH_ADAM = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}
+
+
 def on_disk(folder: Path, **more: Any) -> dict[str, Any]:
     return {"stage": 3, "offload_optimizer": {"device": "nvme", "nvme_path": str(folder), **more}}
 
@@ -39,19 +42,21 @@ def _compiled() -> None:
 
 @pytest.mark.usefixtures("_compiled")
 @pytest.mark.parametrize(
-    ("optimizer", "sub_group_size"),
+    ("optimizer", "sub_group_size", "more"),
     [
-        full({"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}, 1_000_000_000),
-        full({"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}}, 400_000),
-        full({"type": "AdamW", "params": {"lr": 1e-3}}, 400_000),
+        full(TORCH_ADAM, 1_000_000_000, {}),
+        full(TORCH_ADAM, 400_000, {}),
+        full({"type": "AdamW", "params": {"lr": 1e-3}}, 400_000, {}),
+        full(TORCH_ADAM, 400_000, {"pipeline_read": True, "buffer_count": 8}),
+        full(TORCH_ADAM, 300_000, {"pipeline_read": True, "pipeline_write": True, "buffer_count": 12}),
     ],
 )
 def test_states_on_a_disk_train_as_unsharded(
-    optimizer: dict[str, Any], sub_group_size: int, probes: Probes, tmp_path: Path
+    optimizer: dict[str, Any], sub_group_size: int, more: dict[str, Any], probes: Probes, tmp_path: Path
 ) -> None:
     """For full rounds, and never left out there: without libaio it fails."""
     (tmp_path / "disk").mkdir()
-    zero = {**on_disk(tmp_path / "disk"), "sub_group_size": sub_group_size}
+    zero = {**on_disk(tmp_path / "disk", **more), "sub_group_size": sub_group_size}
     plan = make_plan(tmp_path, "--gpus", "2", model=LARGE, zero=zero, more={"optimizer": optimizer})
     answer = probes.run(kind="worker", plan=plan, data=write_data(tmp_path), worldSize=2, steps=3)
     assert "failed" not in answer, answer

@@ -26,7 +26,6 @@ export const REFUSED: Readonly<Record<string, string>> = {
   'examples-compression': 'compression_training',
   'examples-deepcompile': 'compile.deepcompile',
   'examples-elastic': 'elasticity',
-  'examples-infinity-pipelined': 'zero_optimization.offload_optimizer.pipeline_read',
   'examples-pipeline': 'pipeline',
   'examples-zeropp': 'zero_optimization.zero_quantized_weights',
   'megatron-curriculum': 'curriculum_learning',

@@ -2,10 +2,12 @@
  * An optimizer's states on a disk (ZeRO-Infinity, arXiv 2104.07857; runtime/swap_tensor of DeepSpeed 0.19.8): sub-group by sub-group its
  * weight, states and gradient are read into page-locked buffers, updated there and written back.
  */
+import { tensorsOf } from '../spec/deepspeedOffload.js';
 import { checkpointStaging } from './hostTerms.js';
 import { derived, type InstantItem } from './items.js';
-import { overModel, pinnedBytes, type StateItems, type Terms } from './stateTerms.js';
-import { largestSubGroup } from './subGroups.js';
+import { overModel, pinnedBytes, shardOf, type StateItems, type Terms } from './stateTerms.js';
+import { largestSubGroup, subGroups } from './subGroups.js';
+import { refusal, type WeightFacts } from './weightsDisk.js';
 
 const FP32 = 4;
 export const SWAP_BUFFERS = 'buffers of the disk';
@@ -46,6 +48,18 @@ function unwrittenBytes(terms: Terms): number {
       return trainable && !isWritten ? sum + bytes : sum;
     }, 0),
   );
+}
+
+/** Throws an FpdtError for buffers that DeepSpeed would run out of in its first update, or its second one. */
+export function refuseTooFewBuffers(facts: WeightFacts): void {
+  const disk = facts.zero.optimizerDisk;
+  if (disk === undefined) return;
+  const numOnDisk = subGroups(facts).filter((group) => FP32 * shardOf(group, facts.numRanks) >= disk.leastBytes).length;
+  const together = Math.min(disk.numAtOnce, numOnDisk);
+  const needed = together * tensorsOf(disk);
+  if (disk.numBuffers >= needed) return;
+  const text = `${disk.numBuffers} do not hold ${together} sub-groups, which pipeline_read and pipeline_write have in memory together`;
+  throw refusal('offload_optimizer.buffer_count', text, needed);
 }
 
 /** The first update makes the states of a sub-group in memory of their own. */

@@ -104,7 +104,8 @@ export function refuseUnreadable(facts: WeightFacts): void {
   throw refusal('stage3_param_persistence_threshold', text, smallest.numel - 1);
 }
 
-function refusal(key: string, text: string, works: number): FpdtError {
+/** `key`: of zero_optimization; `works`: the value that does. */
+export function refusal(key: string, text: string, works: number): FpdtError {
   const path = `zero_optimization.${key}`;
   return new FpdtError(`deepspeed.${path}: ${text}`, {
     code: 'invalid-value',

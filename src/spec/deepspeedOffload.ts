@@ -7,15 +7,18 @@ import { type JsonObject, valueIn } from './parseJson.js';
 
 const SECTION = 'offload_optimizer';
 
-/** How DeepSpeed's PartitionedOptimizerSwapper moves states (runtime/swap_tensor/optimizer_utils.py). */
+/** How DeepSpeed's swappers move states (runtime/swap_tensor/optimizer_utils.py). */
 export interface OptimizerDisk extends DiskBlocks {
   /** Page-locked buffers, each of the largest sub-group. */
   readonly numBuffers: number;
+  /** Sub-groups in memory together: with pipeline_read the next one too, with pipeline_write the one before (PipelinedOptimizerSwapper). */
+  readonly numAtOnce: number;
   /** Of master weight, states and gradient, for each parameter. */
   readonly bytesPerParameter: number;
 }
 
 const FP32 = 4;
+const PIPELINES = ['pipeline_read', 'pipeline_write'];
 
 /** Undefined where states are elsewhere. */
 export function optimizerDisk(config: JsonObject): OptimizerDisk | undefined {
@@ -23,6 +26,7 @@ export function optimizerDisk(config: JsonObject): OptimizerDisk | undefined {
   return {
     ...diskBlocks(config),
     numBuffers: Number(inSection(config, SECTION, 'buffer_count') ?? 4),
+    numAtOnce: 1 + PIPELINES.filter((key) => inSection(config, SECTION, key) === true).length,
     bytesPerParameter: 2 * FP32 + (optimizerFacts(config)?.stateBytes ?? 2 * FP32),
   };
 }
@@ -35,28 +39,17 @@ export function offloadProblems(config: JsonObject): readonly Problem[] {
     return [diskProblem(SECTION, '', [': ZeRO stage 0 has nothing to offload', 'unsupported', 'use stage 1, 2 or 3'])];
   }
   const disk = optimizerDisk(config);
-  return disk === undefined ? [] : [...pipelineProblems(config), ...bufferProblems(disk)];
+  return disk === undefined ? [] : bufferProblems(disk);
 }
 
-/**
- * PipelinedOptimizerSwapper has buffers of the next sub-group, and of the last, beside those of the one that is updated: with DeepSpeed's four
- * it runs out of them at the first update.
- */
-function pipelineProblems(config: JsonObject): readonly Problem[] {
-  return ['pipeline_read', 'pipeline_write']
-    .filter((key) => inSection(config, SECTION, key) === true)
-    .map((key) =>
-      diskProblem(SECTION, `.${key}`, [
-        ': true is not supported: memory is planned for one sub-group at a time',
-        'unsupported',
-        'set it to false',
-      ]),
-    );
+/** Weight, states and gradient. */
+export function tensorsOf({ bytesPerParameter }: Pick<OptimizerDisk, 'bytesPerParameter'>): number {
+  return bytesPerParameter / FP32;
 }
 
 /** All tensors of a sub-group are in memory together (`swap_in_optimizer_state` asserts it). */
 function bufferProblems({ numBuffers, bytesPerParameter }: OptimizerDisk): readonly Problem[] {
-  const needed = bytesPerParameter / FP32;
+  const needed = tensorsOf({ bytesPerParameter });
   if (numBuffers >= needed) return [];
   const text = `: ${numBuffers} do not hold a weight, its states and its gradient`;
   return [diskProblem(SECTION, '.buffer_count', [text, 'invalid-value', `buffer_count=${needed} works`])];

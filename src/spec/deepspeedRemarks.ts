@@ -33,12 +33,12 @@ const ROWS: readonly Row[] = [
   {
     path: 'zero_optimization.offload_optimizer.device',
     when: (value, _, { zeroStage }) => value === 'nvme' && zeroStage === 3,
-    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; checkpoints cannot be written',
+    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts',
   },
   {
     path: 'zero_optimization.offload_param.device',
     when: (value, _, { zeroStage }) => value === 'nvme' && zeroStage === 3,
-    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; none is read ahead, and checkpoints cannot be written',
+    text: 'takes disk at every rank in nvme_path, for which there is room or not when the run starts; none is read ahead',
   },
   {
     path: 'zero_optimization.offload_optimizer.fast_init',

@@ -5,7 +5,8 @@ import { type Kernels, kernelNamed } from '../catalog/kernels.js';
 import { opSizes, type OpSizes, temporaryBytes } from '../catalog/ops/index.js';
 import { parameterTable } from '../catalog/parameters.js';
 import { type PoolCapacity, linksOf, poolsOf, streamsOf } from '../catalog/pools.js';
-import { refuseUnreadable } from '../memory/weightsDisk.js';
+import { refuseTooFewBuffers } from '../memory/optimizerDisk.js';
+import { refuseUnreadable, type WeightFacts } from '../memory/weightsDisk.js';
 import { zeroSettings } from '../memory/zeroSettings.js';
 import type { Machine, ScratchFormula } from '../schedule/build.js';
 import { type Places, placesOf } from '../schedule/places.js';
@@ -36,13 +37,15 @@ export interface Setting extends BuildInput {
 export function settingOf(input: BuildInput): Setting {
   const { model, run, cluster } = input;
   const parameters = parameterTable(model);
-  refuseUnreadable({
+  const facts: WeightFacts = {
     parameters,
     classOf: model.code.classOf,
     numRanks: cluster.numRanks,
     w: DTYPE_BYTES[run.dtype],
     zero: zeroSettings(input.deepspeed),
-  });
+  };
+  refuseUnreadable(facts);
+  refuseTooFewBuffers(facts);
   const layout = parallelLayout(model, run, cluster.ranksPerNode);
   const kernels = kernelsFor(input);
   const pools = poolsOf(cluster);

@@ -2,6 +2,9 @@
 import { describe, expect, test } from 'vitest';
 import { parameterTable } from '../../src/catalog/parameters.js';
 import type { ModelStatesInput } from '../../src/memory/modelStates.js';
+import { refuseTooFewBuffers } from '../../src/memory/optimizerDisk.js';
+import type { WeightFacts } from '../../src/memory/weightsDisk.js';
+import { zeroSettings } from '../../src/memory/zeroSettings.js';
 import { optimizerSeconds } from '../../src/predict/zeroCosts.js';
 import type { DeepSpeedConfig } from '../../src/spec/types.js';
 import { smallPlan } from '../predict/smallPlan.js';
@@ -49,6 +52,27 @@ describe('an optimizer on a disk', () => {
   test('reaches checkpoints through one block, which the host of a GPU has in any case', () => {
     const staging = (device: 'cpu' | 'cuda'): number => bytesOf(states({ device: 'nvme' }, {}, { device }).pinned, 'checkpoint staging');
     expect([staging('cpu'), staging('cuda')]).toEqual([16 * 1024 ** 2, 0]);
+  });
+
+  test.each([
+    [{}, 4],
+    [{ pipeline_read: true }, 8],
+    [{ pipeline_write: true }, 8],
+    [{ pipeline_read: true, pipeline_write: true }, 12],
+  ])('with %j has buffers of all sub-groups that are in memory together', (pipeline, needed) => {
+    const facts = (buffers: number, subGroupSize: number): WeightFacts => ({
+      parameters,
+      classOf: model.code.classOf,
+      numRanks: 4,
+      w: 2,
+      zero: zeroSettings(zeroOf({ device: 'nvme', buffer_count: buffers, ...pipeline }, { sub_group_size: subGroupSize })),
+    });
+    const cut = Math.floor(OWNED / 8);
+    expect(() => refuseTooFewBuffers(facts(needed, cut))).not.toThrow();
+    // One sub-group is alone.
+    expect(() => refuseTooFewBuffers(facts(4, 1e9))).not.toThrow();
+    const refused = expect.objectContaining({ hint: `buffer_count=${needed} works` });
+    expect(() => refuseTooFewBuffers(facts(needed - 1, cut))).toThrow(refused);
   });
 
   test('below stage 3 is one on the host', () => {

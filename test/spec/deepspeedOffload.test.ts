@@ -24,8 +24,6 @@ describe('offload_optimizer to nvme', () => {
     [{ nvme_path: '' }, 'nvme_path', 'missing-key', /"nvme_path": "\/FOLDER"/],
     [{ nvme_path: 'scratch' }, 'nvme_path', 'invalid-value', /"nvme_path": "\/FOLDER"/],
     [{ buffer_count: 3 }, 'buffer_count', 'invalid-value', /buffer_count=4 works/],
-    [{ pipeline_read: true }, 'pipeline_read', 'unsupported', /set it to false/],
-    [{ pipeline_write: true }, 'pipeline_write', 'unsupported', /set it to false/],
   ])('%j is refused', (more, key, code, hint) => {
     const found = errorOf(() => specs({ deepspeed: onDisk(more) }));
     expect(found).toMatchObject({ code, details: { path: `zero_optimization.offload_optimizer.${key}` } });
