@@ -7,15 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from fpdt.checkpoint import on_disk, staging
+from fpdt.checkpoint import checkpoints, on_disk, staging
 from fpdt.checkpoint.agreement import Agreement
-from fpdt.checkpoint.folder import shard_name
+from fpdt.checkpoint.checkpoints import Checkpoints
+from fpdt.checkpoint.folder import Checkpoint, open_checkpoint, shard_name
 from fpdt.checkpoint.fragments import Fragment
+from fpdt.checkpoint.masters import CheckpointError
 from fpdt.checkpoint.on_disk import OnDisk, write_zeros
 from fpdt.checkpoint.saver import Saver, Work
 from fpdt.checkpoint.shard import read_index, read_range, write_shard
@@ -26,6 +29,7 @@ from tests.planned import MODEL, ZERO_3, make_plan, write_data
 from tests.rounds import full
 from tests.test_checkpoint import LORA, PLAIN, newest, options, train
 from tests.test_checkpoint_files import flip_a_bit
+from tests.test_checkpoint_files import save as save_files
 
 WHOLE = torch.arange(50, dtype=torch.float32)
 CPU = torch.device("cpu")
@@ -94,6 +98,22 @@ def test_a_disk_without_room_for_states_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "posix_fallocate", refused)
     with pytest.raises(OSError, match="states: No space left on device"):
         write_zeros(tmp_path / "states", 4096)
+
+
+def test_a_run_that_has_no_room_for_its_states_is_refused_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it goes on; the checkpoint stays as it is."""
+    checkpoint = save_files(tmp_path / "saved", 1)
+    session = Checkpoints({}, 0, 1)
+    session._identity = {"family": "llama"}
+    monkeypatch.setattr(Checkpoint, "state", lambda _: {"model": session._identity, "data": {}})
+    monkeypatch.setattr(checkpoints, "held_fragments", lambda *_: write_zeros(tmp_path / "states", 1 << 60))
+    trained: Any = SimpleNamespace(engine=None, model=None, data=SimpleNamespace(seek=lambda *_: None))
+    with pytest.raises(CheckpointError, match=r"step-00000001 cannot be taken up: .*states: ") as found:
+        session._load(checkpoint, trained, Staging(CPU))
+    assert "offload_optimizer" in found.value.hint
+    open_checkpoint(checkpoint.folder).check_files(range(3))
 
 
 LARGE: Mapping[str, Any] = {**MODEL, "hidden_size": 128, "intermediate_size": 128, "vocab_size": 4096}

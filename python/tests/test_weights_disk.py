@@ -162,7 +162,7 @@ def test_what_is_on_the_disk_has_the_dtype_that_it_was_written_in() -> None:
 
 @pytest.mark.full
 def test_loops_of_ones_own_train_with_weights_and_states_on_a_disk(probes: Probes, tmp_path: Path) -> None:
-    """Those of `fpdt run`, and Hugging Face's own forward before and after. Python stands in for async_io."""
+    """As Hugging Face's model alone in fp64; its own forward works before and after. Python stands in for async_io."""
     (tmp_path / "disk").mkdir()
     states = {"device": "nvme", "nvme_path": str(tmp_path / "disk")}
     weights = {**states, "max_in_cpu": 0, **BUFFERS}
