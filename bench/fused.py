@@ -45,6 +45,8 @@ BLOCK_BYTES = 1 << 20
 CODES = ("pre", "preBwd", "post", "postBwd")
 OPS = ("loss", "lossOnly", "merge")
 PLAIN_LOSS = 1.002
+TWINS = {"fused": "auto", "plain": "plain"}
+"""In the words of a run."""
 REPEATS = 3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Run = Callable[[], None]
@@ -60,7 +62,7 @@ def main() -> int:
     if args.rows < 1:
         parser.error(f"--rows: expected a whole number of at least 1, found {args.rows}")
     families.ROWS = args.rows
-    twins = {kernels: measured(kernels, args.dtype, args.rows) for kernels in ("fused", "plain")}
+    twins = {name: measured(kernels, args.dtype, args.rows) for name, kernels in TWINS.items()}
     ops = {name: {kernels: twin[name] for kernels, twin in twins.items()} for name in twins["fused"]}
     exact = all(row["exact"] for twin in twins.values() for row in twin.values())
     setting = {"dtype": args.dtype, "rows": args.rows, "blockBytes": BLOCK_BYTES, "config": CONFIG}
@@ -81,7 +83,7 @@ def measured(kernels: str, dtype: str, rows: int) -> dict[str, Row]:
         found[name] = row_of(runs[name], planned, 1.0)
     for name in OPS:
         views = op_views(model, name, rows)
-        more = PLAIN_LOSS if name == "loss" and "loss" not in (answer["fused"] or {}) else 1.0
+        more = PLAIN_LOSS if name == "loss" and "loss" not in answer["fused"] else 1.0
         found[name] = row_of(partial(run_op, model.engine, name, views), answer["ops"][name], more)
     return found
 

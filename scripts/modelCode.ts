@@ -2,7 +2,7 @@
  * What the planner makes of Hugging Face configs: a JSON array of `{ config, dtype, rows, training, kernels, blockBytes }` on a line of stdin becomes one
  * of `{ model, parameters, fused, peaks, work, ops, remarks }` on a line, or `{ error, hint }` for a config that is refused. Peaks are the bytes that each
  * code makes inside when it runs on that many rows, work what it computes and moves; `ops` has both of ops that are no code, on one rank; for tests
- * and benchmarks that measure them. `kernels`: those of plans, unless they are to be plain.
+ * and benchmarks that measure them. `kernels` are those of plans, or what is asked for in the words of a run.
  *
  *     echo '[{ "config": { "model_type": "llama", ... }, "dtype": "float32", "rows": 16 }]' | node --import tsx scripts/modelCode.ts
  */
@@ -16,6 +16,7 @@ import { type CodeWork, peakBytes, workOf } from '../src/catalog/model/liveness.
 import { type OpKind, opSizes, opWork, temporaryBytes } from '../src/catalog/ops/index.js';
 import { DTYPE_BYTES, MODEL_DTYPES, type ModelDtype } from '../src/spec/dtype.js';
 import { FpdtError } from '../src/spec/errors.js';
+import { kernelChoicesSchema, parseKernels } from '../src/spec/kernelChoices.js';
 import type { Code, LayerCode, ModelCode } from '../src/spec/modelCode.js';
 import { parseLora } from '../src/spec/loraConfig.js';
 import { parallelLayout } from '../src/spec/parallelLayout.js';
@@ -27,7 +28,7 @@ const entrySchema = z.strictObject({
   config: z.record(z.string(), z.unknown()),
   dtype: z.enum(MODEL_DTYPES),
   rows: z.int().positive(),
-  kernels: z.enum(['fused', 'plain']).default('fused'),
+  kernels: z.union([z.string(), kernelChoicesSchema]).default('auto'),
   /** In place of the plans' own. */
   blockBytes: z.int().positive().optional(),
   /** As `run` has them. */
@@ -65,13 +66,13 @@ function jsonOf(input: string): unknown {
 function answer({ config, dtype, rows, kernels, blockBytes, training: { freeze, lora } = {} }: Entry): unknown {
   try {
     const model = parseModel(config, { freeze, lora: lora === undefined ? undefined : parseLora(lora) });
-    const planned = fusedKernels(dtype);
-    const fused = kernels === 'plain' ? undefined : { ...planned, blockBytes: blockBytes ?? planned.blockBytes };
+    const planned = fusedKernels(dtype, parseKernels(kernels));
+    const fused = { ...planned, blockBytes: blockBytes ?? planned.blockBytes };
     const place = { w: DTYPE_BYTES[dtype], fused };
     return {
       model,
       parameters: parameterTable(model),
-      fused: fused ?? null,
+      fused,
       peaks: byCode(model.code, (code): number => peakBytes(code, rows, place)),
       work: byCode(model.code, (code): CodeWork => workOf(code, rows, place)),
       ops: ofOps(model, dtype, rows, fused),
@@ -83,10 +84,10 @@ function answer({ config, dtype, rows, kernels, blockBytes, training: { freeze, 
   }
 }
 
-function ofOps(model: ModelSpec, dtype: ModelDtype, rows: number, fused: FusedKernels | undefined): object {
+function ofOps(model: ModelSpec, dtype: ModelDtype, rows: number, fused: FusedKernels): object {
   const parameters = parameterTable(model);
   const layout = parallelLayout(model, { sequenceParallelSize: 1, dataParallelSize: 1 }, 1);
-  const kernels = { ...defaultKernels('cpu'), ...(fused === undefined ? {} : { fused }) };
+  const kernels = { ...defaultKernels('cpu'), fused };
   const sizes = opSizes({ model, run: { dtype }, parameters, layout, device: 'cpu', kernels });
   const tokens = { start: 0, end: rows };
   const ofOp = (kind: OpKind): object => {

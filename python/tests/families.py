@@ -19,7 +19,7 @@ from fpdt.models.interpreter import LinkedCode
 from fpdt.models.training import prepare
 from fpdt.plan.data import HeadMap, ParameterTable
 from fpdt.plan.model_code import ModelCode
-from fpdt.plan.nouns import PLAIN, FusedKernels
+from fpdt.plan.nouns import FusedKernels
 from tests.family_configs import CONFIGS, TRAININGS
 from tests.model_code import ask_planner
 
@@ -36,7 +36,7 @@ CASES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 """Configs, and what of them trains."""
 PLAIN_CASES = ("llama", "qwen3", "gemma2", "gpt2", "phi", "olmo2", "nemotron", "glm4")
 """Of which every primitive is measured with plain kernels too."""
-KERNEL_CASES = [*((name, "fused") for name in CASES), *((name, "plain") for name in PLAIN_CASES)]
+KERNEL_CASES = [*((name, "auto") for name in CASES), *((name, "plain") for name in PLAIN_CASES)]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Family:
 
 
 @cache
-def families(kernels: str = "fused") -> Mapping[str, Family]:
+def families(kernels: str = "auto") -> Mapping[str, Family]:
     """All of CASES, planned once a session; with `plain` kernels, or with those that plans name."""
     dtypes = ("float32", "bfloat16")
     cases = {name: CASES[name] for name, of_kernels in KERNEL_CASES if of_kernels == kernels}
@@ -93,9 +93,9 @@ def family_of(name: str, config: Mapping[str, Any], answers: Mapping[str, dict[s
     )
 
 
-def read_fused(answer: Mapping[str, Any] | None) -> FusedKernels:
+def read_fused(answer: Mapping[str, Any]) -> FusedKernels:
     """What the planner's script says of them."""
-    return PLAIN if answer is None else FusedKernels.model_validate_json(json.dumps(answer))
+    return FusedKernels.model_validate_json(json.dumps(answer))
 
 
 class Built:

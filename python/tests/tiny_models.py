@@ -20,7 +20,7 @@ from fpdt.plan.nouns import PLAIN, FusedKernels
 from tests.model_code import planned_model
 
 CPU = torch.device("cpu")
-FUSED = FusedKernels(**FUSED_KERNELS, block_bytes=700)
+FUSED = FusedKernels(**{kind: names[0] for kind, names in FUSED_KERNELS.items()}, block_bytes=700)
 """All kernels beside attention that are not plain, with blocks of a few rows."""
 
 

@@ -16,7 +16,7 @@ import { FPDT_CASE, type ParityCase, caseName, coveringCases, randomCase } from 
 import { familyPlans, trainingPlans } from './families.js';
 import { copiedBytes } from './copied.js';
 import { Harness } from './harness.js';
-import { type CaseOptions, type NamedPlan, namedPlans, planCase, referenceKey, writeTokens } from './setting.js';
+import { type CaseOptions, type NamedPlan, namedPlans, plainPlans, planCase, referenceKey, writeTokens } from './setting.js';
 
 /** Largest allowed error in units of transformers' own: fp32 as the design asks, bf16 and fp16 have fewer digits to lose. */
 const FACTOR = { float32: 4, bfloat16: 1.5, float16: 1.5 } as const satisfies Record<ModelDtype, number>;
@@ -216,12 +216,13 @@ function copyModesOf(device: string): readonly string[] {
   throw new FpdtError(`--device: there is no parity run on '${device}'`, { code: 'usage', hint });
 }
 
-/** Never none: a run that checks nothing would pass. A limit is for the covering cases; the others are few. */
+/** Never none: a run that checks nothing would pass. A limit is for the covering cases, and leaves out the plain kernels; the others are few. */
 function chooseCases(only: string, limit: string | undefined, numRandom: number, seed: number): readonly NamedPlan[] {
   const random = mulberry32(seed);
   const covering = coveringCases(NUM_CASES).slice(0, limit === undefined ? undefined : wholeNumber('limit', limit));
   const drawn = Array.from({ length: numRandom }, () => randomCase(random));
-  return chosen([...namedPlans(), ...[...covering, ...drawn].map((one) => toNamed(one))], only);
+  const plain = limit === undefined ? plainPlans() : [];
+  return chosen([...namedPlans(), ...plain, ...[...covering, ...drawn].map((one) => toNamed(one))], only);
 }
 
 function chosen(all: readonly NamedPlan[], only: string, limit?: string): readonly NamedPlan[] {

@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mulberry32 } from '../../src/address/layout.js';
 import { type ExecutionPlan, planRun } from '../../src/index.js';
-import type { ModelDtype } from '../../src/spec/dtype.js';
+import { MODEL_DTYPES, type ModelDtype } from '../../src/spec/dtype.js';
 import { type ForcedLayerStrategy, type ForcedStrategy, POLICIES } from '../../src/spec/strategy.js';
 import type { ParityCase } from './cases.js';
 
@@ -217,6 +217,21 @@ function inGroups(dtype: ModelDtype): NamedPlan {
         run: { seqLen: SEQ_LEN, seed: 7, numSteps: 1, policy: 'auto', numChunks: 3, headGroups: 8, dtype },
       }),
   };
+}
+
+/** The twins that kernels beside attention are held against, as a plan runs them. */
+export function plainPlans(): readonly NamedPlan[] {
+  return MODEL_DTYPES.map((dtype) => ({
+    name: 'plain kernels P2',
+    key: 'heads-8-8',
+    plan: () =>
+      planRun({
+        model: smallModel({ numHeads: 8, numKvHeads: 8, tied: false, window: null }),
+        cluster: { gpus: 2, gpu: 'cpu', float16: true },
+        deepspeed: { ...smallDeepSpeed(3, 1), ...(dtype === 'float16' ? { fp16: SMALL_FP16 } : {}) },
+        run: { seqLen: SEQ_LEN, seed: 7, numSteps: 1, policy: 'fpdt', numChunks: 3, kernels: 'plain', dtype },
+      }),
+  }));
 }
 
 /** Layer inputs and attention outputs in a file, past the page cache (refused where the file system cannot) or through it. */

@@ -3,6 +3,7 @@
  * that are not plain. All are PyTorch's own operators put together so that less is made inside, and run on every device.
  */
 import type { ModelDtype } from '../spec/dtype.js';
+import { type KernelChoices, PLAIN } from '../spec/kernelChoices.js';
 
 export interface FusedKernels {
   /** `inplace`: logits become their gradients, block by block in fp32. */
@@ -21,8 +22,8 @@ export interface FusedKernels {
   readonly blockBytes: number;
 }
 
-type FusedKind = Exclude<keyof FusedKernels, 'blockBytes'>;
-/** Kinds with the name of the kernel that is not plain. */
+type NamedKernels = Omit<FusedKernels, 'blockBytes'>;
+/** What plans take by themselves, by kind. */
 export const FUSED_KERNELS = {
   loss: 'inplace',
   merge: 'lerp',
@@ -30,15 +31,26 @@ export const FUSED_KERNELS = {
   rope: 'addcmul',
   elementwise: 'inplace',
   weightGradient: 'blocks',
-} as const satisfies { readonly [K in FusedKind]: Exclude<FusedKernels[K], undefined> };
+} as const satisfies Required<NamedKernels>;
 
 /** Large enough that launches do not count, small beside logits and weights of large models. */
 const BLOCK_BYTES = 64 * 2 ** 20;
 
-/** Those that are better than their twins: of fp32 the plain loss and the plain sum of weight gradients copy nothing either. */
-export function fusedKernels(dtype: ModelDtype): FusedKernels {
+/**
+ * Of each kind what is asked for, else what is better than its twin: of fp32 the plain loss and the plain sum of weight gradients copy
+ * nothing either. Plain ones are left out.
+ */
+export function fusedKernels(dtype: ModelDtype, asked: KernelChoices = {}): FusedKernels {
   const { loss, weightGradient, ...ofAll } = FUSED_KERNELS;
-  return { ...(dtype === 'float32' ? {} : { loss, weightGradient }), ...ofAll, blockBytes: BLOCK_BYTES };
+  const better = { ...(dtype === 'float32' ? {} : { loss, weightGradient }), ...ofAll };
+  const named = Object.entries({ ...better, ...asked }).filter(([, name]) => name !== PLAIN);
+  return { ...(Object.fromEntries(named) as NamedKernels), blockBytes: BLOCK_BYTES };
+}
+
+/** By kind, those that are not plain. */
+export function namedKernels(kernels: FusedKernels): NamedKernels {
+  const { blockBytes: _, ...named } = kernels;
+  return named;
 }
 
 export interface Blocks {

@@ -22,6 +22,7 @@ const RUN_FIELDS = [
   ['hbmReserve', 'hbmReserve'],
   ['strategy', 'strategy'],
   ['attention', 'attention'],
+  ['kernels', 'kernels'],
   ['dtype', 'dtype'],
   ['ropeTheta', 'ropeTheta'],
   ['ropeScaling', 'ropeScaling'],

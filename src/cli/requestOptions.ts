@@ -42,6 +42,10 @@ const REQUEST: readonly Option[] = [
   new Option('--hbm-reserve <share>', 'share of GPU memory to keep free; default: 4%'),
   new Option('--strategy <path>', 'JSON file with choices to keep to, also for ranges of layers; the rest the solver chooses'),
   new Option('--attention <kernel>', 'attention kernel, e.g. cudnn; default: the fastest that can run the model there (docs/kernels.md)'),
+  new Option(
+    '--kernels <choices>',
+    'kernels beside attention: auto, plain, or by kind: norm=plain,merge=plain; default: auto (docs/kernels.md)',
+  ),
   new Option('--dtype <name>', 'dtype of weights and activations').choices(MODEL_DTYPES),
   new Option('--rope-theta <base>', "base of the rotary embedding, instead of the config's").argParser(positiveNumber),
   new Option('--rope-scaling <type:factor>', 'context extension: yarn:8 for 8 times the length that the model was trained at'),

@@ -3,13 +3,14 @@
  * worker's own reader is held against.
  */
 import * as z from 'zod';
-import { FUSED_KERNELS, type FusedKernels } from '../catalog/fusedKernels.js';
+import type { FusedKernels } from '../catalog/fusedKernels.js';
 import type { Kernels } from '../catalog/kernels.js';
 import type { OpKindRow } from '../catalog/ops/index.js';
 import type { Buffer } from '../schedule/buffer.js';
 import type { Programs } from '../schedule/schedule.js';
 import type { Attribute, HeadGroup, Parameter, Role, Section } from '../schedule/op.js';
 import type { Call, Program, Table, Turn } from '../schedule/program.js';
+import { KERNEL_NAMES } from '../spec/kernelChoices.js';
 import type { ClusterSpec } from '../spec/types.js';
 import type { Link, Pool } from '../spec/pools.js';
 import { COLUMN_DTYPES, COLUMN_NAMES, type ColumnDescriptor } from './columns.js';
@@ -66,12 +67,12 @@ const opKindSchema = z.strictObject({
 export const poolSchema = z.strictObject({ name: word, kind: z.enum(['device', 'pinned', 'file']), bytes: count } satisfies Shape<Pool>);
 export const linkSchema = z.strictObject({ from: word, to: word, stream: word } satisfies Shape<Link>);
 const fusedKernelsSchema = z.strictObject({
-  loss: z.exactOptional(z.literal(FUSED_KERNELS.loss)),
-  merge: z.exactOptional(z.literal(FUSED_KERNELS.merge)),
-  norm: z.exactOptional(z.literal(FUSED_KERNELS.norm)),
-  rope: z.exactOptional(z.literal(FUSED_KERNELS.rope)),
-  elementwise: z.exactOptional(z.literal(FUSED_KERNELS.elementwise)),
-  weightGradient: z.exactOptional(z.literal(FUSED_KERNELS.weightGradient)),
+  loss: z.exactOptional(z.enum(KERNEL_NAMES.loss)),
+  merge: z.exactOptional(z.enum(KERNEL_NAMES.merge)),
+  norm: z.exactOptional(z.enum(KERNEL_NAMES.norm)),
+  rope: z.exactOptional(z.enum(KERNEL_NAMES.rope)),
+  elementwise: z.exactOptional(z.enum(KERNEL_NAMES.elementwise)),
+  weightGradient: z.exactOptional(z.enum(KERNEL_NAMES.weightGradient)),
   blockBytes: positive,
 } satisfies Shape<FusedKernels>);
 export const kernelsSchema = z.strictObject({

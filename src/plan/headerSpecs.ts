@@ -1,6 +1,7 @@
 /** Strict schemas of what a plan's header says of model, run and strategy. The types in spec/ say what each field means. */
 import * as z from 'zod';
 import { MODEL_DTYPES } from '../spec/dtype.js';
+import { kernelChoicesSchema } from '../spec/kernelChoices.js';
 import {
   type Code,
   type Instruction,
@@ -145,6 +146,7 @@ export const runSchema = z.strictObject({
   hbmReserve: z.number().min(0).max(1),
   strategy: option(forcedPlacesSchema),
   attention: option(z.string()),
+  kernels: option(kernelChoicesSchema),
   dtype: z.enum(MODEL_DTYPES),
   zeroStage: z.literal([0, 1, 2, 3]),
   gradientAccumulationSteps: positive,

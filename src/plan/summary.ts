@@ -1,5 +1,6 @@
 /** A plan in a screenful of plain text: does it fit, what fills memory when, and what a step is predicted to cost. */
 import { configRemarks } from '../catalog/configRemarks.js';
+import { namedKernels } from '../catalog/fusedKernels.js';
 import type { Kernels } from '../catalog/kernels.js';
 import { poolLabel } from '../catalog/pools.js';
 import { excessBytes, type MemoryInstant, type MemoryItem, type PoolLedger, peakItems } from '../memory/ledger.js';
@@ -78,9 +79,8 @@ function strategyLines({ strategy, kernels }: ExecutionPlan): readonly string[] 
 /** Those beside attention that are not plain. */
 function kernelLines({ fused }: Kernels): readonly string[] {
   if (fused === undefined) return [];
-  const { blockBytes: _, ...named } = fused;
-  const texts = Object.entries(named).map(([kind, name]) => `${kind} ${name}`);
-  return texts.length === 0 ? [] : [`Kernels     ${texts.join(', ')}`];
+  const texts = Object.entries(namedKernels(fused)).map(([kind, name]) => `${kind} ${name}`);
+  return [`Kernels     ${texts.length === 0 ? 'plain' : texts.join(', ')}`];
 }
 
 function tileTexts({ kvTileChunks, numLossTiles, numTokenTiles, headGroups = 1 }: Strategy): readonly string[] {

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { FpdtError } from './errors.js';
 import { isObject, type JsonObject, parseWith } from './parseJson.js';
 import { POLICIES, type PolicyName } from './strategy.js';
+import { textPairs } from './textPairs.js';
 
 /** FPDT in DeepSpeed and Megatron-DeepSpeed, ALST in ArcticTraining, and UPipe (Untied Ulysses) in torchtitan. */
 export const PLAN_ONLY_POLICIES = ['fpdt-released', 'alst-released', 'upipe'] as const;
@@ -64,13 +65,6 @@ export function parseReleased(input: string | JsonObject): ReleasedInput {
 const SWITCHES: Readonly<Record<string, boolean>> = { on: true, true: true, off: false, false: false };
 
 function fromText(text: string): JsonObject {
-  const pairs = text.split(',').map((item) => item.split('=').map((part) => part.trim()));
-  const wrong = pairs.find((pair) => pair.length !== 2 || pair.includes(''));
-  if (wrong !== undefined) {
-    throw new FpdtError(`run.released: expected name=value with commas between, found ${JSON.stringify(wrong.join('='))}`, {
-      code: 'invalid-value',
-      hint: 'write options such as checkpoints=host,tiledMlp=off',
-    });
-  }
-  return Object.fromEntries(pairs.map(([name = '', value = '']) => [name, SWITCHES[value] ?? value]));
+  const pairs = textPairs(text, 'run.released', 'checkpoints=host,tiledMlp=off');
+  return Object.fromEntries(pairs.map(([name, value]) => [name, SWITCHES[value] ?? value]));
 }

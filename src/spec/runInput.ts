@@ -2,6 +2,7 @@
 import * as z from 'zod';
 import { count } from './count.js';
 import { MODEL_DTYPES, type ModelDtype } from './dtype.js';
+import { type KernelChoices, kernelChoicesSchema } from './kernelChoices.js';
 import { type JsonObject, parseWith } from './parseJson.js';
 import { ALL_POLICIES, type AnyPolicy } from './releasedPrograms.js';
 
@@ -21,6 +22,7 @@ export const runInputSchema = z.strictObject({
   hbmReserve: z.union([z.number(), z.string()]).optional(),
   strategy: z.union([z.string(), z.looseObject({})]).optional(),
   attention: z.string().min(1).optional(),
+  kernels: z.union([z.string(), kernelChoicesSchema]).optional(),
   dtype: z.enum(MODEL_DTYPES).optional(),
   freeze: z.array(z.string().min(1)).optional(),
   lora: z.union([z.string(), z.looseObject({})]).optional(),
@@ -60,6 +62,8 @@ export interface RunInput {
   readonly strategy?: string | JsonObject | undefined;
   /** Attention kernel by its catalog name. */
   readonly attention?: string | undefined;
+  /** Kernels beside attention: `auto`, `plain`, or names by kind, as an object or as text: `norm=plain,merge=plain`. */
+  readonly kernels?: string | KernelChoices | undefined;
   readonly dtype?: ModelDtype | undefined;
   /** Weights that do not train: names or patterns of them, `model.embed_tokens.weight`, `*.mlp.*`, `model.layers.[0-3].*`. */
   readonly freeze?: readonly string[] | undefined;

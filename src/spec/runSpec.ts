@@ -1,6 +1,7 @@
 /** The resolved run: every default filled in, checked against model, cluster and ds_config. */
 import type { ParsedDeepSpeed } from './deepspeedConfig.js';
 import { FpdtError } from './errors.js';
+import { parseKernels } from './kernelChoices.js';
 import { headGroupCounts, ownKvHeads, parallelLayout, type ParallelLayout } from './parallelLayout.js';
 import { resolveParallelism } from './parallelism.js';
 import type { NamedPool } from './pools.js';
@@ -31,6 +32,7 @@ export function parseRun(
   const seqLen = parseTokens(run.seqLen, 'run.seqLen');
   const { sequenceParallelSize } = parallelism;
   const { knobs, places } = resolveForced(run, model, pools);
+  const kernels = run.kernels === undefined ? undefined : parseKernels(run.kernels);
   checkChunks(knobs.numChunks, seqLen, sequenceParallelSize);
   checkSegments(run.segmentLayers, model);
   checkHeadGroups(knobs.headGroups, places, parallelLayout(model, parallelism, cluster.ranksPerNode));
@@ -44,6 +46,7 @@ export function parseRun(
     ...knobs,
     ...(places === undefined ? {} : { strategy: places }),
     ...(run.attention === undefined ? {} : { attention: run.attention }),
+    ...(kernels === undefined ? {} : { kernels }),
     dtype: deepspeed.dtype,
     zeroStage: deepspeed.zeroStage,
     gradientAccumulationSteps: deepspeed.gradientAccumulationSteps,

@@ -1,5 +1,6 @@
 /** The specs a plan is made from, and the parameter table derived from the model. All are readonly JSON-safe data. */
 import type { ModelDtype } from './dtype.js';
+import type { KernelChoices } from './kernelChoices.js';
 import type { ModelCode } from './modelCode.js';
 import type { ForcedPlaces, PolicyName } from './strategy.js';
 
@@ -167,6 +168,8 @@ export interface RunSpec {
   readonly strategy?: ForcedPlaces;
   /** The attention kernel that the user asked for. */
   readonly attention?: string;
+  /** Kernels beside attention that the user asked for, by kind. */
+  readonly kernels?: KernelChoices;
   readonly dtype: ModelDtype;
   readonly zeroStage: 0 | 1 | 2 | 3;
   readonly gradientAccumulationSteps: number;

@@ -1,4 +1,5 @@
 /** Facts that stand in one place of each language: held by reading the sources, and by asking Python for its tables. */
+import { KERNEL_NAMES } from '../../src/spec/kernelChoices.js';
 import { INSTRUCTION_NAMES } from '../../src/spec/modelCode.js';
 import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -8,7 +9,6 @@ import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { runOptionsSchema } from '../../src/bridge/runOptions.js';
 import { PYTHON_FOLDER, resolvePython } from '../../src/bridge/python.js';
-import { FUSED_KERNELS } from '../../src/catalog/fusedKernels.js';
 import { ATTENTION_KERNELS } from '../../src/catalog/kernels.js';
 import { OP_ROWS, type OpRow } from '../../src/catalog/ops/index.js';
 import { PLAN_VERSION } from '../../src/plan/executionPlan.js';
@@ -189,7 +189,7 @@ describe('the same in both languages', () => {
   });
 
   it('kernels beside attention', () => {
-    const { weightGradient, ...others } = FUSED_KERNELS;
+    const { weightGradient, ...others } = KERNEL_NAMES;
     expect(python.fused).toEqual({ ...others, weight_gradient: weightGradient });
   });
 

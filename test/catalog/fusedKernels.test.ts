@@ -7,7 +7,12 @@ import { defaultKernels } from '../../src/catalog/kernels.js';
 import { peakBytes } from '../../src/catalog/model/liveness.js';
 import { takenBy } from '../../src/catalog/model/reuse.js';
 import { OP_KIND_NAMES, type OpKind, type OpSizes, opWork, temporaryBytes } from '../../src/catalog/ops/index.js';
+import { planRun } from '../../src/index.js';
+import { decodePlan } from '../../src/plan/decode.js';
+import { encodePlan } from '../../src/plan/encode.js';
+import { planSummary } from '../../src/plan/summary.js';
 import { MODEL_DTYPES, type ModelDtype } from '../../src/spec/dtype.js';
+import { parseKernels } from '../../src/spec/kernelChoices.js';
 import { LLAMA } from '../spec/inputs.js';
 import { BUFFERS, sampleOp, sampleSizes } from './opSamples.js';
 
@@ -34,6 +39,24 @@ test('a half dtype has all of them, fp32 those that help it', () => {
   expect(fusedKernels('float16')).toEqual(fusedKernels('bfloat16'));
   const { loss: _loss, weightGradient: _weightGradient, ...ofAll } = FUSED_KERNELS;
   expect(fusedKernels('float32')).toEqual({ ...ofAll, blockBytes });
+});
+
+test('what a run asks for goes before that, kind by kind', () => {
+  const { blockBytes, ...ofHalf } = fusedKernels('bfloat16', { norm: 'plain', loss: 'inplace' });
+  const { norm: _norm, ...others } = FUSED_KERNELS;
+  expect(ofHalf).toEqual(others);
+  expect(fusedKernels('float32', { loss: 'inplace' })).toHaveProperty('loss', 'inplace');
+  expect(fusedKernels('bfloat16', parseKernels('plain'))).toEqual({ blockBytes });
+});
+
+test('a plan of plain kernels has none of their features, and says so', async () => {
+  const input = { model: LLAMA, cluster: { gpus: 1, gpu: 'a100-80gb' }, deepspeed: {} } as const;
+  const [plain, fused] = await Promise.all(['plain', 'auto'].map((kernels) => planRun({ ...input, run: { seqLen: 512, kernels } })));
+  const features = /^(loss-inplace|merge-lerp|norm-|rope-|elementwise-|weight-gradient-)/;
+  expect(plain?.features.filter((name) => features.test(name))).toEqual([]);
+  expect(fused?.features).toContain('norm-vectornorm');
+  expect(plain === undefined ? '' : planSummary(plain)).toContain('Kernels     plain\n');
+  expect(plain === undefined ? '' : decodePlan(encodePlan(plain)).run.kernels).toHaveProperty('norm', 'plain');
 });
 
 test('blocks have at least a row, and all rows together', () => {

@@ -78,6 +78,7 @@ const OPTIONS: Readonly<Record<string, readonly [readonly string[], Words]>> = {
   hbmReserve: [['--hbm-reserve', '10%'], { run: { hbmReserve: 0.1 } }],
   strategy: [['--strategy', STRATEGY], { run: { strategy: STRATEGY } }],
   attention: [['--attention', 'reference'], { run: { attention: 'reference' } }],
+  kernels: [['--kernels', 'norm=plain'], { run: { kernels: { norm: 'plain' } } }],
   dtype: [['--dtype', 'float32'], { run: { dtype: 'float32' } }],
   ropeTheta: [['--rope-theta', '5e6'], { run: { ropeTheta: 5e6 } }],
   ropeScaling: [['--rope-scaling', 'yarn:8'], { run: { ropeScaling: 'yarn:8' } }],

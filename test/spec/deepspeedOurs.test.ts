@@ -18,6 +18,10 @@ test('the section asks for what a run may ask, and the request goes before it', 
   expect(deepspeed.config).not.toHaveProperty('fpdt.policy');
 });
 
+test('kernels are asked for there in the words of a run', () => {
+  expect(parse({ kernels: 'norm=plain' }).run.kernels).toEqual({ norm: 'plain' });
+});
+
 test('the sequence may be named there alone', () => {
   expect(parse({ seqLen: 4096 }, { seqLen: undefined }).run.seqLen).toBe(4096);
 });
@@ -30,6 +34,7 @@ test("a plan's resolved config is taken again, with what it remarked on", () => 
 test.each([
   [{ numChunk: 8 }, 'unknown-key', /^deepspeed\.fpdt\.numChunk: unknown key/, "did you mean 'numChunks'?"],
   [{ numChunks: 'many' }, 'invalid-value', /^deepspeed\.fpdt\.numChunks: expected .*, found/, 'give '],
+  [{ kernels: { norm: 'lerp' } }, 'invalid-value', /^deepspeed\.fpdt\.kernels\.norm: expected .*, found "lerp"/, 'give '],
   [{ strategy: 'strategy.json' }, 'invalid-value', /^deepspeed\.fpdt\.strategy: expected an object/, 'give an object'],
   [7, 'invalid-value', /^deepspeed\.fpdt: expected an object, found 7/, 'give an object'],
 ])('%j is refused with its place', (section, code, message, hint) => {

@@ -1,7 +1,6 @@
 """Kernels against the reference, on a few rows of what a run will ask for: a wrong one is refused before it trains.
 
-Inputs are rounded to the run's dtype; the reference in fp64 is exact on them, and what the reference in the run's dtype
-misses of that is rounding. A kernel rounds more often: probabilities and their gradients, and sums in another order.
+fpdt/rounding.py says how far is wrong.
 """
 
 from __future__ import annotations
@@ -24,11 +23,8 @@ from fpdt.attention.base import (
 )
 from fpdt.attention.merge import merge_partial
 from fpdt.attention.reference import ReferenceAttention
+from fpdt.rounding import DTYPE_ROUNDINGS, HALVES, Finding, finding
 
-_HALF = (torch.bfloat16, torch.float16)
-_REFERENCE_ROUNDINGS = 8
-_DTYPE_ROUNDINGS = {True: 4, False: 32}
-"""By whether the dtype is a half: errors of o and gradients, over what is right, in the dtype's epsilon."""
 _HALF_LSE_ERROR = 2.0**-10
 """Scores of halves are summed in fp32, with exponentials of fewer digits."""
 _SCORE_DEVIATION = 2.0
@@ -50,12 +46,6 @@ class Work:
     """what keys of the run leave over whole tiles, one of these at a time."""
 
 
-class Finding(NamedTuple):
-    what: str
-    distance: float
-    tolerance: float
-
-
 class _Case(NamedTuple):
     mask: Mask
     queries: tuple[int, int]
@@ -72,10 +62,9 @@ def check_kernels(forward: AttentionBackend, backward: AttentionBackend, work: W
                 for found in _check(forward, backward, case, config, work, device):
                     kernel = forward.name if found.what in ("o", "lse") else backward.name
                     what = f"{found.what} under the mask {name}"
-                    # NaN is no number below a tolerance.
-                    if not found.distance <= found.tolerance:
+                    if not found.is_right:
                         raise _refusal(kernel, chip, what, found)
-                    if found.distance / found.tolerance >= worst.distance / worst.tolerance:
+                    if found.share >= worst.share:
                         worst = Finding(f"{what} of {kernel}", found.distance, found.tolerance)
     names = " and ".join(dict.fromkeys((forward.name, backward.name)))
     masks = ", ".join(sorted({name for name, _ in work.masks}))
@@ -124,7 +113,7 @@ def _check(
     exact = reference.forward(q.double(), k.double(), v.double(), *place)
     rounded = reference.forward(q, k, v, *place)
     o, lse = forward.forward(q, k, v, *place, out=torch.full_like(q, float("nan")))
-    yield _finding("o", o, exact[0], rounded[0], work.dtype)
+    yield finding("o", o, exact[0], rounded[0], work.dtype)
     yield _lse_finding(lse, exact[1], work.dtype)
     o, lse = _merged(exact, q, k, v, config)
     final = o.to(work.dtype).contiguous()
@@ -134,7 +123,7 @@ def _check(
     right = reference.backward(*wide, lse, *place)
     near = reference.backward(do, q, k, v, final, heads_first, *place)
     for name, values in zip(("dq", "dk", "dv"), zip(found, right, near, strict=True), strict=True):
-        yield _finding(name, *values, work.dtype)
+        yield finding(name, *values, work.dtype)
 
 
 def _inputs(case: _Case, config: AttentionConfig, work: Work, device: torch.device) -> tuple[Tensor, ...]:
@@ -159,22 +148,11 @@ def _merged(
     return o, lse
 
 
-def _finding(what: str, found: Tensor, exact: Tensor, rounded: Tensor, dtype: torch.dtype) -> Finding:
-    own = _DTYPE_ROUNDINGS[dtype in _HALF] * torch.finfo(dtype).eps
-    return Finding(what, _distance(found, exact), own + _REFERENCE_ROUNDINGS * _distance(rounded, exact))
-
-
-def _distance(found: Tensor, exact: Tensor) -> float:
-    """Norm of the difference over the norm of what is right."""
-    size = float(torch.linalg.vector_norm(exact))
-    return float(torch.linalg.vector_norm(found.double() - exact)) / (size or 1.0)
-
-
 def _lse_finding(found: Tensor, exact: Tensor, dtype: torch.dtype) -> Finding:
     """The largest difference, since exp(lse) is a factor of all that is merged; -inf where a row sees no key."""
     blind = exact == float("-inf")
     wrong = bool(((found == float("-inf")) != blind).any())
     difference = float((found.double() - exact).masked_fill(blind, 0).abs().max())
     size = max(1.0, float(exact.masked_fill(blind, 0).abs().max()))
-    tolerance = _HALF_LSE_ERROR if dtype in _HALF else _DTYPE_ROUNDINGS[False] * torch.finfo(dtype).eps * size
+    tolerance = _HALF_LSE_ERROR if dtype in HALVES else DTYPE_ROUNDINGS[False] * torch.finfo(dtype).eps * size
     return Finding("lse", float("inf") if wrong else difference, tolerance)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic.alias_generators import to_camel
 from torch import Tensor
 
 from fpdt.blocks import blocks
 from fpdt.errors import PlanError
 from fpdt.plan.nouns import FusedKernels
 
-FUSED_KERNELS: Mapping[str, str] = {
-    "loss": "inplace",
-    "merge": "lerp",
-    "norm": "vectornorm",
-    "rope": "addcmul",
-    "elementwise": "inplace",
-    "weight_gradient": "blocks",
+FUSED_KERNELS: Mapping[str, tuple[str, ...]] = {
+    "loss": ("inplace",),
+    "merge": ("lerp",),
+    "norm": ("vectornorm",),
+    "rope": ("addcmul",),
+    "elementwise": ("inplace",),
+    "weight_gradient": ("blocks",),
 }
-"""The one of each kind that is not plain."""
+"""Those of each kind that are not plain."""
 
 
 def check_fused(kernels: FusedKernels) -> None:
     """Raises PlanError for a kernel that this worker does not have."""
-    named = {kind: getattr(kernels, kind) for kind in FUSED_KERNELS} | (kernels.model_extra or {})
+    names = {to_camel(kind): of_kind for kind, of_kind in FUSED_KERNELS.items()}
+    named = {to_camel(kind): getattr(kernels, kind) for kind in FUSED_KERNELS} | (kernels.model_extra or {})
     for kind, name in named.items():
-        known = ["plain", FUSED_KERNELS[kind]] if kind in FUSED_KERNELS else ["plain"]
+        known = ["plain", *names.get(kind, ())]
         if name not in known:
             raise PlanError(
                 f"the plan names the kernel {name!r} for {kind}, this worker has {', '.join(known)}", "plan again"

@@ -14,6 +14,7 @@ from fpdt.models.fused import check_fused
 from fpdt.plan import Plan
 from fpdt.plan.sections import Array
 from fpdt.run.arena import TORCH_DTYPES
+from fpdt.run.fused_self_test import check_fused_kernels
 
 _TILES = {"cpu": 16, "cuda": 128}
 _HEADS = 2
@@ -39,14 +40,17 @@ def plan_kernels(plan: Plan) -> Kernels:
     return Kernels(backend_named(names.attn), backend_named(names.attn_bwd), names.fused)
 
 
-def check_plan_kernels(plan: Plan, kernels: Kernels, device: torch.device) -> str:
-    """Makes the kernels ready and holds them against the reference on a few rows of what the plan asks for.
+def check_plan_kernels(plan: Plan, kernels: Kernels, device: torch.device) -> tuple[str, ...]:
+    """Makes the kernels ready and holds them against their references on a few rows of what the plan asks for.
 
-    One line that says so. Raises AttentionError for a kernel that is not here, or that is wrong.
+    Lines that say so. Raises AttentionError or KernelError for a kernel that is not here, or that is wrong.
     """
     kernels.attn.require(device)
     kernels.attn_bwd.require(device)
-    return check_kernels(kernels.attn, kernels.attn_bwd, work_of(plan, _TILES[device.type]), device)
+    work = work_of(plan, _TILES[device.type])
+    attention = check_kernels(kernels.attn, kernels.attn_bwd, work, device)
+    beside = check_fused_kernels(plan, kernels.fused, TORCH_DTYPES[plan.run["dtype"]], device)
+    return (attention,) if beside is None else (attention, beside)
 
 
 def work_of(plan: Plan, tile: int) -> Work:

@@ -92,7 +92,7 @@ class PlanSession:
         self._ranks = communicators.ranks
         checked = check_plan_kernels(plan, kernels, self._ranks.device)
         if self._ranks.rank == 0:
-            print(checked, file=sys.stderr, flush=True)
+            print("\n".join(checked), file=sys.stderr, flush=True)
         # What the test took is free again, and no part of the load.
         reset_peak(self._ranks.device)
         self._memory.live.reset_peak()

@@ -73,6 +73,7 @@ const NOT_THEIRS = [
   'freeze',
   'lora',
   'packing',
+  'kernels',
 ] as const;
 
 /** Reads files that the input names. Throws an FpdtError for what the program, or this model of it, does not have. */

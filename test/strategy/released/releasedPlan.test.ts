@@ -175,6 +175,7 @@ describe('what a released program does not have', () => {
     ['upipe', { released: 'tiledMlp' }, 'invalid-value', /expected name=value/],
     ['upipe', { released: 'tiledMlp=maybe' }, 'invalid-value', /run\.released\.tiledMlp/],
     ['upipe', { run: { numChunks: 4 } }, 'conflict', /run\.numChunks is given, which upipe does not have/],
+    ['upipe', { run: { kernels: 'plain' } }, 'conflict', /run\.kernels is given, which upipe does not have/],
     ['alst-released', { run: { lora: { r: 8 } } }, 'conflict', /run\.lora is given/],
     ['alst-released', { run: { attention: 'flash9' } }, 'unknown-kernel', /no rate of an attention kernel 'flash9'/],
     ['fpdt-released', { cluster: { gpus: 6 }, run: { sequenceParallelSize: 6 } }, 'unsupported', /needs a divisor of the query heads/],
