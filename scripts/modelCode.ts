@@ -66,7 +66,7 @@ function jsonOf(input: string): unknown {
 function answer({ config, dtype, rows, kernels, blockBytes, training: { freeze, lora } = {} }: Entry): unknown {
   try {
     const model = parseModel(config, { freeze, lora: lora === undefined ? undefined : parseLora(lora) });
-    const planned = fusedKernels(dtype, parseKernels(kernels));
+    const planned = fusedKernels({ dtype, device: 'cuda' }, parseKernels(kernels));
     const fused = { ...planned, blockBytes: blockBytes ?? planned.blockBytes };
     const place = { w: DTYPE_BYTES[dtype], fused };
     return {

@@ -14,12 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fpdt.errors import PlanError
 from fpdt.measure.memory import LiveBytes
-from fpdt.models.fused import add_product, check_fused
+from fpdt.models.fused import add_product, check_fused, require_fused
+from fpdt.models.interpreter import LinkedCode
 from fpdt.ops.loss import cross_entropy
 from fpdt.ops.loss_in_place import cross_entropy_in_place
 from fpdt.plan.nouns import PLAIN, FusedKernels
+from fpdt.testing.fake_cuda.products import half_products
 from tests.counted_work import Work
-from tests.families import CASES, ROWS, Built, family_of
+from tests.families import CASES, ROWS, Built, family_of, measure_codes
 from tests.model_code import ask_planner
 from tests.op_scratch import op_peak, op_views, op_work, run_op
 from tests.tiny_models import FUSED
@@ -174,6 +176,65 @@ def test_products_block_by_block_are_the_whole_product(block_bytes: int) -> None
         add_product(parts, dy.t(), x, FUSED.model_copy(update={"block_bytes": block_bytes}))
     torch.testing.assert_close(parts, whole, rtol=0.01, atol=1e-3)
     assert scope.peak_bytes == 2 * 48 * max(1, min(37, block_bytes // 96))
+
+
+ADDMM = FUSED.model_copy(update={"weight_gradient": "addmm"})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_addmm_rounds_no_product_and_makes_nothing(dtype: torch.dtype) -> None:
+    """Into a weight that lies somewhere in its region, and into some columns of one."""
+    generator = torch.Generator().manual_seed(2)
+    dy, x = (torch.randn(64, width, generator=generator).to(dtype) for width in (37, 48))
+    exact = 1 + dy.double().t() @ x.double()
+    for total in (torch.ones(5 + 37 * 48)[5:].view(37, 48), torch.ones(37, 60)[:, 6:54]):
+        with half_products(), LiveBytes() as live, live.scope() as scope, Work() as work:
+            add_product(total, dy.t(), x, ADDMM)
+        torch.testing.assert_close(total.double(), exact, rtol=1e-5, atol=1e-5)
+        assert (scope.peak_bytes, work.kernels) == (0, 1)
+
+
+def test_addmm_runs_on_tensors_without_data() -> None:
+    with FakeTensorMode(), half_products():
+        total, factors = torch.zeros(8, 4), torch.zeros(6, 12, dtype=torch.bfloat16)
+        add_product(total, factors[:, :8].t(), factors[:, 8:], ADDMM)
+        assert total.shape == (8, 4)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "phi"])
+def test_codes_and_losses_by_addmm_cost_what_is_planned(name: str) -> None:
+    """With weights as rows, as columns, and with biases."""
+    asked = {"config": CASES[name][0], "dtype": "bfloat16", "rows": ROWS, "kernels": "weightGradient=addmm"}
+    (answer,) = ask_planner([asked])
+    model = Built(family_of(name, CASES[name][0], {"bfloat16": answer}), torch.bfloat16)
+    with half_products():
+        assert measure_codes(model, measured_bytes) == model.family.peaks["bfloat16"]
+        found = measure_codes(model, counted_kernels)["layers"]
+        peak = op_peak(model.engine, "loss", op_views(model, "loss", ROWS))
+    planned_work = [{code: one["kernels"] for code, one in layer.items()} for layer in answer["work"]["layers"]]
+    assert found == planned_work and peak == answer["ops"]["loss"]["temporaries"]
+
+
+def measured_bytes(code: LinkedCode, views: Mapping[str, Tensor]) -> int:
+    with torch.no_grad(), LiveBytes() as live, live.scope() as scope:
+        code.run(dict(views))
+    return scope.peak_bytes
+
+
+def counted_kernels(code: LinkedCode, views: Mapping[str, Tensor]) -> int:
+    work = Work()
+    with torch.no_grad(), work:
+        code.run(dict(views))
+    return work.kernels
+
+
+def test_a_worker_without_addmm_says_so() -> None:
+    require_fused(FUSED, torch.device("cpu"))
+    with half_products():
+        require_fused(ADDMM, torch.device("cpu"))
+    with pytest.raises(PlanError, match=r"'addmm' for weightGradient, which PyTorch .* does not have on cpu") as caught:
+        require_fused(ADDMM, torch.device("cpu"))
+    assert "--kernels weightGradient=blocks" in caught.value.hint and "2.11" in caught.value.hint
 
 
 # --- elsewhere ---------------------------------------------------------------------------------------------------

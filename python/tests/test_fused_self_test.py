@@ -20,11 +20,13 @@ from fpdt.plan.nouns import PLAIN
 from fpdt.run.fused_cases import cases_of
 from fpdt.run.fused_self_test import KernelError, check_fused_kernels
 from fpdt.run.kernels import check_plan_kernels
+from fpdt.testing.fake_cuda.products import half_products
 from tests.hand_plan import HandPlan
 from tests.tiny_models import FUSED
 
 CPU = torch.device("cpu")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ADDMM = FUSED.model_copy(update={"weight_gradient": "addmm"})
 KINDS = "loss inplace, merge lerp, weightGradient blocks, norm vectornorm, rope addcmul, elementwise inplace"
 
 
@@ -67,6 +69,10 @@ def first_rows_alone(o: Tensor, lse: Tensor, o_part: Tensor, lse_part: Tensor, b
 def first_block_alone(total: Tensor, left: Tensor, right: Tensor, kernels: Any) -> None:
     rows = slice(0, 4) if kernels.weight_gradient == "blocks" else slice(None)
     total[rows] += left[rows].to(total.dtype) @ right.to(total.dtype)
+
+
+def without_the_total(total: Tensor, left: Tensor, right: Tensor, *, out_dtype: torch.dtype, out: Tensor) -> Tensor:
+    return out.copy_(left.to(out_dtype) @ right.to(out_dtype))
 
 
 def backwards(make: Callable[[Link], Work]) -> Callable[[Link], Work]:
@@ -127,6 +133,27 @@ def test_a_planted_wrong_primitive_is_refused(primitive: str, kind: str, monkeyp
     monkeypatch.setitem(table, primitive, backwards(table[primitive]))
     with pytest.raises(KernelError, match=rf"for {kind} on cpu is wrong: result 0 of {primitive}"):
         check_fused_kernels(llama_plan(), FUSED, torch.float32, CPU)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_weight_gradients_by_addmm_are_tested_too(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    with half_products():
+        line = check_fused_kernels(llama_plan(), ADDMM, dtype, CPU)
+        assert line is not None and "weightGradient addmm" in line
+        monkeypatch.setattr(torch, "addmm", without_the_total)
+        with pytest.raises(
+            KernelError, match="the kernel addmm for weightGradient on cpu is wrong: gradient of a weight"
+        ):
+            check_fused_kernels(llama_plan(), ADDMM, dtype, CPU)
+
+
+def test_a_kernel_that_does_not_run_is_named() -> None:
+    """As older versions of PyTorch do, whose op does not add to fp32."""
+    with pytest.raises(
+        KernelError, match="the kernel addmm for weightGradient on cpu does not run: Could not"
+    ) as caught:
+        check_fused_kernels(llama_plan(), ADDMM, torch.bfloat16, CPU)
+    assert "--kernels weightGradient=plain" in caught.value.hint
 
 
 def test_a_plan_is_not_run_by_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

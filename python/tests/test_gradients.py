@@ -17,7 +17,7 @@ from fpdt.data.options import DataOptions
 from fpdt.data.whole import plan_sequences
 from fpdt.devices import CopyMode, plan_runtime
 from fpdt.errors import ScheduleError
-from fpdt.models.build import build_model
+from fpdt.models.build import DTYPES, build_model
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan
 from fpdt.run.autograd import StaleBackwardError
@@ -29,6 +29,7 @@ from fpdt.run.planned_batches import BatchSource, PlannedBatches
 from fpdt.run.program import EmittedGradients, LossScale
 from fpdt.run.stream import CopiedModelError, stream
 from fpdt.run.zero import LayerWeights
+from fpdt.testing.fake_cuda.products import half_products
 from fpdt.testing.reference import token_loss_sum
 from tests.hand_plan import HandPlan
 from tests.planned import write_data
@@ -50,7 +51,7 @@ class Streamed:
 
     def __init__(self, plan: Plan, batches: BatchSource, copy_mode: CopyMode = "eager") -> None:
         self.runtime = runtime = plan_runtime(plan, copy_mode=copy_mode)
-        self.model: Any = built(plan, torch.float32)
+        self.model: Any = built(plan, DTYPES[plan.run["dtype"]])
         self.executor = Executor(plan, runtime, HANDLERS, runtime.make_recorder(plan.kind_names, 0))
         self.streamed = stream(self.model, plan, plan_kernels(plan), runtime.device)
         self.program = self.streamed.attach(self.executor, LayerWeights(self.model, self.streamed.modules, {}))
@@ -118,6 +119,21 @@ def test_gradients_are_exact_for_any_upstream_gradient(plan: Plan, data: Path, c
     wrap(loss).backward()  # type: ignore[no-untyped-call]
     reference = expected(plan, data, 2 * loss.item() if factor < 0 else factor)
     assert worst_error(gradients(ours.model), reference) < TOLERANCE
+
+
+def test_weight_gradients_of_a_half_dtype_are_as_exact_with_every_kernel(data: Path) -> None:
+    """Of a whole step: layers, a head of its own and norms; the weights themselves are rounded."""
+    errors = {}
+    for name in ("plain", "blocks", "addmm"):
+        hand = HandPlan(STAGE_0, dtype="bfloat16")
+        hand.overrides["kernels"] = {**hand.kernels, "fused": {"weightGradient": name, "blockBytes": 700}}
+        plan = hand.build()
+        with half_products():
+            ours = streamed(plan, data)
+            ours.loss(one_rank(plan)).backward()  # type: ignore[no-untyped-call]
+        errors[name] = worst_error(gradients(ours.model), expected(plan, data, 1.0))
+    assert errors["blocks"] == pytest.approx(errors["plain"], rel=0.02) and errors["plain"] < 0.05
+    assert 0 < errors["addmm"] <= 1.02 * errors["plain"]
 
 
 @pytest.mark.parametrize("copy_mode", ["lazy", "random"])

@@ -3,7 +3,9 @@
  * that are not plain. All are PyTorch's own operators put together so that less is made inside, and run on every device.
  */
 import type { ModelDtype } from '../spec/dtype.js';
+import { FpdtError } from '../spec/errors.js';
 import { type KernelChoices, PLAIN } from '../spec/kernelChoices.js';
+import type { ClusterSpec } from '../spec/types.js';
 
 export interface FusedKernels {
   /** `inplace`: logits become their gradients, block by block in fp32. */
@@ -16,8 +18,11 @@ export interface FusedKernels {
   readonly rope?: 'addcmul';
   /** `inplace`: a result takes the memory of a value that nothing after it reads. */
   readonly elementwise?: 'inplace';
-  /** `blocks`: a product of a half dtype is added to its fp32 region block by block. */
-  readonly weightGradient?: 'blocks';
+  /**
+   * `blocks`: a product of a half dtype is added to its fp32 region block by block. `addmm`: cuBLAS adds it there itself, in fp32, rounded
+   * nowhere else (torch.addmm with `out_dtype`, PyTorch 2.11); only where it is asked for, until a GPU has shown that it is faster.
+   */
+  readonly weightGradient?: 'blocks' | 'addmm';
   /** Of one of those blocks; a row where it is larger. */
   readonly blockBytes: number;
 }
@@ -38,13 +43,26 @@ const BLOCK_BYTES = 64 * 2 ** 20;
 
 /**
  * Of each kind what is asked for, else what is better than its twin: of fp32 the plain loss and the plain sum of weight gradients copy
- * nothing either. Plain ones are left out.
+ * nothing either. Plain ones are left out. Throws `unsupported` for one that the dtype or the device does not have.
  */
-export function fusedKernels(dtype: ModelDtype, asked: KernelChoices = {}): FusedKernels {
+export function fusedKernels({ dtype, device }: FusedPlace, asked: KernelChoices = {}): FusedKernels {
+  if (asked.weightGradient === 'addmm') checkAddmm({ dtype, device });
   const { loss, weightGradient, ...ofAll } = FUSED_KERNELS;
   const better = { ...(dtype === 'float32' ? {} : { loss, weightGradient }), ...ofAll };
   const named = Object.entries({ ...better, ...asked }).filter(([, name]) => name !== PLAIN);
   return { ...(Object.fromEntries(named) as NamedKernels), blockBytes: BLOCK_BYTES };
+}
+
+export interface FusedPlace {
+  readonly dtype: ModelDtype;
+  readonly device: ClusterSpec['device'];
+}
+
+function checkAddmm({ dtype, device }: FusedPlace): void {
+  if (device === 'cuda' && dtype !== 'float32') return;
+  const lack = device === 'cuda' ? 'is for bfloat16 and float16: products in float32 add to their regions anyway' : 'runs on GPUs alone';
+  const hint = device === 'cuda' ? 'leave it out of --kernels' : 'use weightGradient=blocks, or leave it out of --kernels';
+  throw new FpdtError(`the kernel 'addmm' for weightGradient ${lack}`, { code: 'unsupported', hint });
 }
 
 /** By kind, those that are not plain. */
@@ -63,4 +81,24 @@ export interface Blocks {
 export function blocksOf(rows: number, rowBytes: number, kernels: FusedKernels | undefined): Blocks {
   const most = kernels === undefined ? rows : Math.min(rows, Math.floor(kernels.blockBytes / rowBytes));
   return { rows: Math.max(1, most), count: Math.ceil(rows / Math.max(1, most)) };
+}
+
+/** Bytes of fp32. */
+const WIDE = 4;
+
+/** What it takes to add a weight's gradient to its fp32 region. */
+export interface RegionSum {
+  /** Of what is made at most. */
+  readonly bytes: number;
+  /** The product's among them. */
+  readonly kernels: number;
+  /** Read and written by element, beside what a product into memory of its own dtype does. */
+  readonly elementBytes: number;
+}
+
+/** Of [rows, columns] in a dtype of `w` bytes. Twin of `add_product` in python/fpdt/models/fused.py. */
+export function regionSum(rows: number, columns: number, w: number, kernels: FusedKernels | undefined): RegionSum {
+  if (w >= WIDE || kernels?.weightGradient === 'addmm') return { bytes: 0, kernels: 1, elementBytes: 0 };
+  const blocks = blocksOf(rows, w * columns, kernels?.weightGradient === undefined ? undefined : kernels);
+  return { bytes: w * columns * blocks.rows, kernels: 2 * blocks.count, elementBytes: w + 2 * WIDE };
 }

@@ -39,6 +39,7 @@ const FEATURES = {
   'rope-addcmul': ({ kernels }) => kernels.fused?.rope === 'addcmul',
   'elementwise-inplace': ({ kernels }) => kernels.fused?.elementwise === 'inplace',
   'weight-gradient-blocks': ({ kernels }) => kernels.fused?.weightGradient === 'blocks',
+  'weight-gradient-addmm': ({ kernels }) => kernels.fused?.weightGradient === 'addmm',
   /** Attention to a group of a rank's heads at a time. */
   'head-groups': ({ attributes }) => attributes.some(({ heads }) => heads !== undefined),
 } as const satisfies Record<string, Predicate>;

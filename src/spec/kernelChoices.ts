@@ -15,7 +15,7 @@ export const KERNEL_NAMES = {
   norm: ['vectornorm'],
   rope: ['addcmul'],
   elementwise: ['inplace'],
-  weightGradient: ['blocks'],
+  weightGradient: ['blocks', 'addmm'],
 } as const;
 
 const asked = z.exactOptional;

@@ -73,7 +73,7 @@ function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
     rowTile: run.packing === true ? 1 : run.rowTile,
   };
   const name = chooseKernel(run.attention, needs, cluster);
-  return { attn: name, attnBwd: name, fused: fusedKernels(run.dtype, run.kernels) };
+  return { attn: name, attnBwd: name, fused: fusedKernels({ dtype: run.dtype, device: cluster.device }, run.kernels) };
 }
 
 export function policyContext(setting: Setting, strategy: Strategy): PolicyContext {

@@ -13,7 +13,7 @@ import { encodePlan } from '../../src/plan/encode.js';
 import { planSummary } from '../../src/plan/summary.js';
 import { MODEL_DTYPES, type ModelDtype } from '../../src/spec/dtype.js';
 import { parseKernels } from '../../src/spec/kernelChoices.js';
-import { LLAMA } from '../spec/inputs.js';
+import { errorOf, LLAMA } from '../spec/inputs.js';
 import { BUFFERS, sampleOp, sampleSizes } from './opSamples.js';
 
 const DEVICES = ['cpu', 'cuda'] as const;
@@ -30,23 +30,25 @@ const CAPPED = parseModel({ ...LLAMA, model_type: 'gemma2', head_dim: 16, query_
 
 function sizesOf(model: typeof LARGE, dtype: ModelDtype, device: 'cpu' | 'cuda', isFused: boolean): OpSizes {
   const kernels = defaultKernels(device);
-  return sampleSizes({ model, dtype, device, kernels: isFused ? { ...kernels, fused: fusedKernels(dtype) } : kernels });
+  return sampleSizes({ model, dtype, device, kernels: isFused ? { ...kernels, fused: fusedKernels({ dtype, device }) } : kernels });
 }
 
+const of = (dtype: ModelDtype) => ({ dtype, device: 'cpu' }) as const;
+
 test('a half dtype has all of them, fp32 those that help it', () => {
-  const { blockBytes, ...ofHalf } = fusedKernels('bfloat16');
+  const { blockBytes, ...ofHalf } = fusedKernels(of('bfloat16'));
   expect(ofHalf).toEqual(FUSED_KERNELS);
-  expect(fusedKernels('float16')).toEqual(fusedKernels('bfloat16'));
+  expect(fusedKernels(of('float16'))).toEqual(fusedKernels(of('bfloat16')));
   const { loss: _loss, weightGradient: _weightGradient, ...ofAll } = FUSED_KERNELS;
-  expect(fusedKernels('float32')).toEqual({ ...ofAll, blockBytes });
+  expect(fusedKernels(of('float32'))).toEqual({ ...ofAll, blockBytes });
 });
 
 test('what a run asks for goes before that, kind by kind', () => {
-  const { blockBytes, ...ofHalf } = fusedKernels('bfloat16', { norm: 'plain', loss: 'inplace' });
+  const { blockBytes, ...ofHalf } = fusedKernels(of('bfloat16'), { norm: 'plain', loss: 'inplace' });
   const { norm: _norm, ...others } = FUSED_KERNELS;
   expect(ofHalf).toEqual(others);
-  expect(fusedKernels('float32', { loss: 'inplace' })).toHaveProperty('loss', 'inplace');
-  expect(fusedKernels('bfloat16', parseKernels('plain'))).toEqual({ blockBytes });
+  expect(fusedKernels(of('float32'), { loss: 'inplace' })).toHaveProperty('loss', 'inplace');
+  expect(fusedKernels(of('bfloat16'), parseKernels('plain'))).toEqual({ blockBytes });
 });
 
 test('a plan of plain kernels has none of their features, and says so', async () => {
@@ -98,6 +100,40 @@ describe.each([LARGE, CAPPED, parseModel(LLAMA)])('of $family with a vocabulary 
 
 const EXTERNAL: ReadonlySet<OpKind> = new Set(['gather', 'release', 'reduce', 'optimizerStep']);
 
+describe('weight gradients by addmm', () => {
+  const place = { dtype: 'bfloat16', device: 'cuda' } as const;
+  const sizes = (weightGradient: 'blocks' | 'addmm'): OpSizes =>
+    sampleSizes({ model: LARGE, ...place, kernels: { ...defaultKernels('cuda'), fused: fusedKernels(place, { weightGradient }) } });
+
+  it.each(['loss', 'postBwd', 'preBwd'] as const)('of %s make nothing, with fewer bytes and launches', (kind) => {
+    const [blocks, addmm] = (['blocks', 'addmm'] as const).map((name) => {
+      const { elementBytes, kernels, matmulFlops } = opWork(sampleOp(kind, 256), undefined, BUFFERS, sizes(name));
+      return { bytes: temporaryBytes(sampleOp(kind, 256), undefined, BUFFERS, sizes(name)), elementBytes, kernels, matmulFlops };
+    });
+    expect(addmm?.bytes).toBeLessThanOrEqual(blocks?.bytes ?? 0);
+    expect(addmm?.elementBytes).toBeLessThan(blocks?.elementBytes ?? 0);
+    expect(addmm?.kernels).toBeLessThan(blocks?.kernels ?? 0);
+    expect(addmm?.matmulFlops).toBe(blocks?.matmulFlops);
+  });
+
+  it.each([
+    [{ dtype: 'bfloat16', device: 'cpu' }, /runs on GPUs alone/, 'weightGradient=blocks'],
+    [{ dtype: 'float32', device: 'cuda' }, /is for bfloat16 and float16/, 'leave it out'],
+  ] as const)('are refused for %j', (refused, message, hint) => {
+    const error = errorOf(() => fusedKernels(refused, { weightGradient: 'addmm' }));
+    expect([error.code, error.hint]).toEqual(['unsupported', expect.stringContaining(hint)]);
+    expect(error.message).toMatch(message);
+  });
+
+  it('stand in a plan that asks for them, as a feature', async () => {
+    const cluster = { gpus: 1, gpu: 'h100-80gb' };
+    const plan = await planRun({ model: LLAMA, cluster, run: { seqLen: 512, kernels: 'weightGradient=addmm' } });
+    expect(plan.kernels.fused?.weightGradient).toBe('addmm');
+    expect(plan.features).toContain('weight-gradient-addmm');
+    expect(plan.features).not.toContain('weight-gradient-blocks');
+  });
+});
+
 test('a large vocabulary needs a fraction of the scratch, and its loss takes less time for all its launches', () => {
   const [plain, fused] = [false, true].map((isFused) => {
     const sizes = sizesOf(LARGE, 'bfloat16', 'cuda', isFused);
@@ -112,7 +148,7 @@ test('of a gated MLP two widths are alive forward, and five in reverse', () => {
   const [layer] = parseModel({ ...LLAMA, intermediate_size: 4096 }).code.classes;
   const width = 4 * 4096;
   const widths = (code: 'post' | 'postBwd', isFused: boolean): number => {
-    const place = { w: 4, fused: isFused ? fusedKernels('float32') : undefined };
+    const place = { w: 4, fused: isFused ? fusedKernels(of('float32')) : undefined };
     return Math.floor(peakBytes(layer?.[code] ?? { instructions: [], widths: {} }, 1, place) / width);
   };
   expect([widths('post', false), widths('post', true)]).toEqual([3, 2]);

@@ -82,6 +82,7 @@ const WITH: Readonly<Record<Feature, UnsealedPlan>> = {
   'rope-addcmul': withKernels({ rope: 'addcmul' }),
   'elementwise-inplace': withKernels({ elementwise: 'inplace' }),
   'weight-gradient-blocks': withKernels({ weightGradient: 'blocks' }),
+  'weight-gradient-addmm': withKernels({ weightGradient: 'addmm' }),
   'head-groups': withAttribute('post', { heads: { groups: 2, group: 1 } }),
 };
 const WITHOUT: Partial<Readonly<Record<Feature, UnsealedPlan>>> = {

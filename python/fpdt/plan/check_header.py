@@ -32,6 +32,7 @@ KNOWN_FEATURES = frozenset(
         "rope-addcmul",
         "elementwise-inplace",
         "weight-gradient-blocks",
+        "weight-gradient-addmm",
         "head-groups",
     }
 )

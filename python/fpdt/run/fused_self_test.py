@@ -34,9 +34,13 @@ def check_fused_kernels(plan: Plan, fused: FusedKernels, dtype: torch.dtype, dev
         if name == "plain":
             continue
         names.append(f"{to_camel(case.kind)} {name}")
-        for found in _findings(case, fused, dtype, device):
+        try:
+            findings = list(_findings(case, fused, dtype, device))
+        except RuntimeError as error:
+            raise _refusal(case.kind, name, chip, f"does not run: {error}") from error
+        for found in findings:
             if not found.is_right:
-                raise _refusal(case.kind, name, chip, found)
+                raise _refusal(case.kind, name, chip, f"is wrong: {_text(found)}")
             worst = max(worst, found, key=lambda one: one.share)
     if not names:
         return None
@@ -55,9 +59,12 @@ def _findings(case: Case, fused: FusedKernels, dtype: torch.dtype, device: torch
         yield finding(what, values, exact[what], rounded[what], values.dtype)
 
 
-def _refusal(kind: str, name: str, chip: str, found: Finding) -> KernelError:
+def _text(found: Finding) -> str:
+    return f"{found.what} is {found.distance:.2e} from that of its plain twin, rounding explains {found.tolerance:.1e}"
+
+
+def _refusal(kind: str, name: str, chip: str, what: str) -> KernelError:
     return KernelError(
-        f"the kernel {name} for {to_camel(kind)} on {chip} is wrong: {found.what} is {found.distance:.2e} from that of "
-        f"its plain twin, rounding explains {found.tolerance:.1e}",
+        f"the kernel {name} for {to_camel(kind)} on {chip} {what}",
         f"plan with --kernels {to_camel(kind)}=plain, or change the version of PyTorch",
     )

@@ -10,7 +10,7 @@ from fpdt.attention.base import MaskName
 from fpdt.attention.self_test import Work, check_kernels
 from fpdt.errors import PlanError
 from fpdt.models.base import Kernels
-from fpdt.models.fused import check_fused
+from fpdt.models.fused import check_fused, require_fused
 from fpdt.plan import Plan
 from fpdt.plan.sections import Array
 from fpdt.run.arena import TORCH_DTYPES
@@ -43,10 +43,11 @@ def plan_kernels(plan: Plan) -> Kernels:
 def check_plan_kernels(plan: Plan, kernels: Kernels, device: torch.device) -> tuple[str, ...]:
     """Makes the kernels ready and holds them against their references on a few rows of what the plan asks for.
 
-    Lines that say so. Raises AttentionError or KernelError for a kernel that is not here, or that is wrong.
+    Lines that say so. Raises AttentionError, PlanError or KernelError for a kernel that is not here, or that is wrong.
     """
     kernels.attn.require(device)
     kernels.attn_bwd.require(device)
+    require_fused(kernels.fused, device)
     work = work_of(plan, _TILES[device.type])
     attention = check_kernels(kernels.attn, kernels.attn_bwd, work, device)
     beside = check_fused_kernels(plan, kernels.fused, TORCH_DTYPES[plan.run["dtype"]], device)

@@ -4,7 +4,7 @@
  * included, its inputs not.
  */
 import type { InstructionName, PrimitiveName, Step } from '../../spec/modelCode.js';
-import { blocksOf } from '../fusedKernels.js';
+import { type RegionSum, regionSum } from '../fusedKernels.js';
 import { gradientsMade, makesWhole, type PrimitiveFacts } from './facts.js';
 
 export interface PrimitiveCost {
@@ -106,15 +106,12 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   linearBwd: {
     moments: (facts) => {
       const [, bias = 0] = trained(facts);
-      return [productBlocks(facts).bytes, 4 * bias, facts.attributes.skip0 === true ? 0 : gradient(facts)];
+      return [weightSum(facts).bytes, 4 * bias, facts.attributes.skip0 === true ? 0 : gradient(facts)];
     },
     matmulFlops: (facts) => product(facts) * (Number(facts.trains[0]) + Number(facts.attributes.skip0 !== true)),
     kernels: (facts) => {
-      const {
-        w,
-        trains: [weight = false, bias = false],
-      } = facts;
-      return 1 + (weight ? (w < 4 ? 2 * productBlocks(facts).count : 1) : 0) + (bias ? 2 : 0);
+      const [, bias = false] = facts.trains;
+      return 1 + weightSum(facts).kernels + (bias ? 2 : 0);
     },
   },
   rmsnorm: {
@@ -221,14 +218,12 @@ export const COSTS: Readonly<Record<InstructionName, PrimitiveCost>> = {
   addTo: { moments: noMoments, matmulFlops: nothing, kernels: () => 1 },
 };
 
-/** Of the gradient of a weight in a half dtype before it is added to its fp32 region: the largest block, and their number. */
-function productBlocks(facts: PrimitiveFacts): { readonly bytes: number; readonly count: number } {
+/** Of the gradient of a weight that trains, on its way to its fp32 region. */
+function weightSum(facts: PrimitiveFacts): Pick<RegionSum, 'bytes' | 'kernels'> {
   const { w, fused, inWidth, outWidth, attributes } = facts;
   const [weight = 0] = trained(facts);
-  if (w >= 4 || weight === 0) return { bytes: 0, count: 0 };
   const columns = attributes.transposed === true ? outWidth : inWidth;
-  const { rows, count } = blocksOf(weight / columns, w * columns, fused?.weightGradient === undefined ? undefined : fused);
-  return { bytes: w * columns * rows, count };
+  return weight === 0 ? { bytes: 0, kernels: 0 } : regionSum(weight / columns, columns, w, fused);
 }
 
 /** The result, and in the plain kernel one product of half the rotated part of every head. */

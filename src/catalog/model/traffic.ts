@@ -4,6 +4,7 @@
  * of norms are too small to count, but for their gradients.
  */
 import type { InstructionName } from '../../spec/modelCode.js';
+import { regionSum } from '../fusedKernels.js';
 import { gradientsMade, makesWhole, type PrimitiveFacts } from './facts.js';
 
 /** Bytes of fp32. */
@@ -47,9 +48,12 @@ export const ELEMENT_BYTES: Readonly<Record<InstructionName, Bytes>> = {
   addTo: passes(3),
 };
 
-/** The product of a half dtype is read and added to its fp32 region; a bias' gradient is a sum over the rows. */
-function gradientSums({ rows, w, outWidth, weights: [weight = 0], trains: [trains = false, biasTrains = false] }: PrimitiveFacts): number {
-  return (trains && w < WIDE ? weight * (w + 2 * WIDE) : 0) + (biasTrains ? rows * outWidth * w : 0);
+/** The product of a half dtype is added to its fp32 region; a bias' gradient is a sum over the rows. */
+function gradientSums(facts: PrimitiveFacts): number {
+  const { rows, w, fused, outWidth, weights, trains } = facts;
+  const [weight = 0] = weights;
+  const [isTrained = false, biasTrains = false] = trains;
+  return (isTrained ? weight * regionSum(1, weight, w, fused).elementBytes : 0) + (biasTrains ? rows * outWidth * w : 0);
 }
 
 /** A gradient of each weight that trains is added to its fp32 region, from `bytes` an element. */

@@ -1,16 +1,10 @@
-/** Gradients of the weights that make logits, before they are added to their fp32 region. */
-import { blocksOf } from '../fusedKernels.js';
+/** Gradients of the weights that make logits, on their way to their fp32 region. */
+import { type RegionSum, regionSum } from '../fusedKernels.js';
 import type { OpSizes } from './sizes.js';
 
-/** The largest block of one, and the kernels that form and add them. */
-export function headProduct(sizes: OpSizes): { readonly bytes: number; readonly kernels: number } {
-  const { w, v, trainsLmHead, trainsLmHeadBias } = sizes;
-  const product = trainsLmHead ? matrix(sizes) : { bytes: 0, kernels: 0 };
-  return trainsLmHeadBias ? { bytes: Math.max(product.bytes, w * v), kernels: product.kernels + 2 } : product;
-}
-
-function matrix({ w, h, v, kernels: { fused } }: OpSizes): { readonly bytes: number; readonly kernels: number } {
-  if (w >= 4) return { bytes: 0, kernels: 1 };
-  const { rows, count } = blocksOf(v, w * h, fused?.weightGradient === undefined ? undefined : fused);
-  return { bytes: w * h * rows, kernels: 2 * count };
+/** What is made at most, all kernels, and bytes read and written beside the product's. */
+export function headProduct({ w, h, v, trainsLmHead, trainsLmHeadBias, kernels: { fused } }: OpSizes): RegionSum {
+  const sum = trainsLmHead ? regionSum(v, h, w, fused) : { bytes: 0, kernels: 0, elementBytes: 0 };
+  const { bytes, kernels } = trainsLmHeadBias ? { bytes: Math.max(sum.bytes, w * v), kernels: sum.kernels + 2 } : sum;
+  return { bytes, kernels, elementBytes: sum.elementBytes * v * h };
 }

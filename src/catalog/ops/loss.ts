@@ -82,15 +82,15 @@ function plainBytes(sizes: OpSizes, t: number): number {
  * sum), the gradient (difference, exponential, factor) and its cast; a softcap's way there and back; the sum of lm_head's gradient;
  * the norm and its reverse.
  */
-function plainTraffic({ w, h, v, cuda, softcap, trainsLmHead, code }: OpSizes, t: number): number {
+function plainTraffic(sizes: OpSizes, t: number): number {
+  const { w, v, cuda, softcap, code } = sizes;
   const half = w < 4;
   const casts = half ? 2 * (w + 4) : 0;
   const logSumExp = cuda ? 4 + 8 + 8 + 4 : 8;
   const gradient = 8 + 8 + 8;
   const capped = softcap ? (2 + 2 + 2) * w + (2 + 2 + 3) * w : 0;
-  const sum = half && trainsLmHead ? (w + 8) * v * h : 0;
   const norm = code.work('head', t).elementBytes + code.work('headBwd', t).elementBytes;
-  return t * v * (casts + logSumExp + gradient + capped) + sum + norm;
+  return t * v * (casts + logSumExp + gradient + capped) + headProduct(sizes).elementBytes + norm;
 }
 
 /**

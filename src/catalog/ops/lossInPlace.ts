@@ -56,12 +56,11 @@ function blocks({ v, kernels: { fused } }: OpSizes, t: number): Blocks {
 
 /** Scores, share of the loss, and back into the logits; the sum of lm_head's gradient; the norm and its reverse. */
 function traffic(sizes: OpSizes, t: number): number {
-  const { w, h, v, softcap, trainsLmHead, code } = sizes;
+  const { w, v, softcap, code } = sizes;
   const cast = w < WIDE ? w + WIDE : 0;
   const back = softcap ? 9 * w + cast : cast;
-  const sum = w < WIDE && trainsLmHead ? (w + 2 * WIDE) * v * h : 0;
   const norm = code.work('head', t).elementBytes + code.work('headBwd', t).elementBytes;
-  return t * v * (scorePasses(sizes) + 2 * WIDE + back) + sum + norm;
+  return t * v * (scorePasses(sizes) + 2 * WIDE + back) + headProduct(sizes).elementBytes + norm;
 }
 
 function trafficOnly(sizes: OpSizes, t: number): number {
