@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WATCHED = ("bench/gpu", "python/fpdt/attention", "python/fpdt/devices", "python/fpdt/measure", "python/fpdt/run")
-OUTSIDE = ("coverage", "docs", "driver", "manifest", "stage", "table")
+OUTSIDE = ("coverage", "docs", "driver", "manifest", "nursery", "stage", "table")
 """Of bench/gpu: no step runs them, but what runs the steps, before and after."""
 FOLDER = "coverage"
 SITE = """

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpu.lines import append, read_lines
@@ -26,7 +27,45 @@ from gpu.table import table_text
 
 TAIL_CHARACTERS = 4000
 KILL_SECONDS = 5.0
+IMPORT_SECONDS = 300.0
 _STARTED = time.monotonic()
+
+
+class Nursery:
+    """The process of gpu/nursery.py: steps that begin with what they import."""
+
+    def __init__(self, command: list[str]) -> None:
+        # Unbuffered: what was read is what `select` no longer tells of.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+    def run(self, step: str, log: Path, limit: float) -> str:
+        """As await_process; the limit begins with the step, whatever the imports before the first one took."""
+        process = self._process
+        assert process.stdin is not None
+        process.stdin.write(f"{step}\t{log}\n".encode())
+        group = self._number(IMPORT_SECONDS)
+        if group is None:
+            raise SystemExit(f"gpu.nursery did not begin {step} within {IMPORT_SECONDS:g} s")
+        code = self._number(limit)
+        if code is None:
+            os.killpg(group, signal.SIGKILL)
+            self._number(KILL_SECONDS)
+            return "timeout"
+        return "ok" if code == 0 else "failed"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _number(self, seconds: float) -> int | None:
+        """The next line; None where none comes in so long. Raises SystemExit where the process is gone."""
+        out = self._process.stdout
+        assert out is not None
+        if not select.select([out], [], [], seconds)[0]:
+            return None
+        line = out.readline()
+        if line:
+            return int(line)
+        raise SystemExit(f"gpu.nursery ended with {self._process.wait()}")
 
 
 @dataclass(frozen=True)
@@ -38,16 +77,12 @@ class Run:
     result: Path
     scratch: Path
     runner: str
+    nursery: Nursery | None = None
+    """Where steps come from; None: each is a Python of its own."""
 
-    def command(self, step: str) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            self.runner,
-            self.device,
-            step,
-            *map(str, (self.staging, self.result, self.scratch)),
-        ]
+    def python(self, module: str, *step: str) -> list[str]:
+        places = map(str, (self.staging, self.result, self.scratch))
+        return [sys.executable, "-m", module, self.device, *step, *places]
 
 
 def main() -> int:
@@ -57,6 +92,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for result.jsonl")
     parser.add_argument("--only", help="names of steps, with commas between them; default: all")
     parser.add_argument("--command", default="python -m gpu.driver", help="what the user gave, for the record")
+    parser.add_argument("--fork", action="store_true", help="steps of several are forks of one process; not for a GPU")
     parser.add_argument("--runner", default="gpu.step", help=argparse.SUPPRESS)
     args = parser.parse_args()
     sizes = device_sizes(args.device)
@@ -70,9 +106,13 @@ def main() -> int:
         ok = stage(run)
         if not (run.staging / MANIFEST).exists():
             return 1
+        if args.fork and len(rows) > 1:
+            run = replace(run, nursery=Nursery(run.python("gpu.nursery")))
         for row in rows:
             left = sizes["totalSeconds"] - (time.monotonic() - _STARTED)
             ok = run_step(run, row, left) and ok
+        if run.nursery is not None:
+            run.nursery.close()
     text = table_text(read_lines(result))
     (args.out / "table.txt").write_text(text)
     print(text)
@@ -121,9 +161,14 @@ def run_step(run: Run, row: StepRow, left: float) -> bool:
         print(f"{row.name:<24}skipped: {reason}", flush=True)
         return True
     limit, started, log = min(row.limit_seconds, left), time.monotonic(), run.scratch / f"{row.name}.log"
-    with log.open("w") as file:
-        process = subprocess.Popen(run.command(row.name), stdout=file, stderr=file, start_new_session=True)
-        status = await_process(process, limit)
+    if run.nursery is not None:
+        status = run.nursery.run(row.name, log, limit)
+    else:
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                run.python(run.runner, row.name), stdout=file, stderr=file, start_new_session=True
+            )
+            status = await_process(process, limit)
     seconds = round(time.monotonic() - started, 2)
     line = {"step": row.name, "kind": "end", "status": status, "seconds": seconds, "limitSeconds": round(limit, 1)}
     tail = {} if status == "ok" else {"tail": log.read_text(errors="replace")[-TAIL_CHARACTERS:]}

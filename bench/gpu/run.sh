@@ -6,11 +6,11 @@
 # to result.1.jsonl and so on.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-coverage='' device=cuda staging='' more=() command="bash bench/gpu/run.sh $*"
+coverage='' device=cuda staging='' more=() fork=() command="bash bench/gpu/run.sh $*"
 needs() { [ $# -gt 1 ] || { echo "$1 needs a value" >&2; exit 2; }; }
 while [ $# -gt 0 ]; do
   case "$1" in
-    --dry) device=cpu ;;
+    --dry) device=cpu fork=(--fork) ;;
     --staging) needs "$@"; staging="$2"; shift ;;
     --only) needs "$@"; more+=(--only "$2"); shift ;;
     --coverage) coverage=yes; more+=(--runner gpu.coverage) ;;
@@ -18,6 +18,8 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+# Each line that a step reaches is noted in a process of its own.
+[ -z "$coverage" ] || fork=()
 # shellcheck source=bench/gpu/python.sh
 source bench/gpu/python.sh
 if [ -z "$staging" ]; then
@@ -33,6 +35,6 @@ if [ -e "$OUT/result.jsonl" ]; then
 fi
 rm -rf "$OUT/table.txt" "$OUT/coverage"
 code=0
-"$python" -m gpu.driver --device "$device" --staging "$staging" --out "$OUT" --command "$command" "${more[@]}" || code=$?
+"$python" -m gpu.driver --device "$device" --staging "$staging" --out "$OUT" --command "$command" "${fork[@]}" "${more[@]}" || code=$?
 [ -z "$coverage" ] || "$python" -m gpu.coverage --list "$OUT"
 exit "$code"

@@ -15,6 +15,8 @@ export interface PlanRow {
   readonly policy: PolicyName;
   readonly numChunks?: number;
   readonly segmentLayers?: number;
+  /** As `run.kernels` has them. */
+  readonly kernels?: string;
 }
 
 export interface DeviceSizes {

@@ -14,16 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from fpdt.attention import backend_named
+from fpdt.plan import load_plan
+from fpdt.plan.nouns import PLAIN
 from fpdt.run.gradients import gradient_file
 from fpdt.testing.reference import run_reference
 from gpu.attention_cases import attention_cases, run_case
 from gpu.fpdt_layer import block_inputs, plain_block, sketches_of
 from gpu.manifest import write_manifest
+from gpu.plan_ops import Source
 from gpu.references import SKETCH_FACTOR, write_reference
-from gpu.sizes import device_sizes
+from gpu.sizes import device_sizes, step_rows
 from gpu.sketch import Sketches, sketch, with_loss, worst_distance
 from gpu.works.environment import product
 from gpu.works.host import round_trip
+from gpu.works.kernels import sketches_of_ops
 
 CPU = torch.device("cpu")
 CALIBRATION = "calibration"
@@ -38,6 +42,8 @@ def main(device: str, folder: Path, commit: str) -> None:
         write_reference(sketches, f"attention-{case.name}", found, bound=0.0)
         gc.collect()
     write_bounded(sketches, "block", lambda dtype: block_sketches(table["layer"], dtype))
+    row = next(row for row in step_rows(table) if row.work == "kernels")
+    write_bounded(sketches, "kernels", lambda dtype: plain_ops(folder, row.sizes, dtype))
     for name in table["references"]:
         plan, data = example_of(table, folder, name)
         write_bounded(sketches, name, lambda dtype, plan=plan, data=data: training_sketches(plan, data, dtype))  # type: ignore[misc]
@@ -57,6 +63,11 @@ def block_sketches(sizes: dict[str, Any], dtype: torch.dtype) -> Sketches:
     output = plain_block(block, sizes)
     output.backward(block["dy"])  # type: ignore[no-untyped-call]
     return sketches_of(output, block)
+
+
+def plain_ops(folder: Path, sizes: dict[str, Any], dtype: torch.dtype) -> Sketches:
+    plan = load_plan(folder / f"{sizes['checkPlan']}.plan.json")
+    return sketches_of_ops(plan, PLAIN, sizes["checkRows"], Source(CPU, dtype, is_seeded=True))
 
 
 def example_of(table: dict[str, Any], folder: Path, reference: str) -> tuple[Path, Path]:

@@ -23,12 +23,12 @@ await writeTokens(sizes, folder);
 await writeCalibration(sizes, folder);
 
 async function writePlan(sizes: DeviceSizes, { name, model, layers, ...row }: PlanRow, folder: string): Promise<void> {
-  const { policy, seqLen, numSteps, numChunks, segmentLayers } = row;
+  const { policy, seqLen, numSteps, numChunks, segmentLayers, kernels } = row;
   const plan = await planRun({
     model: modelOf(sizes, model, layers),
     cluster: { gpus: 1, gpu: sizes.gpu, hostBytes: sizes.hostBytes },
     deepspeed: { ...DEEPSPEED, zero_optimization: sizes.zero },
-    run: { seqLen, numSteps, seed: 1, dtype: 'bfloat16', policy, numChunks, segmentLayers },
+    run: { seqLen, numSteps, seed: 1, dtype: 'bfloat16', policy, numChunks, segmentLayers, kernels },
   });
   await writePlanFile(plan, join(folder, `${name}.plan.json`));
 }

@@ -1,13 +1,17 @@
-"""What a CPU lacks of CUDA's: the aten ops of FlashAttention-2 and cuDNN, and DeepSpeed's streams. For dry runs."""
+"""What a CPU lacks of CUDA's: the aten ops of FlashAttention-2, cuDNN and products into fp32, and DeepSpeed's streams.
+
+For dry runs.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from fpdt.testing.fake_cuda.products import half_products
 from tests.fake_cudnn import cudnn_on_cpu
 from tests.fake_flash import flash_on_cpu
 
-_OPS = (flash_on_cpu(), cudnn_on_cpu())
+_OPS = (flash_on_cpu(), cudnn_on_cpu(), half_products())
 
 
 def install() -> None:

@@ -6,6 +6,7 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 
 def main(device: str, name: str, staging: Path, result: Path, scratch: Path) -> int:
@@ -29,10 +30,10 @@ def main(device: str, name: str, staging: Path, result: Path, scratch: Path) -> 
     return 1 if lines.failures else 0
 
 
-if __name__ == "__main__":
+def leave_after(device: str, name: str, staging: Path, result: Path, scratch: Path) -> NoReturn:
+    """Ends the process with the step."""
     try:
-        staging, result, scratch = map(Path, sys.argv[3:6])
-        code = main(sys.argv[1], sys.argv[2], staging, result, scratch)
+        code = main(device, name, staging, result, scratch)
     except Exception:
         traceback.print_exc()
         code = 1
@@ -40,3 +41,7 @@ if __name__ == "__main__":
 
     # gloo's threads may abort the process when it unwinds.
     exit_now(code)
+
+
+if __name__ == "__main__":
+    leave_after(sys.argv[1], sys.argv[2], *map(Path, sys.argv[3:6]))

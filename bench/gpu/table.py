@@ -18,6 +18,7 @@ def table_text(lines: list[Line]) -> str:
         block("training|tokens|layers|step s|planned|error|HBM GiB|planned|retries", train_rows(lines)),
         block("kind of op|tokens|measured s|planned s|error", kind_rows(lines)),
         block("copies by|plan|tokens|step s|remark", copy_rows(lines)),
+        block("op|kernels|rows|s|of auto's|makes MiB", op_rows(lines)),
         block("peer|tokens|forward and backward s|peak GiB|", peer_rows(lines)),
         block("copies of|to the device GB/s|back|both", link_rows(lines)),
         block("locked memory|GiB|threads|touch s|lock s", register_rows(lines)),
@@ -61,7 +62,7 @@ def train_rows(lines: list[Line]) -> Iterator[Row]:
         measured, planned = line["seconds"][-1], line["plannedSeconds"]
         pool = next(iter(line["plannedPoolBytes"].values()))
         yield (
-            f"fpdt, {line['strategy']['policy']}, {line['strategy']['numChunks']} chunks, {line['kernel']}",
+            training_name(line),
             str(line["seqLen"]),
             str(line["numLayers"]),
             number(measured, ".3f"),
@@ -71,6 +72,23 @@ def train_rows(lines: list[Line]) -> Iterator[Row]:
             f"{pool / GIB:.2f}",
             str(line["allocator"].get("allocRetries", "")),
         )
+
+
+def training_name(line: Line) -> str:
+    strategy, kernels = line["strategy"], line.get("kernels", "auto")
+    beside = "" if kernels == "auto" else f", kernels {kernels}"
+    return f"fpdt, {strategy['policy']}, {strategy['numChunks']} chunks, {line['kernel']}{beside}"
+
+
+def op_rows(lines: list[Line]) -> Iterator[Row]:
+    """Ops by what is asked of the kernels beside attention, against those that a plan takes by itself."""
+    rows = list(of_kind(lines, "kernels"))
+    auto = {(line["plan"], line["op"]): line["seconds"] for line in rows if line["kernels"] == "auto"}
+    for line in rows:
+        own = auto.get((line["plan"], line["op"]))
+        against_auto = f"{line['seconds'] / own:.3f}" if own and line["seconds"] else ""
+        scratch = f"{line['scratchBytes'] / 2**20:.1f}"
+        yield line["op"], line["kernels"], str(line["rows"]), number(line["seconds"], ".4g"), against_auto, scratch
 
 
 def copy_rows(lines: list[Line]) -> Iterator[Row]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from gpu import docs
 from gpu.coverage import code_lines, ranges
-from gpu.driver import Run, await_process, run_step
+from gpu.driver import Nursery, Run, await_process, run_step
 from gpu.lines import Lines, read_lines
 from gpu.manifest import packages, problems, write_manifest
 from gpu.references import References, write_reference
@@ -142,6 +142,44 @@ def test_a_step_that_ends_badly_leaves_a_line(runners: None, tmp_path: Path, run
     (line,) = read_lines(tmp_path / "result.jsonl")
     assert (line["step"], line["kind"], line["status"]) == ("a-step", "end", status)
     assert runner != "crash" or "ValueError: what went wrong" in line["tail"]
+
+
+NURSERY = """
+import os, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from gpu import nursery
+
+def leave_after(device, name, staging, result, scratch):
+    print(device, name, staging, flush=True)
+    if name == "slow":
+        time.sleep(600)
+    os._exit(3 if name == "bad" else 0)
+
+sys.modules["gpu.step"] = SimpleNamespace(leave_after=leave_after)
+nursery.PRELOADED = ("no_such_package",)
+nursery.main("cpu", *map(Path, sys.argv[1:4]))
+"""
+
+
+def test_steps_that_are_forked_end_as_others_do(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "bench"), str(ROOT / "python")]))
+    nursery = Nursery([sys.executable, "-c", NURSERY, "staging", "result", "scratch"])
+    log = tmp_path / "log"
+    limits = {"good": 100.0, "bad": 100.0, "slow": 1.0, "next": 100.0}
+    ended = {step: nursery.run(step, log, limit) for step, limit in limits.items()}
+    nursery.close()
+    assert ended == {"good": "ok", "bad": "failed", "slow": "timeout", "next": "ok"}
+    assert log.read_text() == "cpu next staging\n"
+    assert "no_such_package is not there" in capfd.readouterr().err
+
+
+def test_a_nursery_that_dies_is_told(tmp_path: Path) -> None:
+    nursery = Nursery([sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit(7)"])
+    with pytest.raises(SystemExit, match=r"gpu.nursery ended with 7"):
+        nursery.run("step", tmp_path / "log", 100.0)
 
 
 def test_a_step_without_time_left_is_skipped_with_a_line(tmp_path: Path) -> None:

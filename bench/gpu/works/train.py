@@ -30,6 +30,7 @@ def facts_of(plan: Plan, ran: Ran) -> dict[str, Any]:
         "seqLen": plan.run["seqLen"],
         "numLayers": plan.num_layers,
         "kernel": plan.header.kernels.attn,
+        "kernels": asked_kernels(plan),
         "strategy": {key: plan.strategy[key] for key in ("policy", "numChunks", "chunkTokens", "prefetchDepth")},
         "losses": ran.losses,
         "seconds": [step["seconds"] for step in ran.steps],
@@ -40,6 +41,14 @@ def facts_of(plan: Plan, ran: Ran) -> dict[str, Any]:
         "plannedPoolBytes": pools,
         "allocator": ran.memory,
     }
+
+
+def asked_kernels(plan: Plan) -> str:
+    """Those beside attention, in the words of --kernels."""
+    asked = plan.run.get("kernels")
+    if asked is None:
+        return "auto"
+    return "plain" if set(asked.values()) == {"plain"} else ",".join(f"{kind}={name}" for kind, name in asked.items())
 
 
 def by_kind(planned: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
