@@ -35,6 +35,11 @@ of_typescript() {
   step 'biome' biome check .
   step 'oxlint, type-aware' oxlint --type-aware
   step 'schemas are current' node --import tsx scripts/generate-schemas.ts --check
+  if command -v "${NVCC:-nvcc}" >/dev/null; then
+    step 'CUDA back end' node native/cuda/build.mjs --check
+  else
+    echo '== CUDA back end: left out, there is no nvcc'
+  fi
   step 'vitest' vitest run --tags-filter '!full'
   # The tarball, unpacked: npm run test:pack installs it, and runs it too.
   step 'package, a core' node --import tsx scripts/pack/pack.ts --core

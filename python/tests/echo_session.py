@@ -35,6 +35,7 @@ class EchoSession:
         self.versions = {"python": sys.version.split()[0]}
         self._export = options["export"]
         self._rank = int(os.environ["RANK"])
+        self.kernels = {"attn": "cpu_flash", "copies": "native" if self._rank == 0 else "events"}
         self.load_pool_bytes = {"hbm": 500 + self._rank}
         self._checkpoint = options["checkpoint"] or {}
         self.next_step, self.resumed, self.remarks = self._newest(options["resume"])

@@ -97,6 +97,8 @@ const BODIES = {
     digest,
     device: z.string(),
     versions: z.record(z.string(), z.string()),
+    /** What it runs with: attention, forward and backward, the other kernels that are not plain, by kind, and who launches `copies`. */
+    kernels: z.record(z.string(), z.string()),
     seconds,
     /** High water of start-up by pool, before the arenas were made; only pools that were measured. */
     poolBytes: z.record(z.string(), count),

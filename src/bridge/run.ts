@@ -77,7 +77,7 @@ class ActiveRun implements Run {
   #watchdog: Watchdog | null = null;
   #isEnding = false;
   #loadSeconds = 0;
-  #start: StartFacts = { versions: {}, loadPoolBytes: {}, communicatorBytes: null };
+  #start: StartFacts = { versions: {}, kernels: {}, loadPoolBytes: {}, communicatorBytes: null };
   #settle: (outcome: RunOutcome) => void = () => undefined;
 
   constructor(setup: RunSetup) {

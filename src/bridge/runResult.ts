@@ -61,6 +61,11 @@ export interface RunResult
   readonly numSkipped: number;
   /** Versions of what the ranks ran with. */
   readonly versions: Readonly<Record<string, string>>;
+  /**
+   * Kernels that the ranks ran with: `attn` and `attnBwd`, those beside attention that are not plain, by kind, and who launched `copies`.
+   * Where ranks differ, all names of a kind with commas between them.
+   */
+  readonly kernels: Readonly<Record<string, string>>;
   /** From start to the last rank ready. */
   readonly loadSeconds: number;
   /** Peak bytes of start-up by pool, before the arenas were made, of the rank with most; only pools that were measured. */
@@ -97,7 +102,7 @@ export function mergeRanks(ranks: readonly StepDone[]): StepResult {
 }
 
 /** What ranks say when they are ready, put together. */
-export type StartFacts = Pick<RunResult, 'versions' | 'loadPoolBytes' | 'communicatorBytes'>;
+export type StartFacts = Pick<RunResult, 'versions' | 'kernels' | 'loadPoolBytes' | 'communicatorBytes'>;
 export type RunFacts = Pick<RunResult, 'digest' | 'numRanks' | 'loadSeconds' | 'nextStep' | 'isStopped' | 'checkpoints' | keyof StartFacts>;
 
 /** `ranks`: what each rank says when it is ready. */
@@ -105,9 +110,17 @@ export function mergeReadies(ranks: readonly Body<'ready'>[]): StartFacts {
   const known = ranks.flatMap(({ communicatorBytes }) => (communicatorBytes === null ? [] : [communicatorBytes]));
   return {
     versions: ranks.at(-1)?.versions ?? {},
+    kernels: allNames(ranks.map(({ kernels }) => kernels)),
     loadPoolBytes: largestByName(ranks.map(({ poolBytes }) => poolBytes)),
     communicatorBytes: known.length === 0 ? null : Math.max(...known),
   };
+}
+
+/** By kind what any rank has. */
+function allNames(ranks: readonly Readonly<Record<string, string>>[]): Record<string, string> {
+  const kinds = [...new Set(ranks.flatMap((kernels) => Object.keys(kernels)))];
+  const namesOf = (kind: string): readonly string[] => uniqueSorted(ranks.flatMap((kernels) => kernels[kind] ?? []));
+  return Object.fromEntries(kinds.map((kind) => [kind, namesOf(kind).join(', ')]));
 }
 
 export function mergeSteps(steps: readonly StepResult[], evaluations: readonly EvaluationResult[], facts: RunFacts): RunResult {

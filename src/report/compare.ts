@@ -58,6 +58,8 @@ export interface Comparison {
   readonly lastLoss: number | null;
   /** Steps that left the weights as they were. */
   readonly numSkipped: number;
+  /** What the ranks ran with, by kind. */
+  readonly kernels: Readonly<Record<string, string>>;
 }
 
 export function compareRun({ prediction, memory }: ReportPlan, result: RunResult): Comparison {
@@ -81,6 +83,7 @@ export function compareRun({ prediction, memory }: ReportPlan, result: RunResult
     firstLoss: result.steps[0]?.loss ?? null,
     lastLoss: result.steps.at(-1)?.loss ?? null,
     numSkipped: result.numSkipped,
+    kernels: result.kernels,
   };
 }
 
@@ -189,6 +192,7 @@ export function comparisonToText(comparison: Comparison): string {
     '',
     formatTable(['bytes per rank', 'planned', 'measured', 'ratio'], byteRows(comparison)),
     memoryStepsText(comparison),
+    ...kernelTexts(comparison),
     ...skippedTexts(comparison),
   ].join('\n');
 }
@@ -217,6 +221,11 @@ function memoryStepsText({ memorySteps }: Comparison): string {
   if (steps.length === 0) return 'memory was measured in no step';
   if (steps.length > MAX_LISTED_STEPS) return `memory measured in ${steps.length} steps, from step ${steps[0]} to step ${steps.at(-1)}`;
   return `memory measured in step${steps.length > 1 ? 's' : ''} ${steps.join(', ')}`;
+}
+
+function kernelTexts({ kernels }: Comparison): readonly string[] {
+  const texts = Object.entries(kernels).map(([kind, name]) => `${kind} ${name}`);
+  return texts.length === 0 ? [] : [`ran with the kernels ${texts.join(', ')}`];
 }
 
 function skippedTexts({ numSkipped }: Comparison): readonly string[] {

@@ -65,6 +65,7 @@ describe('a run of two ranks', { timeout: PATIENCE_MS }, () => {
     const events = await collect(run);
     expect(events.find((one) => one.type === 'ready')).toMatchObject({ loadPoolBytes: { hbm: 501 }, communicatorBytes: 71 });
     expect(await run.result).toMatchObject({ loadPoolBytes: { hbm: 501 }, communicatorBytes: 71 });
+    expect((await run.result).kernels).toEqual({ attn: 'cpu_flash', copies: 'events, native' });
   });
 
   test('a loss that is not finite is a null with a name', async () => {

@@ -93,6 +93,13 @@ describe('planned against measured', () => {
     expect(comparisonToText(comparison)).toMatch(/\ncommunicators\s+3 MiB\s+4 MiB\s+1\.33/);
   });
 
+  it('names the kernels that the run had', () => {
+    const comparison = compareRun(PLAN, result(STEPS, { kernels: { attn: 'cudnn', copies: 'events, native' } }));
+    expect(comparison.kernels).toEqual({ attn: 'cudnn', copies: 'events, native' });
+    expect(comparisonToText(comparison)).toContain('\nran with the kernels attn cudnn, copies events, native');
+    expect(comparisonToText(COMPARISON)).not.toContain('kernels');
+  });
+
   it('has a median of none, odd and even many', () => {
     expect([median([]), median([3, 1, 2]), median([4, 1, 3, 2])]).toEqual([0, 2, 2.5]);
   });

@@ -101,7 +101,16 @@ export function result(steps: readonly StepResult[], changes: Partial<RunResult>
     ...last
   } = steps.at(-1) ?? step(0);
   const numSkipped = steps.filter(({ skipped }) => skipped).length;
-  const facts = { digest: 'd'.repeat(64), numRanks: 2, steps, numSkipped, versions: {}, loadSeconds: 3, loadPoolBytes: { hbm: 39 * MIB } };
+  const facts = {
+    digest: 'd'.repeat(64),
+    numRanks: 2,
+    steps,
+    numSkipped,
+    versions: {},
+    kernels: {},
+    loadSeconds: 3,
+    loadPoolBytes: { hbm: 39 * MIB },
+  };
   const more = { evaluations: [], communicatorBytes: null, nextStep: steps.length, isStopped: false, checkpoints: [] };
   return { kind: 'runResult', ...last, ...facts, ...more, ...changes };
 }

@@ -44,7 +44,7 @@ class CpuRuntime(HostRuntime):
         order: Order = "eager",
         seed: int = 0,
     ) -> None:
-        super().__init__(torch.device("cpu"), arenas, files, streams, group)
+        super().__init__(torch.device("cpu"), arenas, files, streams, group, order)
         self._queues = None if order == "eager" else Queues(len(streams), order, seed)
 
     def begin_turn(self) -> None:

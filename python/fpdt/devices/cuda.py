@@ -43,7 +43,7 @@ class CudaRuntime(Runtime):
         device_index: int = 0,
     ) -> None:
         device = torch.device("cuda", device_index)
-        super().__init__(device, arenas, files, streams, group)
+        super().__init__(device, arenas, files, streams, group, "events")
         self._locks = PageLocks(arenas.values())
         self._compute = torch.cuda.current_stream(device)
         # Exchanges come first: their few blocks would else start when those of a long kernel have all been issued.

@@ -81,6 +81,7 @@ class CopyingCudaRuntime(cuda.CudaRuntime):
         except Exception:
             self.close()
             raise
+        self.copy_mode = "native"
         self.remarks = ("copies are launched by native threads; from Python in steps whose ops are timed",)
 
     def run_call(self, call: LinkedCall, bound: Bound, recorder: Recorder) -> None:

@@ -50,7 +50,7 @@ class ThreadsRuntime(HostRuntime):
         seed: int = 0,
     ) -> None:
         """Raises CopiesUnavailableError where the engine cannot be built."""
-        super().__init__(torch.device("cpu"), arenas, files, streams, group)
+        super().__init__(torch.device("cpu"), arenas, files, streams, group, "threads")
         self._owned = tuple(place for place in range(2, len(streams)) if place not in file_streams)
         self._random = random.Random(seed)
         places = [(arena.tensor.data_ptr(), arena.num_bytes) for arena in arenas.values()]

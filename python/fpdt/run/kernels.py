@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from pydantic.alias_generators import to_camel
 
 from fpdt.attention import CAPABILITIES, AttentionConfig, backend_named
 from fpdt.attention.base import MaskName
 from fpdt.attention.self_test import Work, check_kernels
 from fpdt.errors import PlanError
 from fpdt.models.base import Kernels
-from fpdt.models.fused import check_fused, require_fused
+from fpdt.models.fused import FUSED_KERNELS, check_fused, require_fused
 from fpdt.plan import Plan
 from fpdt.plan.sections import Array
 from fpdt.run.arena import TORCH_DTYPES
@@ -38,6 +39,14 @@ def plan_kernels(plan: Plan) -> Kernels:
             )
     check_fused(names.fused)
     return Kernels(backend_named(names.attn), backend_named(names.attn_bwd), names.fused)
+
+
+def kernel_names(plan: Plan) -> dict[str, str]:
+    """Attention's, and of those beside it the ones that are not plain, by the plan's names of kinds."""
+    names = plan.header.kernels
+    fused = {to_camel(kind): str(getattr(names.fused, kind)) for kind in FUSED_KERNELS}
+    beside = {kind: name for kind, name in fused.items() if name != "plain"}
+    return {"attn": names.attn, "attnBwd": names.attn_bwd, **beside}
 
 
 def check_plan_kernels(plan: Plan, kernels: Kernels, device: torch.device) -> tuple[str, ...]:

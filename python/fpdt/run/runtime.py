@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fpdt.devices.file_pool import FilePool, Ticket
     from fpdt.measure.timing import Recorder
     from fpdt.run.link import LinkedSection
+    from fpdt.wire.options import CopyMode
 
 Gate = tuple[int, ...] | None
 """Numbers of transfers, see Frame.tickets, that an op waits for on the host; None for nearly all ops."""
@@ -53,13 +54,16 @@ class Runtime(ABC):
         files: Mapping[str, FilePool],
         streams: tuple[str, ...],
         group: dist.ProcessGroup | None,
+        copy_mode: CopyMode,
     ) -> None:
+        """`copy_mode`: who launches copies, and when."""
         self.device = device
         self.arenas = arenas
         self.files = files
         self.streams = streams
         self.begin_call: Callable[[LinkedCall, Frame], None] | None = None
         """Called with every call and its frame before its first op; debug mode sets it."""
+        self.copy_mode = copy_mode
         self.remarks: tuple[str, ...] = ()
         """What a run says of its device once, at its start."""
         self._places = {name: place for place, name in enumerate(streams)}

@@ -30,7 +30,7 @@ from fpdt.run.communicators import Communicators, connect
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.evaluation import EvaluationRunner, HeldOut, open_held_out
 from fpdt.run.executor import Executor
-from fpdt.run.kernels import check_plan_kernels, plan_kernels
+from fpdt.run.kernels import check_plan_kernels, kernel_names, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
 from fpdt.run.planned_batches import BatchSource, ResumableSource
@@ -122,6 +122,8 @@ class PlanSession:
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
         self.runtime = _make_runtime(plan, options, communicators, files)
         self._exit.callback(self.runtime.close)
+        self.kernels = {**kernel_names(plan), "copies": self.runtime.copy_mode}
+        """Those that it runs with, by kind, and who launches copies."""
         record_layers = int(options.get("record_layers") or 0)
         self._recorder = self.runtime.make_recorder(plan.kind_names, record_layers)
         self._records_ops = record_layers > 0
@@ -137,8 +139,7 @@ class PlanSession:
         self._trace_steps = frozenset(options.get("trace_steps") or ())
         self._trace_folder = Path(options.get("trace_folder") or ".")
         self._num_steps = 0
-        trained = Trained(plan, engine, self.streamed.model, batches, self._ranks.device, self.versions)
-        self.checkpoints.resume(trained)
+        self.checkpoints.resume(Trained(plan, engine, self.streamed.model, batches, self._ranks.device, self.versions))
 
     def _build(self, plan: Plan, kernels: Kernels) -> tuple[StreamedModel, Any]:
         """The model and DeepSpeed's engine around it."""

@@ -75,6 +75,7 @@ class Ready(Wire):
     digest: Digest
     device: str
     versions: dict[str, str]
+    kernels: dict[str, str]
     seconds: Seconds
     pool_bytes: dict[str, Count]
     communicator_bytes: Count | None

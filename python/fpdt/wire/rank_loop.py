@@ -33,6 +33,11 @@ class Session(Protocol):
     def versions(self) -> Mapping[str, str]: ...
 
     @property
+    def kernels(self) -> Mapping[str, str]:
+        """Those that it runs with, by kind, and who launches `copies`."""
+        ...
+
+    @property
     def load_pool_bytes(self) -> Mapping[str, int]:
         """High water of start-up by pool, before the arenas were made; only pools that were measured."""
         ...
@@ -193,6 +198,7 @@ def _load(channel: Channel, plan: protocol.Plan, incoming: Incoming, session_fac
             digest=plan.digest,
             device=session.device,
             versions=dict(session.versions),
+            kernels=dict(session.kernels),
             seconds=seconds,
             pool_bytes=dict(session.load_pool_bytes),
             communicator_bytes=session.communicator_bytes,
