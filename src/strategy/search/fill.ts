@@ -62,6 +62,8 @@ interface Option {
   readonly numKept: number;
   readonly kept: number;
   readonly rerun: number;
+  /** Checkpoints, and the states inside the longest segment. */
+  readonly numStates: number;
   /** Not more than it costs. */
   readonly seconds: number;
 }
@@ -90,7 +92,8 @@ export function optionsOf(costs: LayerCosts, mostInternals: number, segmentLayer
         if ((numKept === 0 && kept !== lengths[0]) || (numKept === numLayers && rerun !== lengths[0])) continue;
         if (segmentLayers !== undefined && numKept < numLayers && numKept % segmentLayers !== 0) continue;
         const recomputed = (isAlone(kept, rerun) ? alone : together)?.[numKept] ?? 0;
-        options.push({ numKept, kept, rerun, seconds: recomputed + rebuiltSeconds(numKept, kept, rerun, costs) });
+        const seconds = recomputed + rebuiltSeconds(numKept, kept, rerun, costs);
+        options.push({ numKept, kept, rerun, numStates: leastStates(numLayers, numKept, kept, rerun), seconds });
       }
     }
   }
@@ -99,13 +102,12 @@ export function optionsOf(costs: LayerCosts, mostInternals: number, segmentLayer
 
 /** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
 export function fill({ costs, dearest, mostInternals, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
-  const numLayers = costs.recompute.length;
   const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
   let best: Filling | undefined;
   let atMost = Number.POSITIVE_INFINITY;
-  for (const { numKept, kept, rerun, seconds } of all) {
+  for (const { numKept, kept, rerun, numStates, seconds } of all) {
     if (seconds >= atMost) break;
-    if (leastBytes(numLayers, numKept, kept, rerun, bytes) > roomBytes) continue;
+    if (numStates * bytes.checkpoint + numKept * bytes.output > roomBytes) continue;
     const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, rooms, mostInternals);
     if (found === undefined) continue;
     const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
@@ -116,12 +118,11 @@ export function fill({ costs, dearest, mostInternals, all }: Options, bytes: Kep
   return best;
 }
 
-/** Of checkpoints, the states inside the longest segment and outputs alone. */
-function leastBytes(numLayers: number, numKept: number, kept: number, rerun: number, { checkpoint, output }: KeptBytes): number {
+function leastStates(numLayers: number, numKept: number, kept: number, rerun: number): number {
   const numRerun = numLayers - numKept;
   const numCheckpoints = Math.ceil(numKept / kept) + Math.ceil(numRerun / rerun);
   const longest = Math.max(Math.min(kept, numKept), Math.min(rerun, numRerun));
-  return (numCheckpoints + longest - 1) * checkpoint + numKept * output;
+  return numCheckpoints + longest - 1;
 }
 
 /** Layers whose recomputed output is formed a third time. */
@@ -232,22 +233,26 @@ function placeCheckpoints(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonl
   for (const [at, room] of rooms.entries()) {
     const most = Math.floor(room.bytes / bytes.checkpoint);
     const first = checkpoints.length;
-    let end = first;
-    while (end < cuts.length && numInstances(cuts.slice(first, end + 1), end + 1 === cuts.length, room) <= most) end += 1;
-    for (let next = first; next < end; next++) checkpoints.push(at);
+    let longest = 0;
+    for (const [i, { length }] of cuts.slice(first).entries()) {
+      longest = Math.max(longest, length);
+      if (numInstances(i + 1, longest, first + i + 1 === cuts.length, room) > most) break;
+      checkpoints.push(at);
+    }
   }
   return checkpoints.length === cuts.length ? checkpoints : undefined;
 }
 
 function instancesIn(at: number, room: Room, cuts: readonly Cut[], checkpoints: readonly number[]): number {
   const inRoom = cuts.filter((_, i) => checkpoints[i] === at);
-  return inRoom.length === 0 ? 0 : numInstances(inRoom, checkpoints.at(-1) === at, room);
+  if (inRoom.length === 0) return 0;
+  return numInstances(inRoom.length, Math.max(...inRoom.map(({ length }) => length)), checkpoints.at(-1) === at, room);
 }
 
 /**
  * A checkpoint for each segment, the states inside the longest, and what the last layer there hands on: to the next room, or on the device
  * to the head. See `hiddenSlots`.
  */
-function numInstances(cuts: readonly Cut[], isLast: boolean, { isDevice }: Room): number {
-  return cuts.length + Math.max(...cuts.map(({ length }) => length)) - (isLast && !isDevice ? 1 : 0);
+function numInstances(numSegments: number, longest: number, isLast: boolean, { isDevice }: Room): number {
+  return numSegments + longest - (isLast && !isDevice ? 1 : 0);
 }
