@@ -60,7 +60,7 @@ function wholeSeconds(setting: Setting, { contexts, at }: Points): Seconds {
     );
 }
 
-const knownPrices = perSetting<number>();
+const knownPrices = perSetting(() => new Map<string, number>());
 
 /** Strategies of one search have most sections in common. */
 function knownSeconds(setting: Setting, points: Points, program: StepProgram): Seconds {

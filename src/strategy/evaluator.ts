@@ -38,7 +38,7 @@ export function memoryEstimator(): Evaluator {
 }
 
 function remembered<T>(estimate: (setting: Setting, strategy: Strategy) => T): (setting: Setting, strategy: Strategy) => T {
-  const knownOf = perSetting<T>();
+  const knownOf = perSetting(() => new Map<string, T>());
   return (setting, strategy) => {
     const known = knownOf(setting);
     const key = JSON.stringify(strategy);

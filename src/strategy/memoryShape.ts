@@ -16,6 +16,7 @@ import {
   sectionWriters,
   type StepProgram,
 } from '../schedule/policies/index.js';
+import { ownHeads, ownKvHeads } from '../spec/parallelLayout.js';
 import { perSetting } from './perSetting.js';
 import type { Setting } from './setting.js';
 
@@ -46,15 +47,36 @@ interface SectionShape {
   readonly conflicts: readonly (readonly [number, number])[];
 }
 
-const knownPrograms = perSetting<MemoryShape>();
-const knownSections = perSetting<SectionShape>();
+interface Known {
+  readonly programs: Map<string, MemoryShape>;
+  readonly sections: Map<string, SectionShape>;
+}
+
+/** Of a model: a limit is looked for in settings that differ in lengths, in bytes or in what ZeRO does. */
+const knownOfModel = new WeakMap<Setting['model'], Map<string, Known>>();
+
+/** All of a setting that shapes hang on. */
+function factsOf({ run, layout, machine, kernels }: Setting): string {
+  const { zeroStage, packing, dtype } = run;
+  const pools = machine.pools.map(({ name, kind }) => [name, kind]);
+  return JSON.stringify([zeroStage, packing, dtype, ownHeads(layout), ownKvHeads(layout), pools, machine.links, kernels]);
+}
+
+const knownOf = perSetting((setting): Known => {
+  const ofModel = knownOfModel.get(setting.model) ?? new Map<string, Known>();
+  knownOfModel.set(setting.model, ofModel);
+  const facts = factsOf(setting);
+  const known = ofModel.get(facts) ?? { programs: new Map<string, MemoryShape>(), sections: new Map<string, SectionShape>() };
+  ofModel.set(facts, known);
+  return known;
+});
 
 /** Of the program of a few chunks that `context` describes, whose calls are those of `program`. */
 export function memoryShape(setting: Setting, context: PolicyContext, program: StepProgram): MemoryShape {
-  const known = knownPrograms(setting);
+  const { programs: known, sections } = knownOf(setting);
   const called = [...new Set(program.turns.flatMap(({ calls }) => calls.map(({ section }) => section)))];
   const key = JSON.stringify([endsKey(context, program), sizesKey(context), layerPlan(context).classes, called]);
-  const shape = known.get(key) ?? shapeOf(setting, context, program, new Set(called), knownSections(setting));
+  const shape = known.get(key) ?? shapeOf(setting, context, program, new Set(called), sections);
   known.set(key, shape);
   return shape;
 }

@@ -1,10 +1,10 @@
 import type { Setting } from './setting.js';
 
-/** What is known of a setting by name; gone with the setting. */
-export function perSetting<T>(): (setting: Setting) => Map<string, T> {
-  const bySetting = new WeakMap<Setting, Map<string, T>>();
+/** What is known of a setting; gone with the setting. */
+export function perSetting<T>(begin: (setting: Setting) => T): (setting: Setting) => T {
+  const bySetting = new WeakMap<Setting, T>();
   return (setting) => {
-    const known = bySetting.get(setting) ?? new Map<string, T>();
+    const known = bySetting.get(setting) ?? begin(setting);
     bySetting.set(setting, known);
     return known;
   };

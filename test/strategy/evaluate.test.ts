@@ -6,7 +6,7 @@ import { estimateMemory } from '../../src/strategy/estimateMemory.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { type Setting, settingOf } from '../../src/strategy/setting.js';
 import type { Strategy } from '../../src/spec/strategy.js';
-import { type Bend, specs } from '../spec/inputs.js';
+import { type Bend, specs, WITHOUT_ZERO } from '../spec/inputs.js';
 import { drawStrategy } from './drawStrategy.js';
 
 /** Two of them on each of four ranks. */
@@ -109,6 +109,22 @@ describe('estimateMemory equals the memory of the full schedule', () => {
       const tiles = { numLossTiles: pick([1, 2, 64]), numTokenTiles: pick([1, 1, 3]) };
       const strategy = { ...one, ...tiles, prefetchDepth: pick([1, 2, 3]), layers };
       expect(estimateMemory(setting, strategy), JSON.stringify(strategy)).toEqual(buildStrategy(setting, strategy).memory);
+    }
+  });
+
+  test('one model on other machines, with other ranks, lengths and stages of ZeRO', () => {
+    const { model } = strategies({}, 1, { model: TWO_KEYS }).setting;
+    const away = { layers: [{ layers: [0, 4], keyValues: 'host', checkpoints: 'host' }] };
+    for (const [n, run] of [{}, { sequenceParallelSize: 2 }, { packing: true }, { strategy: away }].entries()) {
+      for (const cluster of [{ gpu: 'a100-80gb' }, { gpu: 'h100-80gb', gpus: 2, hostBytes: '64G', diskBytes: 2 ** 40 }]) {
+        const deepspeed = { ...WITHOUT_ZERO, zero_optimization: { stage: (n % 2) + 2 } };
+        const { setting, all } = strategies({ ...run, seqLen: 9216 * (n + 1) }, 9, { cluster, deepspeed, model: TWO_KEYS });
+        const ofModel = settingOf({ ...setting, model });
+        for (const strategy of all.filter((_, i) => i % 3 === 0)) {
+          const { memory } = buildStrategy(setting, strategy);
+          expect(estimateMemory(ofModel, strategy), JSON.stringify({ run, cluster, strategy })).toEqual(memory);
+        }
+      }
     }
   });
 
