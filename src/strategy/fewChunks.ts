@@ -9,6 +9,8 @@ import type { Setting } from './setting.js';
  * post a chunk behind it, and the output that post writes. A ring has this many slots and prefetchDepth - 1 more.
  */
 const MOST_IN_USE = 4;
+/** Tiles of keys at once: one that is attended to, and the one that the next chunk's keys are written to. */
+const MOST_TILES_IN_USE = 2;
 
 /** A schedule of a few chunks that stands for one of many. */
 export interface Few {
@@ -56,7 +58,7 @@ export function withAllKeys(formula: ScratchFormula, strategy: Strategy, few: Fe
 /** One more than the longest ring has slots, so that every ring has its full length and comes around; and more than a window reaches. */
 export function fewChunks(strategy: Strategy, model: Setting['model']): number {
   const { prefetchDepth, kvTileChunks } = strategy;
-  return Math.max((MOST_IN_USE + prefetchDepth) * kvTileChunks, windowChunks(strategy, model));
+  return Math.max(MOST_IN_USE + prefetchDepth, (MOST_TILES_IN_USE + prefetchDepth) * kvTileChunks, windowChunks(strategy, model));
 }
 
 /** One more than the widest window touches; 0 where there is none. */
