@@ -16,6 +16,7 @@ import { countsToTry } from './counts.js';
 import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Options, optionsOf, type Room } from './fill.js';
 import { type Frame, frames, neighbours } from './frames.js';
 import { allPinned, type Keeping, keepingBeside } from './rooms.js';
+import { zeroOf } from './secant.js';
 
 export interface Found {
   readonly strategy: Strategy;
@@ -289,12 +290,4 @@ export class Search {
   private memory(strategy: Strategy): MemoryLedger {
     return this.evaluate.memory(this.setting, strategy);
   }
-}
-
-/** Where the line through two points, tokens of a chunk and excess bytes, is zero; of one point, far beyond it on the side of zero. */
-function zeroOf(looked: readonly { readonly tokens: number; readonly excess: number }[]): number {
-  const [first, second] = looked;
-  if (first === undefined || second === undefined) return first === undefined || first.excess > 0 ? 0 : Number.POSITIVE_INFINITY;
-  const perToken = (second.excess - first.excess) / (second.tokens - first.tokens);
-  return perToken > 0 ? second.tokens - second.excess / perToken : 0;
 }
