@@ -28,6 +28,7 @@ export interface SectionArrays {
 export interface SectionTotals {
   readonly byKind: ReadonlyMap<OpKind, KindSeconds>;
   /** By stream. */
+  readonly seconds: Float64Array;
   readonly copiedBytes: Float64Array;
   readonly attentionFlops: number;
   readonly otherFlops: number;
@@ -89,11 +90,13 @@ function streamNumber(stream: string, streams: readonly string[], section: strin
 
 class Totals implements SectionTotals {
   readonly byKind = new Map<OpKind, { count: number; seconds: number }>();
+  readonly seconds: Float64Array;
   readonly copiedBytes: Float64Array;
   attentionFlops = 0;
   otherFlops = 0;
 
   constructor(numStreams: number) {
+    this.seconds = new Float64Array(numStreams);
     this.copiedBytes = new Float64Array(numStreams);
   }
 
@@ -105,6 +108,7 @@ class Totals implements SectionTotals {
     }
     total.count += 1;
     total.seconds += seconds;
+    this.seconds[stream] = (this.seconds[stream] ?? 0) + seconds;
     this.copiedBytes[stream] = (this.copiedBytes[stream] ?? 0) + copiedBytes;
     this.attentionFlops += attentionFlops;
     this.otherFlops += otherFlops;

@@ -14,14 +14,26 @@ import type { Schedule } from '../schedule/schedule.js';
 import type { Strategy } from '../spec/strategy.js';
 import { fewChunks } from './fewChunks.js';
 import { quadratic } from './quadratic.js';
-import { type Setting, policyContext, scratchFormula } from './setting.js';
+import { type Setting, policyContext } from './setting.js';
 
-/** Seconds of one optimizer step, from programs of at most `mostChunks` chunks, however much of it streams wait for others. */
-export function estimateTime(setting: Setting, strategy: Strategy, mostChunks = Number.POSITIVE_INFINITY): number {
+/** Where an estimate may end early. */
+export interface TimeLimits {
+  /** Programs of at most so many chunks are looked at, however much of theirs streams wait for others. */
+  readonly mostChunks?: number;
+  /** Of a strategy whose busiest stream alone takes so long or longer, its seconds are enough. */
+  readonly enoughSeconds?: number;
+}
+
+/** Seconds of one optimizer step. */
+export function estimateTime(
+  setting: Setting,
+  strategy: Strategy,
+  { mostChunks = Number.POSITIVE_INFINITY, enoughSeconds = Number.POSITIVE_INFINITY }: TimeLimits = {},
+): number {
   const { numChunks, kvTileChunks } = strategy;
   const few = fewChunks(strategy, setting.model) + kvTileChunks;
   const range = mostRangeChunks(strategy);
-  const isCut = range <= few;
+  const isCut = range <= few && cutsRanges(setting, strategy);
   const build = (count: number): Schedule => scheduleOf(setting, { ...strategy, numChunks: count }, isCut ? range : numChunks);
   for (
     let apart = isCut ? commonMultiple(range, kvTileChunks) : kvTileChunks;
@@ -31,6 +43,8 @@ export function estimateTime(setting: Setting, strategy: Strategy, mostChunks = 
     const schedules = [few, few + apart, few + 2 * apart].map(build) as [Schedule, Schedule, Schedule];
     const times = schedules.map((schedule) => stepTime({ ...setting, ...schedule })) as [StepTime, StepTime, StepTime];
     const at = (value: (time: StepTime) => number): number => quadratic(times.map(value), (numChunks - few) / apart);
+    const leastSeconds = Math.max(...times[0].aloneSeconds.map((_, stream) => at((time) => time.aloneSeconds[stream] ?? 0)));
+    if (leastSeconds >= enoughSeconds) return leastSeconds;
     const busySeconds = times[0].busySeconds.map((_, stream) => at((time) => time.busySeconds[stream] ?? 0));
     const busiest = busiestOf(busySeconds);
     const isLast = few + 2 * Math.max(2 * apart, few) > mostChunks;
@@ -44,9 +58,14 @@ export function estimateTime(setting: Setting, strategy: Strategy, mostChunks = 
   return stepTime({ ...setting, ...layoutSchedule(scheduleOf(setting, strategy, range)) }).seconds;
 }
 
+/** Whether some op would see more keys than a range has: not where all keys come in tiles that are no longer. */
+function cutsRanges({ places }: Setting, strategy: Strategy): boolean {
+  return strategy.kvTileChunks > mostRangeChunks(strategy) || strategy.layers.some(({ keyValues }) => keyValues === places.device);
+}
+
 /** As `estimateTime`, for many chunks soon, and less exactly: of a program that mostly waits. */
 export function estimateTimeSoon(setting: Setting, strategy: Strategy): number {
-  return estimateTime(setting, strategy, SMALL_CHUNKS);
+  return estimateTime(setting, strategy, { mostChunks: SMALL_CHUNKS });
 }
 
 /** Programs of as many chunks are built in a second. */
@@ -60,7 +79,7 @@ function busiestOf(busySeconds: readonly number[]): number {
 }
 
 function scheduleOf(setting: Setting, strategy: Strategy, rangeChunks: number): Schedule {
-  return buildSchedule({ ...policyContext(setting, strategy), rangeChunks }, setting.machine, scratchFormula(setting));
+  return buildSchedule({ ...policyContext(setting, strategy), rangeChunks }, setting.machine, () => 0);
 }
 
 function commonMultiple(a: number, b: number): number {

@@ -11,8 +11,8 @@ import type { Setting } from './setting.js';
 /** Of a setting, which is the caller's own but where a change is tried to explain a misfit. */
 export interface Evaluator {
   readonly memory: (setting: Setting, strategy: Strategy) => MemoryLedger;
-  /** Of one optimizer step. */
-  readonly seconds: (setting: Setting, strategy: Strategy) => number;
+  /** Of one optimizer step; where it takes `enoughSeconds` or longer it may be told less, but not less than these. */
+  readonly seconds: (setting: Setting, strategy: Strategy, enoughSeconds?: number) => number;
   /** The same, soon known of any number of chunks. */
   readonly secondsSoon: (setting: Setting, strategy: Strategy) => number;
   /** Of them, what computing alone takes: no strategy that computes as much is faster. */
@@ -25,7 +25,7 @@ export interface Evaluator {
 export function estimator(): Evaluator {
   return {
     memory: remembered(estimateMemory),
-    seconds: remembered((setting, strategy) => estimateTime(setting, strategy)),
+    seconds: rememberedBelow((setting, strategy, enoughSeconds) => estimateTime(setting, strategy, { enoughSeconds })),
     secondsSoon: remembered(estimateTimeSoon),
     computeSeconds: remembered(estimateComputing),
     isHopeless,
@@ -44,6 +44,18 @@ function remembered<T>(estimate: (setting: Setting, strategy: Strategy) => T): (
     const key = JSON.stringify(strategy);
     const found = known.get(key) ?? estimate(setting, strategy);
     known.set(key, found);
+    return found;
+  };
+}
+
+/** What may be told less than it is is asked for again. */
+function rememberedBelow(estimate: (setting: Setting, strategy: Strategy, enough: number) => number): Evaluator['seconds'] {
+  const knownOf = perSetting(() => new Map<string, number>());
+  return (setting, strategy, enough = Number.POSITIVE_INFINITY) => {
+    const known = knownOf(setting);
+    const key = JSON.stringify(strategy);
+    const found = known.get(key) ?? estimate(setting, strategy, enough);
+    if (found < enough) known.set(key, found);
     return found;
   };
 }

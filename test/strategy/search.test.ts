@@ -156,6 +156,10 @@ describe(`estimated seconds are those of the simulation, seed ${SEED}`, () => {
       const seconds = estimateTime(setting, strategy);
       const text = JSON.stringify(strategy);
       expect(Math.abs(seconds / stepSeconds - 1), text).toBeLessThan(bound);
+      const busiest = estimateTime(setting, strategy, { enoughSeconds: 0 });
+      expect(busiest, text).toBeGreaterThan(0);
+      expect(busiest, text).toBeLessThanOrEqual(seconds);
+      expect(estimateTime(setting, strategy, { enoughSeconds: 1.001 * seconds }), text).toBe(seconds);
       const computing = computeSeconds(schedule.programs.train.turns, setting, callSeconds({ ...setting, ...schedule }));
       expect(computing, text).toBeLessThanOrEqual(stepSeconds);
       expect(Math.abs(estimateComputing(setting, strategy) / computing - 1), text).toBeLessThan(0.002);

@@ -256,8 +256,10 @@ export class Search {
     return found;
   }
 
+  /** Seconds of what is no faster than others that were found need not be exact. */
   private offer(found: Omit<Candidate, 'seconds'>): void {
-    const seconds = this.evaluate.seconds(this.setting, found.strategy);
+    const enough = Math.min(this.best?.seconds ?? Number.POSITIVE_INFINITY, this.others?.seconds ?? Number.POSITIVE_INFINITY);
+    const seconds = this.evaluate.seconds(this.setting, found.strategy, enough);
     if (this.best === undefined || seconds < this.best.seconds) this.best = { ...found, seconds };
   }
 
