@@ -150,14 +150,17 @@ export class Search {
     return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.boundSeconds;
   }
 
-  /** Whether it may keep more than the best, in chunks of half the size; or the best loses time beside what it does not keep. */
+  /**
+   * Whether it may keep so much more than the best, in chunks of half the size, that it is worth a look; or the best loses time beside what
+   * it does not keep.
+   */
   private leavesRoom(frame: Frame): boolean {
     if (this.others !== undefined && this.isSlower(this.leastFillSeconds(this.filled(frame, this.counts.at(-1) ?? 1)))) return false;
     if (this.best === undefined) return true;
     const { seconds, fillSeconds, strategy } = this.best;
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
-    const filled = this.filled(frame, 2 * strategy.numChunks);
-    return filled !== undefined && filled.seconds < fillSeconds && !this.isSlower(filled.seconds);
+    const filled = this.leastFillSeconds(this.filled(frame, 2 * strategy.numChunks));
+    return WORTH_A_LOOK * (seconds - fillSeconds + filled) < seconds && !this.isSlower(filled);
   }
 
   /** Position of the fewest chunks whose tensors of a layer fit: more never need more, and the bytes grow about evenly with a chunk's tokens. */
