@@ -90,6 +90,8 @@ async function hit(
   real: RealRun,
 ): Promise<StartUpRound> {
   const victim = await Victim.start(choice, real);
+  // A controller whose output nobody reads stands still once the pipe is full, and sees no agent die.
+  victim.stdout.resume();
   try {
     await sleep(atSeconds * 1000);
     const numProcesses = victim.processes().length;
