@@ -13,9 +13,8 @@ import torch
 from fpdt.checkpoint.checkpoints import Checkpoints, Trained
 from fpdt.data.batches import open_batches
 from fpdt.data.options import DataOptions
-from fpdt.devices import open_files, peak_bytes, plan_runtime, reset_peak
-from fpdt.devices.file_pool import FilePool
-from fpdt.errors import DataError, FpdtError
+from fpdt.devices import peak_bytes, reset_peak
+from fpdt.errors import DataError
 from fpdt.measure.memory import measure_load
 from fpdt.measure.sampling import samples_ops
 from fpdt.measure.timing import StepTimes
@@ -26,19 +25,19 @@ from fpdt.models.plan_model import plan_writer
 from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
-from fpdt.run.communicators import Communicators, connect
+from fpdt.run.communicators import connect
 from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
 from fpdt.run.evaluation import EvaluationRunner, HeldOut, open_held_out
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, kernel_names, plan_kernels
 from fpdt.run.loss_scale import make_loss_scaling
 from fpdt.run.non_finite import NonFinitePolicy, NonFiniteWatch
+from fpdt.run.open_runtime import make_runtime, open_run_files
 from fpdt.run.planned_batches import BatchSource, ResumableSource
 from fpdt.run.rank_disk import rank_disk
 from fpdt.run.rank_model import rank_model
 from fpdt.run.ranks import limit_groups
 from fpdt.run.reports import evaluation_report, package_versions, records, step_report
-from fpdt.run.runtime import Runtime
 from fpdt.run.same_input import check_same_input
 from fpdt.run.step import StepOutcome, StepRunner
 from fpdt.run.step_memory import StepMemory
@@ -106,7 +105,7 @@ class PlanSession:
         self.checkpoints = Checkpoints(options, self._ranks.rank, self._ranks.world_size)
         """Where the run starts, and what it saves."""
         self._exit.callback(self.checkpoints.close)
-        files = _open_files(plan, options)
+        files = open_run_files(plan, options)
         self._weights = None if options["weights"] is None else Path(options["weights"])
         export = options["export"]
         self._export = None if export is None else plan_writer(plan, Path(export), self._weights)
@@ -120,7 +119,7 @@ class PlanSession:
         if kernel_bytes is not None and self._ranks.rank == 0:
             print(f"kernels of ops took {kernel_bytes} bytes of the device", file=sys.stderr, flush=True)
         # Arenas come last: what building a model and its engine needs for a moment is free again by then.
-        self.runtime = _make_runtime(plan, options, communicators, files)
+        self.runtime = make_runtime(plan, options, communicators, files)
         self._exit.callback(self.runtime.close)
         self.kernels = {**kernel_names(plan), "copies": self.runtime.copy_mode}
         """Those that it runs with, by kind, and who launches copies."""
@@ -277,25 +276,3 @@ class PlanSession:
 
     def _make_evaluation(self, held_out: HeldOut) -> EvaluationRunner:
         return EvaluationRunner(self.engine, held_out, None if self.debug is None else self.debug.begin_evaluation)
-
-
-def _make_runtime(
-    plan: Plan, options: Mapping[str, Any], communicators: Communicators, files: Mapping[str, FilePool]
-) -> Runtime:
-    if options["poison"] and options["copy_mode"] == "native":
-        raise FpdtError(
-            "--poison watches ops that Python launches, and native copies are not", "give --copy-mode events"
-        )
-    return plan_runtime(
-        plan,
-        communicators.exchange,
-        copy_mode=options["copy_mode"],
-        seed=(options["seed"] or 0) + communicators.ranks.rank,
-        device_index=communicators.ranks.local_rank,
-        files=files,
-    )
-
-
-def _open_files(plan: Plan, options: Mapping[str, Any]) -> Mapping[str, FilePool]:
-    folder = options.get("disk_folder")
-    return open_files(plan.header.pools, None if folder is None else Path(folder), options.get("disk_direct"))

@@ -49,8 +49,8 @@ def sessions_on(
         made_up(device, module, ranges),
         driven(device, ranges),
         mock.patch.object(session, "samples_ops", lambda _: not is_native),
-        mock.patch.object(session, "_make_runtime", runtime),
-        mock.patch.object(session, "_open_files", files),
+        mock.patch.object(session, "make_runtime", runtime),
+        mock.patch.object(session, "open_run_files", files),
         mock.patch.object(session, "HANDLERS", queueing(HANDLERS, device) if is_postponed else HANDLERS),
         mock.patch.object(session, "decode", _on_cpu),
     ):
