@@ -49,7 +49,9 @@ class Nursery:
         code = self._number(limit)
         if code is None:
             os.killpg(group, signal.SIGKILL)
-            self._number(KILL_SECONDS)
+            # Its exit code must not be taken for the next step's group.
+            if self._number(IMPORT_SECONDS) is None:
+                raise SystemExit(f"{step} was killed and did not end within {IMPORT_SECONDS:g} s")
             return "timeout"
         return "ok" if code == 0 else "failed"
 

@@ -1,33 +1,17 @@
 /**
- * Kernels beside attention by what they do. Each has a plain twin, operator by operator as Hugging Face's modules run; a plan names those
- * that are not plain. All are PyTorch's own operators put together so that less is made inside, and run on every device.
+ * Kernels beside attention that are not plain, operator by operator as Hugging Face's modules run (spec/kernelChoices.ts says what each does). All are
+ * PyTorch's own operators put together so that less is made inside, and run on every device, but for `addmm`.
  */
 import type { ModelDtype } from '../spec/dtype.js';
 import { FpdtError } from '../spec/errors.js';
-import { type KernelChoices, PLAIN } from '../spec/kernelChoices.js';
+import { type KernelChoices, type NamedKernels, PLAIN } from '../spec/kernelChoices.js';
 import type { ClusterSpec } from '../spec/types.js';
 
-export interface FusedKernels {
-  /** `inplace`: logits become their gradients, block by block in fp32. */
-  readonly loss?: 'inplace';
-  /** `lerp`: one pass over an output for each partial one. */
-  readonly merge?: 'lerp';
-  /** `vectornorm`: an rms norm that writes no squares down. */
-  readonly norm?: 'vectornorm';
-  /** `addcmul`: a product and its sum with another in one pass, rounded once. */
-  readonly rope?: 'addcmul';
-  /** `inplace`: a result takes the memory of a value that nothing after it reads. */
-  readonly elementwise?: 'inplace';
-  /**
-   * `blocks`: a product of a half dtype is added to its fp32 region block by block. `addmm`: cuBLAS adds it there itself, in fp32, rounded
-   * nowhere else (torch.addmm with `out_dtype`, PyTorch 2.11); only where it is asked for, until a GPU has shown that it is faster.
-   */
-  readonly weightGradient?: 'blocks' | 'addmm';
-  /** Of one of those blocks; a row where it is larger. */
+export interface FusedKernels extends NamedKernels {
+  /** Of a block of kernels that work block by block; a row where it is larger. */
   readonly blockBytes: number;
 }
 
-type NamedKernels = Omit<FusedKernels, 'blockBytes'>;
 /** What plans take by themselves, by kind. */
 export const FUSED_KERNELS = {
   loss: 'inplace',

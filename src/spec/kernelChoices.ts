@@ -8,15 +8,27 @@ import { textPairs } from './textPairs.js';
 export const PLAIN = 'plain';
 const AUTO = 'auto';
 
-/** By kind, in the order in which plans list them. catalog/fusedKernels.ts says what each does, and which plans take by themselves. */
+/** By kind, in the order in which plans list them. catalog/fusedKernels.ts says which plans take by themselves. */
 export const KERNEL_NAMES = {
+  /** `inplace`: logits become their gradients, block by block in fp32. */
   loss: ['inplace'],
+  /** `lerp`: one pass over an output for each partial one. */
   merge: ['lerp'],
+  /** `vectornorm`: an rms norm that writes no squares down. */
   norm: ['vectornorm'],
+  /** `addcmul`: a product and its sum with another in one pass, rounded once. */
   rope: ['addcmul'],
+  /** `inplace`: a result takes the memory of a value that nothing after it reads. */
   elementwise: ['inplace'],
+  /**
+   * `blocks`: a product of a half dtype is added to its fp32 region block by block. `addmm`: cuBLAS adds it there itself, in fp32, rounded
+   * nowhere else (torch.addmm with `out_dtype`, PyTorch 2.11); only where it is asked for, until a GPU has shown that it is faster.
+   */
   weightGradient: ['blocks', 'addmm'],
 } as const;
+
+/** By kind; one that is left out is plain. */
+export type NamedKernels = { readonly [K in keyof typeof KERNEL_NAMES]?: (typeof KERNEL_NAMES)[K][number] };
 
 const asked = z.exactOptional;
 

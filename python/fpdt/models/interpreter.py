@@ -63,17 +63,8 @@ class Linker:
             return _rename(one.reads[0], keeps), one.frees
         transposed = bool(one.attributes.get("transposed", False))
         weights = tuple(self._weight(use.name, use.part, transposed) for use in one.weights)
-        link = Link(
-            reads=one.reads,
-            writes=one.writes,
-            into=one.into,
-            weights=weights,
-            attributes=one.attributes,
-            rotary=self._rotary(one.attributes) if one.op == "angles" else None,
-            dtype=self._dtype,
-            fused=self._fused,
-        )
-        return PRIMITIVES[one.op](link), one.frees
+        rotary = self._rotary(one.attributes) if one.op == "angles" else None
+        return PRIMITIVES[one.op](Link.of(one, weights, self._dtype, self._fused, rotary)), one.frees
 
     def _weight(self, name: str, part: tuple[int, int] | None, transposed: bool) -> Weight:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fpdt.plan.model_code import Instruction
 from fpdt.plan.nouns import FusedKernels
 from fpdt.run.parameters import WeightSlice
 
@@ -64,6 +65,17 @@ class Link:
     rotary: Rotary | None
     dtype: torch.dtype
     fused: FusedKernels
+
+    @classmethod
+    def of(
+        cls,
+        one: Instruction,
+        weights: tuple[Weight, ...],
+        dtype: torch.dtype,
+        fused: FusedKernels,
+        rotary: Rotary | None = None,
+    ) -> Link:
+        return cls(one.reads, one.writes, one.into, weights, one.attributes, rotary, dtype, fused)
 
     def skips(self, number: int) -> bool:
         return bool(self.attributes.get(f"skip{number}", False))

@@ -87,17 +87,7 @@ def _kind_of(one: Instruction) -> str | None:
 
 def _instruction(one: Instruction, trial: Trial) -> Mapping[str, Tensor]:
     weights, env = _bound(one, trial)
-    link = Link(
-        reads=one.reads,
-        writes=one.writes,
-        into=one.into,
-        weights=weights,
-        attributes=one.attributes,
-        rotary=None,
-        dtype=trial.dtype,
-        fused=trial.fused,
-    )
-    PRIMITIVES[one.op](link)(env)
+    PRIMITIVES[one.op](Link.of(one, weights, trial.dtype, trial.fused))(env)
     results = {f"result {number} of {one.op}": env[name] for number, name in enumerate(one.writes)}
     return results | ({f"weight gradient of {one.op}": env["wgrad"]} if weights else {})
 

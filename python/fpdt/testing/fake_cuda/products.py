@@ -37,20 +37,13 @@ def _add_product(
     out: Tensor,
 ) -> Tensor:
     """Summed in fp32, as tensor cores do."""
-    _check(total, left, right, out_dtype, beta=beta, alpha=alpha, out=out)
+    _check(total, left, right, out_dtype, out=out)
     product = (left.float() @ right.float()).to(out_dtype)
     return out.copy_(total.mul(beta).add(product, alpha=alpha))
 
 
 def _check(
-    total: Tensor,
-    left: Tensor,
-    right: Tensor,
-    out_dtype: torch.dtype,
-    *,
-    beta: float = 1,
-    alpha: float = 1,
-    out: Tensor,
+    total: Tensor, left: Tensor, right: Tensor, out_dtype: torch.dtype, *, out: Tensor, **_factors: float
 ) -> Tensor:
     """Raises RuntimeError where the kernel of CUDA would."""
     if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
