@@ -13,7 +13,7 @@ export interface LayerClass extends Omit<LayerStrategy, 'layers' | 'segments' | 
   readonly suffix: string;
   /** Sliding window in tokens; null: all earlier keys. */
   readonly window: number | null;
-  /** Some segment of these layers has inputs to rebuild; where its rebuild keeps outputs too, from these, in a section of its own. */
+  /** Some layer's output is rebuilt, in a section of its own, from what forward kept; or where its rebuild keeps outputs, from these. */
   readonly rebuilds: boolean;
   /** Attention output and lse are kept. */
   readonly savesOutput: boolean;
@@ -56,22 +56,28 @@ function planOf({ strategy, model, parameters }: PlanInput): LayerPlan {
   const segments = strategy.layers.flatMap((one, index) => segmentsOf(one, index));
   const classes = new Classes();
   const kinds = strategy.layers.map((one) => kindsOf(one, classes));
-  const classOf: LayerClass[] = [];
-  const rebuiltOf: (LayerClass | undefined)[] = [];
+  const classOf: number[] = [];
+  const rebuiltOf: (number | undefined)[] = [];
   for (const { first, end, range } of segments) {
     for (let layer = first; layer < end; layer++) {
       const window = model.windows[layer] ?? null;
       const regionElements = layerParameters(parameters, model, layer).numElements;
-      classOf.push(kinds[range]?.of(window, regionElements) as LayerClass);
+      classOf.push(kinds[range]?.of(window, regionElements) as number);
       rebuiltOf.push(kinds[range]?.rebuiltOf(window, regionElements, layer + 1 === end));
     }
   }
-  return { classes: classes.all, classOf, rebuiltOf, segments };
+  const { all } = classes;
+  return {
+    classes: all,
+    classOf: classOf.map((number) => all[number] as LayerClass),
+    rebuiltOf: rebuiltOf.map((number) => (number === undefined ? undefined : all[number])),
+    segments,
+  };
 }
 
 /**
- * Classes of the layers of a range; and those as which layers are rebuilt, where these are others: all of a segment but its last one, or
- * that one too.
+ * Numbers of the classes of the layers of a range; and of those as which layers are rebuilt, where these are others: all of a segment but
+ * its last one, or that one too.
  */
 function kindsOf(range: LayerStrategy, classes: Classes) {
   const { layers: _, segments, rebuiltOutput = RECOMPUTE, rebuildsLast = false, internals = RECOMPUTE, ...rest } = range;
@@ -81,25 +87,27 @@ function kindsOf(range: LayerStrategy, classes: Classes) {
   const keeps = rebuilds && !savesOutput && rebuiltOutput !== RECOMPUTE;
   const kept = { ...choice, attentionOutput: rebuiltOutput, rebuilds: rebuildsLast, savesOutput: true, isRebuilt: true };
   return {
-    of: (window: number | null, regionElements: number): LayerClass =>
-      classes.of({ ...choice, window, regionElements, rebuilds, savesOutput, isRebuilt: false }),
-    rebuiltOf: (window: number | null, regionElements: number, isLast: boolean): LayerClass | undefined =>
+    of: (window: number | null, regionElements: number): number =>
+      classes.of({ ...choice, window, regionElements, rebuilds: rebuilds && savesOutput, savesOutput, isRebuilt: false }),
+    rebuiltOf: (window: number | null, regionElements: number, isLast: boolean): number | undefined =>
       keeps && (rebuildsLast || !isLast) ? classes.of({ ...kept, window, regionElements }) : undefined,
   };
 }
 
-/** Equal classes are one. */
+/** Equal classes are one. Forward and backward are the same whether or not layers are rebuilt from outputs that forward kept. */
 class Classes {
   readonly all: LayerClass[] = [];
   private readonly numbers = new Map<string, number>();
 
-  of(fields: Omit<LayerClass, 'suffix'>): LayerClass {
-    const key = JSON.stringify(fields);
+  /** Its number. */
+  of(fields: Omit<LayerClass, 'suffix'>): number {
+    const { rebuilds, ...others } = fields;
+    const key = JSON.stringify(fields.isRebuilt ? fields : others);
     const number = this.numbers.get(key) ?? this.all.length;
     this.numbers.set(key, number);
     const found = this.all[number] ?? { ...fields, suffix: number === 0 ? '' : `.${number + 1}` };
-    this.all[number] = found;
-    return found;
+    this.all[number] = { ...found, rebuilds: found.rebuilds || rebuilds };
+    return number;
   }
 }
 
