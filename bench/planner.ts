@@ -3,13 +3,14 @@
  * `fpdt plan` process (user + system, median of NUM_RUNS), so a machine that is busy with other things changes them little.
  * Fails when a target is missed.
  */
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { execa } from 'execa';
 import { parseOptions, runScript } from '../scripts/options.js';
 import { type ExecutionPlan, FpdtError, encodePlan, planRun } from '../src/index.js';
 import { parseSpecs } from '../src/catalog/specs.js';
 import { nativeReplays } from '../src/machine/replays.js';
 import { BUILD_HINT } from '../src/native.js';
+import { PACKAGE_ROOT } from '../src/package.js';
 import { median } from '../src/report/compare.js';
 import { estimateTime } from '../src/strategy/estimateTime.js';
 import { estimator } from '../src/strategy/evaluator.js';
@@ -18,8 +19,8 @@ import { findStrategy } from '../src/strategy/findStrategy.js';
 import { comparePublished, MOST_ERROR, MOST_MEAN_ERROR, type Published } from './publishedRows.js';
 import { replayTimes } from './replay.js';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const MODEL = `${ROOT}examples/llama-3-8b.json`;
+const MODEL = join(PACKAGE_ROOT, 'examples', 'llama-3-8b.json');
+const COMMAND = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
 const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } };
 const NUM_RUNS = 5;
 const MEGABYTE = 1e6;
@@ -153,7 +154,7 @@ async function cpuSeconds(args: readonly string[]): Promise<number> {
   const seconds: number[] = [];
   for (let i = 0; i < NUM_RUNS; i++) {
     const script = 'TIMEFORMAT="%U %S"; time "$0" "$@" >/dev/null';
-    const { stderr } = await execa('bash', ['-c', script, process.execPath, `${ROOT}dist/cli/main.js`, 'plan', '--model', MODEL, ...args]);
+    const { stderr } = await execa('bash', ['-c', script, process.execPath, COMMAND, 'plan', '--model', MODEL, ...args]);
     const [user = Number.NaN, system = Number.NaN] = stderr.trim().split('\n').at(-1)?.split(' ').map(Number) ?? [];
     seconds.push(user + system);
   }
@@ -228,7 +229,6 @@ function publishedMeasures({ meanError, worstError, numWrongFits }: Published): 
 
 async function main(): Promise<void> {
   const { values } = parseOptions({ options: { json: { type: 'boolean', default: false } } });
-  await execa('npm', ['run', '--silent', 'build'], { cwd: ROOT });
   const published = comparePublished();
   const measures = [
     ...(await segments()),

@@ -1,11 +1,11 @@
 /** Rows that others published (published.json) held against the models of their programs. Nothing is fitted to a row. */
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import * as z from 'zod';
 import { planReleased, type ReleasedPlan } from '../src/index.js';
+import { PACKAGE_ROOT } from '../src/package.js';
 import { CHECKPOINTS, PLAN_ONLY_POLICIES } from '../src/spec/releasedPrograms.js';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const GIB = 1024 ** 3;
 /** Shorter rows are printed, and no part of the errors. */
 export const JUDGED_TOKENS = 128_000;
@@ -79,7 +79,7 @@ export interface Published {
 }
 
 export function comparePublished(): Published {
-  const { models, rows } = tableSchema.parse(JSON.parse(readFileSync(`${ROOT}bench/published.json`, 'utf8')));
+  const { models, rows } = tableSchema.parse(JSON.parse(readFileSync(join(PACKAGE_ROOT, 'bench', 'published.json'), 'utf8')));
   const compared = rows.map((row) => compareRow(row, models[row.model] ?? row.model));
   const errors = compared.filter(({ judged }) => judged).map(({ error }) => Math.abs(error ?? 0));
   const maxima = compared.filter(({ fitsRight }) => fitsRight !== null);
@@ -123,7 +123,7 @@ function requestOf(
 ): Parameters<typeof planReleased>[0] {
   const { gpus, gpu, hostBytes, policy, released, sequenceParallelSize, attention, zeroStage, offloadOptimizer } = row;
   return {
-    model: typeof model === 'string' ? `${ROOT}${model}` : model,
+    model: typeof model === 'string' ? join(PACKAGE_ROOT, model) : model,
     cluster: { gpus, gpu, hostBytes },
     run: { seqLen, policy, released, sequenceParallelSize, attention },
     deepspeed: {

@@ -59,7 +59,7 @@ of_python() {
 }
 # A core of `npm run verify:full`: one damage of each kind, to the plan that has most in it.
 of_breaks() {
-  step 'mutate, a core' node --import tsx scripts/mutate/mutate.ts --sample 1 --only packed
+  step 'mutate, a core' node scripts/setup/bundled.mjs scripts/mutate/mutate.ts --sample 1 --only packed
 }
 of_runs() {
   step 'chaos, a core' node --import tsx scripts/chaos/chaos.ts --rounds 3

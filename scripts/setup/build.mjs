@@ -2,19 +2,16 @@
  * `npm run build`: src/ to dist/. Types file by file; the library bundled, since to load some 250 files took a third of what
  * `fpdt plan` takes; the commands in one file with V8's code cache beside it (src/cli/bundle.ts).
  */
-import { chmodSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { spawnSync } from 'node:child_process';
 import { buildSync } from 'esbuild';
+import { ROOT, SHARED } from './bundling.mjs';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DIST = join(ROOT, 'dist');
 const COMMANDS = join(DIST, 'cli');
 const WARM_UP = fileURLToPath(new URL('codeCache.mjs', import.meta.url));
-/** Dependencies that need no worker are bundled, zod without the languages that it brings. */
-const BUNDLED = ['zod', 'commander', 'picocolors'];
-const SHARED = { absWorkingDir: ROOT, bundle: true, platform: 'node', target: 'node20.19', sourcemap: true, logLevel: 'warning' };
 
 rmSync(DIST, { recursive: true, force: true });
 writeTypes();
@@ -27,7 +24,7 @@ function writeTypes() {
 }
 
 function bundleLibrary() {
-  buildSync({ ...SHARED, entryPoints: ['src/index.ts'], outdir: DIST, format: 'esm', external: externals() });
+  buildSync({ ...SHARED, entryPoints: ['src/index.ts'], outdir: DIST, format: 'esm' });
 }
 
 /** Those of each command run when it is chosen: esbuild keeps late imports late, and what they require with them. */
@@ -35,7 +32,7 @@ function bundleCommands() {
   const program = { entryPoints: ['src/cli/program.ts'], outfile: join(COMMANDS, 'program.cjs'), format: 'cjs' };
   // A script from a code cache has no import(): late requires instead.
   const supported = { 'dynamic-import': false };
-  buildSync({ ...SHARED, ...program, external: externals(), define: { 'import.meta.url': 'bundleUrl' }, supported });
+  buildSync({ ...SHARED, ...program, define: { 'import.meta.url': 'bundleUrl' }, supported });
   const main = join(COMMANDS, 'main.js');
   buildSync({
     ...SHARED,
@@ -46,11 +43,6 @@ function bundleCommands() {
   });
   // npx makes it executable once; a new build would take that away.
   chmodSync(main, 0o755);
-}
-
-function externals() {
-  const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
-  return Object.keys(dependencies).filter((name) => !BUNDLED.includes(name));
 }
 
 function run(args) {

@@ -50,10 +50,12 @@ export function estimateTime(
     const isLast = few + 2 * Math.max(2 * apart, few) > mostChunks;
     if (busiestOf(times[2].busySeconds) !== busiest && !isLast) continue;
     const waiting = (time: StepTime): number => time.seconds - (time.busySeconds[busiest] ?? 0);
-    if (at(waiting) > MOST_WAITING * (busySeconds[busiest] ?? 0) && !isLast) continue;
+    const busy = busySeconds[busiest] ?? 0;
+    if (at(waiting) > MOST_WAITING * busy && !isLast) continue;
     const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
+    if (at(waiting) > linear + UNSURE * busy && !isLast) continue;
     const placed = stepTime({ ...setting, ...layoutSchedule(schedules[2]) }).seconds - times[2].seconds;
-    return (busySeconds[busiest] ?? 0) + Math.max(linear, at(waiting)) + placed;
+    return busy + Math.max(linear, at(waiting)) + placed;
   }
   return stepTime({ ...setting, ...layoutSchedule(scheduleOf(setting, strategy, range)) }).seconds;
 }
@@ -73,6 +75,8 @@ const SMALL_CHUNKS = 96;
 
 /** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
 const MOST_WAITING = 0.1;
+/** Of the same: where what it waits seems to grow faster than evenly by more, a few chunks next to each other do not tell. */
+const UNSURE = 0.003;
 
 function busiestOf(busySeconds: readonly number[]): number {
   return busySeconds.indexOf(Math.max(...busySeconds));
