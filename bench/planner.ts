@@ -23,6 +23,8 @@ const MODEL = join(PACKAGE_ROOT, 'examples', 'llama-3-8b.json');
 const COMMAND = join(PACKAGE_ROOT, 'dist', 'cli', 'main.js');
 const DEEPSPEED = { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } };
 const NUM_RUNS = 5;
+/** Until the code is warm: as often as V8 goes on compiling it better. */
+const NUM_WARM = 25;
 const MEGABYTE = 1e6;
 
 interface Measure {
@@ -199,7 +201,7 @@ function choices(): readonly Measure[] {
       const { strategy, memory } = findStrategy(one, estimator());
       return memory.fits ? estimateTime(settingOf(one), strategy) : Number.POSITIVE_INFINITY;
     };
-    for (let warm = 0; warm < NUM_RUNS; warm++) findStrategy(inputOf({ seqLen }), estimator());
+    for (let warm = 0; warm < NUM_WARM; warm++) findStrategy(inputOf({ seqLen }), estimator());
     const times = Array.from({ length: NUM_RUNS }, () => {
       // Of a model that nothing is known of, as in a process that chooses once.
       const fresh = inputOf({ seqLen });

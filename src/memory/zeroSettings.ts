@@ -48,7 +48,16 @@ const ADAM: ZeroSettings['optimizer'] = { label: 'Adam', stateBytes: 8, updateBy
 
 type Section = Readonly<Record<string, unknown>>;
 
+const known = new WeakMap<DeepSpeedConfig, ZeroSettings>();
+
+/** Found once for a config, which nothing changes. */
 export function zeroSettings(config: DeepSpeedConfig): ZeroSettings {
+  const settings = known.get(config) ?? settingsOf(config);
+  known.set(config, settings);
+  return settings;
+}
+
+function settingsOf(config: DeepSpeedConfig): ZeroSettings {
   const zero = (config.zero_optimization ?? {}) as Section;
   const stage = (zero.stage ?? 0) as RunSpec['zeroStage'];
   const number = (key: string, fallback: number): number => (zero[key] as number | undefined) ?? fallback;

@@ -2,7 +2,7 @@
  * How long a step of a strategy takes, in time that does not grow with its number of chunks. Ops of one more chunk of queries take longer
  * by what one more chunk of keys takes, so what a stream is busy is a polynomial of degree two in the number of chunks, and so is, while
  * one stream is the busiest, what it waits for others: both found from three small programs with chunks of the same size. Where calls wait
- * for each other's bytes is known once addresses are, of the largest of them: that costs a call as much whatever its chunks. Where keys are
+ * for each other's bytes is known once addresses are, of the smallest of them: that costs a call as much whatever its chunks. Where keys are
  * cut into ranges that the small programs have, these lie whole ranges apart; where ranges are longer, the small programs are not cut, and
  * the merges that are missing take less than a thousandth of the attention between them.
  */
@@ -54,7 +54,7 @@ export function estimateTime(
     if (at(waiting) > MOST_WAITING * busy && !isLast) continue;
     const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
     if (at(waiting) > linear + UNSURE * busy && !isLast) continue;
-    const placed = stepTime({ ...setting, ...layoutSchedule(schedules[2]) }).seconds - times[2].seconds;
+    const placed = stepTime({ ...setting, ...layoutSchedule(schedules[0]) }).seconds - times[0].seconds;
     return busy + Math.max(linear, at(waiting)) + placed;
   }
   return stepTime({ ...setting, ...layoutSchedule(scheduleOf(setting, strategy, range)) }).seconds;

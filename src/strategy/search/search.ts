@@ -244,17 +244,16 @@ export class Search {
     return undefined;
   }
 
-  /** The loss has an instant of its own: what is free then makes its tiles larger, which is faster in every strategy. */
+  /** The loss has an instant of its own: what is free then makes its tiles larger, which is faster in every strategy. Often one tile fits. */
   private withLargestLossTiles(strategy: Strategy, memory: MemoryLedger): Pick<Found, 'strategy' | 'memory'> {
     let found = { strategy, memory };
-    let [misfit, fitting] = [-1, Math.ceil(Math.log2(strategy.numLossTiles))];
     if (this.setting.run.numLossTiles !== undefined) return found;
-    while (fitting - misfit > 1) {
-      const middle = Math.floor((misfit + fitting) / 2);
-      const larger = { ...strategy, numLossTiles: 2 ** middle };
+    let [misfit, fitting] = [-1, Math.ceil(Math.log2(strategy.numLossTiles))];
+    for (let at = 0; fitting - misfit > 1; at = Math.floor((misfit + fitting) / 2)) {
+      const larger = { ...strategy, numLossTiles: 2 ** at };
       const needs = this.memory(larger);
-      if (needs.fits) [fitting, found] = [middle, { strategy: larger, memory: needs }];
-      else misfit = middle;
+      if (needs.fits) [fitting, found] = [at, { strategy: larger, memory: needs }];
+      else misfit = at;
     }
     return found;
   }
