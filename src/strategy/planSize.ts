@@ -46,7 +46,10 @@ export function estimateOps(
       const forward = forwardPerChunk(layer, hops) * strategy.numChunks + forwardPerPair(layer, hops) * pairs + ranges.forward;
       return sum + headGroups * forward;
     }
-    const perChunk = opsPerChunk(layer, hops) + DX_COPIES * hops(strategy.hiddenGradients);
+    const perChunk =
+      opsPerChunk(layer, hops) +
+      DX_COPIES * hops(strategy.hiddenGradients) +
+      (headGroups === 1 ? 0 : layer.savesOutput ? IN_GROUPS : RERUN_IN_GROUPS);
     const numForward = layer.savesOutput ? 1 : 2;
     const perPair = numForward * forwardPerPair(layer, hops) + backwardPerPair(layer, hops);
     const ofGroup = perChunk * strategy.numChunks + perPair * pairs + numForward * ranges.forward + ranges.backward;
@@ -65,6 +68,9 @@ const OPS_OF_ENDS = 12;
 const OPS_PER_CLASS = 6;
 /** Backward adds to dx once or twice. */
 const DX_COPIES = 4;
+/** On top, of each group of heads: its part of the output comes and goes; where it is formed again, for all chunks before backward. */
+const IN_GROUPS = 3;
+const RERUN_IN_GROUPS = 8;
 
 type Hops = (pool: string) => number;
 
