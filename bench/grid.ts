@@ -10,7 +10,7 @@ import { predictRun } from '../src/predict/predict.js';
 import { parseTokens } from '../src/spec/sizes.js';
 import type { Strategy } from '../src/spec/strategy.js';
 import { buildStrategy } from '../src/strategy/evaluate.js';
-import { estimator } from '../src/strategy/evaluator.js';
+import { type Evaluator, estimator } from '../src/strategy/evaluator.js';
 import { type BuildInput, type Setting, settingOf } from '../src/strategy/setting.js';
 import { findStrategy } from '../src/strategy/findStrategy.js';
 import { oneKnobAway } from '../src/strategy/explain/knobs.js';
@@ -77,8 +77,7 @@ function judge({ name, seqLen, input }: Asked, seed: number, draws: number): Gri
     .map((knob) => knob.strategy)
     .filter((one) => evaluate.memory(setting, one).fits);
   const others = [...near, ...drawStrategies(setting, evaluate, mulberry32(seed), draws)];
-  // Of the many that mostly wait in tiny chunks none is fast, and a whole program of one may have millions of ops.
-  const [fastest] = others.toSorted((a, b) => evaluate.secondsSoon(setting, a) - evaluate.secondsSoon(setting, b));
+  const fastest = fastestOf(others, setting, evaluate);
   const ratio = fastest === undefined ? 1 : simulated(setting, strategy) / simulated(setting, fastest);
   const atMost = parseTokens(seqLen) >= LONG_TOKENS ? AT_MOST.long : AT_MOST.short;
   return {
@@ -88,6 +87,18 @@ function judge({ name, seqLen, input }: Asked, seed: number, draws: number): Gri
     numOthers: others.length,
     ...(ratio > atMost && fastest !== undefined ? { faster: fastest, chosen: strategy } : {}),
   };
+}
+
+/** By estimate. Most compute longer than another takes, and what they wait beside that, in millions of ops some of them, need not be known. */
+function fastestOf(strategies: readonly Strategy[], setting: Setting, evaluate: Evaluator): Strategy | undefined {
+  const computing = (one: Strategy): number => evaluate.computeSeconds(setting, one);
+  let [fastest, least]: [Strategy | undefined, number] = [undefined, Number.POSITIVE_INFINITY];
+  for (const one of strategies.toSorted((a, b) => computing(a) - computing(b))) {
+    if (computing(one) >= least) break;
+    const seconds = evaluate.seconds(setting, one, least);
+    if (seconds < least) [fastest, least] = [one, seconds];
+  }
+  return fastest;
 }
 
 function simulated(setting: Setting, strategy: Strategy): number {

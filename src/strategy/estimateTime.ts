@@ -67,10 +67,11 @@ function cutsRanges({ places }: Setting, strategy: Strategy): boolean {
 
 /** As `estimateTime`, for many chunks soon, and less exactly: of a program that mostly waits. */
 export function estimateTimeSoon(setting: Setting, strategy: Strategy): number {
-  return estimateTime(setting, strategy, { mostChunks: SMALL_CHUNKS });
+  const { headGroups = 1 } = strategy;
+  return estimateTime(setting, strategy, { mostChunks: SMALL_CHUNKS / Math.sqrt(headGroups) });
 }
 
-/** Programs of as many chunks are built in a second. */
+/** Programs of as many chunks are built in a second; each group of heads has ops of its own on each pair of them. */
 const SMALL_CHUNKS = 96;
 
 /** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
