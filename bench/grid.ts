@@ -89,13 +89,13 @@ function judge({ name, seqLen, input }: Asked, seed: number, draws: number): Gri
   };
 }
 
-/** By estimate. Most compute longer than another takes, and what they wait beside that, in millions of ops some of them, need not be known. */
+/** By estimate, soon known of hundreds of chunks too. Most compute longer than another takes, and what they wait beside that need not be known. */
 function fastestOf(strategies: readonly Strategy[], setting: Setting, evaluate: Evaluator): Strategy | undefined {
   const computing = (one: Strategy): number => evaluate.computeSeconds(setting, one);
   let [fastest, least]: [Strategy | undefined, number] = [undefined, Number.POSITIVE_INFINITY];
   for (const one of strategies.toSorted((a, b) => computing(a) - computing(b))) {
     if (computing(one) >= least) break;
-    const seconds = evaluate.seconds(setting, one, least);
+    const seconds = evaluate.secondsSoon(setting, one);
     if (seconds < least) [fastest, least] = [one, seconds];
   }
   return fastest;
