@@ -210,7 +210,8 @@ def trainer_loop(place: Place) -> Result:
     whole = _train(place, folder, resumes=None)
     if place.replicas > 1:
         return whole
-    again = _train(place, folder, resumes=folder / f"checkpoint-{place.steps - 1}")
+    # In a folder of its own: what is on a disk DeepSpeed does not write over.
+    again = _train(place, place.folder / "again", resumes=folder / f"checkpoint-{place.steps - 1}")
     return {**whole, "again": again["losses"]}
 
 
