@@ -180,17 +180,19 @@ export class Search {
     return fitting === this.counts.length ? undefined : fitting;
   }
 
-  /** Seconds that its filling costs; undefined where it has none, or none that costs less than `atMost` and may better the best. */
+  /** Seconds that its filling costs; undefined where it has none, or none that may better the best or costs less than `atMost`: not tried then. */
   private tryChunks(frame: Frame, numChunks: number, atMost = Number.POSITIVE_INFINITY): number | undefined {
     const key = JSON.stringify([frame, numChunks]);
     if (this.tried.has(key)) return undefined;
-    this.tried.add(key);
     if (!this.hasCosts && this.filled(frame, numChunks)?.seconds !== 0) {
       this.hasCosts = true;
       const strategyOf = (segments: readonly FilledSegment[]): Strategy => assemble(this.setting, frame, numChunks, segments);
       const costs = layerCosts(this.setting, this.evaluate, strategyOf, this.allPinned, this.internalSeconds);
       this.options = optionsOf(costs, this.mostInternals, this.setting.run.segmentLayers);
     }
+    // Beside the best, chunks of another size may still overlap more.
+    if (this.leastFillSeconds(this.filled(frame, numChunks)) >= atMost) return undefined;
+    this.tried.add(key);
     return this.tryFilling(frame, numChunks, atMost);
   }
 
@@ -218,9 +220,10 @@ export class Search {
     );
   }
 
-  /** Soon known of a strategy, but of use only where most that is looked at is not wanted. */
+  /** Known sooner than what it takes in all. */
   private computesTooLong(strategy: Strategy): boolean {
-    return this.others !== undefined && this.isNoFaster(this.evaluate.computeSeconds(this.setting, strategy));
+    const isFirst = this.others === undefined && this.best === undefined;
+    return !isFirst && this.isNoFaster(this.evaluate.computeSeconds(this.setting, strategy));
   }
 
   private tryFilling(frame: Frame, numChunks: number, atMost: number): number | undefined {
@@ -232,10 +235,10 @@ export class Search {
       const strategy = assemble(this.setting, frame, numChunks, filled.segments);
       // Each group of heads has ops of its own.
       if (strategy.headGroups !== undefined && hasTooManyOps(this.setting, strategy)) return undefined;
-      if (this.computesTooLong(strategy)) return undefined;
       const memory = this.memory(strategy);
       if (memory.fits) {
-        this.offer({ ...this.withLargestLossTiles(strategy, memory), frame, fillSeconds: filled.seconds });
+        const more = { frame, fillSeconds: filled.seconds };
+        if (!this.computesTooLong(strategy)) this.offer({ ...this.withLargestLossTiles(strategy, memory), ...more });
         return filled.seconds;
       }
       const excess = new Map(memory.pools.map((pool) => [pool.pool, excessBytes(pool)]));
