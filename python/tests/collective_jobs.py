@@ -67,6 +67,7 @@ def run_collectives(job: Job) -> Result:
 def collectives_rank(job: Job, rank: int, port: int) -> Result:
     import torch.distributed as dist
 
+    from fpdt import devices
     from fpdt.run import open_runtime
 
     phases: dict[str, list[list[Any]]] = {"before arenas": []}
@@ -81,7 +82,7 @@ def collectives_rank(job: Job, rank: int, port: int) -> Result:
         phases["arenas"] = []
         return runtime
 
-    plan_runtime = open_runtime.plan_runtime
+    plan_runtime = devices.plan_runtime
     mock.patch.object(open_runtime, "plan_runtime", made).start()
     _note_collectives(note)
     session = harness.open_session(job, rank, port)

@@ -177,16 +177,12 @@ def test_loops_of_ones_own_train_with_weights_and_states_on_a_disk(probes: Probe
     samples = write_samples(tmp_path, STEPS * ACCUMULATION + 1)
     plan_model(load_plan(path), None, with_buffers=True).save_pretrained(tmp_path / "model")  # type: ignore[operator]
     given: dict[str, Any] = {"environment": {"FPDT_FAULT": "plain-disk"}, "steps": STEPS, "worldSize": 2}
-    job = {
-        "folder": tmp_path,
-        "accumulation": ACCUMULATION,
-        "replicas": 1,
-        "loops": ["own steps", "accelerate", "trainer"],
-    }
+    loops = ["own steps", "accelerate", "trainer"]
+    job = {"folder": tmp_path, "accumulation": ACCUMULATION, "replicas": 1, "loops": loops}
     answer = probes.run(kind="loops", **job, **given, idleSeconds=300)
     assert "failed" not in answer, answer
     exact = plain_losses(tmp_path, samples, ACCUMULATION, torch.float64)
-    for loop in job["loops"]:
+    for loop in loops:
         assert answer[loop]["losses"] == pytest.approx(exact, rel=1e-5), loop
     before, after = answer["own steps"]["own"]
     assert after < before
