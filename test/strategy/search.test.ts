@@ -6,7 +6,7 @@ import { estimateComputing } from '../../src/strategy/estimateComputing.js';
 import { estimateTime } from '../../src/strategy/estimateTime.js';
 import { buildStrategy } from '../../src/strategy/evaluate.js';
 import { estimator } from '../../src/strategy/evaluator.js';
-import { settingOf } from '../../src/strategy/setting.js';
+import { type BuildInput, settingOf } from '../../src/strategy/setting.js';
 import { findStrategy } from '../../src/strategy/findStrategy.js';
 import { fill, optionsOf } from '../../src/strategy/search/fill.js';
 import { mulberry32 } from '../../src/address/layout.js';
@@ -99,6 +99,17 @@ describe('auto', () => {
     const { strategy } = findStrategy(inputOf({ run }), estimator());
     expect(strategy).toMatchObject({ numChunks: 12, kvTileChunks: 3, numTokenTiles: 2, hiddenGradients: 'host' });
     expect(strategy.layers.flatMap(({ segments }) => segments)).toEqual([2, 2, 2]);
+  });
+
+  test('takes more chunks than it needs where the fewest wait for copies', () => {
+    const heads = { num_attention_heads: 64, num_key_value_heads: 8 };
+    const model = { hidden_size: 8192, num_hidden_layers: 80, intermediate_size: 28672, vocab_size: 128256, ...heads };
+    const [cluster, run] = [{ gpus: 32 }, { seqLen: '256K' }];
+    const input = inputOf({ model, cluster, run });
+    const { strategy } = findStrategy(input, estimator());
+    const seconds = (one: BuildInput): number => estimateTime(settingOf(one), findStrategy(one, estimator()).strategy);
+    expect(strategy.numChunks).toBe(2);
+    expect(seconds(input)).toBeLessThan(0.99 * seconds(inputOf({ model, cluster, run: { ...run, numChunks: 1 } })));
   });
 
   test('is deterministic', () => {
