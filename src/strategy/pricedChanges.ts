@@ -4,7 +4,8 @@ import { FpdtError } from '../spec/errors.js';
 import { formatBytes, formatSeconds } from '../spec/sizes.js';
 import { type Asks, type Change, type Remedy, remedies } from './changes.js';
 import type { Evaluator } from './evaluator.js';
-import { findIn, mayFit } from './findStrategy.js';
+import { findIn } from './findStrategy.js';
+import { mayFit } from './mayFit.js';
 import { type BuildInput, settingOf } from './setting.js';
 import { finish, type Steps } from './steps.js';
 

@@ -14,7 +14,7 @@ import type { JsonObject } from '../spec/parseJson.js';
 import type { RunInput } from '../spec/runInput.js';
 import type { ClusterSpec } from '../spec/types.js';
 import { estimator } from './evaluator.js';
-import { mayFit } from './findStrategy.js';
+import { mayFit } from './mayFit.js';
 import { type PlanInput, planRun } from './planRun.js';
 import { settingOf } from './setting.js';
 

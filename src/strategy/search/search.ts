@@ -65,6 +65,7 @@ export class Search {
   /** Of computing alone where every output and so many products are kept, in as few chunks as there can be. */
   private readonly boundSeconds: number;
   private hasCosts = false;
+  private numSwept = 0;
   private options: Options | undefined;
   private readonly tried = new Set<string>();
   private readonly ranges = new Map<string, Strategy['layers']>();
@@ -75,8 +76,7 @@ export class Search {
     this.others = others;
     this.counts = countsToTry(setting.run);
     this.allPinned = allPinned(setting);
-    const [fewest = 1] = this.counts;
-    const [roomiest] = frames(setting);
+    const [[fewest = 1], [roomiest]] = [this.counts, frames(setting)];
     const computing = (change: Partial<FilledSegment>): number =>
       roomiest === undefined ? 0 : evaluate.computeSeconds(setting, this.uniform(roomiest, fewest, change));
     const all = computing({});
@@ -109,9 +109,8 @@ export class Search {
 
   /** Undefined where no strategy fits. A step for each frame and number of chunks. */
   *run(): Steps<Found | undefined> {
-    const { run } = this.setting;
-    const tokens = (numChunks: number): number => run.seqLen / run.sequenceParallelSize / numChunks;
-    const likely = this.counts.findIndex((count) => tokens(count) <= LIKELY_LOCAL_TOKENS);
+    const { seqLen, sequenceParallelSize } = this.setting.run;
+    const likely = this.counts.findIndex((count) => seqLen / sequenceParallelSize / count <= LIKELY_LOCAL_TOKENS);
     let first = likely < 0 ? this.counts.length - 1 : likely;
     for (const frame of frames(this.setting)) {
       if (this.isGoodEnough()) break;
@@ -156,7 +155,8 @@ export class Search {
    */
   private leavesRoom(frame: Frame): boolean {
     if (this.others !== undefined && this.isSlower(this.leastFillSeconds(this.filled(frame, this.counts.at(-1) ?? 1)))) return false;
-    if (this.best === undefined) return true;
+    // Where nothing has fitted yet, one look mostly tells of another frame.
+    if (this.best === undefined) return this.numSwept++ === 0 || this.filled(frame, this.counts.at(-1) ?? 1) !== undefined;
     const { seconds, fillSeconds, strategy } = this.best;
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
     const filled = this.leastFillSeconds(this.filled(frame, 2 * strategy.numChunks));
@@ -222,7 +222,7 @@ export class Search {
 
   /** Known sooner than what it takes in all. */
   private computesTooLong(strategy: Strategy): boolean {
-    const isFirst = this.others === undefined && this.best === undefined;
+    const isFirst = (this.others ?? this.best) === undefined;
     return !isFirst && this.isNoFaster(this.evaluate.computeSeconds(this.setting, strategy));
   }
 

@@ -1,0 +1,44 @@
+/** A quick look at whether anything fits, which takes fewer estimates than to find what does. */
+import type { Strategy } from '../spec/strategy.js';
+import type { Evaluator } from './evaluator.js';
+import { candidatesFor, isOpen } from './findStrategy.js';
+import { type Amount, amountOnDevice, leanest } from './search/leanest.js';
+import type { Setting } from './setting.js';
+
+/**
+ * Whether what needs least fits, or any placement with the most chunks: memory falls with their number. First comes what has none of a
+ * layer's tensors on the device, and then what has all of them there: where the one has no room on the device, nothing of its order has, and
+ * where the other has none elsewhere, nothing has.
+ */
+export function mayFit(setting: Setting, evaluate: Evaluator): boolean {
+  if (evaluate.isHopeless(setting)) return false;
+  const most = candidatesFor(setting).map((placement) => placement.at(-1) as Strategy);
+  if (!isOpen(setting)) return most.some((strategy) => evaluate.memory(setting, strategy).fits);
+  const withRoom = new Set<string | undefined>();
+  for (const { strategy, amount } of extremesFirst([...leanest(setting), ...most], setting)) {
+    const order = strategy.layers[0]?.backwardOrder;
+    const isStaged = strategy.numChunks >= MANY_CHUNKS;
+    if (isStaged && amount !== 'none' && !withRoom.has(order)) continue;
+    if (isStaged && amount === 'some' && !withRoom.has(ELSEWHERE)) continue;
+    const { fits, pools } = evaluate.memory(setting, strategy);
+    if (fits) return true;
+    if (amount === 'none' && pools.every((pool) => pool.fits || pool.kind !== 'device')) withRoom.add(order);
+    if (amount === 'all' && pools.every((pool) => pool.fits || pool.kind === 'device')) withRoom.add(ELSEWHERE);
+  }
+  return false;
+}
+
+/** Of so many a ring is smaller than what it stages. */
+const MANY_CHUNKS = 16;
+
+const ELSEWHERE = 'elsewhere';
+
+interface Amounted {
+  readonly strategy: Strategy;
+  readonly amount: Amount;
+}
+
+function extremesFirst(strategies: readonly Strategy[], setting: Setting): readonly Amounted[] {
+  const all = strategies.map((strategy): Amounted => ({ strategy, amount: amountOnDevice(strategy, setting) }));
+  return (['none', 'all', 'some'] as const).flatMap((amount) => all.filter((one) => one.amount === amount));
+}
