@@ -35,27 +35,40 @@ export function estimateTime(
   const range = mostRangeChunks(strategy);
   const isCut = range <= few && cutsRanges(setting, strategy);
   const build = (count: number): Schedule => scheduleOf(setting, { ...strategy, numChunks: count }, isCut ? range : numChunks);
+  const known = new Map<number, StepTime>();
+  let smallest: Schedule | undefined;
+  const timeOf = (count: number): StepTime => {
+    const found = known.get(count);
+    if (found !== undefined) return found;
+    const schedule = build(count);
+    smallest ??= schedule;
+    const time = stepTime({ ...setting, ...schedule });
+    known.set(count, time);
+    return time;
+  };
+  let before = 0;
   for (
     let apart = isCut ? commonMultiple(range, kvTileChunks) : kvTileChunks;
     few + 2 * apart < numChunks;
     apart = Math.max(2 * apart, few)
   ) {
-    const schedules = [few, few + apart, few + 2 * apart].map(build) as [Schedule, Schedule, Schedule];
-    const times = schedules.map((schedule) => stepTime({ ...setting, ...schedule })) as [StepTime, StepTime, StepTime];
+    const times = [few, few + apart, few + 2 * apart].map(timeOf) as [StepTime, StepTime, StepTime];
     const at = (value: (time: StepTime) => number): number => quadratic(times.map(value), (numChunks - few) / apart);
     const leastSeconds = Math.max(...times[0].aloneSeconds.map((_, stream) => at((time) => time.aloneSeconds[stream] ?? 0)));
     if (leastSeconds >= enoughSeconds) return leastSeconds;
     const busySeconds = times[0].busySeconds.map((_, stream) => at((time) => time.busySeconds[stream] ?? 0));
     const busiest = busiestOf(busySeconds);
-    const isLast = few + 2 * Math.max(2 * apart, few) > mostChunks;
-    if (busiestOf(times[2].busySeconds) !== busiest && !isLast) continue;
     const waiting = (time: StepTime): number => time.seconds - (time.busySeconds[busiest] ?? 0);
     const busy = busySeconds[busiest] ?? 0;
-    if (at(waiting) > MOST_WAITING * busy && !isLast) continue;
     const linear = waiting(times[2]) + Math.max(0, (waiting(times[2]) - waiting(times[1])) / apart) * (numChunks - few - 2 * apart);
-    if (at(waiting) > linear + UNSURE * busy && !isLast) continue;
-    const placed = stepTime({ ...setting, ...layoutSchedule(schedules[0]) }).seconds - times[0].seconds;
-    return busy + Math.max(linear, at(waiting)) + placed;
+    const seconds = busy + Math.max(linear, at(waiting));
+    const isSure =
+      busiestOf(times[2].busySeconds) === busiest && at(waiting) <= MOST_WAITING * busy && Math.abs(at(waiting) - linear) <= UNSURE * busy;
+    const isLast = few + 2 * Math.max(2 * apart, few) > mostChunks;
+    if (isSure || isLast || Math.abs(seconds - before) <= AGREES * seconds) {
+      return seconds + stepTime({ ...setting, ...layoutSchedule(smallest ?? build(few)) }).seconds - times[0].seconds;
+    }
+    before = seconds;
   }
   return stepTime({ ...setting, ...layoutSchedule(scheduleOf(setting, strategy, range)) }).seconds;
 }
@@ -76,8 +89,11 @@ const SMALL_CHUNKS = 96;
 
 /** Of the busiest stream's work: one that waits longer is not alone in saying how long a step takes, and larger programs are looked at. */
 const MOST_WAITING = 0.1;
-/** Of the same: where what it waits seems to grow faster than evenly by more, a few chunks next to each other do not tell. */
+/** Of the same: where what it waits seems to grow other than evenly by more, a few chunks next to each other do not tell. */
 const UNSURE = 0.003;
+
+/** Of a step: where programs of more chunks tell the same of it as those before them, those of still more do. */
+const AGREES = 0.002;
 
 function busiestOf(busySeconds: readonly number[]): number {
   return busySeconds.indexOf(Math.max(...busySeconds));

@@ -34,7 +34,8 @@ export interface Setting extends BuildInput {
   readonly sizes: OpSizes;
 }
 
-export function settingOf(input: BuildInput): Setting {
+export function settingOf(asked: BuildInput): Setting {
+  const input = { ...asked, model: withinSequence(asked.model, asked.run) };
   const { model, run, cluster } = input;
   const parameters = parameterTable(model);
   const facts: WeightFacts = {
@@ -62,12 +63,26 @@ export function settingOf(input: BuildInput): Setting {
   };
 }
 
+const shortened = new WeakMap<ModelSpec, Map<string, ModelSpec>>();
+
+/** Without windows that hide nothing: of a sequence that is no longer, padding apart, which no token sees. One model for equal windows. */
+function withinSequence(model: ModelSpec, { seqLen }: RunSpec): ModelSpec {
+  const windows = model.windows.map((window) => (window !== null && window >= seqLen ? null : window));
+  if (windows.every((window, layer) => window === model.windows[layer])) return model;
+  const known = shortened.get(model) ?? new Map<string, ModelSpec>();
+  shortened.set(model, known);
+  const key = JSON.stringify(windows);
+  const found = known.get(key) ?? { ...model, windows };
+  known.set(key, found);
+  return found;
+}
+
 function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
   const needs = {
     dtype: run.dtype,
     headDim: model.headDim,
     groupedHeads: model.numKvHeads !== model.numHeads,
-    window: model.windows.some((window) => window !== null && window < run.seqLen),
+    window: model.windows.some((window) => window !== null),
     softcap: model.code.classes.some(({ attention }) => attention.softcap !== null),
     // A document has any number of rows.
     rowTile: run.packing === true ? 1 : run.rowTile,

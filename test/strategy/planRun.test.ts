@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { BACKWARD_ORDERS, POLICIES } from '../../src/spec/strategy.js';
+import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
 import { type PlanInput, planRun } from '../../src/strategy/planRun.js';
 import { LLAMA } from '../spec/inputs.js';
 
@@ -41,6 +42,16 @@ describe('planRun', () => {
       expect(masks).toEqual(sliding_window < 1000 ? [sliding_window] : []);
       expect(plan.kernels.attn).toBe('flash2');
     }
+  });
+
+  test('a window that no token of the sequence sees the end of, whatever padding does, is none, on any kernel', async () => {
+    const of = (sliding_window: number | null): Promise<ExecutionPlan> =>
+      planRun(input({ seqLen: 1000, numChunks: 3, attention: 'cudnn' }, { model: { ...MISTRAL, sliding_window } }));
+    const plan = await of(1000);
+    expect(plan.run.paddedSeqLen).toBeGreaterThan(1000);
+    const without = await of(null);
+    expect([plan.model.windows, plan.attributes, plan.sections]).toEqual([without.model.windows, without.attributes, without.sections]);
+    await expect(of(999)).rejects.toThrow("the attention kernel 'cudnn' has no sliding window");
   });
 
   test.each([
