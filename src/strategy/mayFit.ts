@@ -14,16 +14,21 @@ export function mayFit(setting: Setting, evaluate: Evaluator): boolean {
   if (evaluate.isHopeless(setting)) return false;
   const most = candidatesFor(setting).map((placement) => placement.at(-1) as Strategy);
   if (!isOpen(setting)) return most.some((strategy) => evaluate.memory(setting, strategy).fits);
-  const withRoom = new Set<string | undefined>();
+  const [looked, withRoom] = [new Set<string | undefined>(), new Set<string | undefined>()];
+  const isFull = (part: string | undefined): boolean => looked.has(part) && !withRoom.has(part);
+  const note = (part: string | undefined, hasRoom: boolean): void => {
+    looked.add(part);
+    if (hasRoom) withRoom.add(part);
+  };
   for (const { strategy, amount } of extremesFirst([...leanest(setting), ...most], setting)) {
     const order = strategy.layers[0]?.backwardOrder;
     const isStaged = strategy.numChunks >= MANY_CHUNKS;
-    if (isStaged && amount !== 'none' && !withRoom.has(order)) continue;
-    if (isStaged && amount === 'some' && !withRoom.has(ELSEWHERE)) continue;
+    if (isStaged && ((amount !== 'none' && isFull(order)) || (amount === 'some' && isFull(ELSEWHERE)))) continue;
     const { fits, pools } = evaluate.memory(setting, strategy);
     if (fits) return true;
-    if (amount === 'none' && pools.every((pool) => pool.fits || pool.kind !== 'device')) withRoom.add(order);
-    if (amount === 'all' && pools.every((pool) => pool.fits || pool.kind === 'device')) withRoom.add(ELSEWHERE);
+    const hasRoom = (isDevice: boolean): boolean => pools.every((pool) => pool.fits || (pool.kind === 'device') !== isDevice);
+    if (amount === 'none') note(order, hasRoom(true));
+    if (amount === 'all') note(ELSEWHERE, hasRoom(false));
   }
   return false;
 }
