@@ -7,6 +7,7 @@ then is not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -52,7 +53,7 @@ class EchoSession:
             raise RuntimeError("no room for the arena")
 
     def run_step(self, step: int) -> dict[str, Any]:
-        if self._is_stopping:
+        if self._is_left_out(step):
             raise StopAgreed
         if self._where == f"{self._rank}:{step}":
             self._fail(step)
@@ -91,6 +92,18 @@ class EchoSession:
 
     def request_stop(self) -> None:
         self._is_stopping = True
+
+    def _is_left_out(self, step: int) -> bool:
+        """Whether no rank runs a step. The first to begin it says so for all, as a collective does for those of a
+        session; only what has steps of some length is stopped between them."""
+        if self._fault != "slow" or not self._checkpoint:
+            return self._is_stopping
+        said = Path(self._checkpoint["folder"]) / f"said-{step}"
+        mine = said.with_name(f"{said.name}-{self._rank}")
+        mine.write_text("stop" if self._is_stopping else "run")
+        with contextlib.suppress(FileExistsError):
+            said.hardlink_to(mine)
+        return said.read_text() == "stop"
 
     def save_checkpoint(self, step: int, *, wait: bool) -> None:
         """The folder of a step is all that there is of it. The last rank makes it: the one that tests let die."""
