@@ -66,7 +66,7 @@ export function estimateTime(
       busiestOf(times[2].busySeconds) === busiest && at(waiting) <= MOST_WAITING * busy && Math.abs(at(waiting) - linear) <= UNSURE * busy;
     const isLast = few + 2 * Math.max(2 * apart, few) > mostChunks;
     if (isSure || isLast || Math.abs(seconds - before) <= AGREES * seconds) {
-      return seconds + stepTime({ ...setting, ...layoutSchedule(smallest ?? build(few)) }).seconds - times[0].seconds;
+      return seconds + stepTime({ ...setting, ...layoutSchedule(smallest as Schedule) }).seconds - times[0].seconds;
     }
     before = seconds;
   }

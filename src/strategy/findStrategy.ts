@@ -4,6 +4,7 @@ import type { Strategy } from '../spec/strategy.js';
 import { candidates } from './candidates.js';
 import type { Evaluator } from './evaluator.js';
 import { type Evaluated, keepRebuilt } from './keepRebuilt.js';
+import { pinnedPool } from './search/assemble.js';
 import { leanest, leanestOfAll } from './search/leanest.js';
 import { searchAll } from './search/searchAll.js';
 import { type BuildInput, type Setting, settingOf } from './setting.js';
@@ -36,8 +37,8 @@ function firstThatFits(setting: Setting, evaluate: Evaluator): Evaluated {
     if (found.memory.fits) return found;
     if (closest === undefined || excess(found.memory) < excess(closest.memory)) closest = found;
   }
-  const lean = isLost ? leanestOfAll(setting) : leanest(setting);
-  for (const strategy of isOpen(setting) ? lean : []) {
+  const lean = isLost ? leanestOfAll : leanest;
+  for (const strategy of isOpen(setting) ? lean(setting) : []) {
     const memory = evaluate.memory(setting, strategy);
     if (memory.fits) return { strategy, memory };
     if (closest === undefined || excess(memory) < excess(closest.memory)) closest = { strategy, memory };
@@ -46,9 +47,9 @@ function firstThatFits(setting: Setting, evaluate: Evaluator): Evaluated {
   return closest;
 }
 
-export function candidatesFor({ model, run, pools, places }: Setting): readonly (readonly Strategy[])[] {
-  const pinned = pools.find(({ kind }) => kind === 'pinned')?.name ?? places.device;
-  return candidates({ model, run, pools: { device: places.device, pinned } });
+export function candidatesFor(setting: Setting): readonly (readonly Strategy[])[] {
+  const { model, run, places } = setting;
+  return candidates({ model, run, pools: { device: places.device, pinned: pinnedPool(setting) } });
 }
 
 /**

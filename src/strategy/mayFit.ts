@@ -14,12 +14,10 @@ export function mayFit(setting: Setting, evaluate: Evaluator): boolean {
   if (evaluate.isHopeless(setting)) return false;
   const most = candidatesFor(setting).map((placement) => placement.at(-1) as Strategy);
   if (!isOpen(setting)) return most.some((strategy) => evaluate.memory(setting, strategy).fits);
-  const [looked, withRoom] = [new Set<string | undefined>(), new Set<string | undefined>()];
-  const isFull = (part: string | undefined): boolean => looked.has(part) && !withRoom.has(part);
-  const note = (part: string | undefined, hasRoom: boolean): void => {
-    looked.add(part);
-    if (hasRoom) withRoom.add(part);
-  };
+  /** By order of what has none on the device, and of what has all there: whether any had room where the rest of it is. */
+  const rooms = new Map<string | undefined, boolean>();
+  const isFull = (part: string | undefined): boolean => rooms.get(part) === false;
+  const note = (part: string | undefined, hasRoom: boolean): void => void rooms.set(part, hasRoom || rooms.get(part) === true);
   for (const { strategy, amount } of extremesFirst([...leanest(setting), ...most], setting)) {
     const order = strategy.layers[0]?.backwardOrder;
     const isStaged = strategy.numChunks >= MANY_CHUNKS;

@@ -65,7 +65,6 @@ export class Search {
   /** Of computing alone where every output and so many products are kept, in as few chunks as there can be. */
   private readonly boundSeconds: number;
   private hasCosts = false;
-  private numSwept = 0;
   private options: Options | undefined;
   private readonly tried = new Set<string>();
   private readonly ranges = new Map<string, Strategy['layers']>();
@@ -112,9 +111,9 @@ export class Search {
     const { seqLen, sequenceParallelSize } = this.setting.run;
     const likely = this.counts.findIndex((count) => seqLen / sequenceParallelSize / count <= LIKELY_LOCAL_TOKENS);
     let first = likely < 0 ? this.counts.length - 1 : likely;
-    for (const frame of frames(this.setting)) {
+    for (const [number, frame] of frames(this.setting).entries()) {
       if (this.isGoodEnough()) break;
-      first = (yield* this.sweep(frame, first)) ?? first;
+      first = (yield* this.sweep(frame, first, number > 0)) ?? first;
     }
     while (this.best !== undefined && !this.isGoodEnough()) {
       const before = this.best;
@@ -129,9 +128,11 @@ export class Search {
   }
 
   /** The fewest chunks that fit, and more of them where that leaves room to keep more; the position of the fewest. */
-  private *sweep(frame: Frame, guess: number): Steps<number | undefined> {
+  private *sweep(frame: Frame, guess: number, isAnother: boolean): Steps<number | undefined> {
     yield;
     if (!this.leavesRoom(frame)) return undefined;
+    // Where nothing has fitted yet, one look mostly tells of another frame.
+    if (isAnother && this.best === undefined && this.filled(frame, this.counts.at(-1) ?? 1) === undefined) return undefined;
     const first = this.fewestChunks(frame, guess);
     if (first === undefined) return undefined;
     let least = Number.POSITIVE_INFINITY;
@@ -155,8 +156,7 @@ export class Search {
    */
   private leavesRoom(frame: Frame): boolean {
     if (this.others !== undefined && this.isSlower(this.leastFillSeconds(this.filled(frame, this.counts.at(-1) ?? 1)))) return false;
-    // Where nothing has fitted yet, one look mostly tells of another frame.
-    if (this.best === undefined) return this.numSwept++ === 0 || this.filled(frame, this.counts.at(-1) ?? 1) !== undefined;
+    if (this.best === undefined) return true;
     const { seconds, fillSeconds, strategy } = this.best;
     if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
     const filled = this.leastFillSeconds(this.filled(frame, 2 * strategy.numChunks));
