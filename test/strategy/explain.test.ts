@@ -48,7 +48,7 @@ describe('why a plan has its strategy', () => {
   });
 
   test('a pool bounds it where more of it would be faster', async () => {
-    const small = explainChoice(await plan('4500M'));
+    const small = explainChoice(await plan('4G'));
     const host = small.pools.find(({ pool }) => pool === 'host');
     expect(host?.stepSeconds).toBeLessThan(0.95 * small.stepSeconds);
     const roomy = explainChoice(await plan('40G', '80G'));

@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { callSeconds, computeSeconds } from '../../src/predict/computeTime.js';
 import { predictRun } from '../../src/predict/predict.js';
+import type { JsonObject } from '../../src/spec/parseJson.js';
 import { POLICIES, RECOMPUTE } from '../../src/spec/strategy.js';
 import { estimateComputing } from '../../src/strategy/estimateComputing.js';
 import { estimateTime } from '../../src/strategy/estimateTime.js';
@@ -13,6 +15,11 @@ import { mulberry32 } from '../../src/address/layout.js';
 import { roomBytes } from '../../src/memory/ledger.js';
 import { errorOf } from '../spec/inputs.js';
 import { drawn, inputOf, MODEL, SEED } from './searchInputs.js';
+
+const PUBLISHED = JSON.parse(readFileSync(new URL('../../scripts/compat/models.json', import.meta.url), 'utf8')) as readonly {
+  readonly name: string;
+  readonly config: JsonObject;
+}[];
 
 describe('auto', () => {
   test('keeps everything on the device where that fits', () => {
@@ -64,9 +71,19 @@ describe('auto', () => {
     expect(estimateTime(setting, strategy)).toBeLessThan(estimateTime(setting, { ...strategy, layers: swapped }));
   });
 
+  test('does not stop at a few large chunks, which compute more of what windows leave out', () => {
+    const { config: model } = PUBLISHED.find(({ name }) => name === 'gemma-2-2b') as (typeof PUBLISHED)[number];
+    const input = inputOf({ model, cluster: { gpus: 16, gpu: 'h200' }, run: { seqLen: '64K' } });
+    const seconds = (run: object): number => {
+      const one = { ...input, run: { ...input.run, ...run } };
+      return estimateTime(settingOf(one), findStrategy(one, estimator()).strategy);
+    };
+    for (const numChunks of [2, 4, 8, 16]) expect(seconds({}), String(numChunks)).toBeLessThan(1.005 * seconds({ numChunks }));
+  });
+
   test('recomputes where the host cannot keep all outputs, and is no faster with less of it', () => {
     // Six hidden states and six outputs of 256 MiB each, beside 3 GiB of the process.
-    const found = ['8G', '6G', '5500M', '5G', '4500M'].map((hostBytes) => {
+    const found = ['8G', '6G', '5500M', '5G', '4500M', '4300M', '4G'].map((hostBytes) => {
       const input = inputOf({ cluster: { hbmBytes: '11G', hostBytes } });
       const { strategy, memory } = findStrategy(input, estimator());
       expect(memory.fits).toBe(true);

@@ -19,6 +19,20 @@ export function assembleUniform(setting: Setting, frame: Frame, numChunks: numbe
   return assemble(setting, frame, numChunks, alike(setting.model.numLayers, segment));
 }
 
+export type Uniform = (frame: Frame, numChunks: number, change?: Partial<FilledSegment>) => Strategy;
+
+/** Makes such strategies: those that differ in numbers alone have the same ranges of layers, of which much is found once. */
+export function uniformStrategies(setting: Setting, segment: FilledSegment): Uniform {
+  const known = new Map<string, Strategy['layers']>();
+  return (frame, numChunks, change = {}) => {
+    const key = JSON.stringify([frame, change]);
+    const strategy = assembleUniform(setting, frame, numChunks, { ...segment, ...change });
+    const layers = known.get(key) ?? strategy.layers;
+    known.set(key, layers);
+    return { ...strategy, layers };
+  };
+}
+
 /** So many layers in segments like this one; the last one shorter where they do not divide. */
 export function alike(numLayers: number, segment: FilledSegment): readonly FilledSegment[] {
   return segmentLengths(numLayers, segment.length).map((length) => ({ ...segment, length }));

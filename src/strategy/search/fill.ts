@@ -52,6 +52,8 @@ export interface Filling {
   readonly segments: readonly FilledSegment[];
   /** What it costs beside keeping everything. */
   readonly seconds: number;
+  /** Bytes of each room that are still free. */
+  readonly free: readonly number[];
 }
 
 /** Lengths of segments worth trying. */
@@ -100,22 +102,41 @@ export function optionsOf(costs: LayerCosts, mostInternals: number, segmentLayer
   return { costs, dearest, mostInternals, all: options.sort((a, b) => a.seconds - b.seconds) };
 }
 
-/** The fastest filling of `rooms`, which are tried in their order; undefined where nothing fits. */
-export function fill({ costs, dearest, mostInternals, all }: Options, bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
-  const roomBytes = rooms.reduce((sum, room) => sum + room.bytes, 0);
+/**
+ * The fastest filling of `rooms`, which are tried in their order; where outputs are recomputed, of `recomputing`, which is asked for if nothing
+ * faster fits. Undefined where nothing fits, as in rooms that lack bytes.
+ */
+export function fill(
+  { costs, dearest, mostInternals, all }: Options,
+  bytes: KeptBytes,
+  rooms: readonly Room[],
+  recomputing: () => readonly Room[] = () => rooms,
+): Filling | undefined {
+  const numLayers = costs.recompute.length;
+  const inRooms = (which: readonly Room[]) => ({ which, most: lacks(which) ? -1 : which.reduce((sum, room) => sum + room.bytes, 0) });
+  const whole = inRooms(rooms);
+  let recomputed: typeof whole | undefined;
   let best: Filling | undefined;
   let atMost = Number.POSITIVE_INFINITY;
   for (const { numKept, kept, rerun, numStates, seconds } of all) {
     if (seconds >= atMost) break;
-    if (numStates * bytes.checkpoint + numKept * bytes.output > roomBytes) continue;
-    const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, rooms, mostInternals);
+    const need = numStates * bytes.checkpoint + numKept * bytes.output;
+    if (numKept < numLayers) recomputed ??= inRooms(recomputing());
+    const { which, most } = (numKept < numLayers ? recomputed : undefined) ?? whole;
+    if (need > most) continue;
+    const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, which, mostInternals);
     if (found === undefined) continue;
-    const inFiles = found.reduce((sum, one) => sum + (isIn(one.attentionOutput, rooms) ? one.length : 0), 0);
-    const formed = mostInternals - found.filter(({ internals }) => internals !== undefined).length;
-    const total = seconds + inFiles * costs.file + numFormedAgain(found) * mean(costs.recompute) + formed * costs.internals;
-    if (total < atMost) [best, atMost] = [{ segments: found, seconds: total }, total];
+    const { segments, free } = found;
+    const inFiles = segments.reduce((sum, one) => sum + (isIn(one.attentionOutput, which) ? one.length : 0), 0);
+    const formed = mostInternals - segments.filter(({ internals }) => internals !== undefined).length;
+    const total = seconds + inFiles * costs.file + numFormedAgain(segments) * mean(costs.recompute) + formed * costs.internals;
+    if (total < atMost) [best, atMost] = [{ segments, seconds: total, free }, total];
   }
   return best;
+}
+
+function lacks(rooms: readonly Room[]): boolean {
+  return rooms.some(({ bytes }) => bytes < 0);
 }
 
 function leastStates(numLayers: number, numKept: number, kept: number, rerun: number): number {
@@ -175,13 +196,10 @@ function cut(numLayers: number, length: number, isKept: boolean): readonly Cut[]
   return Array.from({ length: numSegments }, (_, i) => ({ length: Math.min(length, numLayers - i * length), isKept }));
 }
 
+type Placed = Pick<Filling, 'segments' | 'free'>;
+
 /** Each checkpoint and output in the first pool with room; undefined where one finds none. Products in what is left on the device. */
-function place(
-  cuts: readonly Cut[],
-  bytes: KeptBytes,
-  rooms: readonly Room[],
-  mostInternals: number,
-): readonly FilledSegment[] | undefined {
+function place(cuts: readonly Cut[], bytes: KeptBytes, rooms: readonly Room[], mostInternals: number): Placed | undefined {
   const checkpoints = placeCheckpoints(cuts, bytes, rooms);
   if (checkpoints === undefined) return undefined;
   const free = rooms.map((room, at) => room.bytes - instancesIn(at, room, cuts, checkpoints) * bytes.checkpoint);
@@ -195,36 +213,33 @@ function place(
     segments.push({ length, checkpoints: (rooms[checkpoints[i] as number] as Room).pool, attentionOutput });
   }
   const isAlone = segments.every(({ length }) => length === 1);
-  return isAlone ? withInternals(segments, bytes, rooms, free, mostInternals) : withRebuilt(segments, bytes, rooms, free);
+  return isAlone ? withInternals({ segments, free }, bytes, rooms, mostInternals) : withRebuilt({ segments, free }, bytes, rooms);
 }
 
 /** Products of the first layers: of as many as there is room for. */
-function withInternals(
-  segments: readonly FilledSegment[],
-  bytes: KeptBytes,
-  rooms: readonly Room[],
-  free: readonly number[],
-  most: number,
-): readonly FilledSegment[] {
-  const at = rooms.findIndex(({ isDevice }) => isDevice);
-  const device = rooms[at];
-  if (device === undefined || most === 0) return segments;
-  const count = Math.min(most, Math.floor((free[at] ?? 0) / bytes.internals));
-  return segments.map((one, i) => (i < count ? { ...one, internals: device.pool } : one));
+function withInternals({ segments, free }: Placed, bytes: KeptBytes, rooms: readonly Room[], most: number): Placed {
+  const device = rooms.findIndex(({ isDevice }) => isDevice);
+  const internals = rooms[device]?.pool;
+  if (internals === undefined || most === 0) return { segments, free };
+  const count = Math.max(0, Math.min(most, segments.length, Math.floor((free[device] ?? 0) / bytes.internals)));
+  return {
+    segments: segments.map((one, i) => (i < count ? { ...one, internals } : one)),
+    free: free.map((left, at) => (at === device ? left - count * bytes.internals : left)),
+  };
 }
 
 /** Recomputed outputs of a segment that is rebuilt in the first pool with room; one segment is rebuilt at a time. */
-function withRebuilt(
-  segments: readonly FilledSegment[],
-  bytes: KeptBytes,
-  rooms: readonly Room[],
-  free: readonly number[],
-): readonly FilledSegment[] {
+function withRebuilt({ segments, free }: Placed, bytes: KeptBytes, rooms: readonly Room[]): Placed {
   const isRebuilt = ({ length, attentionOutput }: FilledSegment): boolean => length > 1 && attentionOutput === RECOMPUTE;
   const longest = Math.max(0, ...segments.filter(isRebuilt).map(({ length }) => length));
-  const room = rooms.find(({ isFile }, at) => !isFile && (free[at] ?? 0) >= (longest - 1) * bytes.output);
-  if (longest === 0 || room === undefined) return segments;
-  return segments.map((one) => (isRebuilt(one) ? { ...one, rebuiltOutput: room.pool } : one));
+  const need = (longest - 1) * bytes.output;
+  const found = rooms.findIndex(({ isFile }, at) => !isFile && (free[at] ?? 0) >= need);
+  const rebuiltOutput = rooms[found]?.pool;
+  if (longest === 0 || rebuiltOutput === undefined) return { segments, free };
+  return {
+    segments: segments.map((one) => (isRebuilt(one) ? { ...one, rebuiltOutput } : one)),
+    free: free.map((left, at) => (at === found ? left - need : left)),
+  };
 }
 
 /** Number of the room of each segment's checkpoint: as many as fit in the first, the next ones in the second. */

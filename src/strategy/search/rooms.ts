@@ -1,6 +1,6 @@
 /** What pools have left to keep things in for the whole step. */
 import { roomBytes } from '../../memory/ledger.js';
-import type { Strategy } from '../../spec/strategy.js';
+import type { LayerStrategy, Strategy } from '../../spec/strategy.js';
 import { chunkCounts } from '../candidates.js';
 import type { Evaluator } from '../evaluator.js';
 import type { Setting } from '../setting.js';
@@ -20,14 +20,15 @@ export interface Keeping {
   readonly rooms: readonly Room[];
 }
 
-/** Beside what is not kept for the whole step of a strategy that keeps all on the host. */
+/** Beside what is not kept for the whole step of a strategy that treats all layers alike. */
 export function keepingBeside(setting: Setting, evaluate: Evaluator, lean: Strategy): Keeping {
   const { model, places } = setting;
   const bytes = keptBytes(setting, lean);
-  const pinned = pinnedPool(setting);
+  const [{ checkpoints, attentionOutput }] = lean.layers as [LayerStrategy];
   // On the device what the head reads has an instance too.
-  const numStates = model.numLayers + (pinned === places.device ? 1 : 0);
-  const kept = numStates * bytes.checkpoint + model.numLayers * bytes.output;
+  const numStates = model.numLayers + (checkpoints === places.device ? 1 : 0);
+  const kept = (pool: string): number =>
+    (pool === checkpoints ? numStates * bytes.checkpoint : 0) + (pool === attentionOutput ? model.numLayers * bytes.output : 0);
   const kinds = ['device', 'pinned', 'file'];
   const rooms = evaluate
     .memory(setting, lean)
@@ -36,7 +37,8 @@ export function keepingBeside(setting: Setting, evaluate: Evaluator, lean: Strat
       pool: pool.pool,
       isFile: pool.kind === 'file',
       isDevice: pool.kind === 'device',
-      bytes: roomBytes(pool) - pool.peakBytes + (pool.pool === pinned ? kept : 0),
+      // While the model is loaded, nothing is kept yet.
+      bytes: roomBytes(pool) - Math.max(0, ...pool.instants.map(({ totalBytes }) => totalBytes)) + kept(pool.pool),
     }));
   return { bytes, rooms };
 }

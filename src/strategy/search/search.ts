@@ -4,18 +4,20 @@
  * memory and its estimated seconds. A frame that copies more than another can only be faster where it leaves room to keep more, and nothing
  * is faster than computing alone.
  */
-import { excessBytes, type MemoryLedger, roomBytes } from '../../memory/ledger.js';
+import { type MemoryLedger, roomBytes } from '../../memory/ledger.js';
 import type { Strategy } from '../../spec/strategy.js';
 import type { Evaluator } from '../evaluator.js';
 import { hasTooManyOps } from '../planSize.js';
 import type { Setting } from '../setting.js';
 import type { Steps } from '../steps.js';
-import { assemble, assembleUniform, keptBytes } from './assemble.js';
+import { assemble, type Uniform, uniformStrategies } from './assemble.js';
+import { type Bound, boundOf, WORTH_A_LOOK } from './bound.js';
 import { layerCosts } from './costs.js';
 import { countsToTry } from './counts.js';
-import { type FilledSegment, type Filling, fill, type KeptBytes, type LayerCosts, type Options, optionsOf, type Room } from './fill.js';
+import type { FilledSegment, Filling, LayerCosts } from './fill.js';
+import { Fillings, isRecomputing, withLess } from './fillings.js';
 import { type Frame, frames, neighbours } from './frames.js';
-import { allPinned, type Keeping, keepingBeside } from './rooms.js';
+import { allPinned, type Keeping } from './rooms.js';
 import { zeroOf } from './secant.js';
 
 export interface Found {
@@ -24,18 +26,18 @@ export interface Found {
   readonly seconds: number;
 }
 
-/** Beyond the fewest that fit, this many larger numbers of chunks are tried: each leaves more room, and costs more launches. */
+/** Beside the fewest that fit, this many larger numbers of chunks are tried in which more is kept. */
 const MORE_COUNTS = 4;
+/** So many chunks are more than any ring has slots of, as a rule. */
+const LONG_RINGS = 8;
 /** Of a chunk; where the search for the fewest chunks that fit begins. */
 const LIKELY_LOCAL_TOKENS = 32768;
-/** Fillings that turn out too large are tried again with that much less room. */
+/** Fillings that turn out too large are tried again with less room. */
 const MAX_REFILLS = 6;
 /** A strategy this close to what computing alone takes where every output is kept is not bettered. */
 const GOOD_ENOUGH = 1.005;
 /** Neighbours are tried as long as they are faster by this. */
 const WORTH_MORE = 1.001;
-/** What can be faster by no more than this is not looked at. */
-export const WORTH_A_LOOK = 1.002;
 
 /** What is to be bettered by another number of groups of heads. */
 export interface Others {
@@ -46,7 +48,7 @@ export interface Others {
 
 interface Candidate extends Found {
   readonly frame: Frame;
-  /** What its filling costs beside keeping everything. */
+  /** What its filling costs beside keeping everything, and with windows its chunks beside others. */
   readonly fillSeconds: number;
 }
 
@@ -59,15 +61,11 @@ export class Search {
   /** Every layer's output and input on the host. */
   private readonly allPinned: FilledSegment;
   private best: Candidate | undefined;
-  /** Layers whose products the device has room for beside model states, at most, and what keeping those of one saves. */
-  private readonly mostInternals: number;
-  private readonly internalSeconds: number;
-  /** Of computing alone where every output and so many products are kept, in as few chunks as there can be. */
-  private readonly boundSeconds: number;
-  private hasCosts = false;
-  private options: Options | undefined;
+  private readonly bound: Bound;
+  private readonly uniform: Uniform;
+  private readonly fillings: Fillings;
+  private ownCosts: LayerCosts | undefined;
   private readonly tried = new Set<string>();
-  private readonly ranges = new Map<string, Strategy['layers']>();
 
   constructor(setting: Setting, evaluate: Evaluator, others?: Others) {
     this.setting = setting;
@@ -75,35 +73,27 @@ export class Search {
     this.others = others;
     this.counts = countsToTry(setting.run);
     this.allPinned = allPinned(setting);
-    const [[fewest = 1], [roomiest]] = [this.counts, frames(setting)];
-    const computing = (change: Partial<FilledSegment>): number =>
-      roomiest === undefined ? 0 : evaluate.computeSeconds(setting, this.uniform(roomiest, fewest, change));
-    const all = computing({});
-    const most = roomiest === undefined ? 0 : this.numInternals(this.uniform(roomiest, fewest));
-    this.internalSeconds = most === 0 ? 0 : (all - computing({ internals: setting.places.device })) / setting.model.numLayers;
-    this.mostInternals = all > WORTH_A_LOOK * (all - most * this.internalSeconds) ? most : 0;
-    this.boundSeconds = all - this.mostInternals * this.internalSeconds;
-    if (others?.costs !== undefined) this.options = optionsOf(others.costs, this.mostInternals, setting.run.segmentLayers);
+    this.uniform = uniformStrategies(setting, this.allPinned);
+    this.bound = boundOf(setting, evaluate, this.uniform, this.counts);
+    this.fillings = new Fillings(setting, evaluate, this.uniform, this.bound.mostInternals);
+    if (others?.costs !== undefined) this.fillings.know(others.costs);
   }
 
   /** Undefined where none were needed: all is kept. */
   costs(): LayerCosts | undefined {
-    return this.hasCosts ? this.options?.costs : undefined;
+    return this.ownCosts;
   }
 
   /** Whether a strategy may fit and be faster than what was found that leaves so much room to keep so much. */
-  mayBeFaster({ bytes, rooms }: Keeping): boolean {
-    const hasRoom = rooms.every((room) => room.bytes >= 0);
-    const seconds = hasRoom ? this.leastFillSeconds(this.fill(bytes, rooms)) : Number.POSITIVE_INFINITY;
+  mayBeFaster(keeping: Keeping): boolean {
+    const seconds = this.fillings.leastSeconds(this.fillings.fill(keeping));
     return seconds < Number.POSITIVE_INFINITY && !this.isSlower(seconds);
   }
 
   /** Whether everything is kept beside all tensors of a layer on the device, in as few chunks as there can be: more room is of no use. */
   hasRoom(): boolean {
     const [[frame], [fewest = 1]] = [frames(this.setting), this.counts];
-    if (frame === undefined) return false;
-    const { bytes, rooms } = keepingBeside(this.setting, this.evaluate, this.uniform(frame, fewest));
-    return rooms.every((room) => room.bytes >= 0) && this.fill(bytes, rooms)?.seconds === 0;
+    return frame !== undefined && this.fillings.atBest(this.fillings.beside(frame, fewest))?.seconds === 0;
   }
 
   /** Undefined where no strategy fits. A step for each frame and number of chunks. */
@@ -132,22 +122,31 @@ export class Search {
     yield;
     if (!this.leavesRoom(frame)) return undefined;
     // Where nothing has fitted yet, one look mostly tells of another frame.
-    if (isAnother && this.best === undefined && this.filled(frame, this.counts.at(-1) ?? 1) === undefined) return undefined;
+    if (isAnother && this.best === undefined && !this.mayFill(frame, this.counts.at(-1) ?? 1, Number.isFinite)) return undefined;
     const first = this.fewestChunks(frame, guess);
     if (first === undefined) return undefined;
     let least = Number.POSITIVE_INFINITY;
-    for (const numChunks of this.counts.slice(first, first + 1 + MORE_COUNTS)) {
+    let numTried = 0;
+    for (const numChunks of this.counts.slice(first)) {
       yield;
-      const cost = this.tryChunks(frame, numChunks, least);
+      const cost = this.tryChunks(frame, numChunks, least - this.worthSeconds());
       least = Math.min(least, cost ?? least);
-      if (least === 0 || this.isGoodEnough()) break;
+      numTried += cost === undefined ? 0 : 1;
+      if (numTried > MORE_COUNTS || least === 0 || this.isGoodEnough()) break;
+      // More chunks leave more room, the most of them the most; but for a few, of which rings grow with their number.
+      if (
+        this.bound.moreSeconds === undefined &&
+        numChunks >= LONG_RINGS &&
+        !this.mayFill(frame, this.counts.at(-1) ?? 1, (seconds) => seconds < least - this.worthSeconds())
+      )
+        break;
     }
     return first;
   }
 
   /** Whether what it found is as fast as what computing alone takes. */
   isGoodEnough(): boolean {
-    return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.boundSeconds;
+    return this.best !== undefined && this.best.seconds <= GOOD_ENOUGH * this.bound.seconds;
   }
 
   /**
@@ -155,12 +154,12 @@ export class Search {
    * it does not keep.
    */
   private leavesRoom(frame: Frame): boolean {
-    if (this.others !== undefined && this.isSlower(this.leastFillSeconds(this.filled(frame, this.counts.at(-1) ?? 1)))) return false;
+    if (this.others !== undefined && !this.mayFill(frame, this.counts.at(-1) ?? 1, (seconds) => !this.isSlower(seconds))) return false;
     if (this.best === undefined) return true;
     const { seconds, fillSeconds, strategy } = this.best;
-    if (seconds - fillSeconds > GOOD_ENOUGH * this.boundSeconds) return true;
-    const filled = this.leastFillSeconds(this.filled(frame, 2 * strategy.numChunks));
-    return WORTH_A_LOOK * (seconds - fillSeconds + filled) < seconds && !this.isSlower(filled);
+    if (this.losesTime(this.best)) return true;
+    const isWorth = (filled: number): boolean => WORTH_A_LOOK * (seconds - fillSeconds + filled) < seconds && !this.isSlower(filled);
+    return this.mayFill(frame, 2 * strategy.numChunks, isWorth);
   }
 
   /** Position of the fewest chunks whose tensors of a layer fit: more never need more, and the bytes grow about evenly with a chunk's tokens. */
@@ -184,32 +183,42 @@ export class Search {
   private tryChunks(frame: Frame, numChunks: number, atMost = Number.POSITIVE_INFINITY): number | undefined {
     const key = JSON.stringify([frame, numChunks]);
     if (this.tried.has(key)) return undefined;
-    if (!this.hasCosts && this.filled(frame, numChunks)?.seconds !== 0) {
-      this.hasCosts = true;
+    if (this.ownCosts === undefined && this.fillings.atBest(this.fillings.beside(frame, numChunks))?.seconds !== 0) {
       const strategyOf = (segments: readonly FilledSegment[]): Strategy => assemble(this.setting, frame, numChunks, segments);
-      const costs = layerCosts(this.setting, this.evaluate, strategyOf, this.allPinned, this.internalSeconds);
-      this.options = optionsOf(costs, this.mostInternals, this.setting.run.segmentLayers);
+      this.ownCosts = layerCosts(this.setting, this.evaluate, strategyOf, this.allPinned, this.bound.internalSeconds);
+      this.fillings.know(this.ownCosts);
     }
     // Beside the best, chunks of another size may still overlap more.
-    if (this.leastFillSeconds(this.filled(frame, numChunks)) >= atMost) return undefined;
+    if (!this.mayFill(frame, numChunks, (seconds) => seconds < atMost)) return undefined;
     this.tried.add(key);
     return this.tryFilling(frame, numChunks, atMost);
   }
 
-  private filled(frame: Frame, numChunks: number): Filling | undefined {
-    const { bytes, rooms } = keepingBeside(this.setting, this.evaluate, this.uniform(frame, numChunks));
-    return this.fill(bytes, rooms);
+  /** Whether what can be kept costs so much: at best, which is known sooner, and then indeed. Infinite where nothing fits. */
+  private mayFill(frame: Frame, numChunks: number, isGood: (seconds: number) => boolean): boolean {
+    const left = this.fillings.beside(frame, numChunks);
+    const isGoodFilling = (filled: Filling | undefined): boolean => isGood(this.fillings.leastSeconds(filled) + this.more(numChunks));
+    const atBest = this.fillings.atBest(left);
+    return isGoodFilling(atBest) && (!isRecomputing(atBest) || isGoodFilling(this.fillings.fill(left)));
   }
 
-  /** As long as no costs are known it may cost nothing. */
-  private leastFillSeconds(filled: Filling | undefined): number {
-    if (filled === undefined) return Number.POSITIVE_INFINITY;
-    return this.hasCosts || this.others?.costs !== undefined ? filled.seconds : 0;
+  private more(numChunks: number): number {
+    return this.bound.moreSeconds?.get(numChunks) ?? 0;
+  }
+
+  /** What a filling must cost less to be worth a look: nothing where the best loses time beside it, which other chunks may not. */
+  private worthSeconds(): number {
+    return this.best === undefined || this.losesTime(this.best) ? 0 : (WORTH_A_LOOK - 1) * this.best.seconds;
+  }
+
+  /** Beside what it does not keep. */
+  private losesTime({ seconds, fillSeconds }: Candidate): boolean {
+    return seconds - fillSeconds > GOOD_ENOUGH * this.bound.seconds;
   }
 
   /** Whether it costs too much to be faster than the best, computing alone counted. */
   private isSlower(fillSeconds: number): boolean {
-    return this.isNoFaster(this.boundSeconds + fillSeconds);
+    return this.isNoFaster(this.bound.seconds + fillSeconds);
   }
 
   /** Than what was found; `seconds` is the least that it may take. */
@@ -227,22 +236,22 @@ export class Search {
   }
 
   private tryFilling(frame: Frame, numChunks: number, atMost: number): number | undefined {
-    const { bytes, rooms } = keepingBeside(this.setting, this.evaluate, this.uniform(frame, numChunks));
-    let left = rooms;
+    let left = this.fillings.beside(frame, numChunks);
     for (let refill = 0; refill <= MAX_REFILLS; refill++) {
-      const filled = this.fill(bytes, left);
-      if (filled === undefined || filled.seconds >= atMost || this.isSlower(filled.seconds)) return undefined;
+      const filled = this.fillings.fill(left);
+      if (filled === undefined) return undefined;
+      const fillSeconds = filled.seconds + this.more(numChunks);
+      if (fillSeconds >= atMost || this.isSlower(fillSeconds)) return undefined;
       const strategy = assemble(this.setting, frame, numChunks, filled.segments);
       // Each group of heads has ops of its own.
       if (strategy.headGroups !== undefined && hasTooManyOps(this.setting, strategy)) return undefined;
       const memory = this.memory(strategy);
       if (memory.fits) {
-        const more = { frame, fillSeconds: filled.seconds };
+        const more = { frame, fillSeconds };
         if (!this.computesTooLong(strategy)) this.offer({ ...this.withLargestLossTiles(strategy, memory), ...more });
-        return filled.seconds;
+        return fillSeconds;
       }
-      const excess = new Map(memory.pools.map((pool) => [pool.pool, excessBytes(pool)]));
-      left = left.map((room) => ({ ...room, bytes: room.bytes - (excess.get(room.pool) ?? 0) }));
+      left = withLess(left, filled, memory);
     }
     return undefined;
   }
@@ -266,32 +275,6 @@ export class Search {
     const enough = Math.min(this.best?.seconds ?? Number.POSITIVE_INFINITY, this.others?.seconds ?? Number.POSITIVE_INFINITY);
     const seconds = this.evaluate.seconds(this.setting, found.strategy, enough);
     if (this.best === undefined || seconds < this.best.seconds) this.best = { ...found, seconds };
-  }
-
-  private fill(bytes: KeptBytes, rooms: readonly Room[]): Filling | undefined {
-    const { model, run } = this.setting;
-    // Until costs are known: whether everything can be kept does not hang on them.
-    const anyCosts = { recompute: Array.from({ length: model.numLayers }, () => 1), rebuild: 1, rerun: 1, file: 1, internals: 1 };
-    this.options ??= optionsOf(anyCosts, this.mostInternals, run.segmentLayers);
-    return fill(this.options, bytes, rooms);
-  }
-
-  private numInternals(strategy: Strategy): number {
-    const { model, run } = this.setting;
-    const { internals } = keptBytes(this.setting, strategy);
-    const device = this.memory(strategy).pools.find(({ kind }) => kind === 'device');
-    if (device === undefined || internals === 0 || (run.segmentLayers ?? 1) > 1) return 0;
-    const free = roomBytes(device) - device.persistent.reduce((sum, { bytes }) => sum + bytes, 0);
-    return Math.min(model.numLayers, Math.max(0, Math.floor(free / internals)));
-  }
-
-  /** Strategies that differ in numbers alone have the same ranges of layers, of which much is found once. */
-  private uniform(frame: Frame, numChunks: number, change: Partial<FilledSegment> = {}): Strategy {
-    const key = JSON.stringify([frame, change]);
-    const strategy = assembleUniform(this.setting, frame, numChunks, { ...this.allPinned, ...change });
-    const layers = this.ranges.get(key) ?? strategy.layers;
-    this.ranges.set(key, layers);
-    return { ...strategy, layers };
   }
 
   private memory(strategy: Strategy): MemoryLedger {

@@ -6,9 +6,10 @@
 import type { Evaluator } from '../evaluator.js';
 import type { Setting } from '../setting.js';
 import type { Steps } from '../steps.js';
+import { WORTH_A_LOOK } from './bound.js';
 import { groupCounts, inGroups } from './groups.js';
 import { mostKeeping } from './rooms.js';
-import { type Found, Search, WORTH_A_LOOK } from './search.js';
+import { type Found, Search } from './search.js';
 
 /** Undefined where no strategy fits. A step for each frame and number of chunks. */
 export function* searchAll(setting: Setting, evaluate: Evaluator): Steps<Found | undefined> {
