@@ -50,9 +50,12 @@ interface Asked {
 
 const NUM_CASES = 55;
 
-/** The first `numCases` of a fixed list, five models by eleven lengths on GPUs in turn, in an order that mixes them. */
-function gridCases(numCases: number): readonly Asked[] {
-  return Array.from({ length: numCases }, (_, i) => {
+/**
+ * The first `numCases` of a fixed list, five models by eleven lengths on GPUs in turn, in an order that mixes them. One at a time: what is
+ * known of the shapes of a model, tens of megabytes, goes with it.
+ */
+function* gridCases(numCases: number): Generator<Asked> {
+  for (let i = 0; i < numCases; i++) {
     const [name, counts] = MODELS[i % MODELS.length] as (typeof MODELS)[number];
     const seqLen = LENGTHS[(i * 3) % LENGTHS.length] as string;
     const gpu = GPUS[Math.floor(i / 5) % GPUS.length] as string;
@@ -63,8 +66,8 @@ function gridCases(numCases: number): readonly Asked[] {
       run: { seqLen },
       deepspeed: { train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 3 }, bf16: { enabled: 'auto' } },
     });
-    return { name: `${name}, ${seqLen} on ${gpus} x ${gpu}`, seqLen, input: { ...specs, deepspeed: deepspeed.config } };
-  });
+    yield { name: `${name}, ${seqLen} on ${gpus} x ${gpu}`, seqLen, input: { ...specs, deepspeed: deepspeed.config } };
+  }
 }
 
 /** Undefined where nothing fits. */

@@ -18,7 +18,7 @@ import {
 } from '../schedule/policies/index.js';
 import { ownHeads, ownKvHeads } from '../spec/parallelLayout.js';
 import { perSetting } from './perSetting.js';
-import type { Setting } from './setting.js';
+import { hasWindows, type Setting } from './setting.js';
 
 export interface MemoryShape {
   /** Names of the tensors that have a buffer, in the order of the buffers. */
@@ -90,14 +90,13 @@ function endsKey({ strategy }: PolicyContext, { relocations }: StepProgram): str
 /** The sizes that the ops of layers hang on; with windows, that of chunks too. */
 function sizesKey({ strategy, model, rangeChunks }: PolicyContext): string {
   const { numChunks, chunkTokens, kvTileChunks, prefetchDepth, headGroups, hiddenGradients } = strategy;
-  const hasWindows = model.windows.some((window) => window !== null);
   return JSON.stringify([
     numChunks,
     Math.min(rangeChunks, numChunks),
     kvTileChunks,
     prefetchDepth,
     headGroups === undefined ? 1 : [headGroups, hiddenGradients],
-    hasWindows ? chunkTokens : 0,
+    hasWindows(model) ? chunkTokens : 0,
   ]);
 }
 

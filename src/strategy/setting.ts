@@ -77,12 +77,17 @@ function withinSequence(model: ModelSpec, { seqLen }: RunSpec): ModelSpec {
   return found;
 }
 
+/** Whether some layer has a sliding window. */
+export function hasWindows({ windows }: Pick<ModelSpec, 'windows'>): boolean {
+  return windows.some((window) => window !== null);
+}
+
 function kernelsFor({ model, run, cluster }: BuildInput): Kernels {
   const needs = {
     dtype: run.dtype,
     headDim: model.headDim,
     groupedHeads: model.numKvHeads !== model.numHeads,
-    window: model.windows.some((window) => window !== null),
+    window: hasWindows(model),
     softcap: model.code.classes.some(({ attention }) => attention.softcap !== null),
     // A document has any number of rows.
     rowTile: run.packing === true ? 1 : run.rowTile,

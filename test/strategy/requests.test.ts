@@ -1,20 +1,12 @@
-import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { mulberry32 } from '../../src/address/layout.js';
 import { FpdtError } from '../../src/spec/errors.js';
 import type { JsonObject } from '../../src/spec/parseJson.js';
 import { POLICIES } from '../../src/spec/strategy.js';
 import { type PlanInput, planRun } from '../../src/strategy/planRun.js';
-import { SEED } from './searchInputs.js';
-
-function read(path: string): unknown {
-  return JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8'));
-}
-
-type Named = Readonly<{ name: string; config: JsonObject }>;
+import { type Named, PUBLISHED, read, SEED } from './searchInputs.js';
 
 const SMALL = Object.entries(read('test/families.json') as Record<string, JsonObject>).map(([name, config]): Named => ({ name, config }));
-const PUBLISHED = read('scripts/compat/models.json') as readonly Named[];
 
 const GPUS = ['h100-80gb', 'a100-40gb', 'l40s', 'rtx-4090', 'mi300x', 'b200', 'gh200', 'h100-nvl'];
 

@@ -1,8 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { callSeconds, computeSeconds } from '../../src/predict/computeTime.js';
 import { predictRun } from '../../src/predict/predict.js';
-import type { JsonObject } from '../../src/spec/parseJson.js';
 import { POLICIES, RECOMPUTE } from '../../src/spec/strategy.js';
 import { estimateComputing } from '../../src/strategy/estimateComputing.js';
 import { estimateTime } from '../../src/strategy/estimateTime.js';
@@ -14,12 +12,7 @@ import { fill, optionsOf } from '../../src/strategy/search/fill.js';
 import { mulberry32 } from '../../src/address/layout.js';
 import { roomBytes } from '../../src/memory/ledger.js';
 import { errorOf } from '../spec/inputs.js';
-import { drawn, inputOf, MODEL, SEED } from './searchInputs.js';
-
-const PUBLISHED = JSON.parse(readFileSync(new URL('../../scripts/compat/models.json', import.meta.url), 'utf8')) as readonly {
-  readonly name: string;
-  readonly config: JsonObject;
-}[];
+import { drawn, inputOf, MODEL, PUBLISHED, SEED } from './searchInputs.js';
 
 describe('auto', () => {
   test('keeps everything on the device where that fits', () => {

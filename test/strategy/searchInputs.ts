@@ -1,4 +1,6 @@
 /** What the tests of the search ask for, and strategies to hold its choice against. */
+import { readFileSync } from 'node:fs';
+import type { JsonObject } from '../../src/spec/parseJson.js';
 import { estimator } from '../../src/strategy/evaluator.js';
 import type { Strategy } from '../../src/spec/strategy.js';
 import type { BuildInput, Setting } from '../../src/strategy/setting.js';
@@ -24,6 +26,16 @@ export function inputOf({ model = MODEL, run, cluster }: Bend): BuildInput {
   });
   return { ...rest, deepspeed: deepspeed.config };
 }
+
+/** A JSON file of the project. */
+export function read(path: string): unknown {
+  return JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8'));
+}
+
+export type Named = Readonly<{ name: string; config: JsonObject }>;
+
+/** Configs of models that people train. */
+export const PUBLISHED = read('scripts/compat/models.json') as readonly Named[];
 
 /** A new one in each run; a failure names it. */
 export const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));

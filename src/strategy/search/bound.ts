@@ -1,8 +1,11 @@
-/** What no strategy of a setting computes less than: every output kept, and products of as many layers as there is room for. */
+/**
+ * What strategies of a setting compute at least: every output kept, and products of as many layers as there is room for. Tiles of the loss,
+ * which are larger in the end, can take off a little yet.
+ */
 import { roomBytes } from '../../memory/ledger.js';
 import type { Strategy } from '../../spec/strategy.js';
 import type { Evaluator } from '../evaluator.js';
-import type { Setting } from '../setting.js';
+import { hasWindows, type Setting } from '../setting.js';
 import { keptBytes, type Uniform } from './assemble.js';
 import type { FilledSegment } from './fill.js';
 import { frames } from './frames.js';
@@ -25,16 +28,15 @@ export function boundOf(setting: Setting, evaluate: Evaluator, uniform: Uniform,
   const { model, places } = setting;
   const [[fewest = 1], [roomiest]] = [counts, frames(setting)];
   if (roomiest === undefined) return { seconds: 0, mostInternals: 0, internalSeconds: 0, moreSeconds: undefined };
+  const isWindowed = hasWindows(model);
   const computing = (numChunks: number, change: Partial<FilledSegment> = {}): number =>
     evaluate.computeSeconds(setting, uniform(roomiest, numChunks, change));
-  const hasWindows = model.windows.some((window) => window !== null);
-  const seconds = new Map((hasWindows ? counts : [fewest]).map((count) => [count, computing(count)]));
-  const least = Math.min(...seconds.values());
-  const quickest = counts.find((count) => seconds.get(count) === least) ?? fewest;
+  const seconds = (isWindowed ? counts : [fewest]).map((count): readonly [number, number] => [count, computing(count)]);
+  const [quickest, least] = seconds.reduce((best, one) => (one[1] < best[1] ? one : best));
   const most = numInternals(setting, evaluate, uniform(roomiest, fewest));
   const internalSeconds = most === 0 ? 0 : (least - computing(quickest, { internals: places.device })) / model.numLayers;
   const mostInternals = least > WORTH_A_LOOK * (least - most * internalSeconds) ? most : 0;
-  const moreSeconds = hasWindows ? new Map([...seconds].map(([count, one]) => [count, one - least])) : undefined;
+  const moreSeconds = isWindowed ? new Map(seconds.map(([count, one]) => [count, one - least])) : undefined;
   return { seconds: least - mostInternals * internalSeconds, mostInternals, internalSeconds, moreSeconds };
 }
 

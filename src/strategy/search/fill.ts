@@ -122,7 +122,7 @@ export function fill(
     if (seconds >= atMost) break;
     const need = numStates * bytes.checkpoint + numKept * bytes.output;
     if (numKept < numLayers) recomputed ??= inRooms(recomputing());
-    const { which, most } = (numKept < numLayers ? recomputed : undefined) ?? whole;
+    const { which, most } = numKept < numLayers && recomputed !== undefined ? recomputed : whole;
     if (need > most) continue;
     const found = place(cutsOf(numKept, kept, rerun, dearest), bytes, which, mostInternals);
     if (found === undefined) continue;

@@ -44,7 +44,7 @@ export class Fillings {
     return { ...keeping({}), recomputing: () => keeping(recomputed).rooms };
   }
 
-  /** As if nothing took more room where outputs are recomputed: known sooner, and none is faster. */
+  /** As if nothing took more room where outputs are recomputed: known sooner, and as a rule none is faster. */
   atBest({ bytes, rooms }: Left): Filling | undefined {
     return this.fill({ bytes, rooms });
   }

@@ -1,6 +1,6 @@
 /** What a strategy decides for all layers at once: where the tensors of one layer at work live, and the order of backward. */
 import type { BackwardOrder, Strategy } from '../../spec/strategy.js';
-import type { Setting } from '../setting.js';
+import { hasWindows, type Setting } from '../setting.js';
 
 export interface Frame {
   readonly keyValues: string;
@@ -22,7 +22,6 @@ export function frames({ run, pools, places, model }: Setting): readonly Frame[]
     backwardOrder,
     kvTileChunks,
   });
-  const hasWindows = model.windows.some((window) => window !== null);
   const all = [
     frame(device, device, device, 'queryOuterDescending'),
     frame(device, device, pinned, 'queryOuterDescending'),
@@ -32,7 +31,7 @@ export function frames({ run, pools, places, model }: Setting): readonly Frame[]
     frame(pinned, device, pinned, 'queryOuterDescending'),
     frame(pinned, pinned, device, 'queryOuterDescending'),
     frame(pinned, pinned, pinned, 'queryOuterDescending'),
-    ...(hasWindows || headGroups > 1
+    ...(hasWindows(model) || headGroups > 1
       ? []
       : [frame(pinned, device, device, 'keyValueOuterAscending'), frame(pinned, device, pinned, 'keyValueOuterAscending')]),
   ];

@@ -156,8 +156,8 @@ export class Search {
   private leavesRoom(frame: Frame): boolean {
     if (this.others !== undefined && !this.mayFill(frame, this.counts.at(-1) ?? 1, (seconds) => !this.isSlower(seconds))) return false;
     if (this.best === undefined) return true;
-    const { seconds, fillSeconds, strategy } = this.best;
     if (this.losesTime(this.best)) return true;
+    const { seconds, fillSeconds, strategy } = this.best;
     const isWorth = (filled: number): boolean => WORTH_A_LOOK * (seconds - fillSeconds + filled) < seconds && !this.isSlower(filled);
     return this.mayFill(frame, 2 * strategy.numChunks, isWorth);
   }
@@ -194,7 +194,7 @@ export class Search {
     return this.tryFilling(frame, numChunks, atMost);
   }
 
-  /** Whether what can be kept costs so much: at best, which is known sooner, and then indeed. Infinite where nothing fits. */
+  /** Whether a filling may be good: at best, which is known sooner, and then indeed. Where none fits, its seconds are infinite. */
   private mayFill(frame: Frame, numChunks: number, isGood: (seconds: number) => boolean): boolean {
     const left = this.fillings.beside(frame, numChunks);
     const isGoodFilling = (filled: Filling | undefined): boolean => isGood(this.fillings.leastSeconds(filled) + this.more(numChunks));
