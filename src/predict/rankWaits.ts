@@ -4,16 +4,16 @@ import type { PredictInput } from './input.js';
 
 const EXCHANGES: readonly Op['kind'][] = ['toHeads', 'toSequence'];
 
-/** By op: a share of the work of its section since the exchange before. `secondsOf` an op alone. */
+/** By op that follows work of its section: a fixed time, and a share of the work since the exchange before. `secondsOf` an op alone. */
 export function rankWaits(input: PredictInput, secondsOf: (op: Op) => number): (op: Op) => number {
-  const { rankSkew } = input.cluster.rates;
-  if (rankSkew === 0 || input.run.sequenceParallelSize === 1) return () => 0;
+  const { rankWaitSeconds, rankSkew } = input.cluster.rates;
+  if (rankWaitSeconds + rankSkew === 0 || input.run.sequenceParallelSize === 1) return () => 0;
   const waits = new Map<Op, number>();
   for (const { ops } of input.sections) {
     let since = 0;
     for (const op of ops) {
       if (EXCHANGES.includes(op.kind)) {
-        waits.set(op, rankSkew * since);
+        if (since > 0) waits.set(op, rankWaitSeconds + rankSkew * since);
         since = 0;
       } else if (op.stream === 'compute') since += secondsOf(op);
     }

@@ -75,7 +75,8 @@ export interface Rates {
   readonly gatherBytes: number;
   readonly reduceBytes: number;
   readonly commLatencySeconds: number;
-  /** Of the work between two exchanges: how long a rank waits in the second for the slowest. */
+  /** How long a rank waits for the slowest in an exchange that follows work: at least, and for how much of the work since the one before. */
+  readonly rankWaitSeconds: number;
   readonly rankSkew: number;
   /** The same between nodes, of each rank while all of a node send. */
   readonly interNodeBytes: number;

@@ -1,12 +1,13 @@
 /** A machine of known rates, measured: the table made of what its workers would tell has those rates. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseCluster } from '../../src/catalog/index.js';
-import { CODE_NAMES, isCodeName, opSizes, OP_ROWS } from '../../src/catalog/ops/index.js';
+import { CODE_NAMES, isCodeName, type OpKind, opSizes, OP_ROWS } from '../../src/catalog/ops/index.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
 import { opCosts } from '../../src/predict/cost.js';
 import { opRows, workOfKernel } from '../../src/predict/kernelSeconds.js';
 import type { Probe } from '../../src/predict/measured/probe.js';
 import { measuredRates } from '../../src/predict/measured/rates.js';
+import { waitRates } from '../../src/predict/measured/waits.js';
 import { planSummary } from '../../src/plan/summary.js';
 import { predictRun } from '../../src/predict/predict.js';
 import type { ClusterSpec, KernelRate, Rates } from '../../src/spec/types.js';
@@ -33,6 +34,7 @@ const truth: Rates = {
   d2hBytes: 6e8,
   launchSeconds: 0,
   hostSecondsPerOp: 0,
+  rankWaitSeconds: 2e-4,
   rankSkew: 0.05,
   zeroGatherSeconds: 2e-3,
   zeroReduceSeconds: 3e-3,
@@ -54,6 +56,18 @@ beforeAll(async () => {
   found = measuredRates({ probes, apart: numbersOnly(apart) }, base.rates);
 });
 
+/** Told by a machine of which some rates are others; seconds of kinds times `factors`. */
+function probesWith(rates: Partial<Rates>, factors: Readonly<Partial<Record<OpKind, number>>> = {}): readonly Probe[] {
+  return probes.map(({ plan, numbers }) => {
+    const kinds = predictRun({ ...plan, cluster: { ...machine, rates: { ...truth, ...rates } } }).byKind;
+    const told = Object.entries(kinds).map(([kind, { seconds }]): [string, number] => [
+      `kind/${kind}/seconds`,
+      seconds * (factors[kind as OpKind] ?? 1),
+    ]);
+    return { plan, numbers: { ...numbers, ...Object.fromEntries(told) } };
+  });
+}
+
 /** What workers on the machine would say of a step: products run twice as fast as the formula, element-wise kernels three times. */
 function told(plan: ExecutionPlan): Readonly<Record<string, number>> {
   const numbers: Record<string, number> = { idle: 1e-3 * plan.programs.train.turns.length };
@@ -62,7 +76,7 @@ function told(plan: ExecutionPlan): Readonly<Record<string, number>> {
     numbers[`${name}/seconds`] = (numbers[`${name}/seconds`] ?? 0) + seconds;
   };
   const sizes = opSizes({ ...plan, device: 'cpu' });
-  const costs = opCosts({ ...plan, cluster: { ...machine, rates: { ...truth, rankSkew: 0 } } });
+  const costs = opCosts({ ...plan, cluster: { ...machine, rates: { ...truth, rankWaitSeconds: 0, rankSkew: 0 } } });
   for (const turn of plan.programs.train.turns) {
     for (const call of turn.calls.filter(({ owner }) => owner === 'plan')) {
       const ops = plan.sections.find(({ name }) => name === call.section)?.ops ?? [];
@@ -134,12 +148,41 @@ describe('rates of what workers measured', () => {
 
   it('say how ranks wait for each other', () => {
     // Told of work at the rates of the formula; the same work is shorter at those found.
-    expect(found.rates.rankSkew).toBeGreaterThan(0.05);
     const planned = predictRun({ ...(probes[0]?.plan as ExecutionPlan), cluster: { ...machine, rates: found.rates } }).byKind;
-    const told = (kind: string): number => probes[0]?.numbers[`kind/${kind}/seconds`] ?? 0;
-    const sum = (planned.toHeads?.seconds ?? 0) + (planned.toSequence?.seconds ?? 0);
-    expect(sum / (told('toHeads') + told('toSequence'))).toBeGreaterThan(0.9);
-    expect(sum / (told('toHeads') + told('toSequence'))).toBeLessThan(1.1);
+    for (const kind of ['toHeads', 'toSequence'] as const) {
+      const ratio = (planned[kind]?.seconds ?? 0) / (probes[0]?.numbers[`kind/${kind}/seconds`] ?? 0);
+      expect(Math.abs(ratio - 1), kind).toBeLessThan(0.1);
+    }
+  });
+
+  it.each([
+    { rankWaitSeconds: 2e-4, rankSkew: 0.05 },
+    { rankWaitSeconds: 0, rankSkew: 0.05 },
+    { rankWaitSeconds: 2e-4, rankSkew: 0 },
+    { rankWaitSeconds: 0, rankSkew: 0 },
+  ])('tell fixed waits from those that grow with work: $rankWaitSeconds s and $rankSkew', (waits) => {
+    const rates = waitRates(probesWith(waits), truth);
+    expect(rates.rankWaitSeconds).toBeCloseTo(waits.rankWaitSeconds, 9);
+    expect(rates.rankSkew).toBeCloseTo(waits.rankSkew, 6);
+  });
+
+  it('never are below nothing where ranks wait', () => {
+    const more = probesWith({ rankWaitSeconds: 2e-4, rankSkew: 0.05 }, { toHeads: 3, toSequence: 1 / 3 });
+    expect(waitRates(more, truth)).toMatchObject({ rankSkew: 0 });
+    expect(waitRates(more, truth).rankWaitSeconds).toBeGreaterThan(0);
+    const less = probesWith({ rankWaitSeconds: 0, rankSkew: 0.05 }, { toHeads: 1 / 3, toSequence: 3 });
+    expect(waitRates(less, truth)).toMatchObject({ rankWaitSeconds: 0 });
+    expect(waitRates(less, truth).rankSkew).toBeGreaterThan(0);
+  });
+
+  it('are those of links as ZeRO uses them, where they were slower alone', () => {
+    const apart = { ...numbersOnly(truth), gatherBytes: truth.gatherBytes / 2, reduceBytes: truth.reduceBytes / 3 };
+    const { rates } = measuredRates({ probes: probesWith({ zeroGatherSeconds: 0, zeroReduceSeconds: 0 }), apart }, base.rates);
+    expect(rates.gatherBytes / truth.gatherBytes).toBeCloseTo(1, 6);
+    expect(rates.reduceBytes / truth.reduceBytes).toBeCloseTo(1, 6);
+    expect([rates.zeroGatherSeconds, rates.zeroReduceSeconds]).toEqual([expect.closeTo(0, 9), expect.closeTo(0, 9)]);
+    const none = probesWith({ commLatencySeconds: 0, zeroGatherSeconds: 0, gatherBytes: Number.POSITIVE_INFINITY });
+    expect(measuredRates({ probes: none, apart }, base.rates).rates.gatherBytes).toBe(10 * apart.gatherBytes);
   });
 
   it('are tagged, and what was not measured is not said to be', async () => {

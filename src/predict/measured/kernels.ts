@@ -2,7 +2,7 @@
 import { isCodeName, opSizes, OP_ROWS, type OpSizes, opWork } from '../../catalog/ops/index.js';
 import type { KernelRate, Rates } from '../../spec/types.js';
 import { opRows, workOfKernel } from '../kernelSeconds.js';
-import { type Probe, timedOps, timedUnder } from './probe.js';
+import { type Probe, sumOf, timedOps, timedUnder } from './probe.js';
 
 interface Sample {
   readonly kernel: string;
@@ -30,7 +30,7 @@ export function meanRates(probes: readonly Probe[]): Pick<Rates, 'matmulFlops' |
   const most = Math.max(...all.map(({ rows }) => rows));
   const rate = (isProduct: boolean): number => {
     const chosen = all.filter(({ kernel, rows, work }) => rows === most && work > 0 && kernel.startsWith('linear') === isProduct);
-    return sum(chosen, ({ work, count }) => work * count) / sum(chosen, ({ seconds }) => seconds);
+    return sumOf(chosen, ({ work, count }) => work * count) / sumOf(chosen, ({ seconds }) => seconds);
   };
   return { matmulFlops: rate(true), memoryBytes: rate(false) };
 }
@@ -69,8 +69,4 @@ const APART: ReadonlySet<string> = new Set(['attn', 'attnBwd', 'loadBatch']);
 
 export function sizesOf({ plan }: Probe): OpSizes {
   return opSizes({ ...plan, device: plan.cluster.device });
-}
-
-function sum<T>(items: readonly T[], of: (item: T) => number): number {
-  return items.reduce((total, item) => total + of(item), 0);
 }

@@ -1,6 +1,8 @@
 /** What the worker measured on small plans, by names that `python/fpdt/measure/probe_run.py` gives. */
 import type { Op } from '../../schedule/op.js';
+import type { Rates } from '../../spec/types.js';
 import type { PredictInput } from '../input.js';
+import { predictRun } from '../predict.js';
 
 /** A plan that was run, and numbers of one step of one rank. */
 export interface Probe {
@@ -34,4 +36,13 @@ export function timedOps(probe: Probe): readonly { readonly op: Op; readonly tim
     if (op === undefined) throw new RangeError(`op ${number} of ${name} was measured, which the plan has not`);
     return { op, timed: time };
   });
+}
+
+/** What the plan of a probe would take at these rates. */
+export function plannedKinds({ plan }: Probe, rates: Rates): ReturnType<typeof predictRun>['byKind'] {
+  return predictRun({ ...plan, cluster: { ...plan.cluster, rates } }).byKind;
+}
+
+export function sumOf<T>(items: readonly T[], of: (item: T) => number): number {
+  return items.reduce((sum, item) => sum + of(item), 0);
 }

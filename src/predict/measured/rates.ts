@@ -3,11 +3,11 @@ import { type OpKind, viewBytes } from '../../catalog/ops/index.js';
 import { DUPLEX_STREAMS } from '../../catalog/pools.js';
 import { UNMEASURED } from '../../catalog/unmeasured.js';
 import type { RateOrigins, Rates } from '../../spec/types.js';
-import { predictRun } from '../predict.js';
 import { attentionRates } from './attention.js';
 import { kernelRates, meanRates } from './kernels.js';
 import { optimizerRates } from './optimizer.js';
-import { type Probe, timed, timedOps } from './probe.js';
+import { plannedKinds, type Probe, sumOf, timed, timedOps } from './probe.js';
+import { waitRates } from './waits.js';
 
 export interface Measured {
   /** At least one; the first has the rows of the run. */
@@ -36,7 +36,8 @@ export function measuredRates({ probes, apart }: Measured, base: Rates): { reado
     turnOverheadSeconds: mean(probes, ({ numbers, plan }) => (numbers['idle'] ?? 0) / plan.programs.train.turns.length),
   };
   const without = { ...base, ...found };
-  const beyond = { ...zeroRates(probes, without), rankSkew: rankSkew(probes, without) };
+  const rings = ringRates(probes, without);
+  const beyond = { ...rings, ...zeroRates(probes, { ...without, ...rings }), ...waitRates(probes, without) };
   const rates = { ...without, ...beyond };
   const names = Object.keys(rates) as (keyof Rates)[];
   return { rates, origins: Object.fromEntries(names.map((name) => [name, name in found || name in beyond ? 'measured' : 'assumed'])) };
@@ -59,6 +60,23 @@ function copyRates(probes: readonly Probe[]): Partial<Record<'h2dBytes' | 'd2hBy
   return { ...(h2dBytes === undefined ? {} : { h2dBytes }), ...(d2hBytes === undefined ? {} : { d2hBytes }) };
 }
 
+/** Of ZeRO's collectives: where those of the plans take less than their links did alone, as fast as they were there. */
+function ringRates(probes: readonly Probe[], rates: Rates): Pick<Rates, 'gatherBytes' | 'reduceBytes'> {
+  const rate = (name: 'gatherBytes' | 'reduceBytes', kind: OpKind): number => {
+    const planned = (bytes: number): number =>
+      sumOf(probes, (probe) => plannedKinds(probe, { ...rates, [name]: bytes })[kind]?.seconds ?? 0);
+    // Without what does not grow with bytes.
+    const fixed = planned(Number.POSITIVE_INFINITY);
+    const moving = planned(rates[name]) - fixed;
+    const moved = sumOf(probes, (probe) => timed(probe, `kind/${kind}`).seconds) - fixed;
+    return rates[name] * Math.min(MOST_FASTER, Math.max(1, moved > 0 ? moving / moved : MOST_FASTER));
+  };
+  return { gatherBytes: rate('gatherBytes', 'gather'), reduceBytes: rate('reduceBytes', 'reduce') };
+}
+
+/** Than measured alone; what takes no longer than its latency tells nothing of bytes. */
+const MOST_FASTER = 10;
+
 /** Seconds of a call of ZeRO's beyond what its links take at these rates. */
 function zeroRates(probes: readonly Probe[], rates: Rates): Pick<Rates, 'zeroGatherSeconds' | 'zeroReleaseSeconds' | 'zeroReduceSeconds'> {
   const rest = (kind: OpKind): number =>
@@ -70,25 +88,6 @@ function zeroRates(probes: readonly Probe[], rates: Rates): Pick<Rates, 'zeroGat
   return { zeroGatherSeconds: rest('gather'), zeroReleaseSeconds: rest('release'), zeroReduceSeconds: rest('reduce') };
 }
 
-/** What exchanges take beyond their messages, over the work between them. */
-function rankSkew(probes: readonly Probe[], rates: Rates): number {
-  const exchanges = (probe: Probe, skew: number): number => {
-    const kinds = plannedKinds(probe, { ...rates, rankSkew: skew });
-    return (kinds.toHeads?.seconds ?? 0) + (kinds.toSequence?.seconds ?? 0);
-  };
-  let [waited, worked] = [0, 0];
-  for (const probe of probes) {
-    const alone = exchanges(probe, 0);
-    waited += timed(probe, 'kind/toHeads').seconds + timed(probe, 'kind/toSequence').seconds - alone;
-    worked += exchanges(probe, 1) - alone;
-  }
-  return worked > 0 ? Math.max(0, waited / worked) : 0;
-}
-
-function plannedKinds({ plan }: Probe, rates: Rates): ReturnType<typeof predictRun>['byKind'] {
-  return predictRun({ ...plan, cluster: { ...plan.cluster, rates } }).byKind;
-}
-
 function mean<T>(items: readonly T[], of: (item: T) => number): number {
-  return items.reduce((sum, item) => sum + of(item), 0) / items.length;
+  return sumOf(items, of) / items.length;
 }
