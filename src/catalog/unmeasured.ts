@@ -1,6 +1,7 @@
 /** Rates that only a calibration tells: the catalog has what they stand for in other rates, or leaves it out. */
 export const UNMEASURED = {
   kernelRates: [],
+  turnWaitSeconds: 0,
   rankWaitSeconds: 0,
   rankSkew: 0,
   optimizerStepSeconds: 0,

@@ -4,16 +4,23 @@ import type { PredictInput } from './input.js';
 
 const EXCHANGES: readonly Op['kind'][] = ['toHeads', 'toSequence'];
 
-/** By op that follows work of its section: a fixed time, and a share of the work since the exchange before. `secondsOf` an op alone. */
+/**
+ * By op that follows work of its section: a fixed time, a share of the work since the exchange before, and a time for what ZeRO did before
+ * the first. `secondsOf` an op alone.
+ */
 export function rankWaits(input: PredictInput, secondsOf: (op: Op) => number): (op: Op) => number {
-  const { rankWaitSeconds, rankSkew } = input.cluster.rates;
-  if (rankWaitSeconds + rankSkew === 0 || input.run.sequenceParallelSize === 1) return () => 0;
+  const { turnWaitSeconds, rankWaitSeconds, rankSkew } = input.cluster.rates;
+  if (turnWaitSeconds + rankWaitSeconds + rankSkew === 0 || input.run.sequenceParallelSize === 1) return () => 0;
   const waits = new Map<Op, number>();
   for (const { ops } of input.sections) {
     let since = 0;
+    let before = turnWaitSeconds;
     for (const op of ops) {
       if (EXCHANGES.includes(op.kind)) {
-        if (since > 0) waits.set(op, rankWaitSeconds + rankSkew * since);
+        if (since > 0) {
+          waits.set(op, before + rankWaitSeconds + rankSkew * since);
+          before = 0;
+        }
         since = 0;
       } else if (op.stream === 'compute') since += secondsOf(op);
     }

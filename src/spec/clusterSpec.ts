@@ -69,6 +69,7 @@ const ratesSchema = z.strictObject({
   diskReadBytes: z.number().min(0).default(0),
   diskWriteBytes: z.number().min(0).default(0),
   kernelRates: z.array(kernelRate).default([]),
+  turnWaitSeconds: seconds,
   rankWaitSeconds: seconds,
   rankSkew: seconds,
   optimizerStepSeconds: seconds,

@@ -75,7 +75,8 @@ export interface Rates {
   readonly gatherBytes: number;
   readonly reduceBytes: number;
   readonly commLatencySeconds: number;
-  /** How long a rank waits for the slowest in an exchange that follows work: at least, and for how much of the work since the one before. */
+  /** How long a rank waits for the slowest: in the first exchange of a section longer by; in each that follows work; and for how much of that work. */
+  readonly turnWaitSeconds: number;
   readonly rankWaitSeconds: number;
   readonly rankSkew: number;
   /** The same between nodes, of each rank while all of a node send. */

@@ -1,7 +1,7 @@
 /** A machine of known rates, measured: the table made of what its workers would tell has those rates. */
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseCluster } from '../../src/catalog/index.js';
-import { CODE_NAMES, isCodeName, type OpKind, opSizes, OP_ROWS } from '../../src/catalog/ops/index.js';
+import { CODE_NAMES, isCodeName, opSizes, OP_ROWS } from '../../src/catalog/ops/index.js';
 import type { ExecutionPlan } from '../../src/plan/executionPlan.js';
 import { opCosts } from '../../src/predict/cost.js';
 import { opRows, workOfKernel } from '../../src/predict/kernelSeconds.js';
@@ -34,6 +34,7 @@ const truth: Rates = {
   d2hBytes: 6e8,
   launchSeconds: 0,
   hostSecondsPerOp: 0,
+  turnWaitSeconds: 3e-4,
   rankWaitSeconds: 2e-4,
   rankSkew: 0.05,
   zeroGatherSeconds: 2e-3,
@@ -56,27 +57,34 @@ beforeAll(async () => {
   found = measuredRates({ probes, apart: numbersOnly(apart) }, base.rates);
 });
 
-/** Told by a machine of which some rates are others; seconds of kinds times `factors`. */
-function probesWith(rates: Partial<Rates>, factors: Readonly<Partial<Record<OpKind, number>>> = {}): readonly Probe[] {
-  return probes.map(({ plan, numbers }) => {
-    const kinds = predictRun({ ...plan, cluster: { ...machine, rates: { ...truth, ...rates } } }).byKind;
-    const told = Object.entries(kinds).map(([kind, { seconds }]): [string, number] => [
-      `kind/${kind}/seconds`,
-      seconds * (factors[kind as OpKind] ?? 1),
-    ]);
-    return { plan, numbers: { ...numbers, ...Object.fromEntries(told) } };
-  });
+/** Told by a machine of which some rates are others. */
+function probesWith(rates: Partial<Rates>): readonly Probe[] {
+  return probes.map(({ plan }) => ({ plan, numbers: told(plan, { ...truth, ...rates }) }));
+}
+
+/** Seconds of exchanges after much work times one factor, after little times another. */
+function skewed(rates: Partial<Rates>, much: number, little: number): readonly Probe[] {
+  return probesWith(rates).map(({ plan, numbers }) => ({
+    plan,
+    numbers: Object.fromEntries(
+      Object.entries(numbers).map(([name, value]) => {
+        const [, section, number] = /^op\/(\w+)\/(\d+)\/seconds$/.exec(name) ?? [];
+        const kind = plan.sections.find((one) => one.name === section)?.ops[Number(number)]?.kind;
+        return [name, kind === 'toSequence' ? much * value : kind === 'toHeads' ? little * value : value];
+      }),
+    ),
+  }));
 }
 
 /** What workers on the machine would say of a step: products run twice as fast as the formula, element-wise kernels three times. */
-function told(plan: ExecutionPlan): Readonly<Record<string, number>> {
+function told(plan: Probe['plan'], rates = truth): Readonly<Record<string, number>> {
   const numbers: Record<string, number> = { idle: 1e-3 * plan.programs.train.turns.length };
   const note = (name: string, count: number, seconds: number): void => {
     numbers[`${name}/count`] = (numbers[`${name}/count`] ?? 0) + count;
     numbers[`${name}/seconds`] = (numbers[`${name}/seconds`] ?? 0) + seconds;
   };
   const sizes = opSizes({ ...plan, device: 'cpu' });
-  const costs = opCosts({ ...plan, cluster: { ...machine, rates: { ...truth, rankWaitSeconds: 0, rankSkew: 0 } } });
+  const costs = opCosts({ ...plan, cluster: { ...machine, rates } });
   for (const turn of plan.programs.train.turns) {
     for (const call of turn.calls.filter(({ owner }) => owner === 'plan')) {
       const ops = plan.sections.find(({ name }) => name === call.section)?.ops ?? [];
@@ -96,7 +104,7 @@ function told(plan: ExecutionPlan): Readonly<Record<string, number>> {
       }
     }
   }
-  const kinds = predictRun({ ...plan, cluster: machine }).byKind;
+  const kinds = predictRun({ ...plan, cluster: { ...machine, rates } }).byKind;
   for (const [kind, { count, seconds }] of Object.entries(kinds)) note(`kind/${kind}`, count, seconds);
   note('adam', 1, (5e-9 * plan.parameters.numTrainedParameters) / 2);
   return numbers;
@@ -156,23 +164,26 @@ describe('rates of what workers measured', () => {
   });
 
   it.each([
-    { rankWaitSeconds: 2e-4, rankSkew: 0.05 },
-    { rankWaitSeconds: 0, rankSkew: 0.05 },
-    { rankWaitSeconds: 2e-4, rankSkew: 0 },
-    { rankWaitSeconds: 0, rankSkew: 0 },
-  ])('tell fixed waits from those that grow with work: $rankWaitSeconds s and $rankSkew', (waits) => {
+    { turnWaitSeconds: 3e-4, rankWaitSeconds: 2e-4, rankSkew: 0.05 },
+    { turnWaitSeconds: 0, rankWaitSeconds: 0, rankSkew: 0.05 },
+    { turnWaitSeconds: 0, rankWaitSeconds: 2e-4, rankSkew: 0 },
+    { turnWaitSeconds: 3e-4, rankWaitSeconds: 0, rankSkew: 0 },
+    { turnWaitSeconds: 0, rankWaitSeconds: 0, rankSkew: 0 },
+  ])('tell waits apart: $turnWaitSeconds s of a turn, $rankWaitSeconds s of each, $rankSkew of the work', (waits) => {
     const rates = waitRates(probesWith(waits), truth);
+    expect(rates.turnWaitSeconds).toBeCloseTo(waits.turnWaitSeconds, 9);
     expect(rates.rankWaitSeconds).toBeCloseTo(waits.rankWaitSeconds, 9);
     expect(rates.rankSkew).toBeCloseTo(waits.rankSkew, 6);
   });
 
   it('never are below nothing where ranks wait', () => {
-    const more = probesWith({ rankWaitSeconds: 2e-4, rankSkew: 0.05 }, { toHeads: 3, toSequence: 1 / 3 });
-    expect(waitRates(more, truth)).toMatchObject({ rankSkew: 0 });
-    expect(waitRates(more, truth).rankWaitSeconds).toBeGreaterThan(0);
-    const less = probesWith({ rankWaitSeconds: 0, rankSkew: 0.05 }, { toHeads: 1 / 3, toSequence: 3 });
-    expect(waitRates(less, truth)).toMatchObject({ rankWaitSeconds: 0 });
-    expect(waitRates(less, truth).rankSkew).toBeGreaterThan(0);
+    const waits = { turnWaitSeconds: 0, rankWaitSeconds: 2e-4, rankSkew: 0.05 };
+    const little = waitRates(skewed(waits, 1 / 3, 6), truth);
+    expect(little).toMatchObject({ rankSkew: 0 });
+    expect(little.rankWaitSeconds).toBeGreaterThan(0);
+    const much = waitRates(skewed({ ...waits, rankWaitSeconds: 0 }, 2, 0), truth);
+    expect(much).toMatchObject({ rankWaitSeconds: 0, turnWaitSeconds: 0 });
+    expect(much.rankSkew).toBeGreaterThan(0);
   });
 
   it('are those of links as ZeRO uses them, where they were slower alone', () => {

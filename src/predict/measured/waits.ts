@@ -1,47 +1,61 @@
-/** How ranks wait for each other in exchanges, from what these take beyond their messages: a fixed time, and a share of the work before. */
+/** How ranks wait for each other in exchanges, from what each takes beyond its messages. */
 import type { OpKind } from '../../catalog/ops/index.js';
 import type { Rates } from '../../spec/types.js';
-import { plannedKinds, type Probe, sumOf, timed } from './probe.js';
+import { opCosts } from '../cost.js';
+import { type Probe, sumOf, timedOps } from './probe.js';
 
-type WaitRates = Pick<Rates, 'rankWaitSeconds' | 'rankSkew'>;
+type WaitRates = Pick<Rates, 'turnWaitSeconds' | 'rankWaitSeconds' | 'rankSkew'>;
 
-const NONE: WaitRates = { rankWaitSeconds: 0, rankSkew: 0 };
-const EXCHANGES: readonly OpKind[] = ['toHeads', 'toSequence'];
+const NONE: WaitRates = { turnWaitSeconds: 0, rankWaitSeconds: 0, rankSkew: 0 };
+const EXCHANGES: ReadonlySet<OpKind> = new Set<OpKind>(['toHeads', 'toSequence']);
 
-/** Of one kind of exchange in one plan. */
+/** All runs of an exchange that follows work; seconds are of one. */
 interface Point {
-  /** Those that follow work. */
   readonly count: number;
-  /** Seconds, of the work that they follow. */
-  readonly work: number;
-  /** Seconds. */
-  readonly waited: number;
+  /** First of its section: what ranks did since the exchange before is ZeRO's as well. */
+  readonly isFirst: boolean;
+  readonly workSeconds: number;
+  readonly waitedSeconds: number;
 }
 
-/** Least squares of both; where one were below nothing, the other alone. */
+/** Waits of all exchanges but the first of sections, and of these what is left. */
 export function waitRates(probes: readonly Probe[], rates: Rates): WaitRates {
-  const points = probes.flatMap((probe) => EXCHANGES.map((kind) => pointOf(probe, kind, rates)));
-  const total = (of: (point: Point) => number): number => sumOf(points, of);
-  const [counts, works, waited] = [total(({ count }) => count), total(({ work }) => work), total((point) => point.waited)];
-  if (waited <= 0 || works <= 0) return NONE;
-  const [cc, cw, ww] = [total((p) => p.count * p.count), total((p) => p.count * p.work), total((p) => p.work * p.work)];
-  const [c, w] = [total((p) => p.count * p.waited), total((p) => p.work * p.waited)];
-  const determinant = cc * ww - cw * cw;
-  const rankWaitSeconds = (c * ww - w * cw) / determinant;
-  const rankSkew = (w * cc - c * cw) / determinant;
-  if (determinant <= SINGULAR * cc * ww || rankWaitSeconds < 0) return { rankWaitSeconds: 0, rankSkew: waited / works };
-  return rankSkew < 0 ? { rankWaitSeconds: waited / counts, rankSkew: 0 } : { rankWaitSeconds, rankSkew };
+  const points = probes.flatMap((probe) => pointsOf(probe, rates));
+  const { rankWaitSeconds, rankSkew } = fitted(points.filter(({ isFirst }) => !isFirst));
+  const firsts = points.filter(({ isFirst }) => isFirst);
+  const left = sumOf(firsts, (one) => one.count * (one.waitedSeconds - rankWaitSeconds - rankSkew * one.workSeconds));
+  const turnWaitSeconds = firsts.length === 0 ? 0 : Math.max(0, left / sumOf(firsts, ({ count }) => count));
+  return { turnWaitSeconds, rankWaitSeconds, rankSkew };
 }
 
-/** Exchanges after so equal work that the two cannot be told apart. */
+/** Least squares of a fixed time and a share of the work; where one were below nothing, the other alone. */
+function fitted(points: readonly Point[]): Omit<WaitRates, 'turnWaitSeconds'> {
+  const total = (of: (point: Point) => number): number => sumOf(points, (point) => point.count * of(point));
+  const [count, work, waited] = [total(() => 1), total((p) => p.workSeconds), total((p) => p.waitedSeconds)];
+  if (waited <= 0) return NONE;
+  const determinant = count * total((p) => p.workSeconds ** 2) - work ** 2;
+  const isTold = determinant > SINGULAR * work ** 2;
+  const rankSkew = isTold ? (count * total((p) => p.workSeconds * p.waitedSeconds) - work * waited) / determinant : 0;
+  const rankWaitSeconds = (waited - rankSkew * work) / count;
+  if (rankSkew < 0) return { rankWaitSeconds: waited / count, rankSkew: 0 };
+  return rankWaitSeconds < 0 ? { rankWaitSeconds: 0, rankSkew: waited / work } : { rankWaitSeconds, rankSkew };
+}
+
+/** Exchanges after so equal work that what grows with it cannot be told apart. */
 const SINGULAR = 1e-6;
 
-function pointOf(probe: Probe, kind: OpKind, rates: Rates): Point {
-  const seconds = (change: Partial<WaitRates>): number => plannedKinds(probe, { ...rates, ...NONE, ...change })[kind]?.seconds ?? 0;
-  const alone = seconds(NONE);
-  return {
-    count: seconds({ rankWaitSeconds: 1 }) - alone,
-    work: seconds({ rankSkew: 1 }) - alone,
-    waited: timed(probe, `kind/${kind}`).seconds - alone,
-  };
+function pointsOf(probe: Probe, rates: Rates): readonly Point[] {
+  const [alone, turn, skew] = [NONE, { ...NONE, turnWaitSeconds: 1 }, { ...NONE, rankSkew: 1 }].map((waits) =>
+    opCosts({ ...probe.plan, cluster: { ...probe.plan.cluster, rates: { ...rates, ...waits } } }),
+  );
+  if (alone === undefined || turn === undefined || skew === undefined) throw new RangeError('three prices were asked for');
+  return timedOps(probe)
+    .filter(({ op, timed }) => EXCHANGES.has(op.kind) && timed.count > 0)
+    .map(({ op, timed: { count, seconds } }) => ({
+      count,
+      isFirst: turn(op).seconds > alone(op).seconds,
+      workSeconds: skew(op).seconds - alone(op).seconds,
+      waitedSeconds: seconds / count - alone(op).seconds,
+    }))
+    .filter(({ workSeconds }) => workSeconds > 0);
 }
