@@ -1,5 +1,5 @@
 /**
- * `npm run bench:accuracy -- [--json] [--only N] [--steps 12] [--seconds 14] [--rounds 5]`: planned against measured times on this machine's CPU.
+ * `npm run bench:accuracy -- [--json] [--only N] [--steps 12] [--seconds 30] [--rounds 5]`: planned against measured times on this machine's CPU.
  * Six shapes, both policies; each shape is calibrated before and after its runs, and run again, up to `--rounds` times in all, while the
  * machine's speed changed meanwhile; a shape for which it always did is told and not judged. Fails when a target is missed.
  */
@@ -16,7 +16,7 @@ async function main(): Promise<void> {
       json: { type: 'boolean', default: false },
       only: { type: 'string' },
       steps: { type: 'string', default: '12' },
-      seconds: { type: 'string', default: '14' },
+      seconds: { type: 'string', default: '30' },
       rounds: { type: 'string', default: '5' },
     },
   });
