@@ -1,7 +1,7 @@
 /**
- * `npm run bench:accuracy -- [--json] [--only N] [--steps 12] [--seconds 30] [--rounds 5]`: planned against measured times on this machine's CPU.
- * Six shapes, both policies; each shape is calibrated before and after its runs, and run again, up to `--rounds` times in all, while the
- * machine's speed changed meanwhile; a shape for which it always did is told and not judged. Fails when a target is missed.
+ * `npm run bench:accuracy -- [--json] [--only N] [--steps 12] [--seconds 20] [--rounds 5]`: planned against measured times on this machine's CPU.
+ * Six shapes, both policies; each shape is calibrated before, between and after its runs, and run again, up to `--rounds` times in all, while
+ * the machine's speed changed meanwhile; a shape for which it always did is told and not judged. Fails when a target is missed.
  */
 import { resolvePython } from '../src/bridge/python.js';
 import { parseOptions, runScript, wholeNumber } from '../scripts/options.js';
@@ -16,7 +16,7 @@ async function main(): Promise<void> {
       json: { type: 'boolean', default: false },
       only: { type: 'string' },
       steps: { type: 'string', default: '12' },
-      seconds: { type: 'string', default: '30' },
+      seconds: { type: 'string', default: '20' },
       rounds: { type: 'string', default: '5' },
     },
   });

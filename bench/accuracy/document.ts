@@ -26,7 +26,7 @@ Written by \`npm run docs:accuracy\` from bench/results/accuracy.json; do not ed
 
 ${verdictText(result)}.
 
-Each shape is calibrated, planned with both policies from what was measured, run, and calibrated again. The calibration runs two small
+With each policy a shape is calibrated, planned from what was measured, and run; in the end it is calibrated again. A calibration runs two small
 plans of the model's own layers (2 layers on 2 chunks, 1 layer on 3) and takes the rates of kernels, links and ZeRO from them; no number
 of the runs below goes into their predictions. Times are those of one step of one rank, the median over steps; an error is planned over
 measured, less 1. GPUs are calibrated by the same code through streams and events, which has not run on one yet.

@@ -6,7 +6,7 @@ import type { Shape } from './shapes.js';
 /** Step time, of the median shape, and of each op kind. */
 export const MAX_STEP_ERROR = 0.1;
 export const MAX_KIND_ERROR = 0.25;
-/** Of the machine's speed between the calibrations before and after a shape's runs. */
+/** Of the machine's speed between any two of the calibrations before, between and after a shape's runs. */
 export const MAX_DRIFT = 0.05;
 /** Kinds that take less of a step are printed and not judged: together they cannot move it. */
 export const MIN_KIND_SHARE = 0.01;
