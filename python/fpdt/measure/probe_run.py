@@ -28,6 +28,9 @@ from fpdt.run.session import PlanSession
 MIN_STEPS, MAX_STEPS = 2, 20
 WARM_STEPS = 2
 """The first allocates; the second finds what the optimizer's first step left."""
+MAX_MORE_WARM_STEPS = 4
+WARM_SHARE = 0.25
+"""Of the time, for steps that are not counted: ZeRO's and the allocator's first few take up to four times as long."""
 ADAM = "adam"
 LAYER_CODES = {
     "pre": "pre",
@@ -57,12 +60,16 @@ def measure_plan(plan: Plan, seconds: float) -> Numbers:
         data.write_bytes(bytes(tokens.tolist()))
         with closing(PlanSession(plan, _options(data), tracks_memory=False)) as session:
             times = _watched(session, plan)
-            for step in range(WARM_STEPS):
-                session.time_step(step)
-                times.take()
-            steps = [_numbers(session, WARM_STEPS, times)]
-            more = _agreed_steps(steps[0]["step"], deadline, session.runtime)
-            steps += [_numbers(session, WARM_STEPS + 1 + step, times) for step in range(more)]
+            runtime = session.runtime
+            warm = [_numbers(session, step, times) for step in range(WARM_STEPS)]
+            left = deadline - time.perf_counter()
+            num_warm = WARM_STEPS + _agreed(
+                runtime, min(MAX_MORE_WARM_STEPS, int(WARM_SHARE * left / warm[-1]["step"]))
+            )
+            warm += [_numbers(session, step, times) for step in range(WARM_STEPS, num_warm)]
+            left = deadline - time.perf_counter()
+            num_steps = _agreed(runtime, min(MAX_STEPS, max(MIN_STEPS, round(left / warm[-1]["step"]))))
+            steps = [_numbers(session, num_warm + step, times) for step in range(num_steps)]
     return {name: statistics.median(one.get(name, 0.0) for one in steps) for name in steps[0]}
 
 
@@ -155,10 +162,9 @@ def _named(seconds: Mapping[str, float], counts: Mapping[str, int]) -> Numbers:
     return dict(pairs())
 
 
-def _agreed_steps(step_seconds: float, deadline: float, runtime: Runtime) -> int:
-    left = deadline - time.perf_counter()
-    wanted = min(MAX_STEPS, max(MIN_STEPS, round(left / step_seconds))) - 1
-    count = torch.tensor([wanted], device=runtime.device)
+def _agreed(runtime: Runtime, wanted: int) -> int:
+    """What the rank says that wants the least, and not below 0."""
+    count = torch.tensor([max(0, wanted)], device=runtime.device)
     dist.all_reduce(count, op=dist.ReduceOp.MIN)
     return int(count[0])
 
