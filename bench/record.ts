@@ -19,6 +19,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   families: ['run', '--silent', 'parity', '--', '--families', '--json'],
   resume: ['run', '--silent', 'parity:resume', '--', '--json'],
   mutate: ['run', '--silent', 'mutate', '--', '--json'],
+  device: ['run', '--silent', 'mutate', '--', '--device', '--json'],
   fuzz: ['run', '--silent', 'fuzz', '--', '--json'],
   chaos: ['run', '--silent', 'chaos', '--', '--rounds', '30', '--json'],
   starts: ['run', '--silent', 'chaos', '--', '--start-up', '--rounds', '200', '--json'],

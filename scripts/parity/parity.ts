@@ -87,7 +87,7 @@ class ParityRun {
       const failed = `${copied[other[0]]} bytes copied on ${other[0]}, planned ${other[1]}`;
       return { name, error: null, ownError, ratio: null, ok: false, failed };
     }
-    const { error = null, where } = await this.harness.mustRun({ kind: 'compare', left: dumpGrads, right: this.dump(key, 'float64') });
+    const { error = null, where } = await this.harness.mustRun({ kind: 'compare', left: dumpGrads, right: this.dump(key, dtype, 'float64') });
     const ratio = error === null || ownError === null ? null : error / ownError;
     return { name, error, ownError, ratio, ok: ratio !== null && ratio <= FACTOR[dtype], where };
   }
@@ -113,8 +113,9 @@ class ParityRun {
     return path;
   }
 
-  private dump(key: string, dtype: string): string {
-    return join(this.folder, `reference-${key}-${dtype}`);
+  /** Of a reference that computes in `precision`, from weights that have been rounded to `dtype`. */
+  private dump(key: string, dtype: ModelDtype, precision: 'float64' | ModelDtype): string {
+    return join(this.folder, `reference-${key}-${dtype}-${precision}`);
   }
 
   /** transformers' own error in `dtype` against itself in fp64. */
@@ -125,19 +126,20 @@ class ParityRun {
     return known;
   }
 
-  private async runReferences(key: string, plan: string, dtype: string, documents: Documents): Promise<number | null> {
-    for (const precision of ['float64', dtype]) {
+  private async runReferences(key: string, plan: string, dtype: ModelDtype, documents: Documents): Promise<number | null> {
+    for (const precision of ['float64', dtype] as const) {
       await this.harness.mustRun({
         kind: 'reference',
         plan,
         data: this.data,
         steps: 1,
         dtype: precision,
-        dumpGrads: this.dump(key, precision),
+        dumpGrads: this.dump(key, dtype, precision),
         ...documents,
       });
     }
-    const { error } = await this.harness.mustRun({ kind: 'compare', left: this.dump(key, dtype), right: this.dump(key, 'float64') });
+    const [left, right] = [this.dump(key, dtype, dtype), this.dump(key, dtype, 'float64')];
+    const { error } = await this.harness.mustRun({ kind: 'compare', left, right });
     return error ?? null;
   }
 }
