@@ -87,7 +87,8 @@ class ParityRun {
       const failed = `${copied[other[0]]} bytes copied on ${other[0]}, planned ${other[1]}`;
       return { name, error: null, ownError, ratio: null, ok: false, failed };
     }
-    const { error = null, where } = await this.harness.mustRun({ kind: 'compare', left: dumpGrads, right: this.dump(key, dtype, 'float64') });
+    const right = this.dump(key, dtype, 'float64');
+    const { error = null, where } = await this.harness.mustRun({ kind: 'compare', left: dumpGrads, right });
     const ratio = error === null || ownError === null ? null : error / ownError;
     return { name, error, ownError, ratio, ok: ratio !== null && ratio <= FACTOR[dtype], where };
   }
