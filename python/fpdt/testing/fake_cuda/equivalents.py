@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 _CURRENT = "the op's stream is current there"
 _SELF = "a stream that waits for itself waits for nothing"
-_FILE = "the stream of a file has no event that is ever recorded, and a wait for one that never was is none"
 
 EQUIVALENT: Mapping[tuple[str, str], str] = {
     ("CudaRuntime.__init__", "`self._turn = 0` with 1 for 0"): "turns have events in turn, whichever is first",
@@ -40,14 +39,6 @@ EQUIVALENT: Mapping[tuple[str, str], str] = {
         "CudaRuntime._join_streams",
         "`caller.wait_stream(stream)` with torch.cuda.current_stream() waiting",
     ): "that is the caller",
-    (
-        "CudaRuntime._enter",
-        "`stream is not None and wanted >> place & 1` without `stream is not None`",
-    ): "an event recorded for the stream of a file, of which there is none, is waited for by nobody",
-    (
-        "CudaRuntime._enter",
-        "`mask >> other & 1 and before is not None and (other != place)` without `before is not None`",
-    ): _FILE,
     (
         "CudaRuntime._enter",
         "`mask >> other & 1 and before is not None and (other != place)` without `other != place`",
