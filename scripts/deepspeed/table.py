@@ -223,6 +223,8 @@ def takes(path: str, value: Any) -> bool:
         section[parent] = {}
         section = section[parent]
     section[name] = value
+    if name == "params":
+        section["type"] = "WarmupLR" if "scheduler" in parents else "AdamW"
     if name == "train_micro_batch_size_per_gpu":
         config["train_batch_size"] = 1
     try:

@@ -14,21 +14,21 @@ export interface Batch {
  */
 export function resolveBatch(config: JsonObject, dataParallelSize: number, report: DeepSpeedReport): Batch {
   const { train, micro, steps } = given(config);
-  const small = tooSmall(config);
-  report.add(...small);
+  const outside = outOfRange(config);
+  report.add(...outside);
   const total =
     micro !== undefined || train === undefined
       ? (micro ?? 1) * (steps ?? sharesOf(train, micro ?? 1, dataParallelSize))
       : train / dataParallelSize;
   const fits =
     Number.isInteger(total) && total >= 1 && total % (steps ?? 1) === 0 && (train === undefined || train === total * dataParallelSize);
-  if (!fits && small.length === 0) report.add(mismatch(config, dataParallelSize));
+  if (!fits && outside.length === 0) report.add(mismatch(config, dataParallelSize));
   if (micro !== undefined && micro > 1) {
     report.remarks.push(
       `deepspeed.train_micro_batch_size_per_gpu=${micro} is run as ${micro} micro-steps of one sequence each, ${total} of them a step: the same mean over all target tokens`,
     );
   }
-  return { gradientAccumulationSteps: fits ? total : 1 };
+  return { gradientAccumulationSteps: fits && outside.length === 0 ? total : 1 };
 }
 
 /** The replicas that a batch given in full asks for, where the ranks can be so many. */
@@ -39,8 +39,9 @@ export function replicasOf(config: JsonObject, numRanks: number): number | undef
   return Number.isInteger(replicas) && replicas >= 1 && numRanks % replicas === 0 ? replicas : undefined;
 }
 
+/** DeepSpeed's own division: what it leaves over is a mismatch. */
 function sharesOf(train: number | undefined, micro: number, replicas: number): number {
-  return train === undefined ? 1 : train / (micro * replicas);
+  return train === undefined ? 1 : Math.floor(train / (micro * replicas));
 }
 
 interface Given {
@@ -56,12 +57,26 @@ function given(config: JsonObject): Given {
 
 const KEYS = ['train_batch_size', 'train_micro_batch_size_per_gpu', 'gradient_accumulation_steps'] as const;
 
-function tooSmall(config: JsonObject): readonly Problem[] {
-  return KEYS.flatMap((path) => {
+/** Of a step; what DeepSpeed itself could still count in 32 bits. */
+const MOST_SEQUENCES = 2 ** 31 - 1;
+
+function outOfRange(config: JsonObject): readonly Problem[] {
+  const { micro = 1, steps = 1 } = given(config);
+  const found = KEYS.flatMap((path) => {
     const value = config[path] as number | undefined;
-    if (value === undefined || value >= 1) return [];
-    return [{ path, text: `: expected at least 1, found ${value}`, code: 'invalid-value', hint: 'give 1 or more, or leave it out' }];
+    if (value === undefined) return [];
+    if (value < 1) return [problem(path, `: expected at least 1, found ${value}`, 'give 1 or more, or leave it out')];
+    return value > MOST_SEQUENCES ? [tooMany(path, value)] : [];
   });
+  return found.length === 0 && micro * steps > MOST_SEQUENCES ? [tooMany('gradient_accumulation_steps', steps)] : found;
+}
+
+function tooMany(path: string, found: number): Problem {
+  return problem(path, `: a step has at most ${MOST_SEQUENCES} sequences, found ${found}`, 'give fewer, or leave it out');
+}
+
+function problem(path: string, text: string, hint: string): Problem {
+  return { path, text, code: 'invalid-value', hint };
 }
 
 function mismatch(config: JsonObject, replicas: number): Problem {

@@ -97,6 +97,14 @@ function stageOf(config: JsonObject): RunSpec['zeroStage'] {
   return (((config.zero_optimization ?? {}) as JsonObject).stage ?? 0) as RunSpec['zeroStage'];
 }
 
+/** DeepSpeed does not look at the parameters of a scheduler without a type. */
+function withoutUntypedScheduler(config: JsonObject, report: DeepSpeedReport): JsonObject {
+  const { scheduler, ...rest } = config;
+  if (scheduler === undefined || typeof valueIn(config, ['scheduler', 'type']) === 'string') return config;
+  report.remarks.push('deepspeed.scheduler has no type: DeepSpeed uses none, and the learning rate stays as it is');
+  return rest;
+}
+
 interface Resolution {
   readonly batch: Batch;
   readonly dtype: RunSpec['dtype'];
@@ -109,7 +117,8 @@ interface Resolution {
  * Sizes of the sequence and data parallel groups are left out, since they would make it build groups of its own. The remarks go with it,
  * in a section that DeepSpeed does not look at.
  */
-function resolved(config: JsonObject, { batch, dtype, device, report }: Resolution): DeepSpeedConfig {
+function resolved(given: JsonObject, { batch, dtype, device, report }: Resolution): DeepSpeedConfig {
+  const config = withoutUntypedScheduler(given, report);
   const { train_batch_size: _, sequence_parallel_size: __, data_parallel_size: ___, ...rest } = config;
   const { remarks } = report;
   return {

@@ -100,7 +100,9 @@ function stepProblems(config: JsonObject): readonly Problem[] {
   }));
 }
 
-function paramProblems(section: 'optimizer' | 'scheduler', config: JsonObject, signature: Signature): readonly Problem[] {
+type Section = 'optimizer' | 'scheduler';
+
+function paramProblems(section: Section, config: JsonObject, signature: Signature): readonly Problem[] {
   const at = `${section}.params`;
   const params = valueIn(config, [section, 'params']);
   if (!isObject(params)) {
@@ -111,7 +113,7 @@ function paramProblems(section: 'optimizer' | 'scheduler', config: JsonObject, s
   }
   const missing = Object.keys(signature).filter((key) => !Object.hasOwn(signature[key] ?? {}, 'default') && !Object.hasOwn(params, key));
   return [
-    ...Object.entries(params).flatMap(([key, value]) => paramProblem(at, key, value, signature)),
+    ...Object.entries(params).flatMap(([key, value]) => paramProblem(section, key, value, signature)),
     ...missing.map((key) => ({
       path: at,
       text: `.${key}: expected a value, found nothing`,
@@ -121,8 +123,8 @@ function paramProblems(section: 'optimizer' | 'scheduler', config: JsonObject, s
   ];
 }
 
-function paramProblem(at: string, key: string, value: unknown, signature: Signature): readonly Problem[] {
-  const path = `${at}.${key}`;
+function paramProblem(section: Section, key: string, value: unknown, signature: Signature): readonly Problem[] {
+  const path = `${section}.params.${key}`;
   if (key === 'max_grad_norm') {
     return [{ path, text: ': DeepSpeed refuses it as a parameter', code: 'unsupported', hint: 'write gradient_clipping at the top level' }];
   }
@@ -135,12 +137,12 @@ function paramProblem(at: string, key: string, value: unknown, signature: Signat
         text: ': the constructor has no such parameter',
         code: 'unknown-key',
         hint,
-        details: { key, path: `deepspeed.${at}`, nearest },
+        details: { key, path: `deepspeed.${section}.params`, nearest },
       },
     ];
   }
   const { default: fallback } = signature[key] ?? {};
-  const expected = typeWord(fallback) ?? (value === null && fallback === undefined ? A_VALUE : undefined);
+  const expected = typeWord(fallback, section) ?? (value === null && fallback === undefined ? A_VALUE : undefined);
   if (expected === undefined || expected.takes(value)) return [];
   return [{ path, text: `: expected ${expected.words}, found ${describe(value)}`, code: 'invalid-value', hint: `give ${expected.words}` }];
 }
@@ -154,11 +156,13 @@ interface TypeWord {
 const A_VALUE: TypeWord = { words: 'a value', takes: () => false };
 
 /**
- * The type of what stands there by default; a number's may be a list, one for each group of weights. Constructors and steps reckon with
+ * The type of what stands there by default; a scheduler's number may be a list, one for each group of weights. Constructors and steps reckon with
  * numbers and lists, and fail on null, which is as good as false where a switch is asked for.
  */
-function typeWord(value: unknown): TypeWord | undefined {
-  if (typeof value === 'number') return { words: 'a number', takes: (given) => typeof given === 'number' || Array.isArray(given) };
+function typeWord(value: unknown, section: Section): TypeWord | undefined {
+  const takesLists = section === 'scheduler';
+  if (typeof value === 'number')
+    return { words: 'a number', takes: (given) => typeof given === 'number' || (takesLists && Array.isArray(given)) };
   if (typeof value === 'boolean') return { words: 'true or false', takes: (given) => typeof given === 'boolean' || given === null };
   if (Array.isArray(value)) return { words: 'a list', takes: Array.isArray };
   return undefined;

@@ -13,8 +13,8 @@ const SECTIONS = [
 type Device = Pick<ClusterSpec, 'name' | 'device' | 'float16'>;
 
 /**
- * The run's dtype where given, else what the sections say. Where a ds_config has neither section on, DeepSpeed trains in fp32; where it says
- * "auto", it is bfloat16 on a GPU and float32 on a CPU.
+ * The run's dtype where given, else what the sections say. Where a ds_config has neither section on, DeepSpeed trains in fp32; where one says
+ * "auto", it is that one's dtype on a GPU, bfloat16 where both do, and float32 on a CPU.
  */
 export function resolveDtype(config: JsonObject, { run, cluster }: DtypeFacts, report: DeepSpeedReport): ModelDtype {
   const on = SECTIONS.filter(({ section }) => enabled(config, section) === true);
@@ -30,9 +30,9 @@ export function resolveDtype(config: JsonObject, { run, cluster }: DtypeFacts, r
   if (first !== undefined && run.dtype !== undefined && run.dtype !== first.dtype) report.add(disagreement(run.dtype, first, true));
   const off = SECTIONS.find(({ section, dtype }) => dtype === run.dtype && enabled(config, section) === false);
   if (off !== undefined) report.add(disagreement(off.dtype, off, false));
-  const isOpen = SECTIONS.some(({ section }) => enabled(config, section) === 'auto');
-  const dtype = run.dtype ?? first?.dtype ?? (isOpen ? DEFAULTS[cluster.device] : 'float32');
-  if (run.dtype === undefined && first === undefined && !isOpen && cluster.device === 'cuda') report.remarks.push(FP32_REMARK);
+  const open = cluster.device === 'cuda' ? SECTIONS.find(({ section }) => enabled(config, section) === 'auto') : undefined;
+  const dtype = run.dtype ?? first?.dtype ?? open?.dtype ?? 'float32';
+  if (run.dtype === undefined && first === undefined && open === undefined && cluster.device === 'cuda') report.remarks.push(FP32_REMARK);
   if (dtype === 'float16') report.add(...withoutFp16(cluster));
   return dtype;
 }
@@ -43,8 +43,6 @@ export interface DtypeFacts {
 }
 
 const FP32_REMARK = 'deepspeed has neither bf16 nor fp16 enabled, so that weights are fp32: "bf16": {"enabled": true} halves them';
-
-const DEFAULTS: Readonly<Record<Device['device'], ModelDtype>> = { cuda: 'bfloat16', cpu: 'float32' };
 
 function enabled(config: JsonObject, section: string): unknown {
   return ((config[section] ?? {}) as JsonObject).enabled;

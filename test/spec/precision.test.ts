@@ -13,8 +13,15 @@ describe('float16', () => {
       expect(found.deepspeed.config).toMatchObject({ fp16: { enabled: true }, bf16: { enabled: false } });
     }
     expect(specs({ cluster: GPU, run: HALF }).deepspeed.config).toMatchObject({ fp16: { enabled: true } });
-    expect(half({ enabled: 'auto' }).deepspeed.config).toMatchObject({ fp16: { enabled: false }, bf16: { enabled: true } });
+    const both = half({ enabled: 'auto' }, { deepspeed: { bf16: { enabled: 'auto' } } });
+    expect(both.deepspeed.config).toMatchObject({ fp16: { enabled: false }, bf16: { enabled: true } });
     expect(specs({ cluster: GPU }).deepspeed.config).not.toHaveProperty('fp16');
+  });
+
+  test('is what "auto" in the fp16 section alone leaves open on a GPU: DeepSpeed would not train in bf16 then', () => {
+    expect(half({ enabled: 'auto' }).run.dtype).toBe('float16');
+    expect(half({ enabled: 'auto' }, { deepspeed: { bf16: { enabled: false } } }).run.dtype).toBe('float16');
+    expect(half({ enabled: 'auto' }, { cluster: {} }).run.dtype).toBe('float32');
   });
 
   test('keeps every setting of its scale', () => {
