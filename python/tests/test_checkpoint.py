@@ -48,10 +48,12 @@ IN_BF16 = ("--dtype", "bfloat16")
         full(ROUND_ROBIN, (), None),
         full(OFFLOADED, (), {"scheduler": WARM_UP}),
         full(PLAIN, IN_BF16, BF16),
+        full(PLAIN, IN_BF16, {**BF16, "optimizer": {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9}}}),
+        full(PLAIN, IN_BF16, {**BF16, "optimizer": {"type": "Adagrad", "params": {"lr": 0.01}}}),
         full({"stage": 1}, IN_BF16, FP32_SUMS),
         full({**ZERO_3, "zero_hpz_partition_size": 2}, (), None),
     ],
-    ids=["plain", "round-robin-2", "offloaded-3", "unfused", "bf16-fp32", "second-partition"],
+    ids=["plain", "round-robin-2", "offloaded-3", "unfused", "momentum", "sums", "bf16-fp32", "second-partition"],
 )
 def test_a_resumed_run_has_the_losses_of_one_that_was_not_stopped(
     zero: Mapping[str, Any], given: tuple[str, ...], more: Mapping[str, Any] | None, probes: Probes, tmp_path: Path

@@ -13,16 +13,13 @@ from typing import Any
 import pytest
 import torch
 from deepspeed.runtime.fp16 import loss_scaler
-from deepspeed.runtime.fp16.fused_optimizer import FP16_Optimizer
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaleConfig
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
-from torch import nn
 
 from fpdt.models.build import DTYPES
 from fpdt.plan import Plan, load_plan
 from fpdt.run.engine import ConfigError, check_config
 from fpdt.run.loss_scale import HalfLossScale, LossScaleError
-from fpdt.run.zero import undo_first_step
 from fpdt.testing.reference import ReferenceTrainer, run_reference
 from fpdt.testing.reference_scale import ReferenceScale, make_reference_scale
 from tests.conftest import Probes
@@ -238,23 +235,3 @@ def test_other_references_are_not_scaled(tmp_path: Path) -> None:
     scale = make_reference_scale(plan, torch.float32)
     assert scale.update(is_finite=False)
     assert scale.current == 1
-
-
-class FusedAdam(torch.optim.AdamW):
-    """Counts steps in a number, as DeepSpeed's FusedAdam."""
-
-    def step(self, closure: Any = None) -> Any:
-        super().step(closure)
-        for state in self.state.values():
-            state["step"] = int(state["step"])
-
-
-def test_the_step_in_which_the_fused_optimizer_makes_its_states_is_undone() -> None:
-    weight = nn.Parameter(torch.full((3,), 2.0, dtype=torch.float16))
-    inner = FusedAdam([weight], lr=0.5, weight_decay=0.5)
-    optimizer: Any = FP16_Optimizer(inner, loss_scale_config=LossScaleConfig(torch.float16, False, 1.0, None))
-    (master,) = optimizer.fp32_groups_flat
-    assert master.tolist() == [1.5] * 3
-    undo_first_step(optimizer)
-    assert master.tolist() == [2.0] * 3
-    assert inner.state[master]["step"] == 0

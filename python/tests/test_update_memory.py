@@ -36,6 +36,7 @@ ROUNDED_UP = 0.006
         full(ZERO_3, "bfloat16", ADAM),
         (ZERO_3, "bfloat16", {"type": "SGD", "params": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 0.1}}),
         full(ZERO_3, "bfloat16", {"type": "Adagrad", "params": {"lr": 1e-3, "weight_decay": 0.1}}),
+        full({"stage": 0}, "bfloat16", {"type": "RMSprop", "params": {"lr": 1e-3, "weight_decay": 0.1}}),
         full({"stage": 2}, "bfloat16", {"type": "RMSprop", "params": {"lr": 1e-3, "momentum": 0.9, "centered": True}}),
         full({"stage": 1}, "bfloat16", {"type": "Adamax", "params": {"lr": 1e-3}}),
     ],

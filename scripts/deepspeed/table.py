@@ -18,6 +18,7 @@ STDOUT = os.dup(1)
 os.dup2(2, 1)
 
 import deepspeed  # noqa: E402
+import torch  # noqa: E402
 from annotated_types import Ge, Gt, Le, Lt  # noqa: E402
 from asked import Asked  # noqa: E402
 from classes import optimizers, schedulers  # noqa: E402
@@ -26,6 +27,7 @@ from deepspeed.compile.config import CompileConfig  # noqa: E402
 from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig  # noqa: E402
 from deepspeed.runtime import config as ds  # noqa: E402
 from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config  # noqa: E402
+from deepspeed.runtime.tensor_parallel.config import TPTrainingConfig  # noqa: E402
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: E402
 from deepspeed.utils.config import DeepSpeedThroughputTimerConfig  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
@@ -42,6 +44,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "comet": CometConfig,
     "hybrid_engine": ds.HybridEngineConfig,
     "compile": CompileConfig,
+    "tensor_parallel": TPTrainingConfig,
     "timers.throughput": DeepSpeedThroughputTimerConfig,
 }
 DICTS = (
@@ -65,7 +68,6 @@ OBJECTS = (
     "datastates_ckpt",
     "expert_parallel",
     "pipeline",
-    "tensor_parallel",
     "weight_quantization",
 )
 READ_ELSEWHERE = {
@@ -117,7 +119,9 @@ TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: 
 def model_keys(model: type[BaseModel]) -> dict[str, Any]:
     validated = model.__pydantic_decorators__.field_validators.values()
     plain = {name for one in validated if one.info.mode == "before" for name in one.info.fields}
-    rows = {name: field_row(field) for name, field in sorted(model.model_fields.items())}
+    # No file can hold a torch.dtype.
+    fields = {name: field for name, field in model.model_fields.items() if field.annotation is not torch.dtype}
+    rows = {name: field_row(field) for name, field in sorted(fields.items())}
     return {name: {**row, "noBoolean": True} if name in plain else row for name, row in rows.items()}
 
 
@@ -128,6 +132,8 @@ def field_row(field: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"type": type_of(kind)}
     if is_optional:
         row["nullable"] = True
+    if typing.get_origin(kind) is typing.Literal:
+        row.update(type="string", values=list(typing.get_args(kind)))
     if isinstance(kind, type) and issubclass(kind, Enum):
         row["values"] = list(dict.fromkeys(one.value for one in kind))
     for one in field.metadata:

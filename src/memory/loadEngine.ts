@@ -19,9 +19,9 @@ export function engineMoments(terms: LoadTerms): Moments {
 }
 
 /**
- * In bf16 DeepSpeed makes Adam's states with a step on zero gradients. With torch_adam that is FP16_UnfusedOptimizer
- * (`initialize_optimizer_states`, fp16/unfused_optimizer.py): gradients in both dtypes, and Adam's temporaries, on a GPU of all weights
- * at once (foreach). Else FP16_Optimizer (fp16/fused_optimizer.py): fp32 gradients alone, after clones of all weights.
+ * In bf16 DeepSpeed makes its states with a step on zero gradients. But for its own Adam that is FP16_UnfusedOptimizer
+ * (`initialize_optimizer_states`, fp16/unfused_optimizer.py): gradients in both dtypes, and temporaries of torch's, on a GPU of all weights
+ * at once (foreach). For that FP16_Optimizer (fp16/fused_optimizer.py): fp32 gradients alone, after clones of all weights.
  */
 function unshardedMoments({ all, trained, w, largest, device, zero }: LoadTerms): Moments {
   const weights = kept('weights', w * all, `${w} B * parameters`);
@@ -31,13 +31,13 @@ function unshardedMoments({ all, trained, w, largest, device, zero }: LoadTerms)
     kept('master weights', 4 * trained, '4 B * parameters'),
     kept(`${label} states`, stateBytes * trained, `${stateBytes} B * parameters`),
   ];
-  if (!isTorch) {
+  if (!isTorch && label === 'Adam') {
     return [
       [weights, passing('clones and flat copy', 2 * w * trained, `2 * ${w} B * parameters`)],
       [weights, ...states, passing('zero gradients', 4 * trained, `4 B * parameters: the step that makes ${label} states`)],
     ];
   }
-  const together = Math.max(4, updateBytes - 4);
+  const together = isTorch ? Math.max(4, updateBytes - 4) : 0;
   const temporaries = device === 'cpu' ? updateBytes * largest : together * trained;
   const note = device === 'cpu' ? `${updateBytes} B * largest parameter` : `${together} B * parameters`;
   return [

@@ -54,7 +54,7 @@ function parseInto(report: DeepSpeedReport, source: DeepSpeedSource, { model, cl
   const auto = resolveAuto(given, { hiddenSize: model.hiddenSize, dtype, numSteps: run.numSteps ?? 1 }, report);
   const stage = stageOf(auto);
   report.add(
-    ...unsupportedProblems(auto, { stage, dtype, device: cluster.device }),
+    ...unsupportedProblems(auto, { stage, dtype, device: cluster.device, numRanks: cluster.numRanks }),
     ...precisionProblems(auto, { dtype, lossScale: run.lossScale }),
     ...offloadProblems(auto),
     ...weightsDiskProblems(auto, cluster),

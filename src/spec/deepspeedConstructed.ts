@@ -13,6 +13,7 @@ export interface ConstructedFacts {
   readonly stage: number;
   readonly dtype: ModelDtype;
   readonly device: ClusterSpec['device'];
+  readonly numRanks: number;
 }
 
 /** Problems of both sections of a resolved config. A section without a type is none, for DeepSpeed too. */
@@ -27,7 +28,7 @@ const ADAM_SWITCHES: Signature = {
   fp32_optimizer_states: { default: true },
 };
 
-function optimizerProblems(config: JsonObject, { stage, dtype, device }: ConstructedFacts): readonly Problem[] {
+function optimizerProblems(config: JsonObject, { stage, device }: ConstructedFacts): readonly Problem[] {
   const type = valueIn(config, ['optimizer', 'type']);
   if (typeof type !== 'string') return [];
   const facts = optimizerFacts(config);
@@ -52,10 +53,6 @@ function optimizerProblems(config: JsonObject, { stage, dtype, device }: Constru
       unsupported(`: ${type} is not planned on the host`, "use 'AdamW', 'Lion' or 'Adagrad', or remove offload_optimizer"),
       ...params,
     ];
-  }
-  if (facts.label !== 'Adam' && stage === 0 && dtype !== 'float32') {
-    // DeepSpeed makes its states there by a step on zero gradients, which the worker undoes for Adam alone.
-    return [unsupported(`: ${type} without ZeRO is run in fp32 alone`, 'use ZeRO stage 1, 2 or 3'), ...params];
   }
   return params;
 }

@@ -80,8 +80,8 @@ function offloaded(request: Request): readonly Change[] {
 /** None where DeepSpeed's other settings do not go with it. */
 function withZero(request: Request, change: JsonObject & { readonly stage: RunSpec['zeroStage'] }, name: string): readonly Change[] {
   const deepspeed = { ...request.deepspeed, zero_optimization: { ...(request.deepspeed.zero_optimization as JsonObject), ...change } };
-  const { dtype } = request.run;
-  if (unsupportedProblems(deepspeed, { stage: change.stage, dtype, device: request.cluster.device }).length > 0) return [];
+  const { device, numRanks } = request.cluster;
+  if (unsupportedProblems(deepspeed, { stage: change.stage, dtype: request.run.dtype, device, numRanks }).length > 0) return [];
   return [{ name: () => name, input: { ...request, deepspeed, run: { ...request.run, zeroStage: change.stage } } }];
 }
 

@@ -256,7 +256,6 @@ test('sequence parallel size of the config is taken, and must agree', () => {
 });
 
 test.each([
-  { optimizer: { type: 'SGD', params: { lr: 1e-4 } }, bf16: { enabled: true } },
   { zero_optimization: { stage: 0, offload_optimizer: { device: 'cpu' } } },
   { zero_optimization: { stage: 3, zero_quantized_gradients: true } },
   { zero_optimization: { stage: 3, mics_shard_size: 2 } },
@@ -270,10 +269,16 @@ test.each([
   { scheduler: { type: 'StepLR', params: { step_size: 3 } }, zero_optimization: { stage: 1 } },
   { gradient_clipping: null },
   { gradient_predivide_factor: null },
+  { gradient_predivide_factor: 0 },
+  { gradient_predivide_factor: 2, zero_optimization: { stage: 2 } },
+  { gradient_predivide_factor: 2, zero_optimization: { stage: 3, reduce_scatter: false } },
+  { gradient_predivide_factor: 4, zero_optimization: { stage: 1, reduce_scatter: false } },
+  { prescale_gradients: true, zero_optimization: { stage: 3 } },
   { managed_gradient_accumulation: null },
   { gradient_allreduce_op: 'sum' },
   { amp: { enabled: true } },
   { tensor_parallel: { autotp_size: 2 } },
+  { tensor_parallel: { tp: { tp_size: 2 } } },
 ])('%j is refused by name', (given) => {
   expect(refusal(given)).toMatchObject({ code: 'unsupported' });
 });
@@ -283,6 +288,12 @@ test.each([
   { zero_optimization: { stage: 3, offload_param: { device: 'cpu', pin_memory: true }, offload_optimizer: { device: 'cpu' } } },
   { optimizer: { type: 'SGD', params: { lr: 1e-4, momentum: 0.9 } }, zero_optimization: { stage: 1 }, zero_allow_untested_optimizer: true },
   { optimizer: { type: 'Adagrad', params: { lr: 1e-4 } }, zero_optimization: { stage: 3 } },
+  { optimizer: { type: 'SGD', params: { lr: 1e-4 } }, bf16: { enabled: true }, zero_optimization: { stage: 0 } },
+  { prescale_gradients: true, gradient_predivide_factor: 4 },
+  { prescale_gradients: true, zero_optimization: { stage: 3, reduce_scatter: false } },
+  { gradient_predivide_factor: 4, zero_optimization: { stage: 1 } },
+  { gradient_predivide_factor: 2, zero_optimization: { stage: 2, reduce_scatter: false } },
+  { tensor_parallel: { autotp_size: 1 } },
   { scheduler: { type: 'StepLR', params: { step_size: 3 } } },
   { scheduler: { type: 'WarmupCosineLR', params: { total_num_steps: 9, warmup_num_steps: 1 } }, zero_optimization: { stage: 2 } },
   { zero_optimization: { stage: 2, offload_optimizer: { device: 'cpu', pin_memory: true } } },

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from deepspeed.ops.adam import FusedAdam
 from deepspeed.runtime.fp16.fused_optimizer import FP16_Optimizer
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.zero.partition_parameters import NoGatherCoalescedHandle, NoGatherHandle, ZeroParamStatus
@@ -150,8 +152,9 @@ def _num_gathered(weight: Any) -> int:
 def undo_first_step(optimizer: Any) -> None:
     """Undoes the step on zero gradients in which DeepSpeed's optimizers of ZeRO-0 in bf16 and fp16 make their states.
 
-    Left alone, it decays the weights once, and Adam's bias correction counts it: the first update is 0.74 of what
-    it should be.
+    Left alone, it decays the weights once, decay that is added to gradients stays in the states, and Adam's bias
+    correction counts it: the first update is 0.74 of what it should be. Adam's states stay where they are; those of
+    others are made again by the first step, which is not the same on a momentum of zeros.
     """
     if isinstance(optimizer, FP16_UnfusedOptimizer):
         for masters, weights in zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True):
@@ -162,8 +165,18 @@ def undo_first_step(optimizer: Any) -> None:
             flat_master.data.copy_(flat_weight.data)
     else:
         return
-    for state in optimizer.optimizer.state.values():
-        state["step"] *= 0  # A number in FusedAdam, a tensor in torch's.
+    inner = optimizer.optimizer
+    if isinstance(inner, torch.optim.Adagrad):  # Makes its states before any step.
+        initial = float(inner.defaults["initial_accumulator_value"])
+        for state in inner.state.values():
+            state["sum"].fill_(initial)
+            state["step"].zero_()
+    elif isinstance(inner, (torch.optim.Adam, FusedAdam)):
+        for state in inner.state.values():
+            for name, value in state.items():
+                state[name] = value.zero_() if isinstance(value, torch.Tensor) else 0
+    else:
+        inner.state.clear()
 
 
 def time_engine(engine: Any, recorder: Recorder) -> None:
