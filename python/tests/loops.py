@@ -18,7 +18,7 @@ CLIPPING = 1.0
 
 @dataclass(frozen=True)
 class Place:
-    """What a loop has: `model` is a Hugging Face folder, `samples` what `samples.json` holds."""
+    """What a loop has: `model` is a Hugging Face folder, `adapters` one of peft or none, `samples.json` has samples."""
 
     folder: Path
     steps: int
@@ -48,9 +48,16 @@ class Place:
         return sum(int((sample["labels"][1:] != -100).sum()) for sample in mine) / count
 
     def model(self) -> Any:
-        from transformers import AutoModelForCausalLM
+        return load_model(self.folder, "auto")
 
-        return AutoModelForCausalLM.from_pretrained(self.folder / "model", dtype="auto")
+
+def load_model(folder: Path, dtype: Any) -> Any:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
+    adapters = folder / "adapters"
+    return PeftModel.from_pretrained(model, str(adapters), is_trainable=True) if adapters.exists() else model
 
 
 @contextmanager
@@ -62,7 +69,8 @@ def own_engine(place: Place) -> Iterator[tuple[Any, Any]]:
 
     model = place.model()
     streamed = fpdt.stream(model, place.plan)
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=place.config)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=weights, config=place.config)
     try:
         yield engine, streamed
     finally:
@@ -178,7 +186,8 @@ def accelerate_loop(place: Place) -> Result:
     accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=_without_optimizer(place.config)))
     model = place.model()
     streamed = fpdt.stream(model, place.plan)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0)
     loader = fpdt.data_loader(place.samples(), place.plan, shuffle=False)
     engine, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     total, losses = 0.0, []

@@ -12,14 +12,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
 
 from fpdt.data.options import DataOptions
 from fpdt.data.preparation import prepare
-from fpdt.models.plan_model import plan_model
+from fpdt.models.plan_model import plan_model, plan_writer
 from fpdt.plan import load_plan
 from tests.conftest import Probes
-from tests.loops import CLIPPING, LEARNING_RATE
+from tests.loops import CLIPPING, LEARNING_RATE, load_model
 from tests.planned import MODEL, ZERO_3, make_plan
 from tests.rounds import full
 
@@ -41,8 +40,10 @@ class Case:
     loops: Sequence[str]
     evaluate: bool
     ranks: int = 2
+    lora: Mapping[str, Any] | None = None
 
 
+LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj", "up_proj"]}
 CASES = {
     "one sequence, stage 3, fp32": Case("float32", ZERO_3, 1, (*LOOPS, "refusals"), True),
     "two replicas, stage 2, bf16": Case("bfloat16", ZERO_2, 2, LOOPS, False),
@@ -51,6 +52,8 @@ FULL_CASES = {
     "two replicas of two ranks, stage 3, bf16": Case("bfloat16", ZERO_3, 2, LOOPS, True, ranks=4),
     "two replicas of two ranks, stage 1, fp32": Case("float32", {"stage": 1}, 2, LOOPS, False, ranks=4),
     "one sequence, stage 0, fp32": Case("float32", {"stage": 0}, 1, LOOPS, True),
+    "adapters, stage 3, fp32": Case("float32", ZERO_3, 1, LOOPS, True, lora=LORA),
+    "adapters, stage 2, fp32": Case("float32", ZERO_2, 2, LOOPS, False, lora=LORA),
 }
 
 
@@ -71,7 +74,7 @@ def plain_losses(
     folder: Path, samples: Sequence[Mapping[str, Any]], num_in_step: int, dtype: torch.dtype
 ) -> list[float]:
     """Of steps of the Hugging Face model alone, in one process; AdamW of torch on weights in `dtype`."""
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
+    model: nn.Module = load_model(folder, dtype).to(dtype)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
     losses = []
     for step in range(STEPS):
@@ -90,6 +93,20 @@ def plain_losses(
     return losses
 
 
+def write_models(path: Path) -> None:
+    """What a run of the plan starts from, for the loops."""
+    plan, folder = load_plan(path), path.parent
+    plan_model(plan, None, with_adapters=False, with_buffers=True).save_pretrained(folder / "model")  # type: ignore[operator]
+    if plan.model.get("lora") is None:
+        return
+    model = plan_model(plan, None)
+    with plan_writer(plan, folder / "adapters", None) as writer:
+        for name, weight in model.named_parameters():
+            if writer.takes(weight):
+                writer.add(model, name, weight.detach())
+        writer.finish(model)
+
+
 def run_steps(folder: Path, ranks: int, probes: Probes) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of `fpdt run` on the same samples."""
     prepare(DataOptions(folder / "samples.jsonl"), int(MODEL["vocab_size"]))
@@ -103,7 +120,7 @@ def run_steps(folder: Path, ranks: int, probes: Probes) -> tuple[list[float], li
 def test_losses_are_those_of_a_run_and_of_hugging_face(name: str, probes: Probes, tmp_path: Path) -> None:
     case = {**CASES, **FULL_CASES}[name]
     shape = ("--gpus", str(case.ranks), "--policy", "fpdt", "--dtype", case.dtype, "--steps", str(STEPS))
-    layout = ("--sequence-parallel", str(case.ranks // case.replicas))
+    layout: tuple[str, ...] = ("--sequence-parallel", str(case.ranks // case.replicas))
     optimizer = {"type": "AdamW", "params": {"lr": LEARNING_RATE, "weight_decay": 0.0, "torch_adam": True}}
     more = {"optimizer": optimizer, **({"bf16": {"enabled": True}} if case.dtype == "bfloat16" else {})}
     options: dict[str, Any] = {
@@ -112,10 +129,13 @@ def test_losses_are_those_of_a_run_and_of_hugging_face(name: str, probes: Probes
         "more": more,
         "evaluate": case.evaluate,
     }
+    if case.lora is not None:
+        (tmp_path / "lora.json").write_text(json.dumps(case.lora))
+        layout += ("--lora", "lora.json")
     path = make_plan(tmp_path, *shape, *layout, **options)
     num_in_step = ACCUMULATION * case.replicas
     samples = write_samples(tmp_path, STEPS * num_in_step + 2)
-    plan_model(load_plan(path), None, with_buffers=True).save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    write_models(path)
 
     job = {"folder": tmp_path, "accumulation": ACCUMULATION, "replicas": case.replicas, "loops": case.loops}
     answer = probes.run(kind="loops", **job, steps=STEPS, worldSize=case.ranks, idleSeconds=300)
