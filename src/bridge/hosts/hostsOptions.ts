@@ -1,6 +1,6 @@
 /** Where a run's ranks are to be, as a user says it, and what that comes to before anything is started. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PACKAGE_ROOT } from '../../package.js';
 import type { ExecutionPlan } from '../../plan/executionPlan.js';
@@ -70,6 +70,8 @@ function check({ hostfile, srun, ...options }: HostsOptions): void {
 
 function readHostfile(path: string): ReturnType<typeof parseHostfile> {
   if (!existsSync(path)) throw unreadable(path, 'there is no such file');
+  // Until someone writes into it nothing could stop this; what a shell makes of <(command) is a link.
+  if (lstatSync(path).isFIFO()) throw unreadable(path, 'it is a FIFO');
   try {
     return parseHostfile(readFileSync(path, 'utf8'), path);
   } catch (error) {

@@ -89,6 +89,16 @@ describe('Slurm', { timeout: PATIENCE_MS }, () => {
     expect(exitCode).toBe(code);
   });
 
+  test('a hostfile that nothing can be read from is refused, not waited for', async () => {
+    const folder = await makeFolder();
+    const [plan, hostfile] = [join(folder, 'plan.json'), join(folder, 'hosts')];
+    await capture('plan', ...DEMO, '--output', plan);
+    spawnSync('mkfifo', [hostfile]);
+    const { exitCode, stderr } = await capture('run', plan, '--data', 'package.json', '--hostfile', hostfile);
+    expect(stderr).toContain('it is a FIFO');
+    expect(exitCode).toBe(1);
+  });
+
   test('agents that srun starts find their place', async () => {
     const environment = { ...ENVIRONMENT, SLURM_JOB_NUM_NODES: '2' };
     const cluster = { numRanks: 2, ranksPerNode: 1 };
