@@ -14,7 +14,7 @@ export function findPython(given?: string, candidates: readonly string[] = CANDI
   const seen: string[] = [];
   for (const name of given === undefined ? candidates : [given]) {
     const version = outputOf(name, ['-c', 'import sys; print("%d.%d" % sys.version_info[:2])']);
-    if (version === undefined) continue;
+    if (version === undefined || !/^\d+\.\d+$/.test(version.trim())) continue;
     if (isSupported(version)) return name;
     seen.push(`${name} is ${version}`);
   }

@@ -175,6 +175,7 @@ describe('a Python to make it with', () => {
     vi.stubEnv('FPDT_TEST_VERSION', '3.9');
     expect(() => findPython(undefined, ['python3'])).toThrow(/3\.11 to 3\.13; found: python3 is 3\.9/);
     expect(() => findPython('/bin/false')).toThrow(/--python \/bin\/false does not run/);
+    expect(() => findPython('/bin/true')).toThrow(/--python \/bin\/true does not run/);
   });
 });
 
