@@ -113,7 +113,7 @@ TYPES_WITHOUT_DEFAULT = {
 }
 """Of keys whose default is None, or of a type that says less than the key's own."""
 SIGNS = {Gt: ("above", "gt"), Ge: ("min", "ge"), Lt: ("below", "lt"), Le: ("max", "le")}
-TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", list: "list", dict: "object"}
+TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string", list: "list", tuple: "list", dict: "object"}
 
 
 def model_keys(model: type[BaseModel]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def type_of(kind: Any) -> str:
         return "any"
     if issubclass(kind, BaseModel):
         return "object"
-    for base in (bool, int, float, str, Path, list, dict):
+    for base in (bool, int, float, str, Path, list, tuple, dict):
         if issubclass(kind, base):
             return TYPES[base]
     return "any"

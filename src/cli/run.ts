@@ -74,7 +74,7 @@ async function follow(
   return result;
 }
 
-/** Telemetry is for programs; a person sees states, steps and what ranks write to stderr. */
+/** Telemetry is for programs; a person sees states, steps and what ranks print, as DeepSpeed's timers. */
 function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => void {
   return (event) => {
     if (event.type === 'step') output.out(progressLine(plan, event.step));
@@ -84,8 +84,7 @@ function textPrinter(plan: ExecutionPlan, output: Output): (event: RunEvent) => 
     else if (event.type === 'checkpoint') output.err(checkpointLine(event.checkpoint));
     else if (event.type === 'restart') output.err(`${event.reason}\nthe ranks start again, ${event.number} of at most ${event.of} times`);
     else if (event.type === 'exported') output.err(`wrote ${event.folder}: ${event.numWeights} weights, ${formatBytes(event.bytes)}`);
-    else if (event.type === 'log' && event.stream === 'stderr')
-      output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);
+    else if (event.type === 'log') output.err(event.rank === null ? event.line : `rank ${event.rank}: ${event.line}`);
   };
 }
 

@@ -56,6 +56,25 @@ describe('fpdt run', () => {
     expect(readdirSync(disk)).toEqual([]);
   });
 
+  it("has DeepSpeed's monitors, timers and profiler as the ds_config asks for them", async () => {
+    const [plan, config, flops] = [join(folder, 'timed.json'), join(folder, 'timed-ds.json'), join(folder, 'flops.txt')];
+    const asked = {
+      wall_clock_breakdown: true,
+      steps_per_print: 1,
+      comms_logger: { enabled: true },
+      csv_monitor: { enabled: true, output_path: folder, job_name: 'monitored' },
+      flops_profiler: { enabled: true, profile_step: 1, output_file: flops },
+    };
+    writeFileSync(config, JSON.stringify({ train_micro_batch_size_per_gpu: 1, zero_optimization: { stage: 2 }, ...asked }));
+    await capture('plan', ...DEMO, '--deepspeed', config, '--steps', '2', '--output', plan);
+    const { exitCode, stderr } = await capture('run', plan, '--data', data);
+    expect(exitCode).toBe(0);
+    expect(stderr).toMatch(/^rank 0: .*time \(ms\) \| fwd: [\d.]+ \| bwd: /m);
+    expect(stderr).toMatch(/^rank 0: all_reduce\n/m);
+    expect(readdirSync(join(folder, 'monitored'))).toContain('Train_Samples_lr.csv');
+    expect(readFileSync(flops, 'utf8')).toContain('Flops Profiler');
+  });
+
   it('says which rank failed and why, without a traceback where a user can mend it', async () => {
     const ids = join(folder, 'ids.bin');
     writeFileSync(ids, Buffer.from(new Int32Array(100_000).fill(1_000_000).buffer));

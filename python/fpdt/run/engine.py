@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from unittest import mock
 
 import deepspeed
+import deepspeed.comm.comm as deepspeed_comm
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -157,3 +158,12 @@ def quiet_deepspeed() -> None:
     """Only warnings of DeepSpeed's own; torch's notes about names that DeepSpeed uses are not the user's to fix."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+
+
+def print_communication(config: Mapping[str, Any]) -> None:
+    """Prints what DeepSpeed's comms logger has counted, where a ds_config has it; of this rank, as no other is asked.
+
+    A loop of one's own calls deepspeed.comm.log_summary.
+    """
+    if config.get("comms_logger", {}).get("enabled", False):
+        deepspeed_comm.comms_logger.log_all()

@@ -26,7 +26,7 @@ from fpdt.models.weights import WeightsError, check_vocabulary
 from fpdt.ops import HANDLERS
 from fpdt.plan import Plan, decode
 from fpdt.run.communicators import connect
-from fpdt.run.engine import StreamedEngine, build_engine, check_config, start_deepspeed
+from fpdt.run.engine import StreamedEngine, build_engine, check_config, print_communication, start_deepspeed
 from fpdt.run.evaluation import EvaluationRunner, HeldOut, open_held_out
 from fpdt.run.executor import Executor
 from fpdt.run.kernels import check_plan_kernels, kernel_names, plan_kernels
@@ -248,6 +248,8 @@ class PlanSession:
 
     def close(self) -> None:
         """Gives back arenas and turns the memory tracker off. The process group stays: see worker.leave."""
+        if self._ranks.rank == 0 and self._num_steps > 0:
+            print_communication(self._plan.deepspeed)
         self._exit.close()
 
     def _trace(self, step: int) -> AbstractContextManager[TraceWriter | None]:
