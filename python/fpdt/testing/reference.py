@@ -176,13 +176,15 @@ def make_optimizer(config: Mapping[str, Any], weights: list[nn.Parameter]) -> to
 
 
 def make_scheduler(config: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> Any:
-    """The config's learning rate schedule, DeepSpeed's own class; None when it has none."""
+    """The config's learning rate schedule, DeepSpeed's own class or torch's; None when it has none."""
     section = config.get("scheduler")
     if section is None:
         return None
     from deepspeed.runtime import lr_schedules
 
-    return getattr(lr_schedules, section["type"])(optimizer, **section.get("params", {}))
+    name = section["type"]
+    found = getattr(lr_schedules if name in lr_schedules.VALID_LR_SCHEDULES else torch.optim.lr_scheduler, name)
+    return found(optimizer, **section.get("params", {}))
 
 
 def _grad_of(weight: Tensor) -> Tensor:
