@@ -6,8 +6,8 @@ import type { StateItems, Terms } from './stateTerms.js';
 
 /**
  * 14 B a parameter in bf16 and fp16 (2 weight, 4 master, 8 Adam), 12 in fp32. Both have DeepSpeed's FP16_Optimizer, or
- * FP16_UnfusedOptimizer where the optimizer is not its own Adam (engine.py, `_configure_fp16_optimizer`); the loss scale and the search for overflow
- * are scalars.
+ * FP16_UnfusedOptimizer where the optimizer is not its own Adam (engine.py, `_configure_fp16_optimizer`); the loss scale and the search
+ * for overflow are scalars.
  */
 export function unsharded({ all, trained, w, zero }: Terms): StateItems {
   return {

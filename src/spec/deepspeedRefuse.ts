@@ -49,7 +49,6 @@ const REFUSALS: readonly Refusal[] = [
     when: (value: unknown) => typeof value === 'number' && value > 1,
     hint: 'remove tensor_parallel: sequence parallelism shards the heads',
   })),
-
   { path: 'pipeline', when: given, hint: 'remove pipeline' },
   { path: 'weight_quantization', when: given, hint: 'remove weight_quantization' },
 ];
