@@ -43,10 +43,12 @@ export function lackOf(kernel: AttentionKernel, needs: AttentionNeeds, place: Pi
   const { keysMultipleOf = 1 } = kernel;
   if (needs.rowTile % keysMultipleOf !== 0)
     return `is right for multiples of ${keysMultipleOf} keys, to which chunks, or documents, of this run are not padded`;
-  const { multipleOf, on } = kernel.headDims;
+  const { multipleOf, on, but } = kernel.headDims;
   const atMost = on?.[architecture ?? ''] ?? kernel.headDims.atMost;
   if (needs.headDim % multipleOf !== 0 || needs.headDim > atMost)
     return `takes head dims that are multiples of ${multipleOf} up to ${atMost}, not ${needs.headDim}`;
+  if (but?.on.includes(architecture ?? '') && needs.headDim > but.above && needs.headDim <= but.to)
+    return `has no backward of head dims above ${but.above} to ${but.to} on ${architecture}`;
   return undefined;
 }
 

@@ -8,14 +8,23 @@ import type { MaskShape } from './ops/views.js';
 
 type Device = ClusterSpec['device'];
 
+/** Multiples of a number up to another. */
+interface HeadDims {
+  readonly multipleOf: number;
+  readonly atMost: number;
+  /** Other limits of some GPUs. */
+  readonly on?: Readonly<Record<string, number>>;
+  /** Those that some GPUs do not have. */
+  readonly but?: { readonly above: number; readonly to: number; readonly on: readonly string[] };
+}
+
 export interface AttentionKernel {
   readonly name: string;
   readonly devices: readonly Device[];
   /** GPUs that run it; absent: all of its devices. */
   readonly architectures?: readonly string[];
   readonly dtypes: readonly RunSpec['dtype'][];
-  /** `on`: other limits of some GPUs. */
-  readonly headDims: { readonly multipleOf: number; readonly atMost: number; readonly on?: Readonly<Record<string, number>> };
+  readonly headDims: HeadDims;
   /** Fewer key/value heads than query heads, without copies of them. */
   readonly groupedHeads: boolean;
   /** Causal masks with fewer queries than keys, aligned at the bottom right. Square ones every kernel has. */
@@ -84,8 +93,14 @@ export const ATTENTION_KERNELS: readonly AttentionKernel[] = [
     writesOutput: false,
     writesScores: false,
   },
-  // aten::_flash_attention_forward: FlashAttention-2, bottom right since its version 2.1, window_size_left.
-  { ...FLASH, name: 'flash2', headDims: { multipleOf: 8, atMost: 256 }, window: true },
+  // aten::_flash_attention_forward: FlashAttention-2, bottom right since its version 2.1, window_size_left. Its backward of
+  // 224 wants more shared memory than small chips have (torch's sdp_utils.cpp, ..._head_dim_gt192_constraints_on_sm86_89_or_120).
+  {
+    ...FLASH,
+    name: 'flash2',
+    headDims: { multipleOf: 8, atMost: 256, but: { above: 192, to: 224, on: ['sm86', 'sm89', 'sm120', 'sm121'] } },
+    window: true,
+  },
   // aten::_scaled_dot_product_cudnn_attention: masks from the top left; limits of torch's sdp_utils.cpp (can_use_cudnn_attention).
   {
     name: 'cudnn',

@@ -96,6 +96,7 @@ test.each([
   ['cudnn', 'mi300x', LLAMA, 'runs on sm80, sm89, sm90, sm100, not on gfx942', 'use flash2 or reference'],
   ['flash3', 'a100-80gb', LLAMA, 'runs on sm90, not on sm80', 'use flash2 or cudnn or reference'],
   ['flash4', 'l40s', LLAMA, 'runs on sm90, sm100, not on sm89', 'use flash2 or cudnn or reference'],
+  ['flash2', 'l40s', { ...LLAMA, headDim: 208 }, 'has no backward of head dims above 192 to 224 on sm89', 'use reference'],
   ['flash2', 'cpu', LLAMA, 'does not run bfloat16 on cpu', 'use cpu_flash or reference'],
   ['flash2', 'h100-80gb', { ...LLAMA, dtype: 'float32' }, 'does not run float32 on cuda', 'use reference'],
 ] as const)('%s on %s for %j %s', (kernel, gpu, needs, lacks, hint) => {
@@ -109,6 +110,11 @@ test('a kernel that is asked for is taken, installed or not, slower or not, wher
     expect(chooseKernel(name, LLAMA, cluster('h100-80gb'))).toBe(name);
   const { architecture: _, ...unknown } = cluster('a100-80gb');
   expect(chooseKernel('flash3', LLAMA, unknown), 'a cluster that does not say which GPUs it has').toBe('flash3');
+});
+
+test('small chips have the head dim of 256 of which they lack smaller ones', () => {
+  for (const headDim of [192, 256]) expect(chooseKernel('flash2', { ...LLAMA, headDim }, cluster('l40s'))).toBe('flash2');
+  expect(chooseKernel('flash2', { ...LLAMA, headDim: 208 }, cluster('h100-80gb'))).toBe('flash2');
 });
 
 test('grouped heads are asked of a kernel where the model has them', () => {
@@ -138,8 +144,10 @@ test('docs/kernels.md has every kernel, as this table has it', () => {
   const text = readFileSync(new URL('../../docs/kernels.md', import.meta.url), 'utf8');
   const yes = (value: boolean): string => (value ? 'yes' : 'no');
   for (const { name, architectures, dtypes, headDims, groupedHeads, rectangle, window, softcap, varlen, ...more } of ATTENTION_KERNELS) {
-    const { multipleOf, atMost, on = {} } = headDims;
-    const limits = [`${multipleOf} to ${atMost}`, ...Object.entries(on).map(([chip, most]) => `${most} on ${chip}`)].join(', ');
+    const { multipleOf, atMost, on = {}, but } = headDims;
+    const others = Object.entries(on).map(([chip, most]) => `${most} on ${chip}`);
+    const gap = but === undefined ? [] : [`not above ${but.above} to ${but.to} on ${but.on.join(', ')}`];
+    const limits = [`${multipleOf} to ${atMost}`, ...others, ...gap].join(', ');
     const cells = [
       `\`${name}\``,
       (architectures ?? more.devices).join(', '),
